@@ -1,16 +1,16 @@
 # The commands of this project. `make demo` and `make test` need CPython 3.11 to 3.13, make and the package index.
 SHELL := /bin/sh
 PY := .venv/bin/python
-SOURCES := core operator workloads cli scripts tests benchmarks
+SOURCES := core operator workloads cli scripts hack tests benchmarks
 
 .PHONY: help demo setup lint unit test cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things, MINERS=<n> share the work)
+demo: ## run everything on this machine, send relays, check the earnings (KEEP=1 leaves it running, CHAOS=<seed> kills things, MINERS=<n> share the work, REDIS=sentinel or cluster)
 	@scripts/setup runtime
-	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(if $(MINERS),--miners $(MINERS)) $(DEMO_ARGS)
+	@$(PY) -m relayctl.main demo $(if $(KEEP),--keep) $(if $(CHAOS),--chaos $(CHAOS)) $(if $(MINERS),--miners $(MINERS)) $(if $(REDIS),--redis $(REDIS)) $(DEMO_ARGS)
 
 setup: ## install everything developers need into .venv
 	@scripts/setup dev
@@ -21,7 +21,7 @@ unit: setup ## the tests that start no process and need no Redis: seconds
 test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measures the money path, at least 95 %)
 	@scripts/test local
 
-cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or scripts/kubernetes/prepare once)
+cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or hack/kubernetes/prepare once)
 	@scripts/test cluster
 
 test-all: ## everything: test, cluster, e2e, failovers, simulate, mutants and a demo with chaos, each step's seconds
@@ -87,7 +87,7 @@ docs: setup ## build the documentation site into .site, every link checked (scri
 	@scripts/docs build
 
 images: setup ## build the container images with docker
-	@scripts/images docker
+	@scripts/images
 
 e2e: setup ## the trial with real pods on nodes of this machine (root, Debian's containerd and runc, Go once)
 	@TEST_CLUSTER=$${TEST_CLUSTER:-node} scripts/test e2e

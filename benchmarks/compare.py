@@ -64,7 +64,7 @@ def _tell(stack: LocalStack) -> None:
   chain           {stack.relay_miner.spec.chain.id}: grpc 127.0.0.1:{stack.ports["grpc"]}, rpc {stack.url("rpc")}
   backend         {stack.url("backend")} for JSON-RPC of every service
   supplier keys   {stack.folder / "keys"} (one hex key a file)
-  Redis           one of its own, not port {stack.ports["redis"]}
+  Redis           one of its own, not port {stack.redis.ports["redis"]}
 Waiting for it ...""", flush=True)  # fmt: skip
 
 

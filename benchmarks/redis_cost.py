@@ -10,7 +10,9 @@ from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
-from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
+from pocket_operator.resources.trial_redis import REDIS_OPTIONS
+from relayctl.local_process import Process, free_port
+from relayctl.local_redis import redis_server
 
 
 async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:

@@ -35,7 +35,7 @@ async def _sample(stack: LocalStack, redis: "Redis") -> dict[str, float]:
 
 
 async def _soak(stack: LocalStack, seconds: float, rate: float) -> int:
-    redis = Redis(port=stack.ports["redis"])
+    redis = Redis(port=stack.redis.ports["redis"])
     samples: list[dict[str, float]] = []
     started = time.monotonic()
     async with aiohttp.ClientSession() as http:

@@ -27,9 +27,11 @@ from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.pipeline.signing import signed_response
-from relayctl.local_stack import REDIS_OPTIONS, Process, free_port, redis_server
+from relayctl.local_process import Process, free_port
+from relayctl.local_redis import redis_server
 
 HEADERS = {"Content-Type": ("application/json",)}
 CALL = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []}).encode()

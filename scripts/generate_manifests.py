@@ -6,11 +6,13 @@ With --check, report the files that differ.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from generated import write_or_check
 from pocket.api.crd import definitions
+from pocket.runtime.version import VERSION
 from pocket_operator import install
 from pocket_operator.install import Values
 
@@ -39,13 +41,18 @@ def documents() -> dict[Path, str]:
         for folder in (Path("crds"), base / "crds", chart / "crds"):
             found[folder / f"{plural}.yaml"] = _yaml(crd)
     health = (ROOT / base / "argocd/health.lua").read_text(encoding="utf-8")
+    of_application = (ROOT / base / "argocd/application-health.lua").read_text(encoding="utf-8")
     found[base / "argocd/argocd-cm-patch.yaml"] = _yaml(
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "argocd-cm", "namespace": "argocd"},
             "data": {
-                f"resource.customizations.health.pocket.network_{kind}": health for kind in ("RelayMiner", "Supplier")
+                "resource.customizations.health.argoproj.io_Application": of_application,
+                **{
+                    f"resource.customizations.health.pocket.network_{kind}": health
+                    for kind in ("RelayMiner", "Supplier")
+                },
             },
         }
     )
@@ -102,8 +109,8 @@ def _chart(folder: Path) -> dict[Path, str]:
         },
     }
     about: dict[str, object] = {
-        "apiVersion": "v2", "name": "pocket-operator", "type": "application", "version": "0.1.0",
-        "appVersion": "0.1.0", "kubeVersion": ">=1.30.0-0", "description": "Pocket relay mining, run by Kubernetes",
+        "apiVersion": "v2", "name": "pocket-operator", "type": "application", "version": VERSION,
+        "appVersion": VERSION, "kubeVersion": ">=1.30.0-0", "description": "Pocket relay mining, run by Kubernetes",
     }  # fmt: skip
     text = {"type": "string", "minLength": 1}
     schema = {
@@ -146,8 +153,16 @@ def _kustomization(*resources: str) -> str:
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes the schemas of Kubernetes' own types in flow style: in block style they would be most of a CRD."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """Return the node of a mapping."""
+        return super().represent_mapping(tag, mapping, flow_style="externalDocs" in mapping or flow_style)
+
+
 def _yaml(*objects: dict[str, object]) -> str:
-    return HEADER + yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    return HEADER + yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 if __name__ == "__main__":

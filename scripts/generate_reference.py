@@ -33,6 +33,9 @@ def rows(node: dict[str, Any], path: str, *, required: bool = False) -> list[tup
     told = " ".join(str(node.get("description", "")).split())
     limits = "; ".join(rule["message"] for rule in node.get(RULES, ()))
     about = f"{told} {_bounds(node)} {limits and f'*{limits}*'}".strip()
+    if "externalDocs" in inner:
+        kind = kind.replace("object", f"[{inner['externalDocs']['description']}]({inner['externalDocs']['url']})")
+        inner = {}
     found = [(path, kind, "required" if required else _default(node), " ".join(about.split()))]
     for name, child in inner.get("properties", {}).items():
         found += rows(child, f"{path}.{name}", required=name in inner.get("required", ()))

@@ -28,10 +28,16 @@ from relayctl.accounting import Accounting, Expectation
 from relayctl.client_transports import RelayFailed
 from relayctl.demo_view import DemoView
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.local_redis import Topology
 from relayctl.local_stack import LocalStack
 
 _JSON_RPC, _REST = 3, 4
 _FREEZES = 0.4
+_REDIS = {
+    Topology.SINGLE: "Redis",
+    Topology.SENTINEL: "Redis (a primary, a replica, three Sentinels)",
+    Topology.CLUSTER: "Redis (a Cluster of three primaries and three replicas)",
+}
 _NOTHING = TokenomicsParams(mint_ratio=0.0, supplier_share=0.0)
 """The split of a lane before its first session."""
 
@@ -52,6 +58,7 @@ class DemoOptions:
     corrupt: str = ""
     lose_redis: bool = False
     miners: int = 1
+    redis: Topology = Topology.SINGLE
 
 
 @dataclass(slots=True)
@@ -191,6 +198,9 @@ class DemoRunner:
         while True:
             await asyncio.sleep(self._chaos_rng.uniform(1.5, 5.0))
             name = self._chaos_rng.choice(["relayer", *stack.miner_names, "redis"])
+            if name == "redis":
+                primaries = await asyncio.to_thread(stack.redis.primaries)
+                name = primaries[self._chaos_rng.randrange(len(primaries)) if len(primaries) > 1 else 0]
             process = stack.processes[name]
             if name in stack.miner_names and len(stack.miner_names) > 1 and self._chaos_rng.random() < _FREEZES:
                 # Longer than a lease: when it resumes, it still believes it owns shards that others took over.
@@ -203,11 +213,12 @@ class DemoRunner:
                 continue
             await asyncio.to_thread(process.kill)
             self.accounting.kills[name] += 1
-            if name == "redis" and self._options.lose_redis:
-                await asyncio.to_thread(stack.lose_redis_data)
-            await asyncio.sleep(self._chaos_rng.uniform(0.0, 0.8))
+            if name in stack.redis.servers and self._options.lose_redis:
+                await asyncio.to_thread(stack.redis.lose_data, name)
+            await asyncio.sleep(self._chaos_rng.uniform(0.0, stack.redis.down_seconds(name)))
             process.start()
             await asyncio.to_thread(stack.await_part, name)
+            await asyncio.to_thread(stack.redis.await_replicas)
 
 
 @contextlib.asynccontextmanager
@@ -280,13 +291,15 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
     except ManifestError as error:
         console.print(str(error), style="red")
         return 78
-    stack = LocalStack(options.folder, manifests, options.samples / "genesis.yaml", options.miners)
+    genesis = options.samples / "genesis.yaml"
+    stack = LocalStack(options.folder, manifests, genesis, options.miners, options.redis)
     try:
         begun = time.monotonic()
         stack.start()
         miners = "miner" if options.miners == 1 else f"{options.miners} miners"
         console.print(
-            f"Redis, localnet, backend, relayer (2 workers) and {miners} started in {time.monotonic() - begun:.1f} s"
+            f"{_REDIS[options.redis]}, localnet, backend, relayer (2 workers) and {miners} started in "
+            f"{time.monotonic() - begun:.1f} s"
         )
         code = asyncio.run(_run(options, stack, console))
     except (ConfigurationError, KeyboardInterrupt) as error:

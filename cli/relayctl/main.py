@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -9,16 +10,18 @@ from pathlib import Path
 
 import click
 
-import relayctl
 from pocket.errors import PocketError
 from pocket.runtime import logs
+from pocket.runtime.version import VERSION, commit
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.key_commands import keys
+from relayctl.local_redis import Topology
 from relayctl.migrate_commands import migrate
 from relayctl.probe import probe
+from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
 from relayctl.stake_commands import stake
 
@@ -34,8 +37,8 @@ def main() -> None:
 
 @main.command()
 def version() -> None:
-    """Print the version and the runtime."""
-    click.echo(f"relayctl {relayctl.__version__}, Python {sys.version.split()[0]}")
+    """Print the version, the commit and the runtime."""
+    click.echo(f"relayctl {VERSION}, commit {commit()}, Python {platform.python_version()}")
 
 
 @main.command()
@@ -55,6 +58,13 @@ def version() -> None:
     help="Number of miners, which share the suppliers.",
 )
 @click.option("--lose-redis", is_flag=True, help="With --chaos: a killed Redis comes back empty.")
+@click.option(
+    "--redis",
+    type=click.Choice([topology.value for topology in Topology]),
+    default=Topology.SINGLE.value,
+    show_default=True,
+    help="One Redis, a primary with Sentinels, or a Cluster of three primaries with replicas.",
+)
 def demo(
     samples: Path,
     sessions: int,
@@ -64,10 +74,13 @@ def demo(
     corrupt: str | None,
     miners: int,
     lose_redis: bool,
+    redis: str,
 ) -> None:
     """Run all parts and real relays on this machine and check the earnings."""
     folder = Path(tempfile.mkdtemp(prefix="pocket-demo-"))
-    options = DemoOptions(samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis, miners)
+    options = DemoOptions(
+        samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis, miners, Topology(redis)
+    )
     sys.exit(run_demo(options, lambda path: shutil.rmtree(path, ignore_errors=True)))
 
 
@@ -78,6 +91,7 @@ main.add_command(stake)
 main.add_command(migrate)
 main.add_command(inspect_group)
 main.add_command(cache_group)
+main.add_command(redis_group)
 
 
 @main.group()

@@ -16,6 +16,7 @@ import aiohttp
 import grpc.aio
 from redis.asyncio import Redis
 
+from pocket.api.redis import RedisAccess
 from pocket.chain.channels import channel_of
 from pocket.chain.failover import NodeAddress
 from pocket.redis_store.connection import connect
@@ -38,7 +39,7 @@ class Platform:
     rng: random.Random = field(default_factory=random.Random)
     unique: Callable[[], str] = lambda: uuid.uuid4().hex
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    connect_redis: Callable[[str], "Redis"] = connect
+    connect_redis: Callable[[str, RedisAccess], "Redis"] = lambda url, access: connect(url, access=access)
     channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of
     http: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession
 

@@ -45,7 +45,7 @@ def _options() -> Options:
         "--update-delay-seconds",
         type=float,
         default=float(environment.get("UPDATE_DELAY_SECONDS", UPDATE_DELAY_SECONDS)),
-        help="pause between the updates of two RelayMiners to new default images",
+        help="pause between the updates of two RelayMiners to a new release",
     )
     chosen = parser.parse_args()
     images = Images(chosen.relayer_image, chosen.miner_image, chosen.redis_image, chosen.image_pull_policy)

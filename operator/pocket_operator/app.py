@@ -21,6 +21,8 @@ from structlog.typing import FilteringBoundLogger
 from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
+from pocket.runtime.backoff import Backoff
+from pocket.runtime.version import build_labels
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
@@ -44,6 +46,7 @@ from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINER
 _LOG: FilteringBoundLogger = structlog.get_logger()
 
 _WORKERS = 4
+_BACKOFF = Backoff(0.5, 15.0)
 _LIST_CONCURRENCY = 16
 _HEARTBEAT_SECONDS = 30.0
 _HEARTBEAT_DEAD_SECONDS = 120.0
@@ -90,6 +93,7 @@ class Operator:
 
         Raises LostLeadership, ConfigurationError.
         """
+        operator_metrics.BUILD.labels(*build_labels()).set(1)
         self._listen_to_signals()
         health = await self._serve_health()
         try:
@@ -143,7 +147,7 @@ class Operator:
             events=EventWriter(api, clock, _now, self._options.identity),
             capabilities=lambda: self._capabilities,
             schemas=lambda: self._schemas,
-            updates=UpdateQueue(self._cache, settings.images, clock, settings.update_delay_seconds),
+            updates=UpdateQueue(self._cache, settings, clock),
             clock=clock,
             now=_now,
         )
@@ -193,15 +197,16 @@ class Operator:
 
     async def _retry_until_success(self, step: Callable[[], Awaitable[None]], name: str) -> None:
         """Repeat a step with growing pauses until it succeeds or the replica stops."""
-        pause = 0.5
-        while not self._stop.is_set():
+        rng = random.Random()  # noqa: S311 - jitter
+        for failures in itertools.count(1):
+            if self._stop.is_set():
+                return
             try:
                 await step()
                 return
             except KubeError as error:
                 _LOG.warning("step failed, retrying", step=name, error=error)
-            await self._sleep(pause)
-            pause = min(15.0, pause * 2)
+            await self._sleep(_BACKOFF.pause(failures, rng))
 
     async def _run_periodically(
         self, seconds: float, step: Callable[[], Awaitable[None]], name: str, *, immediately: bool = False

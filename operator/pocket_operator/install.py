@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocket.api.base import API_VERSION, GROUP
+from pocket.runtime.version import VERSION
 from pocket_operator.controller.namespace_guard import PROTECTED
 from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
 from pocket_operator.controller.watch_heartbeat import NAME as HEARTBEAT
@@ -23,9 +24,9 @@ class Values:
     """Values that an installation sets. The chart inserts its placeholders here."""
 
     namespace: str = NAMESPACE
-    operator_image: str = "ghcr.io/pocket-relay-mining/operator:0.1.0"
-    relayer_image: str = "ghcr.io/pocket-relay-mining/relayer:0.1.0"
-    miner_image: str = "ghcr.io/pocket-relay-mining/miner:0.1.0"
+    operator_image: str = f"ghcr.io/pocket-relay-mining/operator:{VERSION}"
+    relayer_image: str = f"ghcr.io/pocket-relay-mining/relayer:{VERSION}"
+    miner_image: str = f"ghcr.io/pocket-relay-mining/miner:{VERSION}"
     redis_image: str = "docker.io/library/redis:8.2-alpine"
     pull_policy: str = "IfNotPresent"
     replicas: Any = 2

@@ -15,7 +15,7 @@ from kube import CHOICES, NAMESPACES, ROOT, Cluster, FakeKubelet, assets, kubeco
 from nodes import await_that
 from pocket.kube.api_client import KubeApi, ObjectNotFound
 from pocket_operator import install
-from relayctl.local_stack import free_port
+from relayctl.local_process import free_port
 
 
 @pytest.fixture(scope="session")
@@ -76,10 +76,11 @@ class OperatorProcess:
     port: int = field(default_factory=free_port)
     child: subprocess.Popen[bytes] | None = None
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("-m", "pocket_operator")
 
     def start(self) -> "OperatorProcess":
         command = [
-            sys.executable, "-m", "pocket_operator", "--namespace", self.namespace,
+            sys.executable, *self.program, "--namespace", self.namespace,
             "--own-namespace", self.namespace, "--health-host", "127.0.0.1", "--health-port", str(self.port),
             *self.arguments,
         ]  # fmt: skip

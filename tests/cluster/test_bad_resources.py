@@ -1,7 +1,12 @@
 """The API server itself refuses what cannot work, in words that say what to change."""
 
+import json
+import runpy
+
 import pytest
 
+from kube import ROOT
+from pocket.api.crd import definitions
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, changed, relay_miner, supplier
@@ -47,8 +52,12 @@ BAD_MINERS = [
     ("spec.chain.gasAdjustment", 11, "less than or equal to 10"),
     ("spec.chain.queryTimeoutSeconds", 0, "greater than 0"),
     ("spec.redis", ..., "Required"),
-    ("spec.redis", {}, "exactly one of url, urlSecretRef, sentinel and trial"),
-    ("spec.redis", {"url": "redis://r:1/0", "trial": {}}, "exactly one of url, urlSecretRef, sentinel and trial"),
+    ("spec.redis", {}, "exactly one of url, urlSecretRef, sentinel, cluster and trial"),
+    (
+        "spec.redis",
+        {"url": "redis://r:1/0", "trial": {}},
+        "exactly one of url, urlSecretRef, sentinel, cluster and trial",
+    ),
     ("spec.redis.url", "http://redis:6379", "redis://host:6379/0"),
     ("spec.redis.url", "redis://user:pw@redis:6379", "without credentials"),
     ("spec.redis.url", "redis://redis:0", "redis://host:6379/0"),
@@ -102,6 +111,56 @@ BAD_MINERS = [
     ("metadata.name", "x" * 41, "at most 40"),
     ("metadata.name", "a.b", "at most 40"),
 ]
+POD = "spec.miner.podTemplate.spec"
+
+
+def own_container(**more):
+    return {"containers": [{"name": "miner", **more}]}
+
+
+def side_container(**more):
+    return {"containers": [{"name": "side", "image": "s", **more}]}
+
+
+BAD_POD_TEMPLATES = [
+    (POD, {"serviceAccountName": "mine"}, "serviceAccountName is the operator's: annotate the ServiceAccount instead"),
+    (POD, {"restartPolicy": "Never"}, "restartPolicy is the operator's"),
+    (POD, own_container(image="x"), "spec.containers[miner].image is the operator's: use the image"),
+    (POD, own_container(livenessProbe={}), "livenessProbe is the operator's"),
+    (POD, own_container(env=[{"name": "POD_UID", "value": "x"}]), "env sets one of the operator's: POCKET_REDIS_URL"),
+    (POD, own_container(volumeMounts=[{"name": "x", "mountPath": "/keys"}]), "one of the operator's paths: /config"),
+    (POD, {"volumes": [{"name": "auth-0", "emptyDir": {}}]}, "one of the operator's names: config"),
+    (POD, side_container(env="A=1"), "must be of type array"),
+    (POD, side_container(env=[{"name": "A", "valu": "b"}]), "podTemplate.spec.containers[0].env[0].valu"),
+    (POD, side_container(env=[{"name": "A", "value": 1}]), "must be of type string"),
+    (POD, side_container(env=[{"name": "A"}, {"name": "A"}]), "Duplicate value"),
+    (POD, side_container(envFrom=[{"secretRef": {"nam": "x"}}]), "unknown field"),
+    (POD, side_container(volumeMounts=[{"name": "x"}]), "mountPath: Required"),
+    (POD, side_container(resources={"limits": {"cpu": "lots"}}), 'Invalid value: "lots"'),
+    (POD, {"volumes": [{"name": "v", "configMap": {"name": 7}}]}, "must be of type string"),
+    (POD, {"volumes": [{"name": "v"}, {"name": "v"}]}, "Duplicate value"),
+    (POD, {"initContainers": [{"image": "w"}]}, "name: Required"),
+    (POD, {"securityContext": {"runAsUser": "root"}}, "must be of type integer"),
+    (POD, {"dnsConfig": {"nameservers": "10.0.0.1"}}, "must be of type array"),
+    (POD, {"runtimeClass": "gvisor"}, "unknown field"),
+    ("spec.miner.podTemplate.tolerations", [{"tolerationSeconds": "1"}], "must be of type integer"),
+    (POD, {"affinity": {"nodeAffinity": {}}}, "affinity is the operator's: use podTemplate.affinity"),
+    ("spec.miner.podTemplate.affinity", {"nodeAfinity": {}}, "unknown field"),
+    ("spec.miner.podTemplate.topologySpreadConstraints", [{"maxSkew": 1}], "topologyKey: Required"),
+    ("spec.redis", {"trial": {"podTemplate": {"spec": {"hostNetwork": "yes"}}}}, "must be of type boolean"),
+    ("spec.relayer.autoscaling", {"maxReplicas": 3, "metrics": [{"pods": {}}]}, "type: Required"),
+    ("spec.networkPolicy.relaysFrom", [{"podSelector": "x"}], "must be of type object"),
+    ("spec.relayer.gateway", {"parentRefs": [{"namespace": "x"}]}, "name: Required"),
+    (
+        "spec.miner.resources",
+        {"requests": {"cpu": "1"}, "limits": {"cpu": "900m"}},
+        "cpu: the limit 900m is below the request 1",
+    ),
+    (URLS, ["http://geth:70000"], '"http://geth:70000" has a port above 65535'),
+    (URLS, ["http://geth:65536/x"], "has a port above 65535"),
+    ("spec.prefix", "a b", '"a b" must be at most 100 letters'),
+    ("spec.redis.url", "redis://user:pw@redis:6379", "those belong in a Secret that urlSecretRef names"),
+]
 BAD_SUPPLIERS = [
     ("spec.operatorAddress", "pokt1short", "pokt1 and 38"),
     ("spec.operatorAddress", "cosmos1nh8l853v6232xvcty6qukay73faqht9rv8jvm6", "43"),
@@ -134,6 +193,63 @@ async def refusal(api: KubeApi, kind, namespace: str, body) -> str:
 @pytest.mark.parametrize(("path", "value", "said"), BAD_MINERS)
 async def test_a_bad_relay_miner_is_refused_by_the_api_server_with_a_remedy(api, path, value, said):
     assert said in await refusal(api, RELAY_MINERS, "default", changed(GOOD_MINER, path, value))
+
+
+@pytest.mark.parametrize(("path", "value", "said"), BAD_POD_TEMPLATES)
+async def test_a_bad_pod_template_or_value_is_refused_by_the_api_server_by_name(api, path, value, said):
+    found = await refusal(api, RELAY_MINERS, "default", changed(GOOD_MINER, path, value))
+    assert said in found
+    assert "pw@" not in found, "a password stays unseen"
+
+
+async def test_a_key_that_was_pasted_for_a_sealed_one_is_not_shown(api):
+    bad = changed(GOOD_SUPPLIER, "spec.key", {"sealed": "0x" + "ab" * 15})
+    assert "abab" not in await refusal(api, SUPPLIERS, "default", bad)
+
+
+@pytest.mark.parametrize("port", [65535, 60000, 9])
+async def test_the_highest_ports_and_paths_with_numbers_are_taken(api, port):
+    body = changed(GOOD_MINER, URLS, [f"http://geth:{port}/a:70000", f"http://[fd00::1]:{port}?x=:70000"])
+    await api.call(
+        "POST", RELAY_MINERS.path("default"), body=changed(body, "metadata.namespace", "default"),
+        query={"dryRun": "All"},
+    )  # fmt: skip
+
+
+async def test_what_people_need_in_a_pod_template_is_taken_and_null_stays(api, namespace):
+    spec = {
+        "securityContext": {"runAsUser": None, "fsGroup": None, "supplementalGroups": [7]},
+        "runtimeClassName": "gvisor",
+        "dnsConfig": {"nameservers": ["10.0.0.1"]}, "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}],
+        "initContainers": [{"name": "wait", "image": "w", "restartPolicy": "Always"}],
+        "topologySpreadConstraints": [{"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}],
+        "volumes": [{"name": "ca", "configMap": {"name": "ca"}}, {"name": "p", "projected": {"sources": []}},
+                    {"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {"resources": {}}}}}],
+        "containers": [
+            {"name": "miner", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+             "envFrom": [{"configMapRef": {"name": "c"}}], "volumeMounts": [{"name": "ca", "mountPath": "/etc/ssl"}],
+             "securityContext": {"readOnlyRootFilesystem": None}},
+            {"name": "side", "image": "s", "ports": [{"containerPort": 1}, {"containerPort": 1, "protocol": "UDP"}],
+             "livenessProbe": {"httpGet": {"port": "http"}}, "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}},
+        ],
+    }  # fmt: skip
+    made = await api.call(
+        "POST", RELAY_MINERS.path(namespace), body=changed(relay_miner(namespace), POD, spec),
+        query={"fieldValidation": "Strict"},
+    )  # fmt: skip
+    assert made["spec"]["miner"]["podTemplate"]["spec"] == spec
+
+
+async def test_a_definition_fits_into_the_annotation_of_a_client_side_apply():
+    for definition in definitions().values():
+        assert len(json.dumps(definition, separators=(",", ":"))) < 250_000, "of 262144 bytes"
+
+
+async def test_the_schemas_of_kubernetes_are_those_of_the_api_server(cluster):
+    generator = runpy.run_path(str(ROOT / "scripts/generate_kubernetes_schemas.py"))
+    documents = generator["served"](str(cluster.kubeconfig), cluster.kubectl_path)
+    if documents[0]["info"]["version"].startswith("v1.34"):
+        assert generator["text"](documents) == generator["TARGET"].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("path", "value", "said"), BAD_SUPPLIERS)

@@ -26,18 +26,12 @@ FUNDS, FEE = 60_000_000, 1_000_000
 
 @pytest.fixture
 async def localnet():
-    """Blocks of one second chain time, five in a second."""
+    """Run a localnet that commits five blocks a second by its own clock."""
     world = World()
     accounts = [*world.genesis().accounts, {"address": address("alice"), "balance": FUNDS}]
-    chain = LocalChain(world.genesis(accounts=accounts, minimum_gas_price="0.000001upokt"))
-
-    async def go_on(net):
-        while True:
-            await asyncio.sleep(0.2)
-            net.step()
-
+    chain = LocalChain(world.genesis(accounts=accounts, minimum_gas_price="0.000001upokt", block_seconds=0.2))
     async with serve(chain) as net:
-        blocks = asyncio.create_task(go_on(net))
+        blocks = asyncio.create_task(net.follow_clock())
         yield net
         blocks.cancel()
         with contextlib.suppress(asyncio.CancelledError):

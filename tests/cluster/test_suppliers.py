@@ -288,3 +288,28 @@ async def test_a_rotated_controller_key_still_opens_and_offers_the_resealed_text
 
     await eventually(taken, 30)
     await all_well(api, namespace, "alice")
+
+
+async def test_a_merged_secret_and_pods_that_vanish_together_let_no_open_session_go(api, running, replicas, nodes):
+    """The finalizer is the evidence that the key was published, and only a miner's report is evidence of the end."""
+    nodes.open[address("alice")] = 2
+    replicas[0].stop(kill=True)
+    nodes.running = False
+    await api.delete(SUPPLIERS, running, "alice")
+    for name in ("alice-key", "main-miner-keys", "main-relayer-keys"):
+        await api.delete(SECRETS, running, name)
+    await api.delete(DEPLOYMENT, running, "main-relayer")
+    await api.delete(STATEFUL_SET, running, "main-miner")
+    for pod in await api.list(PODS, running):
+        await api.call("DELETE", PODS.path(running, pod["metadata"]["name"]), body={"gracePeriodSeconds": 0})
+    replicas[1].start()
+
+    async def waits(what):
+        return what in condition(await api.get(SUPPLIERS, running, "alice"), "KeysLoaded")["message"]
+
+    await eventually(lambda: waits("its open sessions are unknown"), 60)
+    nodes.running = True
+    await create(api, key_secret(running))
+    await eventually(lambda: waits("2 sessions are on their way"), 60)
+    nodes.open.clear()
+    await gone(api, SUPPLIERS, running, "alice", 60)

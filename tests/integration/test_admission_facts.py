@@ -102,29 +102,41 @@ async def writable(redis):
 
 
 async def waiting_to_be_recorded(relayer):
-    """Start a relay whose backend has answered while Redis accepts no writes."""
+    """Start a relay whose backend has answered while Redis accepts no writes.
+
+    Returns its task, and the future of its recording once Redis holds back the append.
+    """
+    submitted = asyncio.get_running_loop().create_future()
+
+    def submit(record, submit=relayer.recorder.submit):
+        done = submit(record)
+        submitted.set_result(done)
+        return done
+
+    relayer.recorder.submit = submit
     relayer.backend.gate = asyncio.Event()
     task = asyncio.create_task(relayer.pipeline.handle(relayer.request().encode(), TransportInfo(Transport.HTTP, {})))
     await relayer.backend.asked.wait()
     await relayer.redis.client_pause(60_000, all=False)
     relayer.backend.gate.set()
     async with asyncio.timeout(10):
-        while not relayer.recorder._queue._unfinished_tasks:  # noqa: ASYNC110 - the relayer's tasks go on
-            await asyncio.sleep(0.01)
-    return task
+        done = await submitted
+        while not (await relayer.redis.info("clients"))["blocked_clients"]:
+            pass  # the relayer's tasks go on while Redis answers
+    return task, done
 
 
 async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, tmp_path, writable):
     async with relaying(redis, tmp_path, recording=Recording.STRICT) as relayer:
         mined = relayer_metrics.MINED.labels("eth")._value.get()
-        task = await waiting_to_be_recorded(relayer)
+        task, recorded = await waiting_to_be_recorded(relayer)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert not recorded.done()
         await redis.client_unpause()
         await relayer.recorder.drain()
-        await relayer.recorder._queue.join()
-        await asyncio.sleep(0)
+        await recorded
         assert len(await relayer.leaves()) == 1
         assert relayer_metrics.MINED.labels("eth")._value.get() == mined + 1
         assert await consumed(relayer) == 100, "what is mined stays charged"
@@ -132,9 +144,9 @@ async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, t
 
 async def test_strict_recording_answers_only_when_the_relay_is_in_the_ledger(redis, tmp_path, writable):
     async with relaying(redis, tmp_path, recording=Recording.STRICT) as relayer:
-        task = await waiting_to_be_recorded(relayer)
-        done, _ = await asyncio.wait({task}, timeout=0.2)
-        assert not done
+        task, recorded = await waiting_to_be_recorded(relayer)
+        assert not task.done()
+        assert not recorded.done()
         await redis.client_unpause()
         await task
         assert len(await relayer.leaves()) == 1

@@ -77,7 +77,7 @@ async def relays(stack, signer, address, numbers):
 
 
 async def recorded(stack):
-    redis = connect(f"redis://127.0.0.1:{stack.ports['redis']}/0")
+    redis = connect(stack.redis.url)
     found = set()
     async for name in redis.scan_iter("pocket-trial-trial:relays:*"):
         found |= {fields[b"r"] for _, fields in await redis.xrange(name)}

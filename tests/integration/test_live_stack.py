@@ -75,7 +75,7 @@ class Sending:
 
 
 async def recorded(stack):
-    redis = connect(f"redis://127.0.0.1:{stack.ports['redis']}/0")
+    redis = connect(stack.redis.url)
     total = 0
     async for name in redis.scan_iter("pocket-trial-trial:relays:*"):
         total += await redis.xlen(name)
@@ -137,7 +137,7 @@ async def test_a_pod_tells_of_relays_that_redis_did_not_take_until_it_has_them(s
             while await asyncio.to_thread(leaving) != wanted:
                 pass
 
-    redis = connect(f"redis://127.0.0.1:{stack.ports['redis']}/0")
+    redis = connect(stack.redis.url)
     async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
         sending = Sending(stack, http, chain)
         signer = await sending.gateway.signer(sending.file["applications"]["eth"], "eth")

@@ -8,7 +8,7 @@ import pytest
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
-from recording import KEYS, entries, publishing, record
+from recording import KEYS, entries, origin, publishing, record
 
 pytestmark = pytest.mark.redis
 
@@ -62,12 +62,12 @@ async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_m
         publisher._log.rotate()
         tail = StreamReader(redis, KEYS, "pokt1s")
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
-        await tail.publish_replicated({"one": f"{await tail.incarnation()}/{last}"})
+        await tail.publish_replicated({"one": f"{await origin(redis, tail)}/{last}"})
         await publisher.maintain_once()
         assert set(await entries(redis)) == {b"relay 1", b"relay 2"}
         assert publisher._log.segments  # what was owed is in the stream now, and not mirrored yet
         last = (await tail.read({"one": "0-0"}))["one"][-1].id
-        await tail.publish_replicated({"one": f"{await tail.incarnation()}/{last}"})
+        await tail.publish_replicated({"one": f"{await origin(redis, tail)}/{last}"})
         await publisher.maintain_once()
         assert not publisher._log.segments
 

@@ -25,7 +25,7 @@ from pocket.redis_store.store_errors import (
 )
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
-from recording import FAST, KEYS, confirmed, entries, owned, publishing, record
+from recording import FAST, KEYS, confirmed, entries, origin, owned, publishing, record
 from servers import running_redis
 
 pytestmark = pytest.mark.redis
@@ -142,7 +142,7 @@ async def test_the_log_is_released_once_mirrored_and_not_before(redis, tmp_path)
         await tail.publish_replicated({"one": f"other/{last}"})
         await publisher.maintain_once()
         assert publisher._log.segments
-        await tail.publish_replicated({"one": f"{await tail.incarnation()}/{last}"})
+        await tail.publish_replicated({"one": f"{await origin(redis, tail)}/{last}"})
         await publisher.maintain_once()
         assert not publisher._log.segments
 

@@ -9,7 +9,8 @@ from doors import Door
 from pocket.redis_store.connection import await_durable_redis, check_durability, inspect
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
-from recording import KEYS, entries, publishing, record
+from pocket.redis_store.stream_reader import StreamReader
+from recording import KEYS, entries, origin, publishing, record
 from servers import clients, running_redis, until
 
 pytestmark = pytest.mark.redis
@@ -87,6 +88,63 @@ async def test_relays_are_recorded_without_a_refusal_while_redis_fails_over(tmp_
         await publisher.maintain_once()
         assert {b"relay 0", b"relay 1"} <= set(await entries(second))
         assert publisher.suppliers_with_unacknowledged == set()
+
+
+@contextlib.asynccontextmanager
+async def a_failover_to_a_slower_clock(tmp_path):
+    """Yield a recorder, what fails over, and the reader of a miner that has not noticed it yet.
+
+    Relay 0 is on both servers. Relay 1 is on the former primary only, whose clock is an hour ahead.
+    """
+    stream = KEYS.stream("pokt1s", "one")
+    async with a_failover() as (redis, second, promote, _, _), publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        await publisher.record(record(0))
+        assert await redis.wait(1, 10_000) == 1
+        await second.replicaof("127.0.0.1", 1)
+        ((ahead, _),) = await redis.xrevrange(stream, count=1)
+        await redis.execute_command("XSETID", stream, f"{int(ahead.partition(b'-')[0]) + 3_600_000}-0")
+        await publisher.record(record(1))
+        tail = StreamReader(redis, KEYS, "pokt1s")
+        last = (await tail.read({"one": "0-0"}))["one"][-1].id
+        mark = {"one": f"{await origin(redis, tail)}/{last}"}
+
+        async def fail_over():
+            await promote()
+            await publisher.record(record(2))  # under a smaller id than that of relay 1
+            publisher._log.rotate()
+            await tail.publish_replicated(mark)
+
+        yield publisher, fail_over, tail, second
+
+
+async def test_a_log_stays_until_a_miner_has_read_the_new_primary_whose_clock_is_slower(tmp_path):
+    async with a_failover_to_a_slower_clock(tmp_path) as (publisher, fail_over, tail, second):
+        await fail_over()
+        for _ in range(2):
+            await publisher.maintain_once()
+            assert publisher._log.segments, "the miner has read relay 1 of the former primary, and not relay 2"
+        assert {b"relay 0", b"relay 1", b"relay 2"} == set(await entries(second))
+        last = (await tail.read({"one": "0-0"}))["one"][-1].id
+        await tail.publish_replicated({"one": f"{await origin(second, tail)}/{last}"})
+        await publisher.maintain_once()
+        assert not publisher._log.segments
+
+
+async def test_a_log_is_not_released_by_a_failover_in_the_middle_of_a_heartbeat(tmp_path, monkeypatch):
+    async with a_failover_to_a_slower_clock(tmp_path) as (publisher, fail_over, _, second):
+        release = publisher._release
+
+        async def failing_over():
+            await fail_over()
+            await release()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(publisher, "_release", failing_over)
+            await publisher.maintain_once()
+        assert publisher._log.segments
+        await publisher.maintain_once()
+        assert {b"relay 0", b"relay 1", b"relay 2"} == set(await entries(second))
 
 
 async def test_a_relay_waits_for_an_address_that_leads_to_a_replica_for_a_moment(tmp_path):

@@ -3,8 +3,9 @@
 import pytest
 from prometheus_client import REGISTRY
 
-from pocket.redis_store.connection import RedisInfo, connect
+from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.server_info import RedisInfo
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.relay_consumer import RelayConsumer
@@ -61,6 +62,28 @@ async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the
         await client.replicaof("NO", "ONE")
         assert await watch.poll()
         await client.aclose()
+
+
+async def test_positions_on_a_volume_hold_for_the_history_in_which_they_were_read(alice, redis):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+
+    async def position(history_id):
+        """Return where a miner reads on that starts with this volume."""
+        sessions = {}
+        tail = StreamReader(redis, RedisKeys("test"), alice.supplier)
+        consumer = RelayConsumer(tail, alice.mirror, alice.client, sessions, history_id=lambda: history_id)
+        await consumer.restore()
+        await consumer.discover({})
+        found = sessions[header.session_id].position
+        await consumer.consume_once()
+        return found
+
+    assert await position("first") == "0-0"
+    assert await position("first") != "0-0"
+    assert await position("") != "0-0", "before the first poll the history is unknown"
+    assert await position("second") == "0-0", "the new primary's clock may be slower"
+    assert await position("second") != "0-0"
 
 
 def observed():

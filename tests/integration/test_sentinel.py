@@ -12,7 +12,8 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.store_errors import RedisUnavailable
 from recording import entries, publishing, record
-from relayctl.local_stack import free_port, redis_server
+from relayctl.local_process import free_port
+from relayctl.local_redis import redis_server
 from servers import clients, running_redis, until, wait_for_port
 
 pytestmark = pytest.mark.redis

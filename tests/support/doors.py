@@ -7,17 +7,18 @@ import contextlib
 class Door:
     """TCP proxy from its own port on 127.0.0.1 to `port`.
 
-    `opened` counts connections by target.
+    `opened` counts connections by target. With an SSL context in `tls` clients speak TLS to it.
     """
 
-    def __init__(self, port):
+    def __init__(self, port, tls=None):
         self.port = port
+        self.tls = tls
         self.opened = {}
         self._tasks = set()
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0, ssl=self.tls)
+        self.url = f"redis{'s' if self.tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
         return self
 
     async def _forward(self, reader, writer):

@@ -27,14 +27,14 @@ from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS
 _REMOUNT_SECONDS = 25.0
 """A real kubelet looks after a minute or so: too late to be taken for the annotation's doing."""
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "scripts/kubernetes"
+SCRIPTS = ROOT / "hack/kubernetes"
 NAMESPACES = ResourceKind("v1", "namespaces", "Namespace", namespaced=False)
 CRDS = ResourceKind(
     "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
 CHOICES = (
     "set KUBEBUILDER_ASSETS to the folder that `setup-envtest use -p path` prints, or TEST_CLUSTER=existing with "
-    "KUBECONFIG, or build a control plane once with scripts/kubernetes/prepare"
+    "KUBECONFIG, or build a control plane once with hack/kubernetes/prepare"
 )
 
 

@@ -52,7 +52,7 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
         lambda: True,
         Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(folder / "refused.sqlite"),
     )  # fmt: skip
-    suppliers.reload()
+    suppliers.keyring.reload()
     fleet = SupplierManager(suppliers, board, 30.0)
     fleet.keeper = Keeper()
     for shard in range(config.shards):

@@ -60,7 +60,7 @@ def _only_run() -> Iterator[None]:
 def _node_cluster(state: Path) -> Iterator[Cluster]:
     programs = subprocess.run([SCRIPTS / "prepare"], capture_output=True, text=True, check=True).stdout.strip()
     archives = state / "images"
-    _run([ROOT / "scripts/images", "archives", str(archives)], {}, 900)
+    _run([ROOT / "hack/image-archives", str(archives)], {}, 900)
     environment = {"STATE": str(state / "k8s"), "BIN": programs}
     nodes = str(SCRIPTS / "start-node.sh")
     _run([nodes, "stop"], environment, 120, check=False)

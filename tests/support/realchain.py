@@ -34,7 +34,9 @@ PARAMS = {
     "proof": {
         "proof_requirement_threshold": {"denom": "upokt", "amount": str(THRESHOLD_UPOKT)},
         "proof_submission_fee": {"denom": "upokt", "amount": str(SUBMISSION_FEE_UPOKT)},
-    }
+    },
+    # Room for the suppliers that the tests of stakes add: all others are in each session, too.
+    "session": {"num_suppliers_per_session": 20},
 }
 """With a probability of 0, a claim needs a proof where it is worth the threshold, and nowhere else."""
 

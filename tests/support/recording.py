@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 
+from pocket.redis_store.connection import inspect
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.stream_reader import StreamReader, origin_of
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 
 KEYS = RedisKeys("unit")
@@ -40,6 +41,11 @@ async def owned(redis, supplier):
     store = SealStore(redis, KEYS, supplier, 1)
     await store.fence(confirmed)
     return store
+
+
+async def origin(redis, tail):
+    """Return what a miner labels its position with."""
+    return origin_of(await tail.incarnation(), (await inspect(redis)).history_id)
 
 
 async def entries(redis, session="one", supplier="pokt1s"):

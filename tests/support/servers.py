@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocket.redis_store.connection import connect
-from relayctl.local_stack import redis_server
+from relayctl.local_redis import redis_server
 
 
 def free_port() -> int:

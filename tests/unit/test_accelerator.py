@@ -4,6 +4,10 @@ import os
 import random
 import shutil
 import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,10 +22,12 @@ from pocket.protocol.crypto import curve, linear_combination
 from pocket.protocol.crypto.hashing import hash_to_point
 from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
 from pocket.protocol.crypto.ring import decode_ring_signature, sign_ring, verify_ring_equation, verify_ring_signature
+from pocket.runtime.version import VERSION
 from world import key
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "native"
+SITE_PACKAGES = sysconfig.get_path("purelib")
 EDGES = [0, 1, 2, 127, 128, 129, 255, 256, 2**127, 2**128 - 1, 2**128, slow.N - 1, slow.N, slow.N + 1, 2**256 - 1]
 SCALARS = st.one_of(st.sampled_from(EDGES), st.integers(0, 2**256 - 1))
 LAMBDA = 0x5363AD4CC05C30E0A5261C028812645A122E22EA20816678DF02967C1B23BD72
@@ -169,6 +175,7 @@ def test_it_is_off_where_it_is_switched_off_missing_or_damaged(library, tmp_path
     assert load({}, library) is not None
     assert load({"RELAY_ACCELERATOR": "off"}, library) is None
     assert load({"RELAY_ACCELERATOR_TABLES": "many"}, library) is None
+    assert load({}, None) is None
     assert load({}, tmp_path / "nothing.so") is None
     (tmp_path / "damaged.so").write_bytes(b"\x7fELF" + bytes(100))
     assert load({}, tmp_path / "damaged.so") is None
@@ -219,19 +226,53 @@ def test_it_is_clean_under_sanitizers_with_threads_that_share_tables(tmp_path, s
 
 
 def test_the_build_says_when_there_is_no_compiler_and_does_nothing_twice(tmp_path):
-    script, out = ROOT / "scripts/build_accelerator", tmp_path / "out"
+    script, out = ROOT / "native/build_libraries", tmp_path / "out"
     quiet = {"PATH": os.environ["PATH"], "CC": "cc"}
     first = subprocess.run([script, out], env=quiet, capture_output=True, text=True, check=True)
     assert "Built the accelerators" in first.stdout
-    assert {file.name for file in out.rglob("*.so")} == {"_accelerator.so", "_trie.so"}
+    assert {file.name for file in out.rglob("*.so")} == {"combine.so", "trie.so"}
     again = subprocess.run([script, out], env=quiet, capture_output=True, text=True, check=True)
     assert again.stdout == ""
     bare = tmp_path / "bin"
     bare.mkdir()
     for tool in ("dirname", "sha256sum", "cat", "sh", "mkdir"):
         (bare / tool).symlink_to(shutil.which(tool))
+    bare_environment = {"PATH": str(bare)}
     none = subprocess.run(
-        [script, tmp_path / "none"], env={"PATH": str(bare)}, capture_output=True, text=True, check=True
+        [script, tmp_path / "none"], env=bare_environment, capture_output=True, text=True, check=False
     )
+    assert none.returncode == 3
     assert "No C compiler" in none.stdout
     assert not (tmp_path / "none").exists()
+    checkout = [ROOT / "scripts/build_accelerator", tmp_path / "none"]
+    assert subprocess.run(checkout, env=bare_environment, capture_output=True, check=False).returncode == 0
+
+
+def test_the_wheel_holds_the_libraries_and_they_are_used_from_it(tmp_path):
+    uv = Path(sys.executable).with_name("uv")
+    build = [uv, "build", "--quiet", "--offline", "--no-build-isolation", "--python", sys.executable, "--wheel"]
+    subprocess.run([*build, ROOT / "native", "--out-dir", tmp_path], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith("pocket_relay_mining_accelerator-")
+    assert "-py3-none-linux_" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        "from pocket.protocol.acceleration import native_library\n"
+        "from pocket.protocol.crypto.linear_combination import accelerator\n"
+        "from pocket.protocol.smst.bulk import native\n"
+        "print(native_library('combine'), accelerator is not None, native is not None)\n"
+    )
+    library = f"{tmp_path}/site/pocket_accelerator/combine.so"
+    for site, expected in (("site", f"{library} True True\n"), ("none", "None False False\n")):
+        environment = {"PYTHONPATH": f"{tmp_path / site}:{ROOT / 'core'}:{SITE_PACKAGES}"}
+        command = [sys.executable, "-S", "-c", code]
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        assert shown == expected
+
+
+def test_both_distributions_have_one_version():
+    projects = [tomllib.loads((ROOT / folder / "pyproject.toml").read_text()) for folder in (".", "native")]
+    extra = projects[0]["project"]["optional-dependencies"]["accelerator"]
+    assert extra == [f"{projects[1]['project']['name']}=={VERSION}"]
+    assert projects[1]["project"]["version"] == VERSION

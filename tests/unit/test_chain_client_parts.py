@@ -4,7 +4,7 @@ import random
 import pytest
 
 from pocket.chain import convert
-from pocket.chain.block_feed import Backoff, BlockFeed
+from pocket.chain.block_feed import BlockFeed
 from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.model import Block, ServiceConfig, StakedSupplier
 from pocket.errors import ChainQueryRejected, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
@@ -201,13 +201,6 @@ async def test_an_address_without_a_new_block_is_looked_at_a_few_times_and_keeps
     await feed.refresh()
     assert not await feed._overdue()
     assert asked == [7]
-
-
-def test_backoff_grows_with_jitter_and_is_bounded():
-    chance = random.Random(3)
-    pauses = [Backoff(0.1, 2.0).pause(n, chance) for n in range(20)]
-    assert all(0.05 <= p <= 2.0 for p in pauses)
-    assert max(pauses) > 1.0
 
 
 def test_a_supplier_serves_by_history_unstake_height_and_plain_services():

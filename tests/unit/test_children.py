@@ -1,6 +1,7 @@
 """Children are pure functions of the resource: the golden files are what users get (UPDATE_GOLDEN=1 rewrites them)."""
 
 import copy
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from pocket.api.relayminer import RelayMiner
+from pocket.redis_store.cluster_slots import ClusterUrl
 from pocket.redis_store.sentinel import SentinelUrl
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.context import Context, Images, PublishedSupplier
@@ -235,3 +237,40 @@ def test_pods_are_given_the_url_of_the_sentinels(sentinel, url):
         environment = children[kind, name]["spec"]["template"]["spec"]["containers"][0]["env"]
         assert {"name": "POCKET_REDIS_URL", "value": url} in environment
     assert SentinelUrl.parse(url) is not None
+
+
+def pod_specs(**redis):
+    """Return the pod templates of relayers and miners, and their configurations."""
+    children = by_name(desired(context(changed(relay_miner("pocket"), "spec.redis", redis))))
+    texts = children["ConfigMap", "main-config"]["data"]
+    workloads = {"miner": ("StatefulSet", "main-miner"), "relayer": ("Deployment", "main-relayer")}
+    for component, key in workloads.items():
+        yield children[key]["spec"]["template"]["spec"], json.loads(texts[f"{component}.json"])
+
+
+@pytest.mark.parametrize(("tls", "url"), [(False, "redis+cluster://a:1,b"), (True, "rediss+cluster://a:1,b")])
+def test_pods_are_given_the_url_of_the_cluster(tls, url):
+    for spec, _ in pod_specs(cluster={"addresses": ["a:1", "b"], "tls": tls}):
+        assert {"name": "POCKET_REDIS_URL", "value": url} in spec["containers"][0]["env"]
+    assert ClusterUrl.parse(url).seeds == (("a", 1), ("b", 6379))
+
+
+@pytest.mark.parametrize(
+    ("bundle", "volume"),
+    [
+        ({"secretRef": {"name": "ca", "key": "ca.crt"}}, {"secret": {"secretName": "ca", "defaultMode": 0o440}}),
+        ({"configMapRef": {"name": "ca", "key": "ca.crt"}}, {"configMap": {"name": "ca"}}),
+    ],
+)
+def test_pods_mount_the_login_and_the_certificate_authorities_of_redis(bundle, volume):
+    redis = {"url": "rediss://r:1/0", "credentialsSecretRef": {"name": "login"}, "caBundle": bundle}
+    for spec, config in pod_specs(**redis, durability="managed"):
+        volumes = {row["name"]: row for row in spec["volumes"]}
+        assert volumes["redis-login"]["secret"]["secretName"] == "login"
+        assert volumes["redis-ca"] == {"name": "redis-ca", **volume}
+        mounts = {row["name"]: row["mountPath"] for row in spec["containers"][0]["volumeMounts"]}
+        login, authorities = mounts["redis-login"], mounts["redis-ca"]
+        assert config["redisAccess"] == {
+            "usernameFile": f"{login}/username", "passwordFile": f"{login}/password",
+            "caFile": f"{authorities}/ca.crt", "durability": "managed",
+        }  # fmt: skip

@@ -8,7 +8,6 @@ ROOT = Path(__file__).parents[2]
 COMPOSED = {
     "starting: opening",
     "block_results: no chain node answered (…)",
-    "cannot write pocket-operator-protected, … 404",
 }
 
 

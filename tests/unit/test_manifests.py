@@ -77,7 +77,7 @@ def test_a_sealed_key_of_the_samples_opens_with_the_sealing_key_beside_it_only(t
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("url: redis://redis:6379/0", "{}", "exactly one of url, urlSecretRef, sentinel and trial"),
+        ("url: redis://redis:6379/0", "{}", "exactly one of url, urlSecretRef, sentinel, cluster and trial"),
         ("url: redis://redis:6379/0", "url: http://redis", "redis://host:6379/0"),
         ("url: redis://redis:6379/0", "url: redis://u:p@redis", "credentials"),
         ("grpc: grpc://localnet:9090", "grpc: localnet", "grpc://host:port"),
@@ -96,7 +96,20 @@ def test_a_sealed_key_of_the_samples_opens_with_the_sealing_key_beside_it_only(t
         ("storage: 1Gi", "storage: lots", "storage"),
         ("replicas: 1\n    shards: 16", "replicas: 17\n    shards: 16", "replicas than shards"),
         ("blockSeconds: 1", "blockSeconds: 0", "blockSeconds"),
-        ("blockSeconds: 1", "blockSecond: 1", "blockSecond"),
+        ("blockSeconds: 1", "blockSecond: 1", "spec.chain.blockSecond: is unknown: did you mean blockSeconds?"),
+        ("recording: strict", "recordings: strict", "spec.relayer.recordings: is unknown: did you mean recording?"),
+        ("jsonRpc:", "jsonrpc:", "spec.services.0.backends.jsonrpc: is unknown: did you mean jsonRpc?"),
+        ("validation: eager", "colour: red", "spec.services.0.colour: is unknown"),
+        (
+            "recording: strict",
+            "podTemplate: {spec: {dnsPolici: None}}",
+            "spec.relayer.podTemplate.spec.dnsPolici is unknown: did you mean dnsPolicy?",
+        ),
+        (
+            "recording: strict",
+            "podTemplate: {tolerations: [{keys: a}]}",
+            "tolerations.0.keys is unknown: did you mean key?",
+        ),
         ("kind: RelayMiner", "kind: [", "not YAML"),
     ],
 )

@@ -109,7 +109,7 @@ def test_it_is_off_where_it_is_switched_off_missing_or_damaged(tmp_path, capture
     good = build(tmp_path)
     assert bulk.load({}, good) is not None
     assert bulk.load({"RELAY_ACCELERATOR": "off"}, good) is None
-    assert bulk.load({}, tmp_path / "nothing.so") is None
+    assert bulk.load({}, None) is None
     (tmp_path / "damaged.so").write_bytes(b"\x7fELF" + bytes(100))
     assert bulk.load({}, tmp_path / "damaged.so") is None
     assert "cannot be loaded" in str(captured_logs)

@@ -130,6 +130,23 @@ def test_pods_are_annotated_once_per_change_of_what_they_should_have():
     assert plan(snapshot(pods=pods)).annotate == {}
 
 
+@pytest.mark.parametrize(
+    ("field", "reference"),
+    [
+        ("credentialsSecretRef", {"name": "r"}),
+        ("caBundle", {"secretRef": {"name": "r", "key": "password"}}),
+    ],
+)
+def test_a_missing_secret_that_pods_mount_for_redis_is_named(field, reference):
+    resource = changed(RM, "spec.redis", {"url": "rediss://r:1/0", field: reference})
+    for secrets, problem in (({}, "does not exist"), ({"r": SecretView({"other": "x"})}, "has no entry password")):
+        found = plan(snapshot(relay_miner=resource, secrets=secrets)).blocked_by
+        assert (found.reason, field in found.message, problem in found.message) == ("RedisSecretMissing", True, True)
+    there = plan(snapshot(relay_miner=resource, secrets={"r": SecretView({"password": "secret"})}))
+    assert there.blocked_by is None
+    assert "secret" not in repr(there.blocked_by)
+
+
 def test_a_missing_redis_secret_is_waited_for_without_touching_what_runs():
     resource = changed(RM, "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}})
     found = plan(snapshot(relay_miner=resource, secrets={"r": None}))

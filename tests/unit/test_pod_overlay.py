@@ -50,7 +50,7 @@ def test_what_people_need_is_merged():
 @pytest.mark.parametrize(("overlay", "said"), [
     ({"serviceAccountName": "mine"}, "podTemplate.spec.serviceAccountName is the operator's: annotate"),
     ({"restartPolicy": "Never"}, "restartPolicy is the operator's"),
-    (container(image="x"), "containers[relayer].image is the operator's: use spec.relayer.image"),
+    (container(image="x"), "containers[relayer].image is the operator's: use the image"),
     (container(command=["sh"]), "command is the operator's"),
     (container(readinessProbe=None), "readinessProbe is the operator's"),
     (container(env=[{"name": "TMPDIR", "value": "/x"}]), "env[TMPDIR] is the operator's: choose another name"),
@@ -66,13 +66,36 @@ def test_what_the_operator_owns_is_refused_by_name(overlay, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("component", ["relayer", "miner"])
-def test_both_workloads_get_it_and_a_refused_one_is_an_invalid_spec(component):
+@pytest.mark.parametrize("component", ["relayer", "miner", "redis"])
+def test_every_workload_gets_it_and_a_refused_one_is_an_invalid_spec(component):
     kind = "Deployment" if component == "relayer" else "StatefulSet"
-    field = f"spec.{component}.podTemplate"
-    good = plan(snapshot(relay_miner=changed(RM, field, {"spec": {"runtimeClassName": "gvisor"}})))
+    trial = changed(RM, "spec.redis", {"trial": {}})
+    field = "spec.redis.trial.podTemplate" if component == "redis" else f"spec.{component}.podTemplate"
+    chosen = {
+        "spec": {"runtimeClassName": "gvisor"}, "labels": {"tier": "edge"}, "annotations": {"a": "b"},
+        "priorityClassName": "high", "nodeSelector": {"disk": "fast"}, "terminationGraceSeconds": 77,
+    }  # fmt: skip
+    good = plan(snapshot(relay_miner=changed(trial, field, chosen)))
     (child,) = (c for c in good.wanted if (c["kind"], c["metadata"]["name"]) == (kind, f"main-{component}"))
-    assert child["spec"]["template"]["spec"]["runtimeClassName"] == "gvisor"
-    bad = plan(snapshot(relay_miner=changed(RM, field, {"spec": {"restartPolicy": "Never"}})))
+    found = child["spec"]["template"]
+    assert (found["spec"]["runtimeClassName"], found["spec"]["priorityClassName"]) == ("gvisor", "high")
+    assert (found["spec"]["nodeSelector"], found["spec"]["terminationGracePeriodSeconds"]) == ({"disk": "fast"}, 77)
+    assert (found["metadata"]["labels"]["tier"], found["metadata"]["annotations"]["a"]) == ("edge", "b")
+    bad = plan(snapshot(relay_miner=changed(trial, field, {"spec": {"restartPolicy": "Never"}})))
     assert (bad.blocked_by.reason, bad.wanted) == (ConditionReason.INVALID_SPEC, ())
-    assert f"spec.{component}.podTemplate.spec.restartPolicy" in bad.blocked_by.message
+    assert f"{field}.spec.restartPolicy" in bad.blocked_by.message
+
+
+def test_a_limit_below_a_default_request_lowers_that_request():
+    found = plan(
+        snapshot(relay_miner=changed(RM, "spec.relayer.resources", {"limits": {"cpu": "0.1", "memory": "1Gi"}}))
+    )
+    (child,) = (c for c in found.wanted if c["kind"] == "Deployment")
+    container = child["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["requests"] == {"cpu": "0.1", "memory": "256Mi"}
+
+
+def test_a_limit_below_a_declared_request_is_refused_with_both_values():
+    declared = {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}
+    found = plan(snapshot(relay_miner=changed(RM, "spec.miner.resources", declared)))
+    assert "memory: the limit 1000M is below the request 1Gi" in found.blocked_by.message

@@ -4,8 +4,9 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.asyncio.connection import Connection
 
-from pocket.redis_store.connection import Generation, connect, read_info
+from pocket.redis_store.connection import Generation, connect
 from pocket.redis_store.redis_errors import code_of, translate, trouble_of
+from pocket.redis_store.server_info import read_info
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 
 GOOD = {

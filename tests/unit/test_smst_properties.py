@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slow_curve as slow
+from incremental_trie import Trie
 from pocket.errors import InvalidProof
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest, path_of
-from pocket.protocol.smst.incremental import Trie
 from pocket.protocol.smst.verify import leaf_value, verify_closest
 
 # Paths that share long prefixes make extensions; hypothesis' own binaries rarely do.

@@ -117,7 +117,9 @@ def test_every_refusal_is_a_reason_of_the_condition(refusal):
 
 def test_every_reason_is_explained():
     text = (Path(__file__).resolve().parents[2] / "docs/staking.md").read_text()
-    assert not [reason.value for reason in StakeReason if f"`{reason.value}`" not in text]
+    reasons = [*StakeReason, *StakeRefusal]
+    assert not [reason.value for reason in reasons if f"`{reason.value}`" not in text]
+    assert len({reason.value for reason in reasons}) == len(reasons)
 
 
 @pytest.mark.parametrize(

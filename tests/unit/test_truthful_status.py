@@ -52,6 +52,18 @@ def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
     assert (status.served, found["SuppliersServed"].status, found["Ready"].status) == ("1/1", "True", "True")
 
 
+@pytest.mark.parametrize(
+    ("stated", "cost"), [("aof", "append-only file"), ("managed", "is not paid"), ("none", "begin again"), (None, "")]
+)
+def test_what_the_owner_states_about_redis_is_in_the_condition_with_what_it_costs(stated, cost):
+    redis = {"url": "redis://r:1/0", **({"durability": stated} if stated else {})}
+    _, found = whole(relay_miner=changed(RM, "spec.redis", redis))
+    assert found["RedisReachable"].status == "True"
+    assert found["RedisReachable"].message.startswith("The miners reach Redis.")
+    assert cost in found["RedisReachable"].message
+    assert bool(stated) == ("owner states" in found["RedisReachable"].message)
+
+
 def test_pods_of_a_stateful_set_that_cannot_be_created_are_named_with_the_api_servers_message():
     children = pods_of(miners=0)
     quota = {("StatefulSet", "main-miner"): "pods main-miner-0 is forbidden: exceeded quota"}

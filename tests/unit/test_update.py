@@ -18,7 +18,8 @@ from snapshots import RM, miner_report, snapshot
 
 OLD = Images(relayer="r:1", miner="m:1")
 NEW = Images(relayer="r:2", miner="m:2")
-TARGET = target_of(NEW)
+RELEASE = Settings(images=NEW)
+TARGET = target_of(RELEASE)
 GO = Turn(True)
 DELAY = 60.0
 
@@ -26,7 +27,8 @@ DELAY = 60.0
 def workload(kind, component, image, replicas=1, **status):
     full = {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas}
     return {
-        "kind": kind, "metadata": {"name": f"main-{component}", "generation": 1, "annotations": {}},
+        "kind": kind, "metadata": {"name": f"main-{component}", "generation": 1,
+                                  "annotations": {names.ANNOTATION_RENDERING: RELEASE.rendering}},
         "spec": {"replicas": replicas, "updateStrategy": {"rollingUpdate": {"partition": 0}},
                  "template": {"spec": {"containers": [{"image": image}]}}},
         "status": full | status | ({"replicas": status["pods"]} if "pods" in status else {}),
@@ -45,9 +47,9 @@ def stateful(image="m:1", replicas=3, partition=0, to="", **status):
     return {("StatefulSet", "main-miner"): found}
 
 
-def update(children, **more):
-    seen = snapshot(**{"settings": Settings(images=NEW), "children": children, "turn": GO, "pods": (), **more})
-    return plan_update(seen, 600)
+def update(children, other_release=(), **more):
+    seen = snapshot(**{"settings": RELEASE, "children": children, "turn": GO, "pods": (), **more})
+    return plan_update(seen, other_release, 600)
 
 
 def images(found):
@@ -80,17 +82,17 @@ def test_without_its_turn_nothing_changes_and_the_status_names_the_one_before():
 
 def test_a_supervised_relay_miner_waits_for_the_approval_of_this_very_update():
     supervised = changed(RM, "spec.updateStrategy", "supervised")
-    for value in ("", target_of(OLD)):
+    for value in ("", target_of(Settings(images=OLD))):
         waiting = changed(supervised, "metadata.annotations", {names.ANNOTATION_APPROVE_UPDATE: value})
         found = update(deployment() | stateful(), relay_miner=waiting)
         assert (images(found), found.phase) == (("r:1", "m:1"), UpdatePhase.AWAITING_APPROVAL)
         assert f"kubectl annotate rm main pocket.network/approve-update={TARGET} --overwrite" in found.message
-        assert not candidate_of(("ns", "main"), waiting, deployment() | stateful(), NEW, idle=False).may_start
+        assert not candidate_of(("ns", "main"), waiting, deployment() | stateful(), RELEASE, idle=False).may_start
     begun = deployment("r:2") | stateful(to=TARGET)
     assert update(begun, relay_miner=supervised).phase is UpdatePhase.MINERS  # what began is finished
     approved = changed(supervised, "metadata.annotations", {names.ANNOTATION_APPROVE_UPDATE: TARGET})
     assert update(deployment() | stateful(), relay_miner=approved).phase is UpdatePhase.RELAYERS
-    assert candidate_of(("ns", "main"), approved, deployment() | stateful(), NEW, idle=False).may_start
+    assert candidate_of(("ns", "main"), approved, deployment() | stateful(), RELEASE, idle=False).may_start
 
 
 @pytest.mark.parametrize("status", [
@@ -169,7 +171,7 @@ def test_while_it_is_deleted_images_and_partition_stay():
 
 def test_children_and_status_show_the_step():
     children = deployment("r:2") | stateful(to=TARGET)
-    seen = snapshot(settings=Settings(images=NEW), children=children, turn=GO, pods=())
+    seen = snapshot(settings=RELEASE, children=children, turn=GO, pods=())
     decided = plan(seen)
     (miners,) = (child for child in decided.wanted if child["metadata"]["name"] == "main-miner" and "spec" in child
                  and child["kind"] == "StatefulSet")  # fmt: skip
@@ -190,14 +192,14 @@ SUPERVISED = changed(RM, "spec.updateStrategy", "supervised")
     ({}, "Updating"), ({"clock": 900.0, "update_step": UpdateStep(f"relayers {TARGET}", 0.0)}, "UpdateFailed"),
 ])  # fmt: skip
 def test_the_condition_names_what_the_update_waits_for(more, reason):
-    seen = snapshot(**{"settings": Settings(images=NEW), "children": deployment() | stateful(), "turn": GO, **more})
+    seen = snapshot(**{"settings": RELEASE, "children": deployment() | stateful(), "turn": GO, **more})
     found = {c.type: c for c in relay_miner_status(seen, plan(seen)).conditions}["UpToDate"]
     assert (found.status, found.reason) == ("False", reason)
     assert TARGET in found.message
 
 
 def candidates(*rows):
-    return [candidate_of((name, "main"), resource, children, NEW, idle=False) for name, resource, children in rows]
+    return [candidate_of((name, "main"), resource, children, RELEASE, idle=False) for name, resource, children in rows]
 
 
 def test_one_relay_miner_at_a_time_after_the_delay_and_a_started_one_holds_the_others():
@@ -220,7 +222,7 @@ def test_one_that_cannot_start_holds_no_other():
         assert next_turn(("b", "main"), rows, DELAY, DELAY).granted
     slow = {**RM, "status": {"conditions": [{"type": "Stalled", "reason": "ProgressDeadlineExceeded"}]}}
     assert candidates(("a", slow, deployment() | stateful()))[0].may_start, "the new images may be the cure"
-    paused = candidate_of(("ns", "a"), RM, deployment() | stateful(), NEW, idle=True)
+    paused = candidate_of(("ns", "a"), RM, deployment() | stateful(), RELEASE, idle=True)
     assert not paused.may_start
 
 
@@ -250,7 +252,10 @@ class Fleet:
         relayers["spec"]["template"]["spec"]["containers"][0]["image"] = found.images.relayer
         miners["spec"]["template"]["spec"]["containers"][0]["image"] = found.images.miner
         miners["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = found.partition
-        miners["metadata"]["annotations"] = {names.ANNOTATION_UPDATE: found.target} if found.started else {}
+        miners["metadata"]["annotations"] = {
+            names.ANNOTATION_RENDERING: RELEASE.rendering,
+            **({names.ANNOTATION_UPDATE: found.target} if found.started else {}),
+        }
         self.count(name)
 
     def controllers(self, name):

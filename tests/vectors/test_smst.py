@@ -1,10 +1,10 @@
 import pytest
 
 from corpus import load, unhex
+from incremental_trie import Trie
 from pocket.errors import InvalidProof
 from pocket.protocol.smst.bulk import LeafContent, LeafSet, native
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
-from pocket.protocol.smst.incremental import Trie
 from pocket.protocol.smst.verify import unmarshal, verify_closest
 
 DATA = load("smst")

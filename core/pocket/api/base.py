@@ -1,5 +1,6 @@
 """The base of all models: camelCase in YAML, unknown fields rejected, immutable."""
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from pydantic.alias_generators import to_camel
 GROUP = "pocket.network"
 VERSION = "v1beta1"
 API_VERSION = f"{GROUP}/{VERSION}"
+UNKNOWN_FIELD = "extra_forbidden"
+"""Pydantic's type of error for a field that a model does not know."""
 
 
 class ManifestError(Exception):
@@ -33,14 +36,47 @@ class Metadata(BaseModel):
     labels: dict[str, str] = {}
 
 
-def problem_of(error: ValidationError) -> str:
-    """Return all problems of a validation, each with its field's path."""
+def problem_of(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Return all problems of a validation, each with its field's path.
+
+    With the model that was validated, an unknown field is named together with the one that it resembles.
+    """
     rows = []
     for row in error.errors():
         place = ".".join(str(part) for part in row["loc"]) or "the document"
         message = row["msg"].removeprefix("Value error, ")
+        if row["type"] == UNKNOWN_FIELD:
+            message = "is unknown" + _resembling(model, row["loc"])
         rows.append(f"{place}: {message}")
     return "; ".join(rows)
+
+
+def _resembling(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> str:
+    """Return a question with the name of a field that resembles the last part of a location, empty without one."""
+    names = {str(name) for name in _fields_at(model, location[:-1])}
+    found = difflib.get_close_matches(str(location[-1]), sorted(names), n=1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def _fields_at(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> Iterable[str]:
+    """Return the names of the fields of the model at a location of pydantic's, as they are written in YAML."""
+    if model is None:
+        return ()
+    schema = model.model_json_schema(by_alias=True)
+    node, definitions = schema, schema.get("$defs", {})
+    for part in (*location, None):
+        while not {"properties", "items", "additionalProperties"} & set(node):
+            if "$ref" in node:
+                node = definitions[node["$ref"].rpartition("/")[2]]
+            elif "anyOf" in node or "allOf" in node:
+                node = next(
+                    row for row in (*node.get("anyOf", ()), *node.get("allOf", ())) if row.get("type") != "null"
+                )
+            else:
+                return ()
+        if part is not None:
+            node = node.get("properties", {}).get(part) or node.get("items") or {}
+    return tuple(node.get("properties", ()))
 
 
 def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:

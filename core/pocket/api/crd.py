@@ -58,6 +58,21 @@ def _without_defaults(node: Any) -> Any:
     return node
 
 
+def without_list_defaults(node: dict[str, Any], *, inside: bool = False) -> dict[str, Any]:
+    """Return a schema without defaults inside lists.
+
+    An API server that adds fields to the entries of a list makes what is in Git differ from what is in the cluster.
+    """
+    found = {key: value for key, value in node.items() if not (inside and key == "default")}
+    if "properties" in node:
+        found["properties"] = {
+            name: without_list_defaults(child, inside=inside) for name, child in node["properties"].items()
+        }
+    if "items" in node:
+        found["items"] = without_list_defaults(node["items"], inside=True)
+    return found
+
+
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Resolve references and `X | None`. The outer description wins, rules are combined."""
     inner: dict[str, Any] = {}
@@ -148,7 +163,7 @@ def _definition(
     scale: dict[str, str] | None = None,
     named: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    spec = structural_schema(schemas[0])
+    spec = without_list_defaults(structural_schema(schemas[0]))
     status = {"status": _without_defaults(structural_schema(schemas[1]))} if schemas[1] else {}
     subresources = {**({"status": {}} if status else {}), **({"scale": scale} if scale else {})}
     doc = f"{kind}: {spec['description']}"

@@ -1,13 +1,94 @@
 """Parts of Kubernetes objects that a RelayMiner passes on to its pods, Services and routes."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from pocket.api.base import Model
-from pocket.api.schema import FREE_FORM, rule, rules, text
+from pocket.api.schema import Cel, kubernetes_schema, rule, rules, text
 
-FreeObject = Annotated[dict[str, Any], Field(json_schema_extra=FREE_FORM)]
+
+def _of_kubernetes(kind: str) -> Any:
+    """Return the annotation of an object that Kubernetes itself defines."""
+    return Field(json_schema_extra=kubernetes_schema(kind))
+
+
+Toleration = Annotated[dict[str, Any], _of_kubernetes("Toleration")]
+Affinity = Annotated[dict[str, Any], _of_kubernetes("Affinity")]
+TopologySpreadConstraint = Annotated[dict[str, Any], _of_kubernetes("TopologySpreadConstraint")]
+LocalObjectReference = Annotated[dict[str, Any], _of_kubernetes("LocalObjectReference")]
+MetricSpec = Annotated[dict[str, Any], _of_kubernetes("MetricSpec")]
+NetworkPolicyPeer = Annotated[dict[str, Any], _of_kubernetes("NetworkPolicyPeer")]
+
+OWNED_POD_FIELDS: Final[Mapping[str, str]] = {
+    "serviceAccountName": "annotate the ServiceAccount instead",
+    "serviceAccount": "annotate the ServiceAccount instead",
+    "automountServiceAccountToken": "miners need it and relayers do not",
+    "restartPolicy": "a workload's pods always restart",
+    "terminationGracePeriodSeconds": "use podTemplate.terminationGraceSeconds",
+    "affinity": "use podTemplate.affinity",
+}
+"""Fields of a PodSpec that the operator owns or has elsewhere, with what to do instead."""
+OWNED_CONTAINER_FIELDS: Final[Mapping[str, str]] = {
+    "image": "use the image of this workload in the resource",
+    "resources": "use the resources of this workload in the resource",
+    "command": "the operator starts the program",
+    "args": "the operator starts the program",
+    "ports": "use the port of this workload in the resource",
+    "livenessProbe": "the operator probes the program",
+    "readinessProbe": "the operator probes the program",
+    "startupProbe": "the operator probes the program",
+    "lifecycle": "the operator drains the program",
+}
+"""The same of the workload's own container."""
+OWNED_VOLUMES: Final = ("config", "hot", "keys", "tmp", "data")
+OWNED_ENVIRONMENT: Final = ("POCKET_REDIS_URL", "POD_NAME", "POD_UID", "TMPDIR")
+OWNED_MOUNTS: Final = ("/config", "/hot", "/keys", "/tmp", "/data", "/secrets")  # noqa: S108 - paths in a pod
+
+
+def owned_message(field: str, remedy: str) -> str:
+    """Return what a user reads who sets a field that the operator owns."""
+    return f"{field} is the operator's: {remedy}"
+
+
+_PodSpec = Annotated[
+    dict[str, Any],
+    _of_kubernetes("PodSpec"),
+    *(Cel(f"!has(self.{name})", owned_message(name, remedy)) for name, remedy in OWNED_POD_FIELDS.items()),
+]
+
+
+def owned_by(component: str) -> tuple[Cel, ...]:
+    """Return the rules that refuse, in a workload's pod template, what the operator owns in its container."""
+    containers = "!has(self.spec) || !has(self.spec.containers) || self.spec.containers"
+    return (
+        *(
+            Cel(
+                f"{containers}.all(c, c.name != '{component}' || !has(c.{name}))",
+                owned_message(f"spec.containers[{component}].{name}", remedy),
+            )
+            for name, remedy in OWNED_CONTAINER_FIELDS.items()
+        ),
+        Cel(
+            f"{containers}.all(c, c.name != '{component}' || !has(c.env) || "
+            f"c.env.all(e, !(e.name in {list(OWNED_ENVIRONMENT)})))",
+            f"spec.containers[{component}].env sets one of the operator's: {', '.join(OWNED_ENVIRONMENT)}",
+        ),
+        Cel(
+            f"{containers}.all(c, c.name != '{component}' || !has(c.volumeMounts) || "
+            f"c.volumeMounts.all(m, !(m.mountPath in {list(OWNED_MOUNTS)})))",
+            f"spec.containers[{component}].volumeMounts uses one of the operator's paths: {', '.join(OWNED_MOUNTS)}",
+        ),
+        Cel(
+            f"!has(self.spec) || !has(self.spec.volumes) || "
+            f"self.spec.volumes.all(v, !(v.name in {list(OWNED_VOLUMES)}) && !v.name.startsWith('auth-'))",
+            f"spec.volumes has one of the operator's names: {', '.join(OWNED_VOLUMES)}, auth-*",
+        ),
+    )
+
+
 Quantity = Annotated[
     str,
     *text(
@@ -24,11 +105,46 @@ Name = Annotated[
 ]
 
 
+_FACTORS: Final = {
+    "m": Decimal("0.001"), "": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
+    "T": Decimal(10**12), "P": Decimal(10**15), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30),
+    "Ti": Decimal(2**40), "Pi": Decimal(2**50),
+}  # fmt: skip
+
+
+def amount_of(quantity: str) -> Decimal:
+    """Return the value of a valid quantity, such as 0.5 of 500m."""
+    number = quantity.rstrip("mkKMGTPi")
+    return Decimal(number) * _FACTORS[quantity[len(number) :]]
+
+
+def _not_below(name: str) -> dict[str, str]:
+    """Return the rule that a limit is not below the request of the same resource."""
+    request, limit = f"self.requests['{name}']", f"self.limits['{name}']"
+    both = f"has(self.requests) && '{name}' in self.requests && has(self.limits) && '{name}' in self.limits"
+    return rule(
+        f"!({both}) || quantity({request}).compareTo(quantity({limit})) <= 0",
+        f"{name}: the limit must not be below the request",
+        f"'{name}: the limit ' + {limit} + ' is below the request ' + {request}",
+    )
+
+
 class Resources(Model):
     """Requests and limits of a container, by resource name."""
 
+    model_config = Model.model_config | {
+        "json_schema_extra": rules(*(_not_below(name) for name in ("cpu", "memory", "ephemeral-storage")))
+    }
+
     requests: dict[str, Quantity] = Field(default={}, max_length=16)
     limits: dict[str, Quantity] = Field(default={}, max_length=16)
+
+    def model_post_init(self, _: Any, /) -> None:
+        """Check the rule for files that no API server has validated."""
+        for name, request in self.requests.items():
+            limit = self.limits.get(name, request)
+            if amount_of(limit) < amount_of(request):
+                raise ValueError(f"{name}: the limit {limit} is below the request {request}")
 
 
 class PodTemplate(Model):
@@ -36,20 +152,20 @@ class PodTemplate(Model):
 
     labels: dict[str, str] = Field(default={}, max_length=32, description="Additional labels of the pods.")
     annotations: dict[str, str] = Field(default={}, max_length=32, description="Additional annotations of the pods.")
-    spec: FreeObject | None = Field(
+    spec: _PodSpec | None = Field(
         default=None,
         description="A part of a PodSpec that is merged strategically into the operator's: environment, volumes, "
-        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. A "
-        "part that changes what the operator owns is rejected in the status.",
+        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. What "
+        "the operator owns is refused.",
     )
     node_selector: dict[str, str] = Field(default={}, max_length=32)
-    tolerations: tuple[FreeObject, ...] = Field(default=(), max_length=32)
-    affinity: FreeObject | None = Field(default=None, description="Merged into the pod's spec.")
-    topology_spread_constraints: tuple[FreeObject, ...] | None = Field(
+    tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32)
+    affinity: Affinity | None = Field(default=None, description="Merged into the pod's spec.")
+    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] | None = Field(
         default=None, max_length=16, description="Default: spread over nodes and zones, ScheduleAnyway."
     )
     priority_class_name: str | None = Field(default=None, max_length=253)
-    image_pull_secrets: tuple[FreeObject, ...] = Field(default=(), max_length=8)
+    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(default=(), max_length=8)
     termination_grace_seconds: int | None = Field(
         default=None, ge=1, le=3600, description="Seconds. Default: drainSeconds and a margin."
     )
@@ -78,7 +194,7 @@ class Autoscaling(Model):
     min_replicas: int = Field(default=2, ge=1, le=1000)
     max_replicas: int = Field(ge=1, le=1000)
     target_cpu_percent: int = Field(default=70, ge=1, le=100, description="Of the pods' CPU requests.")
-    metrics: tuple[FreeObject, ...] = Field(
+    metrics: tuple[MetricSpec, ...] = Field(
         default=(),
         max_length=16,
         description="Additional MetricSpecs of autoscaling/v2, such as the pods' own metrics from a metrics adapter.",
@@ -102,10 +218,21 @@ class Ingress(Model):
     annotations: dict[str, str] = Field(default={}, max_length=32)
 
 
+class ParentRef(Model):
+    """A Gateway, or a part of one, to which a route is attached."""
+
+    group: str | None = Field(default=None, max_length=253, description="Default: gateway.networking.k8s.io.")
+    kind: str | None = Field(default=None, max_length=63, description="Default: Gateway.")
+    namespace: Name | None = Field(default=None, description="Default: the RelayMiner's.")
+    name: Name
+    section_name: Name | None = Field(default=None, description="A listener of the Gateway.")
+    port: int | None = Field(default=None, ge=1, le=65535)
+
+
 class GatewayRoute(Model):
     """An HTTPRoute of the Gateway API to the relayers."""
 
-    parent_refs: tuple[FreeObject, ...] = Field(min_length=1, max_length=8, description="The Gateways to attach to.")
+    parent_refs: tuple[ParentRef, ...] = Field(min_length=1, max_length=8, description="The Gateways to attach to.")
     hostnames: tuple[Name, ...] = Field(default=(), max_length=16)
 
 
@@ -113,9 +240,9 @@ class NetworkPolicies(Model):
     """Restricts the clients of the pods. Off by default."""
 
     enabled: bool = False
-    relays_from: tuple[FreeObject, ...] = Field(
+    relays_from: tuple[NetworkPolicyPeer, ...] = Field(
         default=(), max_length=16, description="NetworkPolicyPeers that may send relays. Empty: all."
     )
-    metrics_from: tuple[FreeObject, ...] = Field(
+    metrics_from: tuple[NetworkPolicyPeer, ...] = Field(
         default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
     )

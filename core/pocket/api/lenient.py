@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from pocket.api.base import UNKNOWN_FIELD
+
 M = TypeVar("M", bound=BaseModel)
-_UNKNOWN_FIELD = "extra_forbidden"
 
 
 def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
@@ -21,7 +22,7 @@ def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
         try:
             return model.model_validate(known), tuple(sorted(left_out))
         except ValidationError as error:
-            unknown = [row["loc"] for row in error.errors() if row["type"] == _UNKNOWN_FIELD]
+            unknown = [row["loc"] for row in error.errors() if row["type"] == UNKNOWN_FIELD]
             removed = {path for location in unknown if (path := _take_out(known, location))}
             if not removed:
                 raise

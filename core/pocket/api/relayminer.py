@@ -16,15 +16,15 @@ from pocket.api.kubernetes import (
     Quantity,
     Resources,
     ServicePort,
+    owned_by,
 )
+from pocket.api.redis import RedisSpec
 from pocket.api.schema import immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
 from pocket.api.simulation import Simulation
 
 GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address. grpcs:// uses TLS.")]
 RpcUrl = Annotated[str, *url("https?|tcp", "http://host:port or https://host:port", "CometBFT RPC.")]
-HostPort = Annotated[str, *text(r"[A-Za-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?", "must be host or host:port", longest=259)]
-RedisUrl = Annotated[str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.")]
 
 
 class ChainNode(Model):
@@ -70,65 +70,6 @@ class ChainSpec(Model):
     query_timeout_seconds: float = Field(
         default=5.0, gt=0, le=300, description="Deadline of one query over all nodes, seconds. Rolls the pods."
     )
-
-
-class SecretKeyRef(Model):
-    """A key of a Secret in the same namespace."""
-
-    name: Name = Field(min_length=1, description="Name of the Secret.")
-    key: str = Field(min_length=1, max_length=253, description="Entry of its data.")
-
-
-class TrialRedis(Model):
-    """A single Redis pod without replica for trials. Not for real money."""
-
-    storage: Quantity = Field(default="1Gi", description="Volume of its append-only file.")
-
-
-_ONE_REDIS = "set exactly one of url, urlSecretRef, sentinel and trial"
-
-
-class SentinelSpec(Model):
-    """A Redis behind Sentinels. With credentials use urlSecretRef and a redis+sentinel:// URL instead."""
-
-    addresses: list[HostPort] = Field(min_length=1, max_length=16, description="The Sentinels, host or host:port.")
-    service: Annotated[
-        str, *text("[A-Za-z0-9._-]{1,64}", "must be a name of letters, digits, ., - or _", longest=64)
-    ] = Field(default="mymaster", description="The name under which the Sentinels know the primary.")
-    database: int = Field(default=0, ge=0, le=65535)
-    tls: bool = Field(default=False, description="TLS to the Sentinels and to Redis.")
-
-    @property
-    def url(self) -> str:
-        """The URL that relayers and miners read."""
-        scheme = "rediss+sentinel" if self.tls else "redis+sentinel"
-        return f"{scheme}://{','.join(self.addresses)}/{self.service}/{self.database}"
-
-
-class RedisSpec(Model):
-    """The Redis that holds the relays. Name exactly one source. Changes roll the pods."""
-
-    model_config = Model.model_config | {
-        "json_schema_extra": rules(
-            rule(
-                "[has(self.url), has(self.urlSecretRef), has(self.sentinel), has(self.trial)].filter(x, x).size() == 1",
-                _ONE_REDIS,
-            )
-        )
-    }
-
-    url: RedisUrl | None = None
-    url_secret_ref: SecretKeyRef | None = Field(
-        default=None, description="A Secret that holds the URL, credentials included."
-    )
-    sentinel: SentinelSpec | None = None
-    trial: TrialRedis | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(source is not None for source in (self.url, self.url_secret_ref, self.sentinel, self.trial)) != 1:
-            raise ValueError(_ONE_REDIS)
-        return self
 
 
 class Recording(StrEnum):
@@ -282,7 +223,7 @@ class RelayerSpec(Model):
     service: ServicePort = ServicePort()
     ingress: Ingress | None = None
     gateway: GatewayRoute | None = None
-    pod_template: PodTemplate = PodTemplate()
+    pod_template: Annotated[PodTemplate, *owned_by("relayer")] = PodTemplate()
 
     @model_validator(mode="after")
     def _scaled_once(self) -> Self:
@@ -341,7 +282,7 @@ class MinerSpec(Model):
         default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
     )
     resources: Resources = Resources()
-    pod_template: PodTemplate = PodTemplate()
+    pod_template: Annotated[PodTemplate, *owned_by("miner")] = PodTemplate()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -402,9 +343,9 @@ class RelayMinerSpec(Model):
     deletion: Deletion = Deletion()
     update_strategy: Literal["automatic", "supervised"] = Field(
         default="automatic",
-        description="How new default images of the operator reach this RelayMiner. automatic: when its turn comes. "
-        "supervised: once the annotation pocket.network/approve-update names the update that status.update shows. "
-        "Applied without restart.",
+        description="How a release of the operator (images, pod templates) reaches this RelayMiner. automatic: at its "
+        "turn. supervised: once the annotation pocket.network/approve-update names the update that status.update "
+        "shows. Applied without restart.",
     )
     progress_deadline_seconds: int = Field(
         default=900,
@@ -416,8 +357,7 @@ class RelayMinerSpec(Model):
     debug: bool = Field(
         default=False,
         description="Serve tasks, memory and CPU profiles at /debug on localhost of the pods: port 6060 of the miner "
-        "and "
-        "of the first relayer worker, the following ports of the other workers. Rolls the pods.",
+        "and of the first relayer worker, the following ports of the other workers. Rolls the pods.",
     )
     paused: bool = Field(
         default=False, description="The operator leaves all children as they are. Applied without restart."

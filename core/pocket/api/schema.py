@@ -1,7 +1,12 @@
 """Constraints declared once: pydantic checks them, the CRD holds them as CEL rules in the same words."""
 
+import difflib
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from pydantic import AfterValidator, Field, GetJsonSchemaHandler
@@ -10,13 +15,39 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 RULES = "x-kubernetes-validations"
-FREE_FORM = {"x-kubernetes-preserve-unknown-fields": True}
-"""Parts that Kubernetes itself defines and checks, passed on unchanged."""
+_KUBERNETES_DOCS = "https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/"
 
 
-def rule(expression: str, message: str) -> dict[str, str]:
-    """Return a CEL rule as CRDs hold it."""
-    return {"rule": expression, "message": message}
+@cache
+def _kubernetes_schemas() -> dict[str, Any]:
+    text = resources.files("pocket.api").joinpath("kubernetes_schemas.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def kubernetes_schema(kind: str) -> dict[str, Any]:
+    """Return the schema of a type that Kubernetes itself defines, such as `PodSpec`.
+
+    Its link marks it as not described here.
+    """
+    return {**_kubernetes_schemas()[kind], "externalDocs": {"description": kind, "url": _KUBERNETES_DOCS}}
+
+
+def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the paths of fields that a schema does not know, with the name of one that each resembles or ''."""
+    if isinstance(value, list) and "items" in schema:
+        for number, row in enumerate(value):
+            yield from unknown_fields(schema["items"], row, f"{path}.{number}")
+    for name, child in value.items() if isinstance(value, dict) and "properties" in schema else ():
+        if name in schema["properties"]:
+            yield from unknown_fields(schema["properties"][name], child, f"{path}.{name}")
+        else:
+            yield f"{path}.{name}", next(iter(difflib.get_close_matches(name, schema["properties"], n=1)), "")
+
+
+def rule(expression: str, message: str, shown: str = "") -> dict[str, str]:
+    """Return a CEL rule as CRDs hold it. `shown` is a CEL expression of the message with the value in it."""
+    return {"rule": expression, "message": message} | ({"messageExpression": shown} if shown else {})
 
 
 def rules(*parts: dict[str, str]) -> dict[str, Any]:
@@ -30,11 +61,13 @@ class Cel:
 
     expression: str
     message: str
+    shown: str = ""
+    """A CEL expression of the message with the value in it."""
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return the schema with the rule added."""
         schema = dict(handler(core))
-        schema[RULES] = [*schema.get(RULES, []), rule(self.expression, self.message)]
+        schema[RULES] = [*schema.get(RULES, []), rule(self.expression, self.message, self.shown)]
         return schema
 
 
@@ -57,22 +90,40 @@ def list_map(key: str) -> dict[str, Any]:
 LIST_SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 
 
-def matching(pattern: str, message: str) -> AfterValidator:
-    """Return a validator of the whole text, pydantic's half of `text`."""
+def matching(pattern: str, message: str, *, hidden: str | None = None) -> AfterValidator:
+    """Return a validator of the whole text, pydantic's half of `text`.
+
+    The message shows a value unless it contains the text `hidden`, which '' always does.
+    """
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise ValueError(message)
+            raise ValueError(message if hidden is not None and hidden in value else f'"{value}" {message}')
         return value
 
     return AfterValidator(check)
 
 
-def text(pattern: str, message: str, *, longest: int, description: str = "") -> tuple[AfterValidator, Cel, FieldInfo]:
-    """Return the annotations of a text pattern, to unpack into `Annotated[str, *text(...)]`."""
+def text(
+    pattern: str, message: str, *, longest: int, description: str = "", hidden: str | None = None
+) -> tuple[AfterValidator, Cel, FieldInfo]:
+    """Return the annotations of a text pattern, to unpack into `Annotated[str, *text(...)]`.
+
+    Messages show a value unless it contains the text `hidden`, which '' always does.
+    """
     field: FieldInfo = Field(max_length=longest, description=description or None)
-    return matching(pattern, message), Cel(f"self.matches({_quoted('^(?:' + pattern + ')$')})", message), field
+    shorter = pattern.replace("(?:", "(")  # the API server bounds a rule's cost by the length of its pattern
+    matches = f"self.matches({_quoted('^(' + shorter + ')$')})"
+    return matching(pattern, message, hidden=hidden), Cel(matches, message, shown_value(message, hidden)), field
+
+
+def shown_value(message: str, hidden: str | None = None) -> str:
+    """Return a CEL expression of a message with the text `self` before it, unless that contains the text `hidden`."""
+    if hidden == "":
+        return ""
+    shown = f"{_quoted(chr(34))} + self + {_quoted(chr(34) + ' ' + message)}"
+    return f"self.contains({_quoted(hidden)}) ? {_quoted(message)} : {shown}" if hidden else shown
 
 
 def _quoted(pattern: str) -> str:

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pocket.api.base import Model
 from pocket.api.kubernetes import Name
-from pocket.api.schema import LIST_SET, Cel, matching, rule, rules, text
+from pocket.api.schema import LIST_SET, Cel, matching, rule, rules, shown_value, text
 
 ServiceId = Annotated[
     str,
@@ -25,25 +25,35 @@ ServiceId = Annotated[
 _PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
-def url(schemes: str, example: str, description: str) -> tuple[AfterValidator, Cel, FieldInfo]:
+def url(
+    schemes: str, example: str, description: str, credentials: str = ""
+) -> tuple[AfterValidator, Cel, Cel, FieldInfo]:
     """Return the annotations of a URL without credentials, for `Annotated[str, *url(...)]`.
 
-    The API server bounds the cost of a rule, which a long pattern exceeds. So only pydantic checks that a port is at
-    most 65535.
+    `credentials` names where those belong. The API server bounds the cost of a rule, which a pattern of ports exceeds,
+    so it checks in a rule of its own that a port is at most 65535.
     """
-    message = f"must be a URL of this kind: {example}, without credentials (those belong in auth.secretRef)"
+    remedy = f" (those belong in {credentials})" if credentials else ""
+    message = f"must be a URL of this kind: {example}, without credentials{remedy}"
 
     def form(port: str) -> str:
         return rf"(?:{schemes})://(?:\[[^/@\s]+\]|[^/?@:\s\[\]]+)(?::{port})?(?:[/?]\S*)?"
 
-    _, rule_, field = text(form("[1-9][0-9]{0,4}"), message, longest=512, description=description)
-    return matching(form(_PORT), message), rule_, field
+    _, rule_, field = text(form("[1-9][0-9]{0,4}"), message, longest=512, description=description, hidden="@")
+    return matching(form(_PORT), message, hidden="@"), rule_, _PORT_RULE, field
 
 
-HttpUrl = Annotated[str, *url("https?", "http://host:port/path", "An endpoint.")]
-WebSocketUrl = Annotated[str, *url("wss?", "ws://host:port/path or wss://host:port/path", "An endpoint.")]
+_PORT_MESSAGE = "has a port above 65535"
+_PORT_RULE = Cel(
+    r"!self.matches('^[a-z]+://[^/?]*:(6553[6-9]|655[4-9]\\d|65[6-9]\\d\\d|6[6-9]\\d{3}|[7-9]\\d{4})\\b')",
+    _PORT_MESSAGE,
+    shown_value(_PORT_MESSAGE, "@"),
+)
+_AUTH = "auth.secretRef"
+HttpUrl = Annotated[str, *url("https?", "http://host:port/path", "An endpoint.", _AUTH)]
+WebSocketUrl = Annotated[str, *url("wss?", "ws://host:port/path or wss://host:port/path", "An endpoint.", _AUTH)]
 GrpcBackendUrl = Annotated[
-    str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "An endpoint. grpcs:// uses TLS.")
+    str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "An endpoint. grpcs:// uses TLS.", _AUTH)
 ]
 ApplicationAddress = Annotated[str, *text("pokt1[a-z0-9]{38}", "must be an application address: pokt1...", longest=43)]
 

@@ -88,7 +88,10 @@ class Simulation(Model):
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
-            rule("!self.enabled || (has(self.identities) && self.identities.exists(i, i.enabled))", _SOME_IDENTITY)
+            rule(
+                "!self.enabled || (has(self.identities) && self.identities.exists(i, !has(i.enabled) || i.enabled))",
+                _SOME_IDENTITY,
+            )
         )
     }
 

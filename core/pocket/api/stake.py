@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
-from pocket.api.relayminer import SecretKeyRef
+from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
 from pocket.api.services import ServiceId, url
 

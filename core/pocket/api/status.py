@@ -70,13 +70,13 @@ class RolloutStatus(Model):
 
 
 class UpdateStatus(Model):
-    """Progress of an update to the operator's default images."""
+    """Progress of an update to the operator's release."""
 
     phase: str = Field(
         default="",
         description="Empty, Queued, AwaitingApproval, Relayers, WaitingForWindows, Miners or Failed.",
     )
-    target: str = Field(default="", description="Name of the update: a digest of the operator's default images.")
+    target: str = Field(default="", description="Name of the update: a digest of images and pod templates.")
     message: str = Field(default="", max_length=4096, description="What happens now or what the update waits for.")
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pocket.api.base import Metadata, Model
 from pocket.api.kubernetes import Name
-from pocket.api.relayminer import SecretKeyRef
+from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import LIST_SET, immutable, rule, rules, text
 from pocket.api.services import ServiceId
 from pocket.api.stake import StakeSpec
@@ -38,6 +38,7 @@ class SupplierKey(Model):
                 "[A-Za-z0-9+/]{40,}={0,2}",
                 "must be the base64 text that `relayctl keys seal` prints",
                 longest=2000,
+                hidden="",
             ),
         ]
         | None

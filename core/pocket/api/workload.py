@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import ManifestError, Model, problem_of
 from pocket.api.lenient import read_known
+from pocket.api.redis import RedisAccess
 from pocket.api.relayminer import ChainSpec, ConnectionLimits, Metering, Recording, ResponseCompression
 from pocket.api.services import ServiceSpec
 from pocket.api.simulation import Simulation
@@ -49,6 +50,7 @@ class WorkloadConfig(Model):
     prefix: str
     chain: ChainSpec
     redis_url: str = Field(repr=False, description="A URL, or env:NAME for the variable that holds it.")
+    redis_access: RedisAccess = RedisAccess()
     keys_dir: Path
     data_dir: Path
     admin_host: str = "0.0.0.0"

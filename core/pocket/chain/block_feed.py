@@ -5,7 +5,6 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -14,10 +13,12 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import ChainUnavailable, PocketError
+from pocket.runtime.backoff import Backoff
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ANNOUNCEMENTS = 16
 _LOOKS = 4
+_BACKOFF = Backoff()
 _PATIENCE = 1.5  # times the measured time between blocks
 
 
@@ -29,18 +30,6 @@ class BlockSource(Protocol):
 
     def heights(self) -> AsyncIterator[int]:
         """Heights as they are announced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Growing pauses with jitter, in seconds."""
-
-    first: float = 0.2
-    longest: float = 5.0
-
-    def pause(self, attempt: int, rng: random.Random) -> float:
-        """Return the pause in seconds before the attempt after `attempt` failures."""
-        return float(min(self.longest, self.first * 2 ** min(attempt, 16)) * rng.uniform(0.5, 1.0))
 
 
 class BlockFeed:
@@ -105,16 +94,16 @@ class BlockFeed:
 
     async def run(self) -> None:
         """Follow announcements, poll while there are none."""
-        attempt = 0
+        failures = 0
         while True:
+            failures += 1
             try:
                 if await self._follow():
-                    attempt = 0
+                    failures = 1
             except PocketError as error:
                 self._on_error(error)
             await self.refresh()
-            await self._sleep(min(self._poll, Backoff().pause(attempt, self._rng)))
-            attempt += 1
+            await self._sleep(min(self._poll, _BACKOFF.pause(failures, self._rng)))
 
     async def _follow(self) -> bool:
         """Follow one subscription until it ends or is silent.

@@ -6,13 +6,13 @@ Source: docs/protocol/messages.md, section 11.
 import functools
 import json
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
+from cachetools import FIFOCache
 
 from pocket.chain.end_block_events import EndBlockEventParser, EventFilter
 from pocket.chain.failover import Failover, NodeAddress
@@ -166,7 +166,7 @@ class CometClient:
         self._http = http
         self._timeout = timeout_seconds
         self._chain_id = chain_id
-        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._blocks: FIFOCache[int, Block] = FIFOCache(_BLOCKS)
         # Pings show a dead connection; a living one that announces no block for so long is useless as well.
         self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
         self._look = min(self._silence, max(1.0, block_seconds))
@@ -231,8 +231,6 @@ class CometClient:
         if height not in self._blocks:
             check = functools.partial(self._commit, height)
             self._blocks[height] = await self._call("commit", check, height=str(height))
-            while len(self._blocks) > _BLOCKS:
-                self._blocks.popitem(last=False)
         return self._blocks[height]
 
     async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:

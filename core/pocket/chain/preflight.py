@@ -6,49 +6,13 @@ Each text names the remedy.
 from typing import Final
 
 from pocket.errors import ConfigurationError
-from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import DENOMINATION, GasPrice
 
 LOW_BALANCE_UPOKT: Final = 1_000_000
 """Less than this hardly pays for the claims and proofs to come."""
-SUPPLIERS_PER_PROCESSOR: Final = 50
 _NANOSECONDS: Final = 1_000_000_000
 _BEHIND_SECONDS: Final = 5
 _AHEAD_SECONDS: Final = 60
-
-
-def params_advice(params: SharedParams) -> tuple[str, ...]:
-    """Return likely problems of the chain's own parameters.
-
-    Only the chain's governance can change them.
-    """
-    found = []
-    for who, sessions in (
-        ("applications", params.application_unbonding_period_sessions),
-        ("suppliers", params.supplier_unbonding_period_sessions),
-    ):
-        blocks = sessions * params.num_blocks_per_session
-        if blocks < params.window_blocks:
-            found.append(
-                f"The chain lets {who} leave {blocks} blocks after they unstake, and settles a session after "
-                f"{params.window_blocks}: relays served just before may not be paid."
-            )
-    if params.grace_period_end_offset_blocks > params.claim_window_open_offset_blocks:
-        found.append(
-            f"The chain takes relays until {params.grace_period_end_offset_blocks} blocks after a session, and claims "
-            f"from block {params.claim_window_open_offset_blocks + 1}: relays that come after the claim are not paid."
-        )
-    return tuple(found)
-
-
-def capacity_advice(suppliers: int, processors: int) -> str:
-    """Return advice if a miner has too few processors for its suppliers, or an empty text."""
-    if suppliers <= SUPPLIERS_PER_PROCESSOR * processors:
-        return ""
-    return (
-        f"{suppliers} suppliers on {processors} processors are more than {SUPPLIERS_PER_PROCESSOR} each: at a window's "
-        "opening all are sealed at once. Give miners more CPU, or add replicas."
-    )
 
 
 def clock_problem(block_time_ns: int, now_ns: int, block_seconds: float) -> str:

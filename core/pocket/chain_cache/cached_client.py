@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import grpc.aio
 import structlog
+from cachetools import FIFOCache
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
@@ -126,9 +127,9 @@ class CachedChain(ChainClient):
         self._most_bytes = most_bytes
         self._memory_bytes = 0
         self._memory: OrderedDict[CacheKey, tuple[float, bytes]] = OrderedDict()
-        self._session_fingerprints: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        self._session_fingerprints: FIFOCache[tuple[str, str, int], None] = FIFOCache(entries)
         self._single_flight = SingleFlight()
-        self._decoded: OrderedDict[tuple[str | int, ...], tuple[float, int, Any]] = OrderedDict()
+        self._decoded: FIFOCache[tuple[str | int, ...], tuple[float, int, Any]] = FIFOCache(entries)
         self.counters = CacheCounters()
         self.generation = 0
         """Grows on each invalidation. Values derived from answers are then recomputed."""
@@ -228,8 +229,6 @@ class CachedChain(ChainClient):
         generation = self.generation
         value = await load()
         self._decoded[key] = (self._clock() + _DECODED_SECONDS, generation, value)
-        while len(self._decoded) > self._entries:
-            self._decoded.popitem(last=False)
         return value
 
     async def shared_params(self, height: int = 0) -> SharedParams:
@@ -268,8 +267,6 @@ class CachedChain(ChainClient):
         key = (application_address, service_id, header.session_start_block_height)
         if key not in self._session_fingerprints:
             self._session_fingerprints[key] = None
-            while len(self._session_fingerprints) > self._entries:
-                self._session_fingerprints.popitem(last=False)
             await self._compare(key, f"{header.session_id} {' '.join(sorted(found.supplier_addresses))}")
         return found
 

@@ -4,8 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,17 +18,27 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from structlog.typing import FilteringBoundLogger
 
+from pocket.api.redis import RedisAccess
 from pocket.errors import ConfigurationError
-from pocket.redis_store.redis_errors import code_of, translate
+from pocket.redis_store.access import AccessFiles
+from pocket.redis_store.cluster import ClusterClient
+from pocket.redis_store.cluster_slots import ClusterUrl
+from pocket.redis_store.packing import HiredisPacking
+from pocket.redis_store.redis_errors import code_of, translate, trouble_of
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
+from pocket.redis_store.server_info import RedisInfo, combine, read_info
 from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NO_URL = (
-    "the Redis URL cannot be read. Write redis://user:password@host:port/0 or "
-    "redis+sentinel://user:password@host:port,host:port/service/0 (rediss with TLS), and percent-encode "
-    "what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
+    "the Redis URL cannot be read. Write redis://user:password@host:port/0, "
+    "redis+sentinel://user:password@host:port,host:port/service/0 or redis+cluster://user:password@host:port,host:port "
+    "(rediss with TLS), and percent-encode what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
 )
+_TWO_LOGINS = (
+    "the Redis URL holds a login, and spec.redis.credentialsSecretRef names another one: remove it from the URL."
+)
+_NO_TLS = "spec.redis.caBundle needs TLS: write rediss:// in the URL, or set tls."
 _RENEWAL_SECONDS = 1.0
 
 
@@ -48,6 +57,8 @@ class Generation:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.number = 0
+        self.losses = 0
+        """How often an open connection was found closed: all that shows a restart of a Redis that refuses INFO."""
         self._clock = clock
         self._raised_at = float("-inf")
 
@@ -63,6 +74,10 @@ class Generation:
             return False
         self.number, self._raised_at = self.number + 1, now
         return True
+
+    def renew(self) -> None:
+        """Have every connection opened again, with the present login."""
+        self.number += 1
 
 
 class _RetryDemoted(Retry):
@@ -87,14 +102,20 @@ class _CancelSafeConnection:
         self._generations = generation
         self._generation = generation.number
         self._primary = primary
+        self._was_open = False
         super().__init__(**options)
 
     async def _connect(self) -> None:
+        if self._generation != self._generations.number and isinstance(self, SSLConnection):
+            self.ssl_context.context = None  # the certificate authorities may be others, too
         self._generation = self._generations.number
+        self._generations.losses += self._was_open
+        self._was_open = False
         if self._primary is not None:
             self.host, self.port = await self._primary.address()
         parent: Any = super()
         await parent._connect()  # noqa: SLF001 - the one hook of redis-py before anything is sent
+        self._was_open = True
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send as redis-py does.
@@ -106,9 +127,11 @@ class _CancelSafeConnection:
         parent: Any = super()
         connection: Any = self
         if connection.is_connected and self._generation != self._generations.number:
+            self._was_open = False
             await connection.disconnect(nowait=True)  # sending connects again
         await parent.send_packed_command(command, check_health)
         if task and task.cancelling() > before:
+            self._was_open = False
             await connection.disconnect(nowait=True)  # its reply would be read as that of the next command
             raise asyncio.CancelledError
 
@@ -126,11 +149,11 @@ class _CancelSafeConnection:
             raise
 
 
-class _Plain(_CancelSafeConnection, Connection):
+class _Plain(_CancelSafeConnection, HiredisPacking, Connection):
     """A connection over TCP."""
 
 
-class _Secure(_CancelSafeConnection, SSLConnection):
+class _Secure(_CancelSafeConnection, HiredisPacking, SSLConnection):
     """A connection over TLS."""
 
 
@@ -143,10 +166,20 @@ class _Pool(BlockingConnectionPool):
         transport: type[Connection] | None,
         clock: Callable[[], float],
         primary: PrimaryResolver | None,
+        access: AccessFiles,
         connection_class: type = Connection,
         **options: Any,
     ) -> None:
         self.generation = Generation(clock)
+        self.access = access
+        if access.holds_login:
+            if options.get("username") or options.get("password"):
+                raise ConfigurationError(_TWO_LOGINS)
+            options["credential_provider"] = access
+        if access.ca_file is not None:
+            if not issubclass(connection_class, SSLConnection):
+                raise ConfigurationError(_NO_TLS)
+            options["ssl_ca_certs"] = access.ca_file
         if transport is not None:
             super().__init__(connection_class=transport, generation=self.generation, **options)
             return
@@ -156,130 +189,116 @@ class _Pool(BlockingConnectionPool):
 
 def connect(
     url: str, *, timeout_seconds: float = 2.0, connections: int = 32, transport: type[Connection] | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = time.monotonic, access: RedisAccess | None = None,
 ) -> "Redis":  # fmt: skip
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
-    At most `connections` are open, however many tasks there are: a command waits for a free one. `transport` is a class
-    of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection leads to the primary that
-    they name, and connections to a former primary are replaced once it rejects a write.
+    At most `connections` are open to a server, however many tasks there are: a command waits for a free one.
+    `transport` is a class of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection
+    leads to the primary that they name, and connections to a former primary are replaced once it rejects a write. With
+    a URL of a Cluster every command goes to the primary of its keys. `access` names the files of a login and of
+    certificate authorities: `inspect` notices changed ones, and every connection is opened again with them.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
-    try:
-        sentinel = SentinelUrl.parse(url)
-        url = sentinel.redis_url if sentinel is not None else url
-        parts = urlsplit(url)
-        if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
-            raise ValueError("redis-py would take database 0")
-        pool = _Pool.from_url(
+    files = AccessFiles(access or RedisAccess())
+
+    def pool_of(url: str, primary: PrimaryResolver | None = None) -> _Pool:
+        pool: _Pool = _Pool.from_url(
             url,
             max_connections=connections,
             transport=transport,
             clock=clock,
-            primary=PrimaryResolver(sentinel, timeout_seconds, clock) if sentinel is not None else None,
+            primary=primary,
+            access=files,
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=_RetryDemoted(NoBackoff(), 0, (RedisConnectionError, RedisTimeoutError, _Demoted)),
             protocol=2,
+            driver_info=None,  # one command and one right less for each connection
             health_check_interval=0,
         )
+        return pool
+
+    try:
+        cluster = ClusterUrl.parse(url)
+        if cluster is not None:
+            return ClusterClient(
+                cluster.seeds,
+                lambda address: pool_of(cluster.url_of(address)),
+                timeout_seconds=timeout_seconds,
+                clock=clock,
+            )
+        sentinel = SentinelUrl.parse(url)
+        url = sentinel.redis_url if sentinel is not None else url
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
+            raise ValueError("redis-py would take database 0")
+        primary = PrimaryResolver(sentinel, timeout_seconds, clock, files.ca_file) if sentinel is not None else None
+        return Redis.from_pool(pool_of(url, primary))
     except ValueError:
         raise ConfigurationError(_NO_URL) from None
-    return Redis.from_pool(pool)
 
 
 def redact_url(url: str) -> str:
     """Return the URL without credentials, for messages."""
-    sentinel = SentinelUrl.parse(url)
-    if sentinel is not None:
-        return sentinel.redacted
+    several = SentinelUrl.parse(url) or ClusterUrl.parse(url)
+    if several is not None:
+        return several.redacted
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class RedisInfo:
-    """The state that decides whether a Redis can be trusted. Memory in bytes, limit 0 = none.
-
-    history_id changes whenever the data may be different or older: restart, fail-over, promotion of a replica.
-    """
-
-    history_id: str
-    append_only: bool
-    eviction_policy: str
-    used_memory: int
-    max_memory: int
-    uptime_seconds: int = 0
-    server_time_microseconds: int = 0
-    """The server's own clock, which also names stream entries. 0 if the server does not report it."""
-
-    def problem(self) -> str | None:
-        """Return what must be changed before Redis may hold relays, or None."""
-        if self.eviction_policy != "noeviction":
-            return (
-                f"Redis evicts keys (maxmemory-policy {self.eviction_policy}): relays would be lost silently. "
-                "Set maxmemory-policy noeviction."
-            )
-        if not self.append_only:
-            return "Redis has no append-only file: a restart loses every relay. Set appendonly yes."
-        return None
-
-    def memory_ratio(self) -> float:
-        """Return the share of the memory limit in use, 0 without a limit."""
-        return self.used_memory / self.max_memory if self.max_memory else 0.0
-
-
-def read_info(info: Mapping[str, Any]) -> RedisInfo:
-    """Read an answer to INFO.
-
-    A server that loads its data file reports `aof_enabled:0` whatever its configuration is, and a replica reports its
-    own settings, not those of its primary.
-
-    Raises RedisUnavailable if the answer cannot be relied on yet.
-    """
-    if int(info.get("loading", 0)):
-        raise RedisUnavailable("Redis is loading its data file", RedisTrouble.LOADING)
-    if info.get("role") == "slave":
-        primary = f"{info.get('master_host', 'unknown')}:{info.get('master_port', '?')}"
-        raise RedisUnavailable(
-            f"this Redis is a replica (role:slave) of {primary}: point spec.redis at the primary", RedisTrouble.REPLICA
-        )
-    if "aof_enabled" not in info or "run_id" not in info:
-        raise RedisUnavailable(
-            "INFO does not report whether Redis keeps an append-only file: allow INFO to its user",
-            RedisTrouble.REJECTED,
-        )
-    return RedisInfo(
-        f"{info['run_id']}/{info.get('master_replid', '')}",
-        bool(int(info["aof_enabled"])),
-        str(info.get("maxmemory_policy", "")) or "noeviction",
-        int(info.get("used_memory", 0)),
-        int(info.get("maxmemory", 0)),
-        int(info.get("uptime_in_seconds", 0)),
-        int(info.get("server_time_usec", 0)),
-    )
-
-
 async def inspect(redis: "Redis") -> RedisInfo:
-    """Read the state of a Redis that is ready.
+    """Read the state of a Redis that is ready, or of all primaries of a Cluster.
 
-    Connections to a replica are opened again once: they may be left over from before a fail-over.
+    Connections to a replica are opened again once: they may be left over from before a fail-over. All are opened again
+    when the files of the login have changed.
 
     Raises RedisUnavailable with the reason.
     """
-    generation = getattr(redis.connection_pool, "generation", None)
-    number = generation.number if generation is not None else 0
     try:
-        try:
-            return read_info(await redis.info())
-        except RedisUnavailable as error:
-            if error.trouble is not RedisTrouble.REPLICA or generation is None or not generation.condemn(number):
-                raise
-        return read_info(await redis.info())
+        if isinstance(redis, ClusterClient):
+            nodes = await redis.primaries()
+            await _renew_changed([node.connection_pool for node in redis.nodes])
+            return combine(await asyncio.gather(*map(_inspect_node, nodes.values())))
+        await _renew_changed([redis.connection_pool])
+        return await _inspect_node(redis)
     except (RedisError, OSError, ValueError) as error:
         raise translate(error) from error
+
+
+async def _renew_changed(pools: Sequence[Any]) -> None:
+    """Open all connections of the pools again if the files of their common access have changed."""
+    access = getattr(pools[0], "access", None)
+    if access is not None and await access.changed():
+        for pool in pools:
+            pool.generation.renew()
+        _LOG.info("the login or the certificate authorities of Redis changed, all connections are opened again")
+
+
+async def _inspect_node(redis: "Redis") -> RedisInfo:
+    pool: Any = redis.connection_pool
+    number = pool.generation.number
+    try:
+        return await _read(redis)
+    except RedisUnavailable as error:
+        if error.trouble is not RedisTrouble.REPLICA or not pool.generation.condemn(number):
+            raise
+    return await _read(redis)
+
+
+async def _read(redis: "Redis") -> RedisInfo:
+    pool: Any = redis.connection_pool
+    durability = pool.access.durability
+    try:
+        info = await redis.info()
+    except ResponseError as error:
+        if durability is None or trouble_of(error) is not RedisTrouble.REJECTED:
+            raise
+        info = {}
+    return read_info(info, durability, f"connections/{pool.generation.losses}")
 
 
 async def check_durability(redis: "Redis", url: str) -> RedisInfo:

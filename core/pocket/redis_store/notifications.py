@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from cachetools import TTLCache
 from redis.asyncio import Redis
 
 from pocket.redis_store.redis_errors import REDIS_ERRORS
@@ -31,18 +32,14 @@ class RelayNotifier:
         self._redis = redis
         self._keys = keys
         self._shard_of = shard_of
-        self._clock = clock
-        self._notified_at: dict[str, float] = {}
+        self._notified: TTLCache[str, None] = TTLCache(_REMEMBERED, NOTIFY_SECONDS, timer=clock)
 
     async def notify(self, suppliers: Iterable[str]) -> None:
         """Notify the owners of suppliers. Errors are ignored, since owners poll anyway."""
-        now = self._clock()
-        due = [s for s in suppliers if now - self._notified_at.get(s, -NOTIFY_SECONDS) >= NOTIFY_SECONDS]
+        due = [supplier for supplier in suppliers if supplier not in self._notified]
         if not due:
             return
-        if len(self._notified_at) > _REMEMBERED:
-            self._notified_at.clear()
-        self._notified_at.update(dict.fromkeys(due, now))
+        self._notified.update(dict.fromkeys(due))
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for supplier in due:

@@ -1,7 +1,8 @@
 """Every Redis key and channel, built in one place.
 
 Per-supplier keys carry the hash tag `{<supplier address>}`, so a Redis Cluster keeps them in one slot and scripts may
-use them together.
+use them together. The notifications of all shards carry the tag `{<prefix>}`, since one command reads several of them.
+Every other key has a slot of its own.
 """
 
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class RedisKeys:
         return self._supplier("fence", supplier)
 
     def replicated(self, supplier: str) -> str:
-        """Return the hash of session id → `incarnation/id` up to which a volume holds the relays."""
+        """Return the hash of session id → `origin/id` up to which a volume holds the relays."""
         return self._supplier("replicated", supplier)
 
     def costs(self, supplier: str, session_id: str) -> str:
@@ -90,7 +91,7 @@ class RedisKeys:
 
     def notifications(self, shard: int) -> str:
         """Return the stream of suppliers of a shard that have new relays."""
-        return f"{self.prefix}:notifications:{shard}"
+        return f"{self.prefix}:notifications:{{{self.prefix}}}:{shard}"
 
     @property
     def owner(self) -> str:

@@ -6,6 +6,7 @@ the relay must not be acknowledged.
 
 import asyncio
 import contextlib
+import functools
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -21,6 +22,8 @@ from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
+from pocket.redis_store.stream_reader import origin_of
+from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 
 _REPLAY_BATCH = 256
@@ -109,8 +112,10 @@ class RelayRecorder:
         self._queued_bytes = 0
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
+        self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
-        self._history = ""
+        self._history = ""  # under which the whole log was appended, '' before that
+        self._seen_history = ""  # as the last heartbeat read it
         self._memory_ratio = 0.0
         self._beats = 0
         self._stopping = False
@@ -163,34 +168,40 @@ class RelayRecorder:
 
     async def run(self) -> None:
         """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
-        while True:
-            first = await self._queue.get()
-            busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
-            if busy and self._limits.linger_seconds and not self._stopping:
-                await asyncio.sleep(self._limits.linger_seconds)
-            batch, size = [first], len(first.record.relay)
-            while len(batch) < self._limits.batch and size < _BATCH_BYTES:
+        try:
+            while True:
+                first = await self._queue.get()
+                busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
+                batch, size = [first], len(first.record.relay)
                 try:
-                    waiting = self._queue.get_nowait()
-                except asyncio.QueueEmpty:
-                    break
-                batch.append(waiting)
-                size += len(waiting.record.relay)
-            try:
+                    if busy and self._limits.linger_seconds and not self._stopping:
+                        await asyncio.sleep(self._limits.linger_seconds)
+                except asyncio.CancelledError:
+                    self._settle(batch)
+                    raise
+                while len(batch) < self._limits.batch and size < _BATCH_BYTES:
+                    try:
+                        waiting = self._queue.get_nowait()
+                    except asyncio.QueueEmpty:
+                        break
+                    batch.append(waiting)
+                    size += len(waiting.record.relay)
                 await self._flush(batch)
-            finally:
-                for waiting in batch:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
-                        waiting.done.exception()
-                    self._queued_bytes -= len(waiting.record.relay)
-                    self._taken(waiting.record.supplier)
-                    self._queue.task_done()
+        finally:
+            await self._groups.stop()
 
-    def _taken(self, supplier: str) -> None:
-        self._queued[supplier] -= 1
-        if not self._queued[supplier]:
-            del self._queued[supplier]
+    def _settle(self, group: Iterable[_Waiting]) -> None:
+        """Take relays out of the account. Those that are not decided fail."""
+        for waiting in group:
+            if not waiting.done.done():
+                waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
+                waiting.done.exception()
+            self._queued_bytes -= len(waiting.record.relay)
+            supplier = waiting.record.supplier
+            self._queued[supplier] -= 1
+            if not self._queued[supplier]:
+                del self._queued[supplier]
+            self._queue.task_done()
 
     async def drain(self, timeout_seconds: float = 0.0) -> None:
         """Wait until everything queued is recorded or rejected.
@@ -209,18 +220,30 @@ class RelayRecorder:
             segment = self._log.append([waiting.record for waiting in batch])
         except OSError as error:
             self._fail(batch, RedisUnavailable(f"local log: {error}"))
+            self._settle(batch)
             return
         by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
         for waiting in batch:
             by_supplier[waiting.record.supplier].append(waiting)
-        segment.pending += 1
-        try:
-            async with self._flushing:
-                await asyncio.gather(
-                    *(self._append_waiting(supplier, group, segment) for supplier, group in by_supplier.items())
-                )
-        finally:
+        segment.pending += len(by_supplier)
+
+        def ended(group: list[_Waiting]) -> None:
             segment.pending -= 1
+            self._settle(group)
+
+        try:
+            await self._flushing.acquire()
+        except asyncio.CancelledError:
+            for group in by_supplier.values():
+                ended(group)
+            raise
+        try:
+            await self._groups.run(
+                (self._append_waiting(supplier, group, segment), functools.partial(ended, group))
+                for supplier, group in by_supplier.items()
+            )
+        finally:
+            self._flushing.release()
         if self._notifier is not None:
             await self._notifier.notify(by_supplier)
 
@@ -270,6 +293,7 @@ class RelayRecorder:
         for session_id, rows in by_session.items():
             keys.append(self._keys.stream(supplier, session_id))
             arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
+        history = self._seen_history
         reply = await APPEND.run(self._redis, keys, arguments)
         incarnation = _text(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
@@ -282,8 +306,8 @@ class RelayRecorder:
                 closed.add(session_id)
                 if last is not None:
                     segment.rejected.add((supplier, session_id))
-            else:
-                segment.appended[supplier, session_id] = f"{incarnation}/{_text(last)}"
+            elif history == self._seen_history or (supplier, session_id) not in segment.appended:
+                segment.appended[supplier, session_id] = f"{origin_of(incarnation, history)}/{_text(last)}"
         return closed
 
     async def maintain(self, seconds: float = 1.0) -> None:
@@ -297,6 +321,7 @@ class RelayRecorder:
         """Run one heartbeat. Raises RedisUnavailable."""
         info = await inspect(self._redis)
         self._memory_ratio = info.memory_ratio()
+        self._seen_history = info.history_id
         if info.history_id != self._history:
             if self._log.segments:
                 await self.replay("first contact with Redis" if not self._history else "Redis was restarted")
@@ -341,12 +366,17 @@ class RelayRecorder:
             await self._notifier.notify(batches)
 
     async def _release(self) -> None:
-        """Release ended segments whose sessions are settled or replicated past the segment."""
+        """Release ended segments whose sessions are settled or replicated past the segment.
+
+        Marks that may be those of another primary than the one the relays were appended to release nothing.
+        """
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
         marks = await self._marks({pair for segment in ended for pair in segment.sessions})
+        if ended and (await inspect(self._redis)).history_id != self._history:
+            return
         for segment in ended:
             if not segment.pending and all(_is_safe(pair, segment, marks[pair]) for pair in segment.sessions):
                 self._log.release(segment)
@@ -394,13 +424,13 @@ def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
 
 
 def _reached(theirs: str, ours: str) -> bool:
-    """Return True if a replicated offset `incarnation/id` covers ours.
+    """Return True if a replicated offset `origin/id` covers ours.
 
-    Offsets of different incarnations never do.
+    Offsets of different origins never do.
     """
-    their_incarnation, _, their_id = theirs.partition("/")
-    our_incarnation, _, our_id = ours.partition("/")
-    return their_incarnation == our_incarnation and stream_id(their_id) >= stream_id(our_id)
+    their_origin, _, their_id = theirs.partition("/")
+    our_origin, _, our_id = ours.partition("/")
+    return their_origin == our_origin and stream_id(their_id) >= stream_id(our_id)
 
 
 def stream_id(text: str) -> tuple[int, int]:

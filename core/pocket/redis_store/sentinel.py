@@ -4,18 +4,16 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio.sentinel import Sentinel
 
+from pocket.redis_store.node_addresses import Address, format_address, format_addresses, parse_addresses
 from pocket.runtime.single_flight import SingleFlight
 
 _SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s,:@/\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 _SENTINEL_PORT = 26379
 _TRUSTED_SECONDS = 0.5
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,30 +49,20 @@ class SentinelUrl:
         query = parse_qs(parts.query, strict_parsing=bool(parts.query))
         if not query.keys() <= {"sentinel_username", "sentinel_password"}:
             raise ValueError("unknown parameter in a Sentinel URL")
-        addresses = tuple(_address(host) for host in hosts.split(","))
+        addresses = parse_addresses(hosts, _SENTINEL_PORT)
         username, password = (query.get(f"sentinel_{name}", [None])[-1] for name in ("username", "password"))
         return cls(scheme, credentials, addresses, path[1], int(path[2] or 0), username, password)
 
     @property
     def redis_url(self) -> str:
         """The URL of the primary, with the first Sentinel in the place of its address."""
-        host, port = self.sentinels[0]
         at = f"{self.credentials}@" if self.credentials else ""
-        return f"{self.scheme}://{at}{f'[{host}]' if ':' in host else host}:{port}/{self.database}"
+        return f"{self.scheme}://{at}{format_address(self.sentinels[0])}/{self.database}"
 
     @property
     def redacted(self) -> str:
         """The URL without credentials."""
-        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.sentinels)
-        return f"{self.scheme}+sentinel://{hosts}/{self.service}/{self.database}"
-
-
-def _address(text: str) -> Address:
-    found = _HOST.fullmatch(text)
-    port = int(found["port"] or _SENTINEL_PORT) if found else 0
-    if found is None or not 0 < port < 65536:
-        raise ValueError("a Sentinel's address is host or host:port")
-    return unquote(found["host"]).strip("[]"), port
+        return f"{self.scheme}+sentinel://{format_addresses(self.sentinels)}/{self.service}/{self.database}"
 
 
 class PrimaryResolver:
@@ -83,8 +71,12 @@ class PrimaryResolver:
     An answer is trusted for half a second: connections are made again after a failure of the former primary.
     """
 
-    def __init__(self, url: SentinelUrl, timeout_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, url: SentinelUrl, timeout_seconds: float, clock: Callable[[], float] = time.monotonic,
+        ca_file: str | None = None,
+    ) -> None:  # fmt: skip
         self._url = url
+        self._ca_file = ca_file
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._asking = SingleFlight()
@@ -109,6 +101,7 @@ class PrimaryResolver:
                 "socket_timeout": self._timeout_seconds,
                 "socket_connect_timeout": self._timeout_seconds,
                 "ssl": url.scheme == "rediss",
+                **({"ssl_ca_certs": self._ca_file} if self._ca_file is not None else {}),
                 "protocol": 2,
                 **{name: value for name, value in credentials.items() if value is not None},
             },

@@ -1,5 +1,6 @@
 """Reading of the streams of a supplier's sessions."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,6 +42,22 @@ def _headers(rows: Mapping[Any, Any]) -> dict[str, bytes]:
 
 def _flat(pairs: Mapping[str, str]) -> list[str]:
     return [text for pair in pairs.items() for text in pair]
+
+
+def origin_of(incarnation: str, history_id: str) -> str:
+    """Return the origin of entry ids: only ids of one origin may be compared.
+
+    Entry ids are times of the primary's clock. After a failover the new primary may have lost entries and have a slower
+    clock, so that it gives new entries smaller ids than those that were read from the former one.
+    """
+    if not history_id:
+        return incarnation
+    return f"{incarnation}@{hashlib.blake2b(history_id.encode(), digest_size=8).hexdigest()}"
+
+
+def incarnation_of(origin: str) -> str:
+    """Return the incarnation of an origin."""
+    return origin.partition("@")[0]
 
 
 class StreamReader:
@@ -134,7 +151,7 @@ class StreamReader:
         return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
 
     async def publish_replicated(self, marks: Mapping[str, str]) -> None:
-        """Publish durably up to where a volume holds the relays: session id → `incarnation/id`."""
+        """Publish durably up to where a volume holds the relays: session id → `origin/id`."""
         if marks:
             await self._redis.hset(self._keys.replicated(self.supplier), items=_flat(marks))
 

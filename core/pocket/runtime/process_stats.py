@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-VERSION: Final = "0.1.0"
 _STATM: Final = Path("/proc/self/statm")
 _TICK_SECONDS: Final = 0.25
 

@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+BUILD = Gauge("pocket_operator_build_info", "1, with the versions.", ["version", "commit", "python"])
 RECONCILES = Counter("pocket_operator_reconciles_total", "Reconciliations by result.", ["result"])
 SECONDS = Histogram(
     "pocket_operator_reconcile_seconds", "One reconciliation, seconds.",

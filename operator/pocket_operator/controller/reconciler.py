@@ -1,5 +1,6 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -214,7 +215,7 @@ class Reconciler:
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
         suppliers = self._cache.suppliers(key)
         sealing = self._sealing.controller
-        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | {_redis_secret_of(relay_miner)}
+        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | _redis_secrets_of(relay_miner)
         secrets = await self._secrets.read(key, (name for name in wanted if name))
         children = dict(self._cache.children(WATCHED, key))
         published, drain_anchor_uid = None, ""
@@ -419,10 +420,15 @@ def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> s
     if redis.get("trial") is not None:
         return f"trial of {'/'.join(namespaced(relay_miner))}"
     reference = redis.get("urlSecretRef") or {}
+    for kind in ("sentinel", "cluster"):
+        if redis.get(kind) is not None:
+            return f"{kind} {json.dumps(redis[kind], sort_keys=True)}"
     view = secrets.get(str(reference.get("name", "")))
     return str(redis.get("url") or (view.entries.get(str(reference.get("key", ""))) if view is not None else "") or "")
 
 
-def _redis_secret_of(relay_miner: Object | None) -> str:
-    reference = (((relay_miner or {}).get("spec") or {}).get("redis") or {}).get("urlSecretRef") or {}
-    return str(reference.get("name", ""))
+def _redis_secrets_of(relay_miner: Object | None) -> set[str]:
+    redis = ((relay_miner or {}).get("spec") or {}).get("redis") or {}
+    bundle = redis.get("caBundle") or {}
+    references = (redis.get("urlSecretRef"), redis.get("credentialsSecretRef"), bundle.get("secretRef"))
+    return {str((reference or {}).get("name", "")) for reference in references}

@@ -1,12 +1,11 @@
-"""Order the updates of RelayMiners to the operator's default images."""
+"""Order the updates of RelayMiners to the operator's release."""
 
 from collections.abc import Callable
 
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
-from pocket_operator.decide.snapshot import Turn
+from pocket_operator.decide.snapshot import Settings, Turn
 from pocket_operator.decide.update import UpdateCandidate, candidate_of, next_turn
-from pocket_operator.resources.context import Images
 from pocket_operator.resources.kinds import RELAY_MINERS
 
 _WORKLOADS = ("Deployment", "StatefulSet")
@@ -18,11 +17,11 @@ class UpdateQueue:
     It remembers only when an update was last under way. After a restart the delay begins again.
     """
 
-    def __init__(self, cache: ObjectCache, images: Images, clock: Callable[[], float], delay_seconds: float) -> None:
+    def __init__(self, cache: ObjectCache, settings: Settings, clock: Callable[[], float]) -> None:
         self._cache = cache
-        self._images = images
+        self._settings = settings
         self._clock = clock
-        self._delay = delay_seconds
+        self._delay = settings.update_delay_seconds
         self._busy_at = clock()
 
     def turn(self, key: ReconcileKey) -> Turn:
@@ -41,4 +40,4 @@ class UpdateQueue:
         if relay_miner is None:
             return None
         children = self._cache.children(_WORKLOADS, key)
-        return candidate_of(key, relay_miner, children, self._images, idle=is_paused(relay_miner))
+        return candidate_of(key, relay_miner, children, self._settings, idle=is_paused(relay_miner))

@@ -5,7 +5,10 @@ import random
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from pocket.runtime.backoff import Backoff
+
 K = TypeVar("K", bound=Hashable)
+_BACKOFF = Backoff(1.0, 60.0)
 
 
 class WorkQueue(Generic[K]):
@@ -19,12 +22,11 @@ class WorkQueue(Generic[K]):
         clock: Callable[[], float],
         *,
         debounce: float = 0.1,
-        first: float = 1.0,
-        longest: float = 60.0,
+        backoff: Backoff = _BACKOFF,
         rng: random.Random | None = None,
     ) -> None:
         self._clock = clock
-        self._debounce, self._first, self._longest = debounce, first, longest
+        self._debounce, self._backoff = debounce, backoff
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._due: dict[K, float] = {}
         self._running: set[K] = set()
@@ -73,10 +75,8 @@ class WorkQueue(Generic[K]):
 
     def failed(self, key: K, retry_after: float | None = None) -> float:
         """Give a key back after a failure. Returns the seconds until it is retried."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        pause = min(self._longest, self._first * 2.0 ** min(failures, 16)) * self._rng.uniform(0.75, 1.25)
-        pause = max(pause, retry_after or 0.0)
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        pause = max(self._backoff.pause(failures, self._rng), retry_after or 0.0)
         self._again.discard(key)
         self._finish(key)
         self.add(key, pause)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pocket.api.status import Condition, ConditionType, timestamp
-from pocket_operator.decide.reasons import PASSING, ConditionReason, StakeReason
+from pocket_operator.decide.reasons import PASSING, AnyStakeReason, ConditionReason
 from pocket_operator.decide.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
@@ -29,7 +29,7 @@ class StakeCondition:
     """The condition StakeAsDeclared as it is now."""
 
     state: State
-    reason: StakeReason
+    reason: AnyStakeReason
     message: str
     type: ConditionType = ConditionType.STAKE_AS_DECLARED
 

@@ -23,16 +23,18 @@ from pocket_operator.decide.draining import (
     past_deadline,
 )
 from pocket_operator.decide.drift import drifted, with_digest
-from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.kept_revisions import kept_revisions
+from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
+from pocket_operator.decide.redis_secrets import redis_secret
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
-from pocket_operator.decide.update import UpdatePlan, plan_update
+from pocket_operator.decide.update import UpdatePlan, current_images, plan_update
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
 from pocket_operator.resources.pod_overlay import PodTemplateRejected
-from pocket_operator.resources.relayer import revision
+from pocket_operator.resources.relayer import current
 from pocket_operator.resources.revision import Revision, RolloutPlan
 
 Object = dict[str, Any]
@@ -45,14 +47,6 @@ class FinalizerChange:
     kind: str
     name: str
     wanted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BlockingProblem:
-    """Why none of the RelayMiner's children can be applied."""
-
-    reason: ConditionReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ class Plan:
     digests: Mapping[str, str] = field(default_factory=dict)
     """Component → digest of the public keys that its pods should report."""
     update: UpdatePlan | None = None
-    """How the default images of the operator reach the children, None where no children are wanted."""
+    """How the operator's release reaches the children, None where no children are wanted."""
 
     @property
     def rollout(self) -> RolloutPlan | None:
@@ -131,7 +125,7 @@ def plan(snapshot: Snapshot) -> Plan:
     if is_paused(snapshot.relay_miner):
         release = _release_forced(snapshot, key_checks)
         return Plan(None, key_checks, drains, paused=True, release=release, unknown=unknown)
-    redis_digest, blocked_by = _redis(parsed, snapshot)
+    redis_digest, blocked_by = redis_secret(parsed, snapshot)
     if snapshot.prefix_owner:
         blocked_by = BlockingProblem(
             ConditionReason.PREFIX_IN_USE,
@@ -141,12 +135,13 @@ def plan(snapshot: Snapshot) -> Plan:
     if blocked_by is not None and not deleting:
         return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
     context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)
-    update = plan_update(snapshot, parsed.spec.progress_deadline_seconds)
-    context = replace(
-        context, images=update.images, miner_partition=update.partition,
-        updating_to=update.target if update.started else "",
-    )  # fmt: skip
     try:
+        kept = kept_revisions(replace(context, images=current_images(snapshot)), snapshot.children)
+        update = plan_update(snapshot, kept, parsed.spec.progress_deadline_seconds)
+        context = replace(
+            context, images=update.images, kept={part: kept[part] for part in update.kept},
+            miner_partition=update.partition, updating_to=update.target if update.started else "",
+        )  # fmt: skip
         if not deleting:
             context = replace(context, rollout=_rollout(snapshot, context))
         wanted = tuple(with_digest(child) for child in desired(context))
@@ -292,33 +287,6 @@ def _relay_miner_drained(snapshot: Snapshot, drains: Mapping[str, DrainStatus]) 
     return all(drain.done for drain in drains.values())
 
 
-def _redis(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem | None]:
-    """Return a digest of the Redis URL in the Secret, which rolls the pods, and the problem with that Secret."""
-    reference = parsed.spec.redis.url_secret_ref
-    if reference is None:
-        return "", None
-    secret = snapshot.secrets.get(reference.name)
-    if secret is None:
-        return "", BlockingProblem(
-            ConditionReason.REDIS_SECRET_MISSING,
-            f"Secret {reference.name}, named by spec.redis.urlSecretRef, does not exist. Create it.",
-        )
-    url = secret.entries.get(reference.key)
-    if not url:
-        return "", BlockingProblem(
-            ConditionReason.REDIS_SECRET_MISSING,
-            f"Secret {reference.name} has no entry {reference.key}. Correct spec.redis.urlSecretRef.key or the Secret.",
-        )
-    uid = str((snapshot.relay_miner or {})["metadata"]["uid"])
-    return _url_digest(url, uid), None
-
-
-@lru_cache(maxsize=1024)
-def _url_digest(url: str, uid: str) -> str:
-    """Return 16 hex digits. The hash is slow, so that the URL cannot be guessed from it."""
-    return hashlib.scrypt(url.encode(), salt=uid.encode(), n=2**14, r=8, p=1, dklen=8).hex()
-
-
 def _context(
     snapshot: Snapshot,
     parsed: RelayMiner,
@@ -344,6 +312,7 @@ def _context(
         relay_miner=parsed,
         uid=metadata["uid"],
         images=snapshot.settings.images,
+        rendering=snapshot.settings.rendering,
         operator_namespace=snapshot.settings.namespace,
         suppliers=suppliers,
         redis_digest=redis_digest,
@@ -373,13 +342,15 @@ def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
     state = RolloutState(
         now=snapshot.now,
         steady_exists=deployment is not None and chosen.replicas != 0,
-        saved=Revision.load_saved(snapshot.children.get(("ConfigMap", names.revision(context.name)))),
+        saved=Revision.load_saved(
+            snapshot.children.get(("ConfigMap", names.revision(context.name, names.RELAYER))), names.RELAYER
+        ),
         canary=snapshot.children.get(("Deployment", names.canary(context.name))),
         pods=[pod for pod in snapshot.pods if pod.revision],
         reports=snapshot.reports,
         promoted=annotations.get(names.ANNOTATION_PROMOTE, ""),
     )
-    return plan_rollout(revision(context), chosen.rollout, state)
+    return plan_rollout(current(context), chosen.rollout, state)
 
 
 def _add_finalizers(

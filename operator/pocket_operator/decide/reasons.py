@@ -1,6 +1,9 @@
 """Reasons of conditions and Events: stable names that alerts and scripts may match."""
 
+from dataclasses import dataclass
 from enum import StrEnum
+
+from pocket.staking.stake_model import StakeRefusal
 
 
 class ConditionReason(StrEnum):
@@ -74,7 +77,7 @@ class ConditionReason(StrEnum):
 
 
 class StakeReason(StrEnum):
-    """Reasons of the condition StakeAsDeclared, each explained in docs/staking.md."""
+    """Reasons of the condition StakeAsDeclared, in addition to those of a refused plan (docs/staking.md)."""
 
     AS_DECLARED = "AsDeclared"
     PENDING = "Pending"
@@ -89,14 +92,10 @@ class StakeReason(StrEnum):
     RATE_LIMITED = "RateLimited"
     KEY_MISSING = "KeyMissing"
     CHAIN_UNREACHABLE = "ChainUnreachable"
-    # nothing is planned
-    INVALID_DECLARATION = "InvalidDeclaration"
-    RECORD_INCOMPLETE = "RecordIncomplete"
-    OWNED_BY_ANOTHER = "OwnedByAnother"
-    OWNER_DIFFERS = "OwnerDiffers"
-    SIGNER_NOT_ALLOWED = "SignerNotAllowed"
-    BELOW_MINIMUM = "BelowMinimum"
-    BALANCE_TOO_LOW = "BalanceTooLow"
+
+
+AnyStakeReason = StakeReason | StakeRefusal
+"""A refused plan's reason is the condition's reason, too."""
 
 
 PASSING = frozenset(
@@ -125,3 +124,11 @@ STALLING = frozenset(
     }
 )
 """Reasons that only an edit cures: they make Stalled true. All others recover once their cause is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingProblem:
+    """Why none of the RelayMiner's children can be applied."""
+
+    reason: ConditionReason
+    message: str

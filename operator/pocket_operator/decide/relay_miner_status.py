@@ -3,6 +3,7 @@
 from typing import Any
 
 from pocket.api.problems import ProblemCode
+from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
     KeySetStatus,
@@ -37,7 +38,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     expected = snapshot.expected_pods
     loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
     keys = _keys(snapshot, plan, loading=loaded < expected)
-    redis, chain = _redis(reports), _chain(reports)
+    redis, chain = _redis(reports, _durability(snapshot)), _chain(reports)
     claims = _claims(reports)
     pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
     problem = _problem(snapshot, plan, keys, redis, chain, pods)
@@ -84,7 +85,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
 def _rollout(plan: Plan) -> RolloutStatus:
     found = plan.rollout
     if found is None or found.canary is None:
-        return RolloutStatus(revision=found.steady.name if found is not None and found.saves else "")
+        return RolloutStatus(revision=found.steady.name if found is not None else "")
     return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
 
 
@@ -92,8 +93,8 @@ def _overdue(
     snapshot: Snapshot, plan: Plan, problem: tuple[ConditionReason, str] | None, workloads: tuple[Workload, Workload]
 ) -> str:
     """Return why the rollout has failed by its deadline, empty if it has not."""
-    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None:
-        return ""
+    if plan.context is None or plan.context.deleting or snapshot.rolling_since is None or not snapshot.suppliers:
+        return ""  # without Suppliers no relayer is ready, and nothing is late
     seconds = plan.context.relay_miner.spec.progress_deadline_seconds
     if snapshot.clock - snapshot.rolling_since < seconds:
         return ""
@@ -114,7 +115,7 @@ def _up_to_date(plan: Plan) -> ConditionSpec:
     if update is None:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Unknown while the children are not applied.")
     if update.phase is UpdatePhase.NONE:
-        message = "Relayers and miners have the operator's default images, or those that the resource names."
+        message = "The pods have this release's templates and images, or the images that the resource names."
         return ConditionSpec(kind, "True", ConditionReason.UP_TO_DATE, message)
     reason = {
         UpdatePhase.QUEUED: ConditionReason.UPDATE_QUEUED,
@@ -160,7 +161,23 @@ def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the published keys.")
 
 
-def _redis(reports: list[Report]) -> ConditionSpec:
+_STATED = {
+    Durability.AOF: " Its owner states that it keeps an append-only file.",
+    Durability.MANAGED: " Its owner states that a managed service keeps its data. What both the service and the "
+    "relayers' logs lose is not paid.",
+    Durability.NONE: " Its owner states that nothing keeps its data. After a restart relays are in the relayers' logs "
+    "only, and budgets and replay protection of open sessions begin again.",
+}
+
+
+def _durability(snapshot: Snapshot) -> str:
+    """Return what the owner states about the durability of Redis, as a sentence for the condition."""
+    redis = ((snapshot.relay_miner or {}).get("spec") or {}).get("redis") or {}
+    stated = redis.get("durability")
+    return _STATED[Durability(stated)] if stated in set(Durability) else ""
+
+
+def _redis(reports: list[Report], stated: str) -> ConditionSpec:
     kind = ConditionType.REDIS_REACHABLE
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
@@ -171,7 +188,7 @@ def _redis(reports: list[Report]) -> ConditionSpec:
         return ConditionSpec(
             kind, "False", ConditionReason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server."
         )
-    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "The miners reach Redis.")
+    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
 def _volumes(reports: list[Report]) -> ConditionSpec:

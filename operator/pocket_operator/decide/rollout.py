@@ -1,7 +1,7 @@
 """Decide where the revisions of the relayers run.
 
-A revision is a pod template with the configuration that it reads. With the strategy `Canary` the revision that all
-relayers run is saved in a ConfigMap. A new one first runs in a Deployment of its own, and reaches the others once that
+A revision is a pod template with the configuration that it reads. The revision that all relayers run is saved in a
+ConfigMap. With the strategy `Canary` a new one first runs in a Deployment of its own, and reaches the others once that
 canary was good for long enough. A failed canary stays, scaled to zero and annotated with the reason. That annotation
 and the time at which the canary started are the only state, so any replica of the operator can continue.
 """
@@ -46,12 +46,12 @@ def plan_rollout(wanted: Revision, chosen: Rollout, state: RolloutState) -> Roll
         return RolloutPlan(wanted)
     saved = state.saved
     if saved is None or not state.steady_exists or wanted.name in (saved.name, state.promoted):
-        return RolloutPlan(wanted, saves=True)
+        return RolloutPlan(wanted)
     since = _since(wanted.name, state)
     failure, waiting = _judge(wanted.name, chosen, state, since)
     if failure or waiting:
-        return RolloutPlan(saved, wanted, failed=failure, message=waiting, since=since, saves=True)
-    return RolloutPlan(wanted, saves=True)
+        return RolloutPlan(saved, wanted, failed=failure, message=waiting, since=since)
+    return RolloutPlan(wanted)
 
 
 def _annotations(state: RolloutState) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
+from pocket_operator.resources.rendering import rendering_digest
 
 Object = dict[str, Any]
 UPDATE_DELAY_SECONDS = 60.0
@@ -103,7 +104,12 @@ class Settings:
     namespace: str = "pocket-system"
     images: Images = field(default_factory=Images)
     update_delay_seconds: float = UPDATE_DELAY_SECONDS
-    """Pause between the updates of two RelayMiners to new default images."""
+    """Pause between the updates of two RelayMiners to a new release of the operator."""
+
+    @property
+    def rendering(self) -> str:
+        """The digest of how this release renders pod templates."""
+        return rendering_digest(self.images.pull_policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Whether a RelayMiner may update to the default images now, or what comes first."""
+    """Whether a RelayMiner may update to this release now, or what comes first."""
 
     granted: bool
     reason: str = ""

@@ -12,7 +12,7 @@ from pocket.protocol.transactions.staking import message_json
 from pocket.staking.chain import SentOutcome, SentState
 from pocket.staking.stake_model import StakePlan, StakeState
 from pocket_operator.decide.conditions import StakeCondition, State
-from pocket_operator.decide.reasons import StakeReason
+from pocket_operator.decide.reasons import AnyStakeReason, StakeReason
 
 APPROVAL: Final = "pocket.network/approve-stake-plan"
 _LONGEST_LOG: Final = 4096
@@ -84,7 +84,7 @@ def towards_declaration(sight: StakeSight, plan: StakePlan) -> StakeDecision:
         return StakeDecision(_condition("False" if pending else "True", reason, _sentence(plan.detail)), status)
     empty = sight.status.model_copy(update={"plan": StakePlanStatus()})
     if plan.refusal is not None:
-        return StakeDecision(_condition("False", StakeReason(plan.refusal.value), _sentence(plan.detail)), empty)
+        return StakeDecision(_condition("False", plan.refusal, _sentence(plan.detail)), empty)
     left = f" Left for another signer: {', '.join(plan.left)}." if plan.left else ""
     differs = f"Differs: {plan.detail}. {' '.join(plan.effect)}{left}"
     if sight.spec.policy is StakePolicy.OBSERVE:
@@ -203,5 +203,5 @@ def _sentence(text: str) -> str:
     return whole if whole.endswith(".") else f"{whole}."
 
 
-def _condition(state: State, reason: StakeReason, message: str) -> StakeCondition:
+def _condition(state: State, reason: AnyStakeReason, message: str) -> StakeCondition:
     return StakeCondition(state, reason, message)

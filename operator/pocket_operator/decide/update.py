@@ -1,4 +1,4 @@
-"""Stage the default images of a new operator release.
+"""Stage a new release of the operator: its default images, and the pod templates as it renders them.
 
 One RelayMiner follows after the other with a delay, in each the relayers before the miners, and the miners one at a
 time while no claim or proof is due soon. A RelayMiner that does not finish stops those behind it. Images that a
@@ -7,14 +7,14 @@ StatefulSet, so any replica of the operator can continue.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import ConditionReason
-from pocket_operator.decide.snapshot import ChildKey, Pod, Snapshot, Turn, UpdateStep
+from pocket_operator.decide.snapshot import ChildKey, Pod, Settings, Snapshot, Turn, UpdateStep
 from pocket_operator.decide.workloads import annotation_of, image_of, is_rolling, partition_of, wanted_replicas
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
@@ -33,7 +33,7 @@ _NOT_APPLIED = frozenset(
 
 
 class UpdatePhase(StrEnum):
-    """How far a RelayMiner's update to the operator's default images is."""
+    """How far a RelayMiner's update to the operator's release is."""
 
     NONE = ""
     QUEUED = "Queued"
@@ -64,6 +64,11 @@ class Installed:
         )
 
     @property
+    def workloads(self) -> tuple[Object, ...]:
+        """The workloads that exist, without a canary."""
+        return tuple(row for row in (self.relayers, self.miners, self.redis) if row is not None)
+
+    @property
     def target(self) -> str:
         """The update that has started, empty if none has."""
         return annotation_of(self.miners, names.ANNOTATION_UPDATE)
@@ -71,9 +76,11 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class UpdatePlan:
-    """The images that the children get now, and the first ordinal of the miners that gets its one."""
+    """The images and pod templates that the children get now, and the first ordinal of the miners that gets its own."""
 
     images: Images
+    kept: frozenset[str] = frozenset()
+    """The components that keep the pod template of another release."""
     partition: int = 0
     phase: UpdatePhase = UpdatePhase.NONE
     target: str = ""
@@ -96,9 +103,10 @@ class UpdateCandidate:
     may_start: bool
 
 
-def target_of(images: Images) -> str:
-    """Return the name of the update to these images, ten hex digits."""
-    text = "\n".join((images.relayer, images.miner, images.redis))
+def target_of(settings: Settings) -> str:
+    """Return the name of the update to this release, ten hex digits."""
+    images = settings.images
+    text = "\n".join((images.relayer, images.miner, images.redis, settings.rendering))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -131,7 +139,7 @@ def candidate_of(
     key: tuple[str, str],
     relay_miner: Mapping[str, Any],
     children: Mapping[ChildKey, Object],
-    images: Images,
+    settings: Settings,
     *,
     idle: bool,
 ) -> UpdateCandidate:
@@ -140,8 +148,9 @@ def candidate_of(
     conditions = (relay_miner.get("status") or {}).get("conditions") or ()
     stuck = any(row.get("type") in ("Ready", "Stalled") and row.get("reason") in _NOT_APPLIED for row in conditions)
     deleting = bool(relay_miner["metadata"].get("deletionTimestamp"))
-    outdated = any(_outdated(relay_miner, installed, images))
-    may_start = outdated and not (idle or stuck or deleting) and _approved(relay_miner, target_of(images))
+    rendered = {annotation_of(row, names.ANNOTATION_RENDERING) for row in installed.workloads}
+    outdated = bool(rendered - {settings.rendering}) or any(_outdated(relay_miner, installed, settings.images))
+    may_start = outdated and not (idle or stuck or deleting) and _approved(relay_miner, target_of(settings))
     return UpdateCandidate(key, bool(installed.target) and not deleting, may_start)
 
 
@@ -163,35 +172,52 @@ def next_turn(
     return Turn(quiet_seconds >= delay_seconds, wait)
 
 
-def plan_update(snapshot: Snapshot, deadline_seconds: float) -> UpdatePlan:
-    """Return the images that the children of an existing RelayMiner get now."""
-    relay_miner, wanted = snapshot.relay_miner or {}, snapshot.settings.images
-    installed, target = Installed.of(snapshot.name, snapshot.children), target_of(wanted)
-    relayers, miners, redis = _outdated(relay_miner, installed, wanted)
-    held = replace(
+def current_images(snapshot: Snapshot) -> Images:
+    """Return the images that the children have now, the default ones where there is no child yet."""
+    wanted, installed = snapshot.settings.images, Installed.of(snapshot.name, snapshot.children)
+    relayers, miners, redis = _outdated(snapshot.relay_miner or {}, installed, wanted)
+    return replace(
         wanted,
         relayer=image_of(installed.relayers) if relayers else wanted.relayer,
         miner=image_of(installed.miners) if miners else wanted.miner,
         redis=image_of(installed.redis) if redis else wanted.redis,
     )
+
+
+def plan_update(snapshot: Snapshot, other_release: Collection[str], deadline_seconds: float) -> UpdatePlan:
+    """Return what the children of an existing RelayMiner get now.
+
+    `other_release` has the components with a pod template that another release rendered differently.
+    """
+    relay_miner, wanted = snapshot.relay_miner or {}, snapshot.settings.images
+    installed, target = Installed.of(snapshot.name, snapshot.children), target_of(snapshot.settings)
+    relayers, miners, redis = (
+        image or component in other_release
+        for component, image in zip(
+            (names.RELAYER, names.MINER, names.REDIS), _outdated(relay_miner, installed, wanted), strict=True
+        )
+    )
+    held = UpdatePlan(current_images(snapshot), frozenset(other_release), target=target)
     partition = 0 if _own_image(relay_miner, "miner") else partition_of(installed.miners)
     if relay_miner["metadata"].get("deletionTimestamp"):
-        return UpdatePlan(held, partition)
+        return replace(held, partition=partition, target="")
     if not (installed.target or relayers or miners or redis):
         return UpdatePlan(wanted)
     if not _approved(relay_miner, target) and not installed.target:
         command = f"kubectl annotate rm {snapshot.name} {names.ANNOTATION_APPROVE_UPDATE}={target} --overwrite"
-        return UpdatePlan(
-            held, 0, UpdatePhase.AWAITING_APPROVAL, target, f"spec.updateStrategy is supervised: {command}"
-        )
+        message = f"spec.updateStrategy is supervised: {command}"
+        return replace(held, phase=UpdatePhase.AWAITING_APPROVAL, message=message)
     if not snapshot.turn.granted:
-        return UpdatePlan(held, partition, UpdatePhase.QUEUED, target, snapshot.turn.reason)
-    relayed = replace(held, relayer=wanted.relayer, redis=wanted.redis)
+        return replace(held, partition=partition, phase=UpdatePhase.QUEUED, message=snapshot.turn.reason)
+    relayed = replace(
+        held,
+        images=replace(held.images, relayer=wanted.relayer, redis=wanted.redis),
+        kept=held.kept - {names.RELAYER, names.REDIS},
+        partition=partition,
+    )
     if relayers or installed.canary is not None or is_rolling(installed.relayers):
-        return _deadline(
-            _relayers_step(UpdatePlan(relayed, partition, target=target), installed), snapshot, deadline_seconds
-        )
-    return _deadline(_miners_step(relayed, target, installed, snapshot, outdated=miners), snapshot, deadline_seconds)
+        return _deadline(_relayers_step(relayed, installed), snapshot, deadline_seconds)
+    return _deadline(_miners_step(relayed, installed, snapshot, outdated=miners), snapshot, deadline_seconds)
 
 
 def _relayers_step(plan: UpdatePlan, installed: Installed) -> UpdatePlan:
@@ -199,16 +225,15 @@ def _relayers_step(plan: UpdatePlan, installed: Installed) -> UpdatePlan:
         return replace(plan, phase=UpdatePhase.FAILED, message=f"the canary of the relayers failed: {failure}")
     return replace(
         plan, phase=UpdatePhase.RELAYERS, step=f"relayers {plan.target}",
-        message=f"the relayers change to {plan.images.relayer}",
+        message=f"the relayers change to {plan.images.relayer} and this release's pod template",
     )  # fmt: skip
 
 
-def _miners_step(
-    relayed: Images, target: str, installed: Installed, snapshot: Snapshot, *, outdated: bool
-) -> UpdatePlan:
+def _miners_step(relayed: UpdatePlan, installed: Installed, snapshot: Snapshot, *, outdated: bool) -> UpdatePlan:
     """Return the plan once the relayers are done: the next miner starts when the last one is ready."""
-    images, miners = replace(relayed, miner=snapshot.settings.images.miner), installed.miners
-    number, partition = wanted_replicas(miners), partition_of(miners)
+    images, miners = replace(relayed.images, miner=snapshot.settings.images.miner), installed.miners
+    updated_plan = replace(relayed, images=images, kept=frozenset())
+    number, partition, target = wanted_replicas(miners), relayed.partition, relayed.target
     if not outdated:
         status = (miners or {}).get("status") or {}
         behind = int(status.get("observedGeneration") or 0) < int((miners or {})["metadata"].get("generation") or 0)
@@ -216,16 +241,16 @@ def _miners_step(
         if behind or not updated or int(status.get("readyReplicas") or 0) < number:
             pod = f"{names.miner(snapshot.name)}-{partition}"
             message = f"{pod} changes to {images.miner}, {number - partition} of {number} miners"
-            return UpdatePlan(images, partition, UpdatePhase.MINERS, target, message, f"{pod} {target}")
+            return replace(updated_plan, phase=UpdatePhase.MINERS, message=message, step=f"{pod} {target}")
         if partition == 0:
             return UpdatePlan(images)
     following = max(0, (number if outdated else partition) - 1)
     if waiting := _due_soon(snapshot.steady_pods, snapshot.steady_reports):
-        held = relayed if outdated else images
-        return UpdatePlan(held, partition, UpdatePhase.WAITING_FOR_WINDOWS, target, waiting)
+        held = relayed if outdated else updated_plan
+        return replace(held, phase=UpdatePhase.WAITING_FOR_WINDOWS, message=waiting)
     pod = f"{names.miner(snapshot.name)}-{following}"
     message = f"{pod} changes to {images.miner}, {number - following} of {number} miners"
-    return UpdatePlan(images, following, UpdatePhase.MINERS, target, message, f"{pod} {target}")
+    return replace(updated_plan, partition=following, phase=UpdatePhase.MINERS, message=message, step=f"{pod} {target}")
 
 
 def _due_soon(pods: Iterable[Pod], reports: Iterable[Report]) -> str:

@@ -23,14 +23,16 @@ def desired(context: Context) -> list[Object]:
     mining = [
         *config.config_maps(context),
         *config.key_secrets(context),
+        *_saved_revisions(context),
         *miner.identity(context),
         *trial_redis.trial_redis(context),
         miner.service(context),
         miner.stateful_set(context),
     ]
     if context.deleting:
-        return _with_images(mining)
-    return _with_images(
+        return _annotated(context, mining)
+    return _annotated(
+        context,
         [
             *mining,
             relayer.service_account(context),
@@ -45,14 +47,37 @@ def desired(context: Context) -> list[Object]:
             *monitoring.monitors(context),
             *monitoring.rules(context),
             *dashboards.dashboards(context),
-        ]
+        ],
     )
 
 
-def _with_images(children: list[Object]) -> list[Object]:
-    """Note on each workload the image that it is given, so that a change by hand is not taken for an older release."""
+def _saved_revisions(context: Context) -> list[Object]:
+    """Build the ConfigMaps with the revisions that the pods run: another release could not render them again."""
+    revisions = {names.MINER: miner.current(context)}
+    if context.relay_miner.spec.redis.trial is not None:
+        revisions[names.REDIS] = trial_redis.current(context)
+    if not context.deleting:
+        revisions[names.RELAYER] = relayer.current(context) if context.rollout is None else context.rollout.steady
+    return [
+        context.object("v1", "ConfigMap", names.revision(context.name, part), part, data=revision.data(part))
+        for part, revision in revisions.items()
+    ]
+
+
+def _annotated(context: Context, children: list[Object]) -> list[Object]:
+    """Note on each workload its image and the release that rendered it.
+
+    A change by hand is then not taken for an older release, nor a change by the owner for a newer one.
+    """
     for child in children:
-        if child["kind"] in ("Deployment", "StatefulSet"):
-            image = child["spec"]["template"]["spec"]["containers"][0]["image"]
-            child["metadata"].setdefault("annotations", {})[names.ANNOTATION_IMAGE] = image
+        if child["kind"] not in ("Deployment", "StatefulSet"):
+            continue
+        kept = context.kept.get(child["metadata"]["labels"][names.LABEL_COMPONENT])
+        child["metadata"].setdefault("annotations", {}).update(
+            {
+                names.ANNOTATION_IMAGE: child["spec"]["template"]["spec"]["containers"][0]["image"],
+                names.ANNOTATION_RENDERING: context.rendering if kept is None else kept.rendering,
+                **({names.ANNOTATION_OFFERED: kept.offered} if kept is not None else {}),
+            }
+        )
     return children

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pocket.api.redis import RedisAccess
 from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, config_text
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
@@ -14,14 +15,29 @@ from pocket_operator.resources.workload_config import RuntimePaths, miner_config
 CONFIG_DIR, KEYS_DIR, HOT_DIR, SECRETS_DIR, DATA_DIR = (
     Path(p) for p in ("/config", "/keys", "/hot", "/secrets", "/data")
 )
+REDIS_LOGIN_DIR, REDIS_CA_DIR = Path("/redis/login"), Path("/redis/ca")
 HOT_FILE = "hot.json"
 ADMIN_PORT = 9090
 REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
 
 
+def redis_access(context: Context) -> RedisAccess:
+    """Return where the files are mounted with which workloads get access to Redis."""
+    redis = context.relay_miner.spec.redis
+    login, bundle = redis.credentials_secret_ref, redis.ca_bundle
+    reference = None if bundle is None else bundle.secret_ref or bundle.config_map_ref
+    return RedisAccess(
+        username_file=None if login is None else str(REDIS_LOGIN_DIR / login.username_key),
+        password_file=None if login is None else str(REDIS_LOGIN_DIR / login.password_key),
+        ca_file=None if reference is None else str(REDIS_CA_DIR / reference.key),
+        durability=redis.durability,
+    )
+
+
 def _runtime_paths(context: Context) -> RuntimePaths:
     return RuntimePaths(
         redis_url=f"env:{REDIS_URL_VARIABLE}",
+        redis_access=redis_access(context),
         keys_dir=KEYS_DIR,
         data_dir=DATA_DIR,
         hot_file=HOT_DIR / HOT_FILE,
@@ -56,10 +72,13 @@ def config_digests(context: Context) -> tuple[str, str]:
 
 def config_maps(context: Context) -> list[Object]:
     """Build the ConfigMaps: one that rolls the pods, and one that relayers reload."""
-    _, miner = configurations(context)
+    relayer, miner = (
+        context.kept[component].revision.config if component in context.kept else text(context)
+        for component, text in ((names.RELAYER, relayer_text), (names.MINER, miner_text))
+    )
     rolling = {
-        "relayer.json": relayer_text(context) if context.rollout is None else context.rollout.steady.config,
-        "miner.json": config_text(miner),
+        "relayer.json": relayer if context.rollout is None else context.rollout.steady.config,
+        "miner.json": miner,
     }
     return [
         context.object("v1", "ConfigMap", names.config(context.name), "config", data=rolling),
@@ -73,6 +92,11 @@ def config_maps(context: Context) -> list[Object]:
 def relayer_text(context: Context) -> str:
     """Return the configuration that relayers read when they start."""
     return config_text(configurations(context)[0])
+
+
+def miner_text(context: Context) -> str:
+    """Return the configuration that miners read when they start."""
+    return config_text(configurations(context)[1])
 
 
 def reloadable_text(context: Context) -> str:

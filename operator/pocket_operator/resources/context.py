@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pocket.api.relayminer import RelayMiner
+from pocket.runtime.version import VERSION
 from pocket_operator.resources import names
-from pocket_operator.resources.revision import RolloutPlan
+from pocket_operator.resources.revision import KeptRevision, RolloutPlan
 
 Object = dict[str, Any]
 
@@ -15,8 +16,8 @@ Object = dict[str, Any]
 class Images:
     """Default images, which a RelayMiner may override."""
 
-    relayer: str = "ghcr.io/pocket-relay-mining/relayer:0.1.0"
-    miner: str = "ghcr.io/pocket-relay-mining/miner:0.1.0"
+    relayer: str = f"ghcr.io/pocket-relay-mining/relayer:{VERSION}"
+    miner: str = f"ghcr.io/pocket-relay-mining/miner:{VERSION}"
     redis: str = "docker.io/library/redis:8.2-alpine"
     pull_policy: str = "IfNotPresent"
 
@@ -51,7 +52,11 @@ class Context:
     miner_partition: int = 0
     """First ordinal of the miners that an update reaches."""
     updating_to: str = ""
-    """The update to the operator's default images that is under way."""
+    """The update to this release of the operator that is under way."""
+    rendering: str = ""
+    """The digest of how this release renders pod templates."""
+    kept: Mapping[str, KeptRevision] = field(default_factory=dict)
+    """The workloads, by component, that keep the revision of another release for now."""
 
     @property
     def name(self) -> str:

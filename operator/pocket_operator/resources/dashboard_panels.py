@@ -400,8 +400,14 @@ ROWS: Final = (
             Panel(
                 "Versions",
                 (
-                    ("count by (version, python) (pocket_relayer_build_info{$pods})", "relayer {{version}}"),
-                    ("count by (version, python) (pocket_miner_build_info{$pods})", "miner {{version}}"),
+                    (
+                        "count by (version, commit, python) (pocket_relayer_build_info{$pods})",
+                        "relayer {{version}} {{commit}}",
+                    ),
+                    (
+                        "count by (version, commit, python) (pocket_miner_build_info{$pods})",
+                        "miner {{version}} {{commit}}",
+                    ),
                 ),
             ),
             Panel("Supplier keys", (("min by (pod) (pocket_relayer_supplier_keys{$pods})", "{{pod}}"),)),

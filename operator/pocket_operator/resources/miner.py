@@ -2,18 +2,16 @@
 
 from pocket.coordination.shard_leases import LeaseNames
 from pocket_operator.resources import names
-from pocket_operator.resources.config import ADMIN_PORT, CONFIG_DIR, config_digests
+from pocket_operator.resources.config import ADMIN_PORT, CONFIG_DIR, config_digests, miner_text
 from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.pods import admin_port, probe, resources, template
+from pocket_operator.resources.revision import Revision
 
 _GRACE_SECONDS = 60
 
 
-def stateful_set(context: Context) -> Object:
-    """Build the StatefulSet. Volumes outlive it: they contain unclaimed relays and the audit trail.
-
-    With an autoscaler `replicas` is left out, since the autoscaler owns it.
-    """
+def revision(context: Context) -> Revision:
+    """Return the revision that the RelayMiner declares."""
     spec = context.relay_miner.spec.miner
     container: Object = {
         "image": spec.image or context.images.miner,
@@ -24,6 +22,27 @@ def stateful_set(context: Context) -> Object:
         "readinessProbe": probe("/ready", "admin", periodSeconds=3, failureThreshold=2, timeoutSeconds=3),
         "startupProbe": probe("/health", "admin", periodSeconds=1, failureThreshold=120, timeoutSeconds=3),
     }
+    return Revision(
+        template(
+            context, names.MINER, spec.pod_template, config_digest=config_digests(context)[1],
+            container=container, grace_seconds=_GRACE_SECONDS, volumes=[], token=True,
+        ),
+        miner_text(context),
+    )  # fmt: skip
+
+
+def current(context: Context) -> Revision:
+    """Return the declared revision, or the one that is kept until the update to this release."""
+    kept = context.kept.get(names.MINER)
+    return revision(context) if kept is None else kept.revision
+
+
+def stateful_set(context: Context) -> Object:
+    """Build the StatefulSet. Volumes outlive it: they contain unclaimed relays and the audit trail.
+
+    With an autoscaler `replicas` is left out, since the autoscaler owns it.
+    """
+    spec = context.relay_miner.spec.miner
     claim: Object = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": spec.storage}},
@@ -41,10 +60,7 @@ def stateful_set(context: Context) -> Object:
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": context.miner_partition}},
             "selector": {"matchLabels": names.selector(context.name, names.MINER)},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
-            "template": template(
-                context, names.MINER, spec.pod_template, config_digest=config_digests(context)[1],
-                container=container, grace_seconds=_GRACE_SECONDS, volumes=[], token=True,
-            ),
+            "template": current(context).template,
             "volumeClaimTemplates": [
                 {
                     "apiVersion": "v1",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
+from pocket_operator.resources.objectives import burn_alerts, recording_rules
 
 RUNBOOK = "https://github.com/pocket-relay-mining/pocket-relay-mining/blob/main/docs/runbook.md"
 
@@ -159,7 +160,7 @@ def monitors(context: Context) -> list[Object]:
 
 
 def rules(context: Context) -> list[Object]:
-    """Build the alerting rules, each with a runbook entry."""
+    """Build the alerting rules, each with a runbook entry, and the objectives."""
     chosen = context.relay_miner.spec.monitoring
     if not chosen.rules or "PrometheusRule" not in context.capabilities:
         return []
@@ -180,7 +181,15 @@ def rules(context: Context) -> list[Object]:
         alerts.append(row)
     child = context.object(
         "monitoring.coreos.com/v1", "PrometheusRule", context.name, "monitoring",
-        spec={"groups": [{"name": f"pocket-{context.namespace}-{context.name}", "rules": alerts}]},
+        spec={
+            "groups": [
+                {"name": f"pocket-{context.namespace}-{context.name}", "rules": alerts},
+                {
+                    "name": f"pocket-{context.namespace}-{context.name}-objectives",
+                    "rules": [*recording_rules(pods, apart), *burn_alerts(apart, RUNBOOK)],
+                },
+            ]
+        },
     )  # fmt: skip
     child["metadata"]["labels"] = {**chosen.labels, **child["metadata"]["labels"]}
     return [child]

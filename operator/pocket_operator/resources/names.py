@@ -36,9 +36,13 @@ ANNOTATION_FAILED = f"{GROUP}/failed"
 ANNOTATION_PROMOTE = f"{GROUP}/promote"
 """On a RelayMiner: the name of a revision that goes to all relayers even if its canary failed."""
 ANNOTATION_UPDATE = f"{GROUP}/updating-to"
-"""On a miners' StatefulSet: the update to the operator's default images that is under way."""
+"""On a miners' StatefulSet: the update to the operator's release that is under way."""
 ANNOTATION_IMAGE = f"{GROUP}/image"
 """On a workload: the image that the operator gave it. Another one in its pod template was set by another client."""
+ANNOTATION_RENDERING = f"{GROUP}/rendering"
+"""On a workload: the digest of how the operator that rendered its pod template renders pod templates."""
+ANNOTATION_OFFERED = f"{GROUP}/offered"
+"""On a workload that waits for its update: the pod template that this release renders instead of the current one."""
 ANNOTATION_APPROVE_UPDATE = f"{GROUP}/approve-update"
 """On a RelayMiner with the update strategy `supervised`: the update that its owner approves."""
 ANNOTATION_FORCE_DELETE = f"{GROUP}/force-delete"
@@ -69,9 +73,9 @@ def canary_config(name: str) -> str:
     return f"{name}-config-canary"
 
 
-def revision(name: str) -> str:
-    """Return the name of the ConfigMap with the revision that all relayers run."""
-    return f"{name}-relayer-revision"
+def revision(name: str, component: str) -> str:
+    """Return the name of the ConfigMap with the revision that a workload's pods run."""
+    return f"{name}-{component}-revision"
 
 
 def miner(name: str) -> str:

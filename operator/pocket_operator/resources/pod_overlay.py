@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pocket.api.kubernetes import OWNED_CONTAINER_FIELDS, OWNED_POD_FIELDS, owned_message
+from pocket_operator.resources import names
+
 Object = dict[str, Any]
 _MERGE_KEYS: Final[Mapping[str, str]] = {
     "containers": "name", "initContainers": "name", "volumes": "name", "env": "name", "volumeMounts": "mountPath",
@@ -10,24 +13,6 @@ _MERGE_KEYS: Final[Mapping[str, str]] = {
     "topologySpreadConstraints": "topologyKey",
 }  # fmt: skip
 """Lists that are merged by a field of their entries. All other lists are replaced."""
-_OWNED_POD: Final[Mapping[str, str]] = {
-    "serviceAccountName": "annotate the ServiceAccount instead",
-    "serviceAccount": "annotate the ServiceAccount instead",
-    "automountServiceAccountToken": "miners need it and relayers do not",
-    "restartPolicy": "a workload's pods always restart",
-    "terminationGracePeriodSeconds": "use podTemplate.terminationGraceSeconds",
-}
-_OWNED_CONTAINER: Final[Mapping[str, str]] = {
-    "image": "use spec.relayer.image or spec.miner.image",
-    "resources": "use spec.relayer.resources or spec.miner.resources",
-    "command": "the operator starts the program",
-    "args": "the operator starts the program",
-    "ports": "use spec.relayer.port",
-    "livenessProbe": "the operator probes the program",
-    "readinessProbe": "the operator probes the program",
-    "startupProbe": "the operator probes the program",
-    "lifecycle": "the operator drains the program",
-}
 _OWNED_ENTRIES: Final = frozenset({"env", "volumes", "volumeMounts"})
 """Lists in which an entry of the operator must not be changed."""
 
@@ -41,17 +26,17 @@ def merge_pod_spec(spec: Object, overlay: Mapping[str, Any], component: str) -> 
 
     A value of null removes a field. Raises PodTemplateRejected.
     """
-    path = f"spec.{component}.podTemplate.spec"
-    for key, remedy in _OWNED_POD.items():
+    path = f"spec.{'redis.trial' if component == names.REDIS else component}.podTemplate.spec"
+    for key, remedy in OWNED_POD_FIELDS.items():
         if key in overlay:
-            raise PodTemplateRejected(f"{path}.{key} is the operator's: {remedy}.")
+            raise PodTemplateRejected(f"{owned_message(f'{path}.{key}', remedy)}.")
     containers = overlay.get("containers")
     for row in containers if isinstance(containers, list) else ():
         if not isinstance(row, dict) or row.get("name") != component:
             continue
-        for key, remedy in _OWNED_CONTAINER.items():
+        for key, remedy in OWNED_CONTAINER_FIELDS.items():
             if key in row:
-                raise PodTemplateRejected(f"{path}.containers[{component}].{key} is the operator's: {remedy}.")
+                raise PodTemplateRejected(f"{owned_message(f'{path}.containers[{component}].{key}', remedy)}.")
     return _merge(spec, overlay, path)
 
 

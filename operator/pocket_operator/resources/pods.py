@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.api.kubernetes import PodTemplate, Resources
+from pocket.api.kubernetes import PodTemplate, Resources, amount_of
 from pocket_operator.resources import names
 from pocket_operator.resources.config import (
     ADMIN_PORT,
@@ -11,6 +11,8 @@ from pocket_operator.resources.config import (
     DATA_DIR,
     HOT_DIR,
     KEYS_DIR,
+    REDIS_CA_DIR,
+    REDIS_LOGIN_DIR,
     REDIS_URL_VARIABLE,
     SECRETS_DIR,
     auth_secrets,
@@ -39,8 +41,11 @@ def _model(value: Any) -> Any:
 
 
 def resources(chosen: Resources, requests: Mapping[str, str]) -> Object:
-    """Return the user's requests and limits over the defaults, without a CPU limit by default."""
-    result: Object = {"requests": {**requests, **chosen.requests}}
+    """Return the user's requests and limits over the defaults, which a limit bounds. By default none limits the CPU."""
+    defaults = {
+        name: min(request, chosen.limits.get(name, request), key=amount_of) for name, request in requests.items()
+    }
+    result: Object = {"requests": {**defaults, **chosen.requests}}
     if chosen.limits:
         result["limits"] = dict(chosen.limits)
     return result
@@ -61,10 +66,23 @@ def redis_environment(context: Context) -> Object:
     if redis.url_secret_ref is not None:
         reference = {"name": redis.url_secret_ref.name, "key": redis.url_secret_ref.key}
         return {"name": REDIS_URL_VARIABLE, "valueFrom": {"secretKeyRef": reference}}
-    url = redis.sentinel.url if redis.sentinel is not None else redis.url
-    if url is None:
-        url = f"redis://{names.redis(context.name)}:6379/0"
+    url = redis.known_url or f"redis://{names.redis(context.name)}:6379/0"
     return {"name": REDIS_URL_VARIABLE, "value": url}
+
+
+def _redis_files(context: Context) -> tuple[list[Object], list[Object]]:
+    """Return volumes and mounts of the login and the certificate authorities, which the kubelet keeps up to date."""
+    redis = context.relay_miner.spec.redis
+    volumes: list[Object] = []
+    if (login := redis.credentials_secret_ref) is not None:
+        volumes.append({"name": "redis-login", "secret": {"secretName": login.name, "defaultMode": 0o440}})
+    if (bundle := redis.ca_bundle) is not None and bundle.secret_ref is not None:
+        volumes.append({"name": "redis-ca", "secret": {"secretName": bundle.secret_ref.name, "defaultMode": 0o440}})
+    elif bundle is not None and bundle.config_map_ref is not None:
+        volumes.append({"name": "redis-ca", "configMap": {"name": bundle.config_map_ref.name}})
+    folders = {"redis-login": REDIS_LOGIN_DIR, "redis-ca": REDIS_CA_DIR}
+    mounts = [{"name": v["name"], "mountPath": str(folders[v["name"]]), "readOnly": True} for v in volumes]
+    return volumes, mounts
 
 
 def template(
@@ -84,17 +102,15 @@ def template(
         annotations[names.ANNOTATION_REDIS] = context.redis_digest
     if context.restarted_at:
         annotations[names.ANNOTATION_RESTARTED] = context.restarted_at
-    constraints = chosen.topology_spread_constraints
     hot_volumes, hot_mounts = _hot(context, component)
+    redis_volumes, redis_mounts = _redis_files(context)
     spec: Object = {
         "serviceAccountName": f"{context.name}-{component}",
         "automountServiceAccountToken": token,
         "enableServiceLinks": False,
         "securityContext": dict(POD_SECURITY),
-        "terminationGracePeriodSeconds": chosen.termination_grace_seconds or grace_seconds,
-        "topologySpreadConstraints": (
-            spread(context, component) if constraints is None else [dict(c) for c in constraints]
-        ),
+        "terminationGracePeriodSeconds": grace_seconds,
+        "topologySpreadConstraints": spread(context, component),
         "containers": [
             {
                 "name": component,
@@ -110,6 +126,7 @@ def template(
                 "volumeMounts": [
                     {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
                     *hot_mounts,
+                    *redis_mounts,
                     {"name": "keys", "mountPath": str(KEYS_DIR), "readOnly": True},
                     {"name": "data", "mountPath": str(DATA_DIR)},
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
@@ -120,11 +137,25 @@ def template(
         "volumes": [
             {"name": "config", "configMap": {"name": names.config(context.name)}},
             *hot_volumes,
+            *redis_volumes,
             {"name": "keys", "secret": {"secretName": names.keys(context.name, component), "defaultMode": 0o440}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             *volumes,
         ],
     }
+    labels = {**chosen.labels, **context.labels(component)}
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": with_settings(spec, chosen, component)}
+
+
+def with_settings(spec: Object, chosen: PodTemplate, component: str) -> Object:
+    """Return a pod's spec with the owner's settings, merged last.
+
+    Raises PodTemplateRejected.
+    """
+    if chosen.termination_grace_seconds is not None:
+        spec["terminationGracePeriodSeconds"] = chosen.termination_grace_seconds
+    if chosen.topology_spread_constraints is not None:
+        spec["topologySpreadConstraints"] = [dict(c) for c in chosen.topology_spread_constraints]
     if chosen.node_selector:
         spec["nodeSelector"] = dict(chosen.node_selector)
     if chosen.tolerations:
@@ -135,10 +166,7 @@ def template(
         spec["priorityClassName"] = chosen.priority_class_name
     if chosen.image_pull_secrets:
         spec["imagePullSecrets"] = [dict(s) for s in chosen.image_pull_secrets]
-    if chosen.spec is not None:
-        spec = merge_pod_spec(spec, chosen.spec, component)
-    labels = {**chosen.labels, **context.labels(component)}
-    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+    return spec if chosen.spec is None else merge_pod_spec(spec, chosen.spec, component)
 
 
 def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:

@@ -42,6 +42,12 @@ def revision(context: Context) -> Revision:
     )
 
 
+def current(context: Context) -> Revision:
+    """Return the declared revision, or the one that is kept until the update to this release."""
+    kept = context.kept.get(names.RELAYER)
+    return revision(context) if kept is None else kept.revision
+
+
 def deployment(context: Context) -> Object:
     """Build the Deployment, without `replicas` if an autoscaler owns them."""
     spec = context.relay_miner.spec.relayer
@@ -50,7 +56,7 @@ def deployment(context: Context) -> Object:
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "revisionHistoryLimit": 5,
         "paused": False,  # set, so that a rollout that a user paused goes on
-        "template": (revision(context) if context.rollout is None else context.rollout.steady).template,
+        "template": (current(context) if context.rollout is None else context.rollout.steady).template,
     }
     if spec.autoscaling is None:
         body["replicas"] = 1 if spec.replicas is None else spec.replicas
@@ -58,13 +64,10 @@ def deployment(context: Context) -> Object:
 
 
 def canary(context: Context) -> list[Object]:
-    """Build the canary's objects: the saved revision of the others, its own configuration, its Deployment."""
+    """Build the canary's objects: its own configuration, its Deployment."""
     rollout = context.rollout
-    if rollout is None or not rollout.saves:
+    if rollout is None or rollout.canary is None:
         return []
-    saved = context.object("v1", "ConfigMap", names.revision(context.name), names.RELAYER, data=rollout.steady.data())
-    if rollout.canary is None:
-        return [saved]
     track = {names.LABEL_TRACK: names.CANARY}
     found: Object = copy.deepcopy(rollout.canary.template)
     found["metadata"]["labels"] |= track
@@ -93,7 +96,7 @@ def canary(context: Context) -> list[Object]:
         "v1", "ConfigMap", names.canary_config(context.name), names.RELAYER,
         data={"relayer.json": rollout.canary.config},
     )  # fmt: skip
-    return [saved, config, made]
+    return [config, made]
 
 
 def service(context: Context) -> Object:
@@ -143,7 +146,10 @@ def routes(context: Context) -> list[Object]:
         )  # fmt: skip
     if spec.gateway is not None and "HTTPRoute" in context.capabilities:
         rule = {"backendRefs": [{"name": name, "port": spec.service.port}]}
-        body = {"parentRefs": [dict(p) for p in spec.gateway.parent_refs], "rules": [rule]}
+        body = {
+            "parentRefs": [p.model_dump(by_alias=True, exclude_none=True) for p in spec.gateway.parent_refs],
+            "rules": [rule],
+        }
         if spec.gateway.hostnames:
             body["hostnames"] = list(spec.gateway.hostnames)
         found.append(context.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, names.RELAYER, spec=body))

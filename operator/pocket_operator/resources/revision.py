@@ -1,4 +1,4 @@
-"""Revisions of the relayers and where they run."""
+"""Revisions of the workloads, and where those of the relayers run."""
 
 import hashlib
 import json
@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pocket_operator.resources import names
+
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A pod template and the text of relayer.json, named by a digest of both."""
+    """A pod template and the text of the configuration that its program reads, named by a digest of both."""
 
     template: Object = field(repr=False)
     config: str = field(repr=False)
@@ -22,19 +24,32 @@ class Revision:
         text = json.dumps([self.template, self.config], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
-    def data(self) -> dict[str, str]:
-        """Return the entries of the ConfigMap that saves it."""
-        return {"template.json": json.dumps(self.template, sort_keys=True, indent=1), "relayer.json": self.config}
+    def data(self, component: str) -> dict[str, str]:
+        """Return the entries of the ConfigMap that saves it. The trial Redis reads no configuration."""
+        config = {} if component == names.REDIS else {f"{component}.json": self.config}
+        return {"template.json": json.dumps(self.template, sort_keys=True, indent=1), **config}
 
     @classmethod
-    def load_saved(cls, config_map: Object | None) -> "Revision | None":
+    def load_saved(cls, config_map: Object | None, component: str) -> "Revision | None":
         """Read the ConfigMap. Returns None if it is missing or invalid."""
         data = (config_map or {}).get("data") or {}
         try:
             template = json.loads(data["template.json"])
-            return cls(template, str(data["relayer.json"])) if isinstance(template, dict) else None
+            config = "" if component == names.REDIS else str(data[f"{component}.json"])
+            return cls(template, config) if isinstance(template, dict) else None
         except (KeyError, ValueError):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRevision:
+    """A revision that another release of the operator rendered, and that its pods keep until their update."""
+
+    revision: Revision
+    rendering: str
+    """The rendering digest of that release, empty for one that did not note it."""
+    offered: str
+    """Names what this release renders instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +62,3 @@ class RolloutPlan:
     message: str = ""
     since: datetime | None = None
     """When the canary's revision started."""
-    saves: bool = False
-    """True if the steady revision is saved in its ConfigMap."""

@@ -1,9 +1,10 @@
 """Build the workloads' configuration from RelayMiner and Supplier resources."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pocket.api.redis import RedisAccess
 from pocket.api.relayminer import RelayMiner
 from pocket.api.supplier import Supplier
 from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, ReloadableConfig, SupplierEntry
@@ -26,6 +27,7 @@ class RuntimePaths:
     peer_domain: str = ""
     keys_required: bool = True
     debug_port: int = 6060
+    redis_access: RedisAccess = field(default_factory=RedisAccess)
 
     def __repr__(self) -> str:
         return f"RuntimePaths(data_dir={self.data_dir}, host={self.host})"
@@ -60,6 +62,7 @@ def _common(relay_miner: RelayMiner, paths: RuntimePaths) -> dict[str, object]:
         "prefix": relay_miner.prefix,
         "chain": relay_miner.spec.chain,
         "redis_url": paths.redis_url,
+        "redis_access": paths.redis_access,
         "keys_dir": paths.keys_dir,
         "data_dir": paths.data_dir,
         "admin_host": paths.host,

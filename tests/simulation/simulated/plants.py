@@ -114,7 +114,7 @@ PLANTS = [
           (Kind.NODE_FAILS, Kind.NODE_DOWN,)),
     # Reading relays.
     Plant("streams are not read again when Redis lost them", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-          "                if session.incarnation != incarnation:\n                    session.position = \"0-0\"",
+          "                if known != origin:\n                    session.position = \"0-0\"",
           "                if False:\n                    session.position = \"0-0\"",
           (Kind.REDIS_EMPTY,)),
     Plant("streams are not read again after Redis was restarted", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
@@ -122,7 +122,7 @@ PLANTS = [
           "        self._generation += 1\n",
           (Kind.REDIS_OLDER, Kind.REDIS_FAIL_OVER,)),
     Plant("what was read before a loss moves the position", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-          "        if request.generation != self._generation or poll.incarnation != incarnation:\n            return None\n", "",
+          "        if request.generation != self._generation or poll.incarnation != incarnation_of(request.origin):\n            return None\n", "",
           (Kind.REDIS_EMPTY, Kind.REDIS_OLDER,),
           (("workloads/miner/pocket_miner/ingest/relay_consumer.py",
             "            if request.generation == self._generation:\n", "            if True:\n"),)),
@@ -131,7 +131,7 @@ PLANTS = [
           "        await asyncio.to_thread(self._store, [row for row in work if len(row[1].entries) < 2])\n"
           "        for _, read in work:\n            read.added = read.added or 0\n"),
     Plant("peers' volumes are not merged", "workloads/miner/pocket_miner/ingest/peers.py",
-          "        if not self.count:\n            return False\n        return self.incarnation != incarnation or",
+          "        if not self.count:\n            return False\n        return self.origin != origin or",
           "        return False and",
           (Kind.REDIS_EMPTY, Kind.LOG_LOST,)),
     Plant("only the first entry of each read is mirrored", "workloads/miner/pocket_miner/ingest/relay_consumer.py",

@@ -66,7 +66,7 @@ class RedisService:
             connection.push([b"message", channel, message])
         return len(heard)
 
-    def client(self, url: str) -> "Redis":
+    def client(self, url: str, _access: object = None) -> "Redis":
         service = self
 
         class Made(_CancelSafeConnection, SimulatedConnection):

@@ -37,7 +37,7 @@ BEHIND = Gauge("pocket_miner_tail_behind_sessions", "Sessions with more recorded
 REQUIREMENTS = Counter("pocket_miner_proof_requirements_total", "Claims by whether they need a proof.", ["required"])
 LOOP_LAG = Gauge("pocket_miner_event_loop_lag_seconds", "Largest delay of a timer since the previous measurement.")
 TASKS = Gauge("pocket_miner_tasks", "asyncio tasks.")
-BUILD = Gauge("pocket_miner_build_info", "1, with the versions.", ["version", "python"])
+BUILD = Gauge("pocket_miner_build_info", "1, with the versions.", ["version", "commit", "python"])
 NODE_LAG = Gauge("pocket_miner_chain_node_lag_blocks", "Blocks that a chain node is behind the best one.", ["node"])
 BLOCK_AGE = Gauge(
     "pocket_miner_block_age_seconds",

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import platform
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -36,8 +34,9 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
-from pocket.runtime.process_stats import VERSION, LoopLagMonitor
+from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.public_urls import PublicUrlChecker
+from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
@@ -143,7 +142,7 @@ class MinerProcess:
         Raises ConfigurationError.
         """
         config, platform = self._config, self._platform
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         stack.push_async_callback(redis.aclose)
         addresses = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         keys = RedisKeys(config.prefix)
@@ -172,7 +171,7 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: self._board.height, lambda: volume.reserve.full, platform,
+            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
@@ -276,7 +275,7 @@ class MinerProcess:
 
         Raises ConfigurationError if one is required and none is there.
         """
-        await asyncio.to_thread(suppliers.reload)
+        await asyncio.to_thread(suppliers.keyring.reload)
         if suppliers.addresses:
             return
         text = f"no supplier key is loaded from {self._config.keys_dir}"
@@ -309,7 +308,7 @@ class MinerProcess:
             if mine and clock() - funds_at > _FUNDS_SECONDS:
                 funds_at = clock()
                 await suppliers.refresh_funds(mine)
-                await self._diagnostics.refresh(suppliers.chain, len(mine), os.cpu_count() or 1)
+                await self._diagnostics.refresh(suppliers.chain)
             await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
 
     async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
@@ -349,7 +348,7 @@ class MinerProcess:
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
         """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        miner_metrics.BUILD.labels(*build_labels()).set(1)
         miner_metrics.start_at_zero()
         seen = written = 0
         while True:
@@ -429,7 +428,7 @@ class MinerProcess:
             return report
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
-            **report, "keys": suppliers.digest, "addresses": suppliers.addresses,
+            **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip

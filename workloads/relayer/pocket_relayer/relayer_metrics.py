@@ -87,7 +87,9 @@ CLOSED = Counter(
 )
 RESIDENT = Gauge("pocket_relayer_resident_bytes", "Memory of all workers.", multiprocess_mode="livesum")
 TASKS = Gauge("pocket_relayer_tasks", "asyncio tasks of all workers.", multiprocess_mode="livesum")
-BUILD = Gauge("pocket_relayer_build_info", "1, with the versions.", ["version", "python"], multiprocess_mode="livemax")
+BUILD = Gauge(
+    "pocket_relayer_build_info", "1, with the versions.", ["version", "commit", "python"], multiprocess_mode="livemax"
+)
 SIMULATED = Counter(
     "pocket_relayer_simulated_relays_total",
     "Simulated relays: served, or the reason of the rejection. No other metric counts them.",

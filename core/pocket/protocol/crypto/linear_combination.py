@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pocket.errors import InvalidPoint
-from pocket.protocol.acceleration import load_native
+from pocket.protocol.acceleration import load_native, native_library
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
 
-_LIBRARY: Final = Path(__file__).with_name("_accelerator.so")
+_LIBRARY: Final = native_library("combine")
 _EARNED_BY: Final = 4  # signatures
 _CANDIDATES: Final = 4096
 BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
@@ -67,7 +67,7 @@ def _open(library: Path) -> Any:
 class Accelerator:
     """The compiled library and its tables, one for each process."""
 
-    def __init__(self, library: Path = _LIBRARY, tables: int = 256) -> None:
+    def __init__(self, library: Path, tables: int = 256) -> None:
         """Load the library and build the generator's table. Raises OSError."""
         self._lib = _open(library)
         self._tables: OrderedDict[bytes, _Table] = OrderedDict()
@@ -136,10 +136,10 @@ class Accelerator:
         return good
 
 
-def load(environment: Mapping[str, str] = os.environ, library: Path = _LIBRARY) -> Accelerator | None:
+def load(environment: Mapping[str, str] = os.environ, library: Path | None = _LIBRARY) -> Accelerator | None:
     """Return the accelerator, or None if `load_native` rejects it."""
 
-    def open_library() -> Accelerator:
+    def open_library(library: Path) -> Accelerator:
         return Accelerator(library, max(8, int(environment.get("RELAY_ACCELERATOR_TABLES", "256"))))
 
     return load_native("ring signatures", library, open_library, Accelerator.self_test, environment)

@@ -15,10 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from pocket.protocol.acceleration import load_native
+from pocket.protocol.acceleration import load_native, native_library
 from pocket.protocol.smst import digest as d
 from pocket.protocol.smst.closest import ClosestProof
-from pocket.protocol.smst.native_trie import LIBRARY, Subtree, TrieLibrary
+from pocket.protocol.smst.native_trie import Subtree, TrieLibrary
+
+_LIBRARY: Final = native_library("trie")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,9 @@ def self_test(library: TrieLibrary) -> bool:
     return all(native.build(low, high) == build_plain(paths, digests, low, high) for low, high in spans)
 
 
-def load(environment: Mapping[str, str] = os.environ, library: Path = LIBRARY) -> TrieLibrary | None:
+def load(environment: Mapping[str, str] = os.environ, library: Path | None = _LIBRARY) -> TrieLibrary | None:
     """Return the compiled library, or None if `load_native` rejects it."""
-    return load_native("tries", library, lambda: TrieLibrary(library), self_test, environment)
+    return load_native("tries", library, TrieLibrary, self_test, environment)
 
 
 native: Final[TrieLibrary | None] = load()

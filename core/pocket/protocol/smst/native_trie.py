@@ -12,7 +12,6 @@ from typing import Final
 
 from pocket.protocol.smst.digest import DIGEST_BYTES, HASH_BYTES
 
-LIBRARY: Final = Path(__file__).with_name("_trie.so")
 _NO_BRANCH: Final = -1
 
 
@@ -31,7 +30,7 @@ class Subtree:
 class TrieLibrary:
     """The compiled library, whose functions hold no state."""
 
-    def __init__(self, library: Path = LIBRARY, *, processor: bool = True) -> None:
+    def __init__(self, library: Path, *, processor: bool = True) -> None:
         """Load the library. Raises OSError or AttributeError.
 
         With `processor`, hashing uses the processor's SHA instructions if it has them.

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 from redis.asyncio import Redis
 
+from pocket.api.redis import RedisAccess
 from pocket.chain_cache.invalidation import publish_invalidation
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore, LeaseUnavailable
@@ -35,6 +36,7 @@ class Place:
     url: str
     keys: RedisKeys
     as_json: bool
+    access: RedisAccess = field(default_factory=RedisAccess)
 
 
 def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> Place:
@@ -44,7 +46,8 @@ def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json:
     if not url or not prefix:
         raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
     try:
-        return Place(url, RedisKeys(prefix), as_json)
+        access = loaded.redis_access if loaded is not None else RedisAccess()
+        return Place(url, RedisKeys(prefix), as_json, access)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
 
@@ -68,7 +71,7 @@ def _show(place: Place, rows: Iterable[Row]) -> None:
 
 def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None:
     async def run() -> list[Row]:
-        redis = connect(place.url)
+        redis = connect(place.url, access=place.access)
         try:
             return await work(redis)
         finally:

@@ -14,7 +14,6 @@ from pocket.errors import DecodingError
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
-from pocket.protocol.smst.incremental import Trie
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.backup import BackupError, back_up
 from pocket_miner.console.explanations import explained, explained_open
@@ -235,7 +234,7 @@ def import_seals(data: Path, file: TextIO) -> None:
 @_DATA
 @click.option("--session", "session_id", help="Only this session id (or its beginning).")
 def rebuild(data: Path, session_id: str | None) -> None:
-    """Rebuild the tries of stored sessions by two algorithms and compare them with the seals."""
+    """Rebuild the tries of stored sessions in C and in Python and compare them with the seals."""
     audit = _audit(data)
     wrong = seen = 0
     try:
@@ -258,7 +257,7 @@ def rebuild(data: Path, session_id: str | None) -> None:
 
 def _compare(mirror: RelayStore, end: int, supplier: str, session_id: str, sealed: bytes | None) -> int:
     file = mirror.file(end)
-    trie, leaves = Trie(), []
+    leaves = []
     for path, stored in file.leaves(supplier, session_id):
         content = file.content(supplier, session_id, path)
         key = relay_hash(content.value)
@@ -266,11 +265,10 @@ def _compare(mirror: RelayStore, end: int, supplier: str, session_id: str, seale
         if path_of(key) != path or digest != stored:
             click.echo(f"{session_id} {supplier}: leaf {path.hex()[:16]} does not match its relay")
             return 1
-        trie.insert(key, content.value, content.weight)
         leaves.append((path, digest))
     root = LeafSet(leaves).root()
     verdict = "open" if sealed is None else "equals the seal" if sealed == root else "DIFFERS FROM THE SEAL"
-    if root != trie.root():
-        verdict = "BULK AND INCREMENTAL ROOT DIFFER"
+    if root != LeafSet(leaves, None).root():
+        verdict = "THE ROOTS IN C AND IN PYTHON DIFFER"
     click.echo(f"{session_id} {supplier}: {Root(root).count} relays, root {root[:32].hex()[:16]}…, {verdict}")
     return int(verdict.isupper() or "DIFFERS" in verdict)

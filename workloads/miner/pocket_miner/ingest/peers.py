@@ -36,17 +36,17 @@ class PeerSession:
     session_id: str
     header: bytes
     position: str
-    incarnation: str
+    origin: str
     count: int
 
-    def may_have_more(self, incarnation: str, last_id: str) -> bool:
+    def may_have_more(self, origin: str, last_id: str) -> bool:
         """Return True if the peer may hold relays that the stream has lost.
 
-        That is so if it read another incarnation of Redis, or further than the stream reaches now.
+        That is so if it read entries of another origin, or further than the stream reaches now.
         """
         if not self.count:
             return False
-        return self.incarnation != incarnation or stream_id(self.position) > stream_id(last_id)
+        return self.origin != origin or stream_id(self.position) > stream_id(last_id)
 
 
 def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:
     return [
         {
             "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
-            "incarnation": row.incarnation, "count": file.count(supplier, row.session_id),
+            "incarnation": row.origin, "count": file.count(supplier, row.session_id),
         }
         for end, row in mirror.sessions()
         if row.supplier == supplier and (file := mirror.known(end)) is not None

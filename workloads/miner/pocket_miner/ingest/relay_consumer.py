@@ -12,7 +12,7 @@ from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.redis_errors import REDIS_ERRORS
-from pocket.redis_store.stream_reader import StreamPoll, StreamReader
+from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.ingest.peers import Peers
@@ -51,15 +51,18 @@ class RelayConsumer:
         *,
         owner: bool = True,
         server_milliseconds: Callable[[], float | None] = lambda: None,
+        history_id: Callable[[], str] = lambda: "",
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
         rounds: ConsumeRounds | None = None,
     ) -> None:
         """`server_milliseconds` returns the time by Redis's clock, which entry ids hold, None while unknown.
 
-        Suppliers with the same `rounds` are read together.
+        It returns None while unknown. `history_id` returns the history of Redis, '' while unknown. Suppliers with the
+        same `rounds` are read together.
         """
         self._tail = tail
+        self._history_id = history_id
         self._server_milliseconds = server_milliseconds
         self._dead_letters = dead_letters
         self._volume_full = volume_full
@@ -70,6 +73,7 @@ class RelayConsumer:
         self._revived: list[str] = []
         self._damaged: set[str] = set()
         self._incarnation: str | None = None  # None: not read yet
+        self._origin = ""
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
         self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
@@ -102,7 +106,7 @@ class RelayConsumer:
             except DecodingError as error:
                 self._report_damaged(row.session_id, error)
                 continue
-            self._sessions[row.session_id] = TrackedSession(header, row.position, row.incarnation)
+            self._sessions[row.session_id] = TrackedSession(header, row.position, row.origin)
 
     def _report_damaged(self, session_id: str, error: Exception | str) -> None:
         """Count and log, once, a header that cannot be decoded.
@@ -134,15 +138,19 @@ class RelayConsumer:
 
         Returns True if Redis has lost the streams that were read before.
         """
+        history_id = self._history_id()
         incarnation = await self._tail.incarnation()
         lost = incarnation != self._incarnation and (
-            bool(self._incarnation) or any(s.incarnation not in ("", incarnation) for s in self._sessions.values())
+            bool(self._incarnation)
+            or any(incarnation_of(s.origin) not in ("", incarnation) for s in self._sessions.values())
         )
-        if incarnation != self._incarnation:
-            self._incarnation = incarnation
+        origin = origin_of(incarnation, history_id)
+        if incarnation != self._incarnation or origin != self._origin:
+            self._incarnation, self._origin = incarnation, origin
             self._generation += 1
             for session in self._sessions.values():
-                if session.incarnation != incarnation:
+                known = session.origin if history_id else incarnation_of(session.origin)
+                if known != origin:
                     session.position = "0-0"
         registered = await self._tail.sessions()
         self._registered = len(registered)
@@ -182,7 +190,7 @@ class RelayConsumer:
     async def merge(self, peers: Peers, finished: Mapping[str, object]) -> bool:
         """Copy relays that the streams have lost from peers' volumes.
 
-        Only peers that read another incarnation of Redis, or further than its streams reach, can have more. Returns
+        Only peers that read entries of another origin, or further than its streams reach, can have more. Returns
         False if it must be retried. Raises the errors of the volume.
         """
         answered, found = await peers.sessions(self.supplier)
@@ -190,7 +198,7 @@ class RelayConsumer:
         last_ids = await self._last_ids({row.session_id for row in found}) if found else {}
         whole = answered
         for row in found:
-            if not row.may_have_more(self._incarnation or "", last_ids.get(row.session_id, "0-0")):
+            if not row.may_have_more(self._origin, last_ids.get(row.session_id, "0-0")):
                 continue
             if row.session_id not in self._sessions:
                 await self._track({row.session_id: row.header})
@@ -337,15 +345,18 @@ class RelayConsumer:
 
     def _request(self, check: Check) -> ReadRequest:
         positions = {i: session.position for i, session in self._sessions.items() if session.terms is not None}
-        return ReadRequest(self, positions, self._generation, check)
+        # Read before Redis is: entries are of this history, or of a later one that the next read meets.
+        origin = origin_of(self._incarnation or "", self._history_id())
+        return ReadRequest(self, positions, self._generation, origin, check)
 
     def accept(self, request: ReadRequest, poll: StreamPoll, count: int) -> list[SessionRead] | None:
         """Return what to store of a poll, None if `discover` must run before.
 
-        That is so if the entries are of another incarnation than the positions, or if a session was registered.
+        That is so if the entries are of another origin than the positions, or if a session was registered.
         """
-        incarnation = self._incarnation or ""
-        if request.generation != self._generation or poll.incarnation != incarnation:
+        if request.generation != self._generation or poll.incarnation != incarnation_of(request.origin):
+            return None
+        if request.check is not Check.NOTHING and request.origin != self._origin:
             return None
         if request.check is Check.NUMBER and poll.registered != self._registered:
             return None
@@ -360,7 +371,7 @@ class RelayConsumer:
         for session_id, entries in poll.entries.items():
             session = self._sessions.get(session_id)
             if session is not None and session.terms is not None and entries:
-                reads.append(SessionRead(session, session.terms, entries, incarnation, len(entries) >= count))
+                reads.append(SessionRead(session, session.terms, entries, request.origin, len(entries) >= count))
         return reads
 
     def advance(self, request: ReadRequest, reads: Sequence[SessionRead]) -> dict[str, str]:
@@ -375,8 +386,8 @@ class RelayConsumer:
             self._measure(read.entries[0].id)
             session.behind = read.behind
             if request.generation == self._generation:
-                session.position, session.incarnation = position, read.incarnation
-                marks[session.session_id] = f"{read.incarnation}/{position}"
+                session.position, session.origin = position, read.origin
+                marks[session.session_id] = f"{read.origin}/{position}"
         return marks if self._owner else {}
 
     def _of_seal(self, session: TrackedSession, sealed: int, file: SessionEndFile, leaves: list[Leaf]) -> list[Leaf]:
@@ -426,6 +437,4 @@ class RelayConsumer:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
-        return LeafBatch(
-            self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.incarnation
-        )  # fmt: skip
+        return LeafBatch(self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.origin)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.connection import RedisInfo, inspect
+from pocket.redis_store.connection import inspect
+from pocket.redis_store.server_info import RedisInfo
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner import miner_metrics
 
@@ -24,6 +25,11 @@ class RedisWatch:
         self._usable_since: float | None = None
         self._missed = False
         self._ahead: float | None = None
+
+    @property
+    def history_id(self) -> str:
+        """Return the history of Redis, '' before the first poll."""
+        return self._history
 
     def server_milliseconds(self) -> float | None:
         """Return the time by Redis's clock in milliseconds, None before the first poll."""

@@ -60,7 +60,7 @@ class TrackedSession:
 
     header: SessionHeader
     position: str = "0-0"
-    incarnation: str = ""
+    origin: str = ""  # of `position`
     terms: LeafTerms | None = None
     terms_confirmed: bool = False  # a second answer agreed
     doubted_terms: LeafTerms | None = None  # what a second answer stated instead

@@ -5,10 +5,12 @@ Reading them must neither be repeated for each supplier nor make any of them mis
 """
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from cachetools import FIFOCache
 
 from pocket.chain.end_block_events import EventFilter
 from pocket.chain.model import Event
@@ -76,11 +78,13 @@ class SettlementReader:
         self._wait_timeout = wait_timeout_seconds
         self._failure_seconds = failure_seconds
         self._failures: dict[int, tuple[float, PocketError]] = {}
-        self._pages: OrderedDict[int, _BlockEvents] = OrderedDict()
+        self._pages: FIFOCache[int, _BlockEvents] = FIFOCache(_PAGES)
         self._pending: dict[int, _PendingRead] = {}
         self._requested = asyncio.Event()
         self._confirming = asyncio.Lock()
-        self._by_node: dict[int, tuple[int, frozenset[str], Mapping[str, Mapping[str, tuple[Event, ...]]]]] = {}
+        self._by_node: FIFOCache[int, tuple[int, frozenset[str], Mapping[str, Mapping[str, tuple[Event, ...]]]]] = (
+            FIFOCache(_PAGES)
+        )
 
     async def events(self, height: int, supplier: str) -> tuple[Event, ...]:
         """Return the events of one supplier at the end of a block.
@@ -104,8 +108,6 @@ class SettlementReader:
                 found = await self._source.end_events_by_node(height, _events_of(suppliers))
                 rows = {node: _by_supplier(row) for node, row in found.items() if not isinstance(row, ChainError)}
                 known = self._by_node[height] = (now, suppliers, rows)
-                while len(self._by_node) > _PAGES:
-                    del self._by_node[next(iter(self._by_node))]
             if any(known[2].values()):
                 self._pages.pop(height, None)  # the first read may have lacked some of them
             return {node: events.get(supplier, ()) for node, events in known[2].items()}
@@ -141,7 +143,7 @@ class SettlementReader:
                 try:
                     found = await self._source.end_events(height, _events_of(suppliers))
                     pending.page = _BlockEvents(suppliers, _by_supplier(found))
-                    self._cache(height, pending.page)
+                    self._pages[height] = pending.page
                 except PocketError as error:
                     pending.error = error
                     self._fail(height, error)
@@ -153,12 +155,6 @@ class SettlementReader:
         now = asyncio.get_running_loop().time()
         self._failures = {h: row for h, row in self._failures.items() if row[0] > now}
         self._failures[height] = (now + self._failure_seconds, error)
-
-    def _cache(self, height: int, page: _BlockEvents) -> None:
-        self._pages[height] = page
-        self._pages.move_to_end(height)
-        while len(self._pages) > _PAGES:
-            self._pages.popitem(last=False)
 
 
 def _events_of(suppliers: frozenset[str]) -> EventFilter:

@@ -1,22 +1,17 @@
-"""Diagnose the chain's nodes, parameters and clock for /report, /status and metrics."""
+"""Diagnose the chain's nodes, gas price and clock for /report, /status and metrics."""
 
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
 from pocket.chain.node_health import NodeAssessment, NodeHealth
-from pocket.chain.preflight import capacity_advice, clock_problem, gas_price_problem, params_advice
+from pocket.chain.preflight import clock_problem, gas_price_problem
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import GasPrice
 from pocket_miner import miner_metrics
-
-_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class ChainDiagnostics:
@@ -29,7 +24,6 @@ class ChainDiagnostics:
         self._nodes: dict[str, NodeAssessment] = {}
         self._clock = ""
         self._gas = ""
-        self._advice: tuple[str, ...] = ()
         self._seen = False
 
     def on_node_health(self, name: str, assessment: NodeAssessment) -> None:
@@ -51,24 +45,10 @@ class ChainDiagnostics:
             self._clock = clock_problem(made, now, self._block_seconds)
         self._seen = True
 
-    async def refresh(self, chain: ChainClient, suppliers: int, processors: int) -> None:
-        """Query the minimum gas price and the chain's parameters.
-
-        A failed query changes nothing. `suppliers` and `processors` are the numbers of mined suppliers and of
-        processors.
-        """
-        with contextlib.suppress(PocketError):
-            advice = (capacity_advice(suppliers, processors), *params_advice(await chain.shared_params()))
-            self._advise(tuple(text for text in advice if text))
+    async def refresh(self, chain: ChainClient) -> None:
+        """Query the minimum gas price. A failed query changes nothing."""
         with contextlib.suppress(PocketError):
             self._gas = gas_price_problem(await chain.minimum_gas_price(), self._gas_price)
-
-    def _advise(self, advice: tuple[str, ...]) -> None:
-        """Log each advice once."""
-        for text in advice:
-            if text not in self._advice:
-                _LOG.warning("chain diagnostics", advice=text)
-        self._advice = advice
 
     def rows(self) -> list[Mapping[str, str]]:
         """Return reason and text of every problem, the most severe first."""

@@ -50,18 +50,21 @@ class LeafBatch:
     leaves: Sequence[Leaf]
     refused: int
     position: str
-    incarnation: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A stored session and the position up to which its stream was read."""
+    """A stored session and the position up to which its stream was read.
+
+    `origin` is that of the position: see `pocket.redis_store.stream_reader.origin_of`.
+    """
 
     supplier: str
     session_id: str
     header: bytes
     position: str
-    incarnation: str
+    origin: str
 
 
 class SessionEndFile:
@@ -121,13 +124,13 @@ class SessionEndFile:
             return [StoredSession(*row) for row in rows]
 
     def store(
-        self, supplier: str, session_id: str, leaves: Sequence[Leaf], refused: int, position: str, incarnation: str
+        self, supplier: str, session_id: str, leaves: Sequence[Leaf], refused: int, position: str, origin: str
     ) -> int:
         """Store leaves and the new position in one durable step.
 
         Returns the number of new leaves.
         """
-        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, incarnation)])[0]
+        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, origin)])[0]
 
     def store_all(self, batches: Sequence["LeafBatch"]) -> list[int]:
         """Store the leaves and the new positions of several sessions in one durable step.
@@ -159,7 +162,7 @@ class SessionEndFile:
         added = database.total_changes - before
         database.execute(
             "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
-            (batch.position, batch.incarnation, batch.refused, number),
+            (batch.position, batch.origin, batch.refused, number),
         )
         return added
 

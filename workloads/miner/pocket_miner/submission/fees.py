@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
+from cachetools import FIFOCache
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
@@ -42,7 +43,9 @@ class FeeTracker:
     _last: dict[str, int] = field(default_factory=dict)
     _pending: dict[str, int] = field(default_factory=dict)
     """Transaction hash → upokt saved to the volume but not counted yet, as acceptance is unknown."""
-    _unsaved: dict[tuple[str, str], tuple[str, dict[str, int]]] = field(default_factory=dict)
+    _unsaved: FIFOCache[tuple[str, str], tuple[str, dict[str, int]]] = field(
+        default_factory=lambda: FIFOCache(_MAX_UNSAVED)
+    )
     """(supplier, transaction hash) → costs that could not be saved to the volume."""
 
     def estimate_upokt(self) -> int:
@@ -115,8 +118,6 @@ class FeeTracker:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("fees not saved to the volume: free up space on it", error=error)
             self._unsaved[supplier, tx_hash] = (what, costs)
-            while len(self._unsaved) > _MAX_UNSAVED:
-                self._unsaved.pop(next(iter(self._unsaved)))
             return 0
         self._unsaved.pop((supplier, tx_hash), None)
         return new

@@ -7,10 +7,12 @@ process.
 
 import asyncio
 import contextlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from cachetools import FIFOCache
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
@@ -60,7 +62,7 @@ class SeedHashes:
 
     blocks: HashSource
     chain: ChainClient
-    _votes: OrderedDict[int, _Votes] = field(default_factory=OrderedDict)
+    _votes: FIFOCache[int, _Votes] = field(default_factory=lambda: FIFOCache(_KEPT))
 
     async def hash_of(self, height: int, now: int) -> tuple[bytes, bool]:
         """Return the hash of a block and whether a second answer confirms it.
@@ -69,8 +71,6 @@ class SeedHashes:
         hash is unknown.
         """
         votes = self._votes.setdefault(height, _Votes())
-        while len(self._votes) > _KEPT:
-            self._votes.popitem(last=False)
         async with votes.asking:
             best = votes.best()
             if (best is None or not best[1]) and votes.asked_at != now:

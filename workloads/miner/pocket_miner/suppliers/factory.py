@@ -3,17 +3,13 @@
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-import structlog
 from redis.asyncio import Redis
-from structlog.typing import FilteringBoundLogger
 
 from pocket.api.workload import MinerConfig
 from pocket.chain_cache.cached_client import CachedChain
-from pocket.errors import ConfigurationError, NotFound, PocketError
-from pocket.keys.key_folder import KeyFolder
-from pocket.keys.loading import KeySet
+from pocket.errors import NotFound, PocketError
+from pocket.keys.keyring import Keyring
 from pocket.platform import Platform
-from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.redis_keys import RedisKeys
@@ -40,7 +36,6 @@ from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.standby import Standby
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
-_LOG: FilteringBoundLogger = structlog.get_logger()
 _COLLECT_SECONDS = 0.005  # suppliers whose timers fire at one moment share a round
 
 
@@ -63,50 +58,25 @@ class SupplierFactory:
     endpoints: PublicUrlChecker
     dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
+    redis_history_id: Callable[[], str] = lambda: ""
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
     platform: Platform = field(default_factory=Platform)
-    _loaded: KeySet = field(default_factory=lambda: KeySet({}))
+    keyring: Keyring = field(init=False)
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
-    _folder: KeyFolder = field(init=False)
     _rounds: ConsumeRounds = field(init=False)
 
     def __post_init__(self) -> None:
-        self._folder = KeyFolder(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
+        self.keyring = Keyring(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
         self._seeds = SeedHashes(self.blocks, self.chain)
         self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
         self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
-    def reload(self) -> bool:
-        """Reload the keys folder.
-
-        Returns True if the set of keys changed. If the folder cannot be read, the previous keys stay in use.
-        """
-        try:
-            loaded = self._folder.load()
-        except ConfigurationError as error:
-            _LOG.warning("keys not reloaded, keeping the previous ones", error=error)
-            return False
-        if loaded is self._loaded:
-            return False
-        changed = loaded.digest != self._loaded.digest or not self._loaded.keys
-        if changed:
-            for problem in loaded.problems:
-                _LOG.warning("key skipped", problem=problem)
-        changed = loaded.digest != self._loaded.digest
-        self._loaded = loaded
-        return changed
-
-    @property
-    def digest(self) -> str:
-        """Return the digest of the loaded public keys, or an empty text without any."""
-        return self._loaded.digest if self._loaded.keys else ""
-
     @property
     def addresses(self) -> list[str]:
         """Return the operator addresses of the loaded keys, sorted."""
-        return sorted(str(address) for address in self._loaded.keys)
+        return self.keyring.addresses
 
     async def highest_fence(self, addresses: Iterable[str]) -> int:
         """Return the highest epoch that Redis holds for these suppliers, 0 without any.
@@ -171,7 +141,7 @@ class SupplierFactory:
     def _consumer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
         return RelayConsumer(
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
-            owner=owner, server_milliseconds=self.redis_milliseconds,
+            owner=owner, server_milliseconds=self.redis_milliseconds, history_id=self.redis_history_id,
             dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full, rounds=self._rounds,
         )  # fmt: skip
 
@@ -204,7 +174,7 @@ class SupplierFactory:
         sender = Sender(
             self.chain,
             address,
-            self._loaded.keys[Address(address)],
+            self.keyring.by_address()[address],
             chain_id=config.chain.id,
             gas_price=self._fees.gas_price,
             gas_adjustment=config.chain.gas_adjustment,

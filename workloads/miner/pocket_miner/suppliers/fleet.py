@@ -252,8 +252,7 @@ class SupplierManager:
         """Add and retire suppliers as their keys come and go, without a restart."""
         while True:
             try:
-                if await asyncio.to_thread(self._suppliers.reload):
-                    _LOG.info("keys reloaded", keys=self._suppliers.digest[:16])
+                await asyncio.to_thread(self._suppliers.keyring.reload)
                 await self._align()
             except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
                 self._report_corruption(error)

@@ -1,8 +1,9 @@
 """Limit chain queries for sessions that do not exist."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
+
+from cachetools import LRUCache
 
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.token_bucket import TokenBucket
@@ -24,7 +25,7 @@ class ColdQueryBudget:
         self._clock = clock
         self._burst = burst
         self._per_second = per_second
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._buckets: LRUCache[str, TokenBucket] = LRUCache(_ADDRESSES)
 
     def check(self, address: str) -> None:
         """Raise Rejected for an address with too many fruitless queries.
@@ -43,9 +44,6 @@ class ColdQueryBudget:
         bucket = self._buckets.get(address)
         if bucket is None:
             bucket = self._buckets[address] = TokenBucket(self._per_second, self._burst)
-        self._buckets.move_to_end(address)
-        while len(self._buckets) > _ADDRESSES:
-            self._buckets.popitem(last=False)
         return bucket
 
 
@@ -54,7 +52,7 @@ class NegativeCache(Generic[K]):
 
     def __init__(self, height: Callable[[], int]) -> None:
         self._height = height
-        self._known: OrderedDict[K, tuple[int, Rejected]] = OrderedDict()
+        self._known: LRUCache[K, tuple[int, Rejected]] = LRUCache(_REFUSALS)
 
     def check(self, key: K) -> None:
         """Raise the cached rejection if it is of the current height."""
@@ -65,7 +63,4 @@ class NegativeCache(Generic[K]):
     def remember(self, key: K, rejected: Rejected) -> Rejected:
         """Cache a rejection and return it."""
         self._known[key] = (self._height(), rejected)
-        self._known.move_to_end(key)
-        while len(self._known) > _REFUSALS:
-            self._known.popitem(last=False)
         return rejected

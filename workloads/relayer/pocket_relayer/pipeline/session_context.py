@@ -4,9 +4,10 @@ Source: relay-lifecycle.md, section 5.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
+
+from cachetools import FIFOCache
 
 from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, NotFound
@@ -76,8 +77,8 @@ class SessionContexts:
         self._clock = clock
         self._query_limit = asyncio.Semaphore(_CONCURRENT_QUERIES)
         self._single_flight = SingleFlight()
-        self._rings: OrderedDict[_RingKey, tuple[float, int, ExpectedRing]] = OrderedDict()
-        self._sessions: OrderedDict[_SessionKey, _SessionRow] = OrderedDict()
+        self._rings: FIFOCache[_RingKey, tuple[float, int, ExpectedRing]] = FIFOCache(_RINGS)
+        self._sessions: FIFOCache[_SessionKey, _SessionRow] = FIFOCache(_RINGS)
         self._grid: tuple[int, SharedParams] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
@@ -194,8 +195,6 @@ class SessionContexts:
         found = session.header
         if (found.application_address, found.service_id, found.session_start_block_height) == key:
             self._sessions[key] = row
-            while len(self._sessions) > _RINGS:
-                self._sessions.popitem(last=False)
         return row
 
     def _known_ring(self, key: _RingKey) -> ExpectedRing | None:
@@ -216,6 +215,4 @@ class SessionContexts:
             keys[address] = account.public_key
         ring = ExpectedRing.of(ring_keys(addresses, keys))
         self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
-        while len(self._rings) > _RINGS:
-            self._rings.popitem(last=False)
         return ring

@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.api.problems import Problem, ProblemCode
 from pocket.api.workload import RelayerConfig
 from pocket.errors import ConfigurationError
+from pocket.runtime.backoff import Backoff
 from pocket.runtime.program import require_writable
 from pocket_relayer.process.liveness import POLL_SECONDS, LivenessDeadlines, SilenceTimer, WorkerState, assess
 from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
@@ -27,6 +28,7 @@ from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_re
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _DRAIN_MARGIN_SECONDS = 10.0
 _STEADY_SECONDS = 60.0
+_RESTARTS = Backoff()
 _SHOWN = (WorkerState.SILENT, WorkerState.HUNG)
 
 
@@ -128,7 +130,7 @@ class Supervisor:
             failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
             self._restarts += 1
             _LOG.error("worker ended, restarting it", worker=number, exit_code=worker.process.returncode)
-            await self._sleep(min(5.0, 0.1 * 2 ** min(failures, 6)) * rng.uniform(0.5, 1.0))
+            await self._sleep(_RESTARTS.pause(failures, rng))
 
     @contextlib.asynccontextmanager
     async def _running_worker(self, number: int) -> AsyncIterator[_Worker]:

@@ -3,9 +3,8 @@
 import asyncio
 import functools
 import os
-import platform
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 import structlog
@@ -25,6 +24,7 @@ from pocket.chain_cache.invalidation import InvalidationSubscriber
 from pocket.chain_cache.shared_heights import LatestBlockWatcher
 from pocket.coordination.rendezvous import shard_of
 from pocket.errors import PocketError
+from pocket.keys.keyring import Keyring
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
@@ -35,7 +35,8 @@ from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.debug_server import Debug
 from pocket.runtime.logs import set_level
-from pocket.runtime.process_stats import VERSION, LoopLagMonitor
+from pocket.runtime.process_stats import LoopLagMonitor
+from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.service_registry import ServiceRegistry
@@ -47,7 +48,7 @@ from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
-from pocket_relayer.process.reloading import ReloadedConfig, SupplierKeys
+from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
 from pocket_relayer.relayer_platform import RelayerPlatform
 from pocket_relayer.transports.client_connections import Connections
@@ -156,7 +157,7 @@ class Worker:
         config, platform = self._config, self._platform
         loop, clock = asyncio.get_running_loop(), platform.clock
         keys = RedisKeys(config.prefix)
-        redis = platform.connect_redis(config.redis_url)
+        redis = platform.connect_redis(config.redis_url, config.redis_access)
         nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in config.chain.nodes]
         node_health, seconds = NodeHealthTable(len(nodes)), config.chain.query_timeout_seconds
         chain = CachedChain(
@@ -186,9 +187,10 @@ class Worker:
             return
         blocks = FallbackBlocks(comet, chain, config.chain.id)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
-        supplier_keys = SupplierKeys(config.keys_dir, platform)
-        supplier_keys.reload()
-        reloaded = ReloadedConfig(config.hot_file)
+        keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
+        await asyncio.to_thread(keyring.reload)
+        relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
+        reloaded = await asyncio.to_thread(ReloadedConfig, config.hot_file)
         set_level(reloaded.current.log_level)
         limits = reloaded.current.limits()
         registry = ServiceRegistry(
@@ -228,7 +230,7 @@ class Worker:
             simulations=SimulatedRelayAdmission(
                 redis, keys, lambda: reloaded.current.simulation, wall_clock=platform.wall_seconds, clock=clock
             ),
-            keys=supplier_keys.by_address,
+            keys=keyring.by_address,
             height=lambda: latest_block.height,
             clock=clock,
             recording=config.recording,
@@ -239,7 +241,7 @@ class Worker:
         def problem() -> Problem | None:
             if self._draining:
                 return Problem(code=ProblemCode.DRAINING, message="draining")
-            if not supplier_keys.current.keys:
+            if not keyring.addresses:
                 text = f"no supplier key is loaded from {config.keys_dir}"
                 return Problem(code=ProblemCode.NO_KEYS, message=text)
             if latest_block.stale:
@@ -273,10 +275,11 @@ class Worker:
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
         http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
 
-        def reload() -> None:
+        async def reload() -> None:
             nonlocal limits
-            supplier_keys.reload()
-            if reloaded.reload():
+            await asyncio.to_thread(keyring.reload)
+            relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
+            if await asyncio.to_thread(reloaded.reload):
                 set_level(reloaded.current.log_level)
                 limits = reloaded.current.limits()
                 changed = registry.update(reloaded.current.services)
@@ -302,7 +305,7 @@ class Worker:
                 ]
                 await latest_block.poll()
                 self._report = functools.partial(
-                    self._serving_report, supplier_keys, latest_block, recorder, pipeline, problem
+                    self._serving_report, keyring, latest_block, recorder, pipeline, problem
                 )
                 server = await loop.create_server(
                     lambda: Sniffer(http1, http2, connections, timeouts),
@@ -319,7 +322,9 @@ class Worker:
                 sockets.close_all()
                 await runner.shutdown()
                 # At the same time: the supervisor waits for the drain once, and a little longer.
-                await asyncio.gather(http2.drain(config.drain_seconds), runner.cleanup())
+                await asyncio.gather(
+                    http1.drain(config.drain_seconds), http2.drain(config.drain_seconds), runner.cleanup()
+                )
                 await budgets.drain()
                 await recorder.drain(redis_drain_timeout(config.drain_seconds, loop.time() - stopped_at))
                 for task in tasks:
@@ -336,19 +341,19 @@ class Worker:
 
     def _serving_report(
         self,
-        keys: SupplierKeys,
+        keyring: Keyring,
         latest_block: LatestBlockWatcher,
         recorder: RelayRecorder,
         pipeline: RelayPipeline,
         problem: Callable[[], Problem | None],
     ) -> WorkerReport:
         """Return what is loaded, and whose relays may still be recorded."""
-        loaded = {str(address) for address in keys.current.keys}
+        loaded = set(keyring.addresses)
         found = problem()
         return WorkerReport(
             worker=self._number,
             pid=os.getpid(),
-            keys=keys.current.digest if keys.current.keys else "",
+            keys=keyring.digest,
             height=latest_block.height,
             waiting=recorder.waiting,
             problems=() if found is None else (found,),
@@ -358,11 +363,11 @@ class Worker:
             unhealthy=pipeline.registry.unhealthy_endpoints(),
         )
 
-    async def _reload(self, reload: Callable[[], None]) -> None:
+    async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(_RELOAD_SECONDS)
             try:
-                reload()
+                await reload()
             except (PocketError, OSError) as error:
                 _LOG.warning("config reload failed, keeping the previous configuration", error=error)
 
@@ -387,7 +392,7 @@ class Worker:
         connections: Connections,
     ) -> None:
         trimming = MemoryTrimmer(system_trim())
-        relayer_metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
+        relayer_metrics.BUILD.labels(*build_labels()).set(1)
         while True:
             relayer_metrics.HEIGHT.set(latest_block.height)
             relayer_metrics.WAITING.set(recorder.waiting)

@@ -1,4 +1,4 @@
-"""The trie stored node by node, as the chain stores it.
+"""Store the trie node by node, as the chain does.
 
 Insertion order decides only free extension bits. This form is slow and complete. It yields the node store and proofs
 byte for byte, and tests compare the bulk build with it. Source: docs/protocol/smst.md, section 2 (insertion) and
@@ -121,7 +121,7 @@ def _insert_into_extension(node: _Extension, leaf: _Leaf) -> "_Inner | _Extensio
     if split is None:
         node.cached = None
         child = _insert(node.child, leaf, node.end)
-        assert isinstance(child, _Inner)  # noqa: S101 - an inner node with two leaves stays an inner node
+        assert isinstance(child, _Inner)
         node.child = child
         return node
     below: _Inner | _Extension = node.child

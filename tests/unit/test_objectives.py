@@ -1,0 +1,119 @@
+"""Service level objectives: what is recorded, and which speed of burning the budget fires which alert."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pocket.api.relayminer import RelayMiner
+from pocket_miner.storage import outcomes
+from pocket_operator.resources.context import Context, Images
+from pocket_operator.resources.monitoring import rules
+from pocket_operator.resources.objectives import LOSSES, OBJECTIVES, UNSERVED_REASONS
+from pocket_relayer.rejection import RejectionReason
+from resources import relay_miner
+
+RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"
+SERVED, REJECTED = "pocket_relayer_relays_served_total", "pocket_relayer_relays_rejected_total"
+MINED, NOT_RECORDED = "pocket_relayer_relays_mined_total", "pocket_relayer_relays_not_recorded_total"
+SESSIONS = "pocket_miner_session_outcomes_total"
+OURS, THEIRS = f'{REJECTED}{{reason="backend_failed"}}', f'{REJECTED}{{reason="invalid_signature"}}'
+UNRECORDED, UNPROVABLE = f'{NOT_RECORDED}{{reason="full"}}', 'pocket_relayer_relays_unprovable_total{service="eth"}'
+SETTLED, LOST = f'{SESSIONS}{{outcome="settled"}}', f'{SESSIONS}{{outcome="claim_missed"}}'
+SOUND = {SERVED: "0+1000x60", OURS: "0x60", MINED: "0+1000x60", UNRECORDED: "0x60", SETTLED: "0+10x60", LOST: "0x60"}
+
+# Alert → series that make it fire, and series that are just not bad enough.
+CASES = {
+    "PocketServingBudgetBurnsFast": ({OURS: "0+90x60"}, {OURS: "0+60x60"}),
+    "PocketServingBudgetBurns": ({OURS: "0+40x60"}, {OURS: "0+20x60"}),
+    "PocketServingBudgetBurnsSlowly": ({OURS: "0+6x60"}, {OURS: "0+4x60"}),
+    "PocketUnpaidRelaysBudgetBurnsFast": ({UNRECORDED: "0+16x60"}, {UNRECORDED: "0+10x60"}),
+    "PocketUnpaidRelaysBudgetBurns": ({UNPROVABLE: "0+7x60"}, {UNPROVABLE: "0+5x60"}),
+    "PocketUnpaidSessionsBudgetBurnsFast": ({LOST: "0x50 4x10"}, {LOST: "0x50 3x10"}),
+    "PocketUnpaidSessionsBudgetBurns": ({LOST: "0x50 1x10"}, {LOST: "1x60"}),
+}
+RECORDED = [
+    ("pocket:relays_unserved:ratio_increase1h", {SERVED: "0+90x60", OURS: "0+10x60", THEIRS: "0+500x60"}, 0.1),
+    ("pocket:relays_unpaid:ratio_increase30m", {MINED: "0+60x60", UNRECORDED: "0+30x60", UNPROVABLE: "0+10x60"}, 0.4),
+    ("pocket:sessions_unpaid:ratio_increase6h", {SETTLED: "0+3x60", LOST: "0+1x60"}, 0.25),
+    ("pocket:sessions_unpaid:ratio_increase3d", {SETTLED: "0+3x60"}, 0.0),
+]
+
+
+def promtool(*arguments):
+    tool = shutil.which("promtool")
+    if tool is None and not os.environ.get("CI"):
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    return subprocess.run([tool or "promtool", *arguments], capture_output=True, text=True, check=False)
+
+
+def rule():
+    resource = RelayMiner.model_validate(relay_miner("pocket"))
+    (found,) = rules(Context(resource, "u", Images(), "o", capabilities=frozenset({"PrometheusRule"})))
+    return found["spec"]
+
+
+def rows():
+    return [row for group in rule()["groups"] for row in group["rules"]]
+
+
+def series(values, name="main"):
+    for text, numbers in values.items():
+        family, _, more = text.rstrip("}").partition("{")
+        labels = f'namespace="pocket",pocket_network_relayminer="{name}",pod="a"{"," + more if more else ""}'
+        yield {"series": f"{family}{{{labels}}}", "values": numbers}
+
+
+def passes(tmp_path, *tests):
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule()))
+    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": list(tests)}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
+    found = promtool("test", "rules", str(tmp_path / "test.yaml"))
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_what_counts_as_unserved_and_as_unpaid_is_what_the_workloads_mean():
+    assert set(UNSERVED_REASONS) == {reason.label for reason in RejectionReason if reason.status >= 500}
+    assert set(LOSSES) == {outcome.value for outcome in outcomes.LOSSES}
+
+
+def test_every_burn_alert_has_a_case_and_a_runbook_entry():
+    alerts = {alert.name for objective in OBJECTIVES for alert in objective.alerts}
+    assert alerts == set(CASES)
+    assert alerts <= set(re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", CASES)
+def test_a_budget_that_burns_fires_and_one_that_burns_slower_or_is_anothers_does_not(tmp_path, name):
+    alert = next(row for row in rows() if row.get("alert") == name)
+    fires, quiet = CASES[name]
+    tests = []
+    for inputs, expected in (
+        (list(series(SOUND | fires)), True),
+        (list(series(SOUND | quiet)), False),
+        ([*series(SOUND), *series(SOUND | fires, "other")], False),
+    ):
+        told = [{"exp_labels": alert["labels"], "exp_annotations": alert["annotations"]}] if expected else []
+        case = {"eval_time": "59m", "alertname": name, "exp_alerts": told}
+        tests.append({"interval": "1m", "input_series": inputs, "alert_rule_test": [case]})
+    passes(tmp_path, *tests)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("record", "inputs", "value"), RECORDED)
+def test_a_ratio_is_that_of_bad_to_all_events(tmp_path, record, inputs, value):
+    shown = f'{record}{{namespace="pocket",pocket_network_relayminer="main"}}'
+    expected = {"expr": f"round({record}, 0.001)", "eval_time": "59m",
+                "exp_samples": [{"labels": shown.replace(record, ""), "value": value}]}  # fmt: skip
+    passes(tmp_path, {"interval": "1m", "input_series": list(series(inputs)), "promql_expr_test": [expected]})
+
+
+@pytest.mark.processes
+def test_without_any_relay_or_session_nothing_fires(tmp_path):
+    cases = [{"eval_time": "59m", "alertname": name, "exp_alerts": []} for name in CASES]
+    passes(tmp_path, {"interval": "1m", "input_series": [], "alert_rule_test": cases})
