@@ -44,6 +44,10 @@ def rows() -> list[Row]:
         what, unit = name.rsplit(", ", 1)
         target = 0.12 if name == "backlog: CPU per relay, ring verifications" else None
         found.append((f"miner process, {what}", figure, unit, target))
+    for name, (values, exponent) in miner_cost.growth().items():
+        found.append(
+            (f"growth of the miner, {name}: {' / '.join(f'{v:.3g}' for v in values)}", exponent, "exponent", None)
+        )
     for workers in (1, 2):
         load = relayer_cost.measure(workers)
         if load["failed"]:

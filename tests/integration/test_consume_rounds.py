@@ -36,11 +36,14 @@ class Together:
         self.rounds = ConsumeRounds(redis, self.mirror, 0.005)
         self.consumers = {}
         self.written = 0
+        self.history = "one"
 
     async def add(self, name):
         sessions = {}
         reader = StreamReader(self.redis, KEYS, address(name))
-        consumer = RelayConsumer(reader, self.mirror, None, sessions, rounds=self.rounds)
+        consumer = RelayConsumer(
+            reader, self.mirror, None, sessions, rounds=self.rounds, history_id=lambda: self.history
+        )  # fmt: skip
         await consumer.discover({})
         for session in sessions.values():
             session.terms = LeafTerms(address(name), session.header, BASE_TARGET, 100)
@@ -139,6 +142,13 @@ async def test_a_session_that_is_new_or_of_another_redis_is_left_to_the_full_rea
     await together.write(3, "bob")
     assert await together.poll() == {"alice": None, "bob": None, "carol": 0, "dave": 0}
     assert together.count("bob") == 1, "of another incarnation, perhaps: the positions say nothing about it"
+
+
+async def test_after_a_failover_no_position_of_the_former_primary_is_read_on_from(together):
+    await together.write(1, *NAMES)
+    together.history = "another"
+    assert await together.poll() == dict.fromkeys(NAMES)
+    assert [together.count(name) for name in NAMES] == [1] * 4
 
 
 async def test_a_session_in_place_of_another_is_found_by_its_id(together):

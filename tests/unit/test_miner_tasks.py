@@ -24,7 +24,7 @@ from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker
+from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker, _sleep_to_tick
 from world import World, address
 
 
@@ -174,12 +174,13 @@ async def test_a_wake_makes_an_idle_supplier_look_at_once():
     await asyncio.wait({task})
 
 
-async def test_relays_are_read_at_ticks_until_none_came_for_longer_than_relayers_pause(monkeypatch):
-    loop, rests = asyncio.get_running_loop(), []
-    reads = iter([7, 500, 3, 0, 0, 0])
+async def test_the_more_relays_come_the_sooner_they_are_read_and_later_none_without_a_notification(monkeypatch):
+    now, reads, sleeps = [100.0], iter([400, 500, 40, 8, 1, 0, 0]), []
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
 
-    async def sleep(time):
-        rests.append(round(time - loop.time(), 1))
+    async def sleep(time, tick):
+        sleeps.append((round(time - now[0], 2), tick))
+        now[0] = max(now[0], time) + tick
         await asyncio.sleep(0)
 
     monkeypatch.setattr("pocket_miner.suppliers.running._sleep_to_tick", sleep)
@@ -193,16 +194,33 @@ async def test_relays_are_read_at_ticks_until_none_came_for_longer_than_relayers
 
     supplier = Busy("a")
     found = running(supplier, LatestBlock())
+    found._read_at = 99.0
     task = asyncio.create_task(found.run())
-    await until(lambda: supplier.tails == 6)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    # 400 in a second, 500 that were not all, 40 more at once, 8 in 0.2 s, one in 0.4 s. Then once more when relayers
+    # would notify of another one.
+    assert sleeps == [(0.0, 0.2), (0.0, 0.2), (0.0, 0.4), (0.0, 0.8), (0.2, 0.8)]
+    assert supplier.tails == 7
+    found.wake()
     for _ in range(20):
         await asyncio.sleep(0)
-    assert supplier.tails == 6, "it waits for a notification"
-    assert rests == [0.0, 0.0, 0.2, 0.6], "no pause after a read that did not reach the end"
-    found.wake()
-    await until(lambda: supplier.tails == 7)
+    assert supplier.tails == 8
     task.cancel()
     await asyncio.wait({task})
+
+
+@pytest.mark.parametrize(("time", "woken_at"), [(100.0, 100.4), (100.1, 100.4), (100.4, 100.8), (100.5, 100.8)])
+async def test_suppliers_of_one_tick_wake_at_the_same_moments(monkeypatch, time, woken_at):
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 100.0)
+    monkeypatch.setattr("pocket_miner.suppliers.running.asyncio.sleep", sleep)
+    await _sleep_to_tick(time, 0.4)
+    assert 100.0 + slept[0] == pytest.approx(woken_at)
 
 
 @dataclass

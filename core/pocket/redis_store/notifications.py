@@ -14,7 +14,8 @@ from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 
 _LENGTH: Final = 1000
-_AGAIN_SECONDS: Final = 1.0
+NOTIFY_SECONDS: Final = 1.0
+"""Least time between two notifications of a worker about one supplier."""
 _REMEMBERED: Final = 10_000
 
 
@@ -31,7 +32,7 @@ class RelayNotifier:
         self._redis = redis
         self._keys = keys
         self._shard_of = shard_of
-        self._notified: TTLCache[str, None] = TTLCache(_REMEMBERED, _AGAIN_SECONDS, timer=clock)
+        self._notified: TTLCache[str, None] = TTLCache(_REMEMBERED, NOTIFY_SECONDS, timer=clock)
 
     async def notify(self, suppliers: Iterable[str]) -> None:
         """Notify the owners of suppliers. Errors are ignored, since owners poll anyway."""

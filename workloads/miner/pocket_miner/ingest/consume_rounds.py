@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.stream_reader import Entry, StreamPoll, StreamReader
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -75,6 +76,8 @@ class ReadRequest:
     consumer: StreamConsumer
     positions: dict[str, str]
     generation: int
+    origin: str
+    """Origin of the entry ids that are read."""
     check: Check
     entries: int | None = None
     """Number of entries read, None if the consumer did not accept them."""
@@ -160,10 +163,19 @@ class ConsumeRounds:
             request.marks = request.consumer.advance(request, reads)
         marked = [request for request, _ in by_request.values() if request.marks]
         if marked:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for request in marked:
-                    request.consumer.tail.queue_replicated(pipe, request.marks)
-                await pipe.execute()
+            try:
+                await self._publish(marked)
+            except REDIS_ERRORS:
+                # Again, to learn which it concerns: in a Cluster a single primary may be away.
+                for request, result in zip(marked, await self._publish(marked, raise_on_error=False), strict=True):
+                    if isinstance(result, Exception):
+                        request.error = result
+
+    async def _publish(self, requests: Sequence[ReadRequest], *, raise_on_error: bool = True) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for request in requests:
+                request.consumer.tail.queue_replicated(pipe, request.marks)
+            return list(await pipe.execute(raise_on_error=raise_on_error))
 
     async def _read(self, requests: Sequence[ReadRequest], count: int) -> list[_Work]:
         async with self._redis.pipeline(transaction=False) as pipe:

@@ -351,17 +351,17 @@ class RelayConsumer:
 
     def _request(self, check: Check) -> ReadRequest:
         positions = {i: session.position for i, session in self._sessions.items() if session.terms is not None}
-        return ReadRequest(self, positions, self._generation, check)
+        return ReadRequest(self, positions, self._generation, self._origin, check)
 
     def accept(self, request: ReadRequest, poll: StreamPoll, count: int) -> list[SessionRead] | None:
         """Return what to store of a poll, None if `discover` must run before.
 
         That is so if the entries are of another origin than the positions, or if a session was registered.
         """
-        incarnation, history_id = self._incarnation or "", self._history_id()
-        if request.generation != self._generation or poll.incarnation != incarnation:
+        history_id = self._history_id()
+        if request.generation != self._generation or poll.incarnation != incarnation_of(request.origin):
             return None
-        if history_id and origin_of(incarnation, history_id) != self._origin:
+        if history_id and origin_of(poll.incarnation, history_id) != request.origin:
             return None
         if request.check is Check.NUMBER and poll.registered != self._registered:
             return None
@@ -376,7 +376,7 @@ class RelayConsumer:
         for session_id, entries in poll.entries.items():
             session = self._sessions.get(session_id)
             if session is not None and session.terms is not None and entries:
-                reads.append(SessionRead(session, session.terms, entries, self._origin, len(entries) >= count))
+                reads.append(SessionRead(session, session.terms, entries, request.origin, len(entries) >= count))
         return reads
 
     def advance(self, request: ReadRequest, reads: Sequence[SessionRead]) -> dict[str, str]:
@@ -442,6 +442,4 @@ class RelayConsumer:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
-        return LeafBatch(
-            self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.origin
-        )  # fmt: skip
+        return LeafBatch(self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.origin)

@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import PocketError
+from pocket.redis_store.notifications import NOTIFY_SECONDS
 from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
@@ -22,8 +23,8 @@ from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_TICK_SECONDS = 0.2
-_BUSY_ROUNDS = 3
+_TICKS = (0.2, 0.4, 0.8)  # seconds
+_BATCH = 20
 _HEAL_SECONDS = 5.0
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
@@ -52,6 +53,8 @@ class SupplierWorker:
     stages: dict[str, int] = field(default_factory=dict)
     seen: int = 0  # height of the last decided block
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _read_at: float = 0.0  # when relays were last found (loop's clock)
+    _tick: float = _TICKS[0]
 
     async def run(self) -> None:
         """Run until the supplier is retired with nothing open, or has another owner.
@@ -94,7 +97,7 @@ class SupplierWorker:
         )
 
     async def _tail(self) -> None:
-        failures = idle = 0
+        failures = 0
         while not self._over:
             try:
                 read = await self.supplier.tail(self.consume_limit)
@@ -112,25 +115,30 @@ class SupplierWorker:
                     _LOG.warning("consuming relays failed, retrying", error=error)
                 await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
                 continue
-            idle = 0 if read else idle + 1
+            now = asyncio.get_running_loop().time()
+            since, self._read_at = now - self._read_at, now if read else self._read_at
             if not read or not self.supplier.behind:
-                await self._rest(idle)
+                await self._rest(read, since)
 
-    async def _rest(self, idle: int) -> None:
-        """Wait after the `idle`-th read in a row that found nothing, 0 after one that found relays.
+    async def _rest(self, read: int, since: float) -> None:
+        """Wait after a read of that many relays, `since` seconds after the previous one that found any.
 
-        A supplier that just had relays is polled for longer than relayers wait between two notifications. The others
-        wait for a notification, and are polled now and then in case one was lost. All reads are at ticks of the clock,
-        so that suppliers share rounds: the more relays come, the larger the rounds.
+        A supplier that just had relays is read again when about twenty may have come, but before relayers may notify of
+        the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are at
+        ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
         """
-        loop = asyncio.get_running_loop()
-        if idle < _BUSY_ROUNDS:
-            await _sleep_to_tick(loop.time() + _TICK_SECONDS * (2**idle - 1))
+        now = asyncio.get_running_loop().time()
+        if read:
+            wanted = _BATCH * since / read
+            self._tick = next((tick for tick in _TICKS if wanted < 1.5 * tick), _TICKS[-1])
+            await _sleep_to_tick(now, self._tick)
+        elif since < NOTIFY_SECONDS:
+            await _sleep_to_tick(now + NOTIFY_SECONDS - since, self._tick)
         else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HEAL_SECONDS * self.chance.uniform(0.8, 1.2)):
                     await self._woken.wait()
-            await _sleep_to_tick(loop.time())
+            await _sleep_to_tick(asyncio.get_running_loop().time(), self._tick)
         self._woken.clear()
 
     async def _decide(self) -> None:
@@ -160,7 +168,7 @@ class SupplierWorker:
                 await asyncio.sleep(min(1.0, self.block_seconds / 4))
 
 
-async def _sleep_to_tick(time: float) -> None:
-    """Sleep until the first tick after a time (loop's clock)."""
+async def _sleep_to_tick(time: float, tick: float) -> None:
+    """Sleep until the first multiple of `tick` seconds after a time (loop's clock)."""
     now = asyncio.get_running_loop().time()
-    await asyncio.sleep((math.floor(time / _TICK_SECONDS) + 1) * _TICK_SECONDS - now)
+    await asyncio.sleep((math.floor(time / tick) + 1) * tick - now)
