@@ -356,7 +356,7 @@ class RelayConsumer:
         """
         if request.generation != self._generation or poll.incarnation != incarnation_of(request.origin):
             return None
-        if request.check is not Check.NOTHING and request.origin != self._origin:
+        if request.origin != self._origin:
             return None
         if request.check is Check.NUMBER and poll.registered != self._registered:
             return None

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,6 +30,7 @@ from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
+from pocket_miner.sessions.deadlines import deadline_of, earliest
 from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, in_last_third
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
@@ -262,25 +263,24 @@ class SupplierMiner:
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         await self._confirm_terms(block)
-        stages: dict[str, int] = defaultdict(int)
-        closing = 0
+        closing, deadline = 0, None
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
         for session in list(self.sessions.values()):
             decision = await self._decided(session, answers, block, proof)
             if decision is None:
                 continue
-            stages[decision.stage.value] += 1
             observe_margin(session, decision, block.height)
             seen[session.session_id] = decision.stage.value
             closing += in_last_third(session.windows, decision.stage, block.height)
+            deadline = earliest(deadline, deadline_of(session.windows, decision.stage))
             groups[decision.action, session.end].append(session)
-        self.report.record_stages(seen, block.height, closing)
+        self.report.record_stages(seen, block.height, closing, deadline)
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         await self._act_on(groups, block, proof, connected=connected)
         self.report.open = len(self.sessions)
-        return stages
+        return Counter(seen.values())
 
     async def _act_on(
         self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams, *,
