@@ -37,14 +37,9 @@ from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
-from relayctl.local_stack import (
-    REDIS_OPTIONS,
-    Process,
-    await_http,
-    await_port,
-    free_port,
-    redis_server,
-)
+from pocket_operator.resources.trial_redis import REDIS_OPTIONS
+from relayctl.local_process import Process, await_http, await_port, free_port
+from relayctl.local_redis import redis_server
 
 SAMPLES = Path(__file__).resolve().parent.parent / "manifests/samples/trial"
 _PREFIX = "bench"
