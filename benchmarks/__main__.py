@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import operator_cost, parts, redis_cost, relayer_cost
+from benchmarks import miner_cost, operator_cost, parts, redis_cost, relayer_cost
 from benchmarks.relayer_cost import CALM
 from pocket.protocol.crypto.linear_combination import accelerator
 from pocket.protocol.smst.bulk import native
@@ -40,6 +40,10 @@ def rows() -> list[Row]:
         found.append((f"Redis {name.replace('_', ' ')}", cost[name], "", None))
     for name in ("redis_cpu_us_write", "redis_cpu_us_read"):
         found.append((name.replace("_", " "), cost[name], "µs CPU", None))
+    for name, figure in miner_cost.measure().items():
+        what, unit = name.rsplit(", ", 1)
+        target = 0.12 if name == "backlog: CPU per relay, ring verifications" else None
+        found.append((f"miner process, {what}", figure, unit, target))
     for workers in (1, 2):
         load = relayer_cost.measure(workers)
         if load["failed"]:

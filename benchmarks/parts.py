@@ -18,7 +18,7 @@ from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
-from pocket_miner.sessions.leaf_validation import LeafTerms, build_leaf
+from pocket_miner.sessions.leaf_validation import LeafBuilder, LeafTerms
 from pocket_miner.storage.relay_store import SessionEndFile
 
 
@@ -105,7 +105,8 @@ def miner(count: int = 20_000) -> tuple[float, float]:
     """
     rows, terms = mined_relays(count)
     begun = time.process_time()
-    made = [build_leaf(row, terms) for row in rows]
+    builder = LeafBuilder(terms)
+    made = [builder.build(row) for row in rows]
     gate = (time.process_time() - begun) / count
     with tempfile.TemporaryDirectory() as folder:
         file = SessionEndFile(Path(folder) / "end-10.sqlite")

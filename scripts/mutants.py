@@ -30,6 +30,7 @@ TESTS_FAILED, NOT_COLLECTED = 1, 2  # pytest's exit codes
 PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"
 REFUSED = "tests/integration/test_refused_claims.py"
+ROUNDS = "tests/integration/test_consume_rounds.py"
 EVIDENCE = "tests/unit/test_evidence.py"
 WRONG = "tests/integration/test_wrong_answers.py"
 STAGES = "tests/unit/test_stages.py"
@@ -277,6 +278,12 @@ MUTANTS = [
            "pass", f"{WRONG}::test_a_former_owner_that_wakes_up_pays_no_second_fee"),
     Mutant("workloads/miner/pocket_miner/submission/proofs.py", "self._seeds().doubt(windows.proof_seed)", "pass",
            f"{WRONG}::test_a_wrong_seed_hash_is_asked_for_again_and_the_proof_repaired"),
+    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "or poll.incarnation != incarnation:", ":",
+           f"{ROUNDS}::test_a_session_that_is_new_or_of_another_redis_is_left_to_the_full_read"),
+    Mutant("workloads/miner/pocket_miner/ingest/consume_rounds.py", "            if read.added is not None:", "            if True:",
+           f"{ROUNDS}::test_nothing_is_published_and_no_position_moves_before_the_relays_are_durable"),
+    Mutant("workloads/miner/pocket_miner/ingest/consume_rounds.py", "if len(rows) > 1 and not of_all:", "if False:",
+           f"{ROUNDS}::test_what_cannot_be_stored_of_one_supplier_keeps_no_other_from_the_volume"),
     Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "await self._replace_terms(session, best)", "pass",
            f"{WRONG}::test_terms_of_a_node_that_lags_are_corrected_before_anything_is_sealed"),
     Mutant("core/pocket/chain/plausible_heights.py", "if self._doubts < _REPEATS:", "if False:",

@@ -32,11 +32,15 @@ from relayctl.config_checks import (
     check_stake,
     check_terms,
 )
+from relayctl.render_command import render
 
 
 @click.group()
 def config() -> None:
     """Check RelayMiners and Suppliers before they are applied."""
+
+
+config.add_command(render)
 
 
 @config.command()

@@ -1,8 +1,6 @@
 """The commands `relayctl keys`: generate keys, print addresses and seal keys for Git."""
 
 import base64
-import binascii
-import os
 import secrets
 import sys
 from datetime import UTC, datetime
@@ -17,6 +15,8 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, S
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.curve import N
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.key_files import sealing_key, write_for_owner
+from relayctl.key_import.import_commands import import_keys
 
 
 def _key(file: Path | None) -> tuple[str, str]:
@@ -34,33 +34,6 @@ def _key(file: Path | None) -> tuple[str, str]:
 def read_key(file: Path | None) -> PrivateKey:
     """Return the key of a file or standard input."""
     return PrivateKey.from_hex(_key(file)[0])
-
-
-def sealing_key(text: str) -> bytes:
-    """Return a public sealing key from base64, or from a file that holds it."""
-    file = Path(text)
-    if file.is_file():
-        text = file.read_text(encoding="utf-8").strip()
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != 32:
-        raise click.ClickException(
-            "--public-key must be the base64 text of ConfigMap pocket-operator-sealing-public, entry public-key, "
-            "or what `relayctl keys sealing-secret` printed"
-        )
-    return raw
-
-
-def _write_for_owner(file: Path, text: str) -> None:
-    """Create a file that only its owner can read. Never replaces one."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w") as out:
-        out.write(text)
 
 
 KEY_FILE = click.option(
@@ -87,7 +60,7 @@ def address(key_file: Path | None) -> None:
 def generate(file: Path) -> None:
     """Write a new key to FILE, readable by you alone, and print its address and public key."""
     key = PrivateKey((secrets.randbelow(N - 1) + 1).to_bytes(32, "big"))
-    _write_for_owner(file, f"{key.scalar:064x}\n")
+    write_for_owner(file, f"{key.scalar:064x}\n")
     click.echo(f"address: {address_of(key.public_key)}\npublicKey: {key.public_key.hex()}")
 
 
@@ -106,7 +79,7 @@ def sealing_secret(file: Path, namespace: str) -> None:
         "metadata": {"name": SECRET_OF_NAMESPACE, "namespace": namespace},
         "stringData": {datetime.now(UTC).strftime("%Y%m%dT%H%M%S"): base64.b64encode(private).decode()},
     }
-    _write_for_owner(file, yaml.safe_dump(resource, sort_keys=False))
+    write_for_owner(file, yaml.safe_dump(resource, sort_keys=False))
     click.echo(base64.b64encode(Controller.of([private]).newest).decode())
 
 
@@ -142,3 +115,6 @@ def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, 
         },
     }
     click.echo(yaml.safe_dump(resource, sort_keys=False, width=1000).rstrip())
+
+
+keys.add_command(import_keys)

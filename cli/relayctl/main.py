@@ -17,9 +17,10 @@ from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
+from relayctl.k8s.plugin import k8s
 from relayctl.key_commands import keys
 from relayctl.local_redis import Topology
-from relayctl.migrate_commands import migrate
+from relayctl.migrating.migrate_commands import migrate
 from relayctl.probe import probe
 from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
@@ -91,6 +92,7 @@ main.add_command(stake)
 main.add_command(migrate)
 main.add_command(inspect_group)
 main.add_command(cache_group)
+main.add_command(k8s)
 main.add_command(redis_group)
 
 

@@ -26,7 +26,7 @@ from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.transactions.build import GasPrice, TransactionPlan, sign_transaction, transaction_hash
 from pocket.protocol.transactions.staking import message_of_json, unsigned_json
 from pocket.staking.chain import SentOutcome, StakeChain
-from pocket.staking.declared import declared_stake
+from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan, StakeState
 from pocket.staking.stake_plan import plan_stake
 from relayctl.key_commands import KEY_FILE, read_key
@@ -162,7 +162,15 @@ def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec
     if len(found) != 1:
         names = ", ".join(row[0] for row in found) or "none"
         raise click.ClickException(f"--name must choose one Supplier with spec.stake. Found: {names}")
-    return found[0][1], found[0][2]
+    _, operator, spec = found[0]
+    stakes = {row.metadata.name: row.spec.stake for row in manifests.suppliers}
+    try:
+        whole, inherited = with_defaults(spec, stakes.get(spec.defaults_from.name) if spec.defaults_from else None)
+    except StakeDefaultsMissing as error:
+        raise click.ClickException(str(error)) from None
+    if inherited and spec.defaults_from is not None:
+        click.echo(f"from Supplier {spec.defaults_from.name}: {', '.join(inherited)}", err=True)
+    return operator, whole
 
 
 def _show(plan: StakePlan) -> None:

@@ -136,6 +136,7 @@ class Operator:
         self._heartbeat = WatchHeartbeat(api, settings.namespace, self._options.identity, clock)
         guard = NamespaceGuard(api, self._cache, settings.namespace)
         reports = PodReportCache(clock)
+        events = EventWriter(api, clock, _now, self._options.identity)
         reconciler = Reconciler(
             api=api,
             cache=self._cache,
@@ -144,14 +145,14 @@ class Operator:
             sealing=sealing,
             guard=guard,
             reports=reports,
-            events=EventWriter(api, clock, _now, self._options.identity),
+            events=events,
             capabilities=lambda: self._capabilities,
             schemas=lambda: self._schemas,
             updates=UpdateQueue(self._cache, settings, clock),
             clock=clock,
             now=_now,
         )
-        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock)
+        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events)
         poller = Poller(self._cache, reports, self._queue.add)
         watches = registry(self._cache, self._queue.add, self._heartbeat.receive)
         self._synced = True

@@ -49,6 +49,7 @@ async def test_applying_a_relay_miner_and_a_supplier_makes_everything_they_need(
         "Ready": "True", "Reconciling": "False", "Stalled": "False", "Paused": "False", "KeysLoaded": "True",
         "RedisReachable": "True", "VolumesHealthy": "True", "ChainReachable": "True", "ClaimsHealthy": "True",
         "SchemaCurrent": "True", "SuppliersServed": "True", "UpToDate": "True",
+        "AuditTrailsIntact": "Unknown",
     }  # fmt: skip
     assert (whole["status"]["relayers"]["summary"], whole["status"]["miners"]["summary"]) == ("1/1", "1/1")
     assert whole["status"]["served"] == "1/1"

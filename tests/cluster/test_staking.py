@@ -11,7 +11,8 @@ from pocket.kube.api_client import KubeError
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_operator.decide.stake_decision import APPROVAL
-from pocket_operator.resources.kinds import SUPPLIERS
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import SECRETS, SUPPLIERS
 from resources import address, changed, key_secret, relay_miner, supplier
 from world import World
 
@@ -101,7 +102,16 @@ async def test_a_stake_is_declared_approved_survives_a_killed_operator_and_is_un
     await api.merge(SUPPLIERS, namespace, "alice", {"spec": {"stake": {"state": "Unstaked"}}})
     await reached(api, namespace, "AwaitsApproval")
     assert (await staking(api, namespace))["plan"]["approvals"] == ["Unstakes"]
+    # It drains first: relayers lose the key, miners keep it until no session is open.
+    nodes.open[address("alice")] = 2
     await approve(api, namespace)
+    found = await reached(api, namespace, "Draining")
+    relayers, miners = names.keys("main", names.RELAYER), names.keys("main", names.MINER)
+    await eventually(lambda: _has_key(api, namespace, relayers, wanted=False), 60, "relayers lose the key")
+    assert await _has_key(api, namespace, miners, wanted=True)
+    await eventually(lambda: _drain_reason(api, namespace, "2 sessions"), 60, "two sessions are open")
+    assert address("alice") in localnet.chain.state.suppliers
+    nodes.open[address("alice")] = 0
     found = await eventually(lambda: _staked(api, namespace), 90, "unbonded")
     assert address("alice") not in localnet.chain.state.suppliers
     spent = 2 * FEE + localnet.chain.state.balances[address("alice")]
@@ -117,6 +127,16 @@ async def _staked(api, namespace):
     if found.get("reason") != "AsDeclared":
         raise AssertionError(str(found))
     return found
+
+
+async def _has_key(api, namespace, name, *, wanted):
+    secret = await api.get(SECRETS, namespace, name)
+    return (address("alice") in (secret.get("data") or {})) is wanted
+
+
+async def _drain_reason(api, namespace, words):
+    found = condition(await api.get(SUPPLIERS, namespace, "alice"), "StakeAsDeclared")
+    return found["reason"] == "Draining" and words in found["message"]
 
 
 async def _amount(localnet, upokt):

@@ -61,7 +61,8 @@ async def test_redis_killed_ten_times_costs_no_window_and_heights_only_grow(tmp_
                         await publisher.publish(await alice.comet.block())
                         await follower.poll()
                         await alice.decide()
-                        break
+                        if follower.height == alice.chain.height:  # one that is not published is not repeated
+                            break
                 seen.append(follower.height)
             assert seen == list(range(2, 22))
             assert refused, "Redis was not away"

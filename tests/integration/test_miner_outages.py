@@ -206,16 +206,16 @@ async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(a
     consumer = alice.miner.consumer
     session = alice.miner.sessions[header.session_id]
     session.position = "0-0"
-    store = consumer._store
+    validate = consumer.validate
 
-    def interrupted(*arguments):
-        store(*arguments)
+    def interrupted(read):
         consumer.reread()
+        return validate(read)
 
-    consumer._store = interrupted
+    consumer.validate = interrupted
     await consumer.consume_once()
     assert session.position == "0-0"
-    consumer._store = store
+    consumer.validate = validate
     await consumer.consume_once()
     assert session.position != "0-0"
     assert alice.mirror.file(10).count(alice.supplier, header.session_id) == 6

@@ -257,3 +257,19 @@ async def test_the_owners_key_pays_and_leaves_the_services_to_the_operator(world
     world.api.object["status"]["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
     await settled(world)
     assert world.balance == FUNDS - 1_000_001
+
+
+async def test_services_of_another_supplier_reach_the_chain_and_are_named(world):
+    world.api.object["spec"]["stake"] = {
+        key: value for key, value in STAKE.items() if key != "services"
+    } | {"defaultsFrom": {"name": "base"}}  # fmt: skip
+    await world.round()
+    assert world.api.reason == "InvalidDeclaration"
+    assert address("alice") not in world.net.chain.state.suppliers
+    base = supplier("ns", "base", "another", stake=copy.deepcopy(STAKE))
+    base["metadata"]["uid"] = "base"
+    world.store.put(SUPPLIERS.name, base)
+    await settled(world)
+    staked = world.net.chain.state.suppliers[address("alice")]
+    assert {row.service_id for row in staked.history} == {row["id"] for row in STAKE["services"]}
+    assert world.api.object["status"]["staking"]["inherited"] == ["services"]

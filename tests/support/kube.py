@@ -187,6 +187,7 @@ class FakeKubelet:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     redis_problem: str = ""
     chain: list[dict[str, str]] = field(default_factory=list)
+    audit: dict[str, Any] | None = None
     broken: dict[str, tuple[str, str]] = field(default_factory=dict)
     recent: dict[str, dict[str, float]] = field(default_factory=dict)
     running: bool = True
@@ -253,7 +254,7 @@ class FakeKubelet:
         if component == "miner":
             body |= {
                 "role": "active" if name.endswith("-0") else "standby", "redis": self.redis_problem,
-                "chain": self.chain,
+                "chain": self.chain, "audit": self.audit if name.endswith("-0") else None,
                 "owned": sorted(keys) if name.endswith("-0") else [],
                 "looked": dict.fromkeys(keys, 0.0) if name.endswith("-0") else {},
                 "suppliers": {

@@ -9,7 +9,7 @@ import json
 import pathlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -26,7 +26,14 @@ from direct import DirectChain, DirectComet
 from loop_guard import Guarded
 from pocket.chain.failures import error_from_status
 from pocket.coordination.elector import LeaseRecord
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
+from pocket.coordination.stores.lease_store import (
+    LeaseConflict,
+    LeaseUnavailable,
+    LeaseWrite,
+    StoredLease,
+    WriteResult,
+    write_each,
+)
 from pocket.errors import ChainUnavailable
 from pocket.redis_store import write_ahead_log
 from pocket_localnet.local_chain import LocalChain
@@ -365,6 +372,9 @@ class FaultyLeases:
             self._put(name, LeaseRecord("stranger", record.lease_seconds, record.acquired, record.renewed,
                                         record.transitions + 1))  # fmt: skip
         return stored
+
+    async def write_all(self, writes: Sequence[LeaseWrite]) -> list[WriteResult]:
+        return await write_each(self.write, writes, 1)
 
 
 GARBAGE = (b"<html>502</html>", b"null", b'{"relays": 7}', b'[{"session_id": null}]')

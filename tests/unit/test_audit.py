@@ -4,7 +4,7 @@ import pytest
 
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.status.report import Reports
-from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.audit import Audit, AuditError, AuditHead
 from pocket_miner.storage.outcomes import OutcomeRecord
 
 
@@ -160,3 +160,52 @@ def test_an_altered_trail_is_said_and_keeps_no_miner_from_its_work(audit, captur
     assert "audit entry 2 was altered" in str(captured_logs)
     audit._database.execute("INSERT OR REPLACE INTO meta VALUES ('summary', 'no JSON')")
     assert reported(audit)["pokt1a"][0] == 11
+
+
+def test_the_head_names_the_last_outcome_also_after_a_restart_and_after_pruning(audit, tmp_path):
+    audit.load_head()
+    assert audit.head == AuditHead(0, "")
+    for number in range(1, 4):
+        audit.record(outcome(number))
+    head = audit.head
+    assert head.number == 3
+    assert not audit.record(outcome(3))
+    assert audit.head == head
+    audit.close()
+    again = Audit(tmp_path / "audit.sqlite")
+    again.load_head()
+    assert again.head == head
+    again.prune(1000)
+    again.load_head()
+    assert again.head == head
+    again.close()
+
+
+def test_published_heads_show_outcomes_that_were_cut_off_or_replaced(audit):
+    heads = []
+    for number in range(1, 6):
+        audit.record(outcome(number))
+        heads.append(audit.head)
+    assert audit.missing_heads(heads) == []
+    audit.prune(25)
+    assert audit.missing_heads(heads) == []
+    assert audit.missing_heads([AuditHead(2, "0" * 64)]) != []  # the last one that retention deleted
+    audit._database.execute("DELETE FROM outcome WHERE number>=4")
+    assert [text.split()[1] for text in audit.missing_heads(heads)] == ["4", "5"]
+    audit.record(outcome(6))
+    audit._database.execute("UPDATE sqlite_sequence SET seq=3")
+    audit.record(outcome(7))
+    audit.outcomes()  # the shortened and continued trail is consistent in itself
+    assert "5" in audit.missing_heads(heads)[-1]
+
+
+def test_a_trail_that_was_cut_and_continued_to_the_same_length_differs_from_its_published_head(audit):
+    for number in range(1, 4):
+        audit.record(outcome(number))
+    head = audit.head
+    audit._database.execute("DELETE FROM outcome WHERE number=3")
+    audit._database.execute("UPDATE sqlite_sequence SET seq=2")
+    audit.record(outcome(4))
+    assert audit.outcomes()
+    assert audit.head.number == head.number
+    assert "has another one" in audit.missing_heads([head])[0]

@@ -67,6 +67,8 @@ def sealed(text):
 LOADED = loaded(*READY)
 NONE = {"suppliers": (), "owners": {}}
 LOST = miner_report(lost_recently=1)
+WITH_TRAIL = loaded(told(miner_report(), audit={"number": 3, "hash": "a" * 64}))
+PUBLISHED = changed(RM, "status.audit", [{"pod": miner_report().pod, "number": 4, "hash": "b" * 64}])
 # (of the RelayMiner or the Supplier, changes of the snapshot, condition, status, reason)
 SITUATIONS = [
     ("rm", {"reports": LOADED}, "KeysLoaded", "True", ConditionReason.LOADED),
@@ -78,6 +80,14 @@ SITUATIONS = [
     ("supplier", {"reports": LOADED}, "Reconciling", "False", ConditionReason.NOT_RECONCILING),
     ("rm", {"reports": LOADED}, "SuppliersServed", "True", ConditionReason.ALL_SERVED),
     ("rm", {"reports": LOADED}, "UpToDate", "True", ConditionReason.UP_TO_DATE),
+    ("rm", {"reports": WITH_TRAIL}, "AuditTrailsIntact", "True", ConditionReason.AUDIT_TRAILS_INTACT),
+    (
+        "rm",
+        {"reports": WITH_TRAIL, "relay_miner": PUBLISHED},
+        "AuditTrailsIntact",
+        "False",
+        ConditionReason.AUDIT_TRAIL_CUT,
+    ),
     ("rm", {"reports": ()}, "SuppliersServed", "False", ConditionReason.LOADING_KEYS),
     (
         "rm",

@@ -1,11 +1,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import leaf_digest, path_of
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, build_leaf
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, _check, build_leaf
 from world import World, address
 
 HEADER = SessionHeader(address("app eth"), "eth", "ab" * 32, 1, 10)
@@ -61,3 +63,60 @@ def test_a_relay_at_or_above_the_target_is_refused():
 
 def test_the_weight_is_the_chains_never_the_entrys():
     assert build_leaf(RELAY, replace(TERMS, compute_units_per_relay=7)).weight == 7
+
+
+def varint(number, padding=0):
+    """Encode a number, with as many bytes more than it needs."""
+    rest, low = number >> 7, number & 0x7F
+    if not rest and not padding:
+        return bytes((low,))
+    return bytes((low | 0x80,)) + varint(rest, padding if rest else padding - 1)
+
+
+@st.composite
+def encodings(draw):
+    """Draw an encoding of a relay of this session that is right everywhere, or wrong in a few places."""
+    seldom = st.sampled_from([False] * 15 + [True])
+
+    def field(number, content):
+        if draw(seldom):
+            return draw(st.sampled_from([b"", bytes((number << 3,)) + b"\x01", varint(number << 3 | 2) + b"\x00"]))
+        return varint(number << 3 | 2, draw(seldom)) + varint(len(content), draw(seldom)) + content
+
+    def message(*fields):
+        rows = list(fields)
+        if draw(seldom):
+            rows = draw(st.permutations(rows))
+        if draw(seldom):
+            rows.insert(draw(st.integers(0, len(rows))), draw(st.sampled_from([b"\x7a\x00", b"\x1a\x01x", *rows])))
+        return b"".join(rows)
+
+    header = (OTHER if draw(seldom) else HEADER).encode()
+    supplier = address("bob" if draw(seldom) else "alice").encode()
+    sizes = st.sampled_from([1, 32, 100, 127, 128, 129, 2000, 16383, 16384, 70_000])
+    payload = [field(2, bytes(draw(sizes)))] if draw(st.booleans()) else []
+    payload_hash = [field(4, bytes(draw(sizes)))] if draw(st.booleans()) else []
+    signature = bytes(63 if draw(seldom) else 64)
+    meta = field(1, message(field(1, header), field(2, bytes(draw(sizes))), field(3, supplier)))
+    response_meta = field(1, message(field(1, header), field(2, signature)))
+    request, response = message(meta, *payload), message(response_meta, *payload_hash)
+    entry = message(field(1, request), field(2, response))
+    return entry[: draw(st.integers(0, len(entry)))] if draw(seldom) else entry
+
+
+@settings(max_examples=3000, deadline=None)
+@given(encodings())
+def test_a_relay_of_the_usual_form_is_one_that_the_decoder_takes(entry):
+    if LeafBuilder(TERMS).has_usual_form(entry):
+        _check(entry, TERMS)
+
+
+@pytest.mark.parametrize("payload", [0, 1, 127, 128, 16383, 16384, 70_000, 2**21 - 400])
+def test_usual_relays_need_no_decoder(payload):
+    assert LeafBuilder(TERMS).has_usual_form(altered(request={"payload": bytes(payload)}))
+
+
+def test_what_is_too_long_for_the_usual_form_is_decoded():
+    entry = altered(request={"payload": bytes(2**21)})
+    assert not LeafBuilder(TERMS).has_usual_form(entry)
+    assert build_leaf(entry, TERMS).value == entry

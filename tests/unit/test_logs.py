@@ -30,6 +30,7 @@ def configured(monkeypatch):
         return lambda: [json.loads(line) for line in made[-1].getvalue().splitlines()]
 
     yield configure
+    logs.set_level("INFO")
     root.handlers[:] = handlers
     root.setLevel(level)
     logs.use_safe_defaults()

@@ -13,7 +13,7 @@ from pocket.api.base import ManifestError
 from pocket.api.manifests import load_manifests
 from pocket.api.relayminer import RelayMiner
 from relayctl.main import main
-from relayctl.migration import convert, supplier_name
+from relayctl.migrating.migration import convert, supplier_name
 from world import address, key
 
 RELAYER = """

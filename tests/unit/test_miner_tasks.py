@@ -49,7 +49,9 @@ class Supplier:
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def tail(self):
+    behind = False
+
+    async def tail(self, limit=None):
         self.tails += 1
         self.tailed.set()
         return 0
@@ -172,6 +174,37 @@ async def test_a_wake_makes_an_idle_supplier_look_at_once():
     await asyncio.wait({task})
 
 
+async def test_relays_are_read_at_ticks_until_none_came_for_longer_than_relayers_pause(monkeypatch):
+    loop, rests = asyncio.get_running_loop(), []
+    reads = iter([7, 500, 3, 0, 0, 0])
+
+    async def sleep(time):
+        rests.append(round(time - loop.time(), 1))
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("pocket_miner.suppliers.running._sleep_to_tick", sleep)
+
+    class Busy(Supplier):
+        async def tail(self, limit=None):
+            await super().tail(limit)
+            number = next(reads, 0)
+            self.behind = number == 500
+            return number
+
+    supplier = Busy("a")
+    found = running(supplier, LatestBlock())
+    task = asyncio.create_task(found.run())
+    await until(lambda: supplier.tails == 6)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert supplier.tails == 6, "it waits for a notification"
+    assert rests == [0.0, 0.0, 0.2, 0.6], "no pause after a read that did not reach the end"
+    found.wake()
+    await until(lambda: supplier.tails == 7)
+    task.cancel()
+    await asyncio.wait({task})
+
+
 @dataclass
 class Keeper:
     """The part of a ShardKeeper that a fleet asks."""
@@ -261,7 +294,7 @@ async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monk
         supplier = Supplier(name)
         if name == "a":
 
-            async def breaks():
+            async def breaks(limit):
                 failing.append(1)
                 raise ZeroDivisionError("a defect")
 

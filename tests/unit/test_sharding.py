@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pocket.coordination.elector import LeaseTiming
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
+from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease, write_each
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
 TIMING = LeaseTiming()
@@ -60,6 +60,9 @@ class Connection:
             self.lose_replies -= 1
             raise LeaseUnavailable("the reply was lost")
         return stored
+
+    async def write_all(self, writes):
+        return await write_each(self.write, writes, 8)
 
 
 @dataclass

@@ -77,7 +77,7 @@ def test_no_proof_is_sent_without_an_own_claim_on_chain_or_without_need(params):
 
 
 @pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
-def test_every_session_is_concluded_at_its_settlement_at_the_latest(params):
+def test_every_session_is_time_its_settlement_at_the_latest(params):
     for windows, height, facts in every(params):
         if height >= windows.settlement:
             assert decide(facts, height).action is Action.CONCLUDE

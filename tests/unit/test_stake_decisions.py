@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pocket.api.stake import StakePolicy, StakeSpec, StakeTransactionStatus, StakingStatus
+from pocket.api.status import DrainProgress
 from pocket.protocol.transactions.staking import Parties, stake_message
 from pocket.staking.chain import SentOutcome, SentState
 from pocket.staking.stake_model import ApprovalCause, StakeChange, StakeCost, StakePlan, StakeRefusal, StakeState
 from pocket_operator.controller.stake_keeper import without_staking
+from pocket_operator.decide.conditions import StakeCondition, stake_event
 from pocket_operator.decide.reasons import StakeReason
 from pocket_operator.decide.stake_decision import (
     StakeSight,
@@ -21,6 +23,7 @@ from pocket_operator.decide.stake_decision import (
     after_sending,
     signed_status,
     towards_declaration,
+    unstakes,
     would_fail,
 )
 from world import address
@@ -181,3 +184,61 @@ def test_the_other_writer_of_the_status_leaves_the_stake_alone():
     assert without_staking({"staking": {}, "conditions": rows, "address": "a"}) == {
         "conditions": [{"type": "Ready"}], "address": "a",
     }  # fmt: skip
+
+
+UNSTAKE = replace(CHANGE, changes=(StakeChange.UNSTAKE,), approvals=(ApprovalCause.UNSTAKES,))
+
+
+@pytest.mark.parametrize("policy", ["Plan", "Apply"])
+def test_an_approved_unstake_is_signed_only_after_the_drain(policy):
+    def made(drain, approved=CHANGE.plan_hash):
+        return towards_declaration(sight(policy, approved=approved, drain=drain), UNSTAKE)
+
+    assert made(None).condition.reason is StakeReason.DRAINING
+    waiting = made(DrainProgress(done=False, reason="2 sessions are on their way"))
+    assert waiting.condition.reason is StakeReason.DRAINING
+    assert waiting.step is StakeStep.NOTHING
+    assert "2 sessions are on their way" in waiting.condition.message
+    assert made(DrainProgress(done=True)).step is StakeStep.SIGN
+    assert made(DrainProgress(done=True), approved="").condition.reason is StakeReason.AWAITS_APPROVAL
+
+
+def test_no_other_change_waits_for_a_drain():
+    assert towards_declaration(sight(approved=CHANGE.plan_hash), CHANGE).step is StakeStep.SIGN
+
+
+def declaring(state="Unstaked", policy="Plan", approved="h", plan="h", sent=""):
+    annotations = {"pocket.network/approve-stake-plan": approved} if approved else {}
+    staking = {"plan": {"hash": plan}, "transaction": {"plan": sent}}
+    stake = {"state": state, "policy": policy}
+    return {"metadata": {"annotations": annotations}, "spec": {"stake": stake}, "status": {"staking": staking}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "drains"),
+    [
+        ({}, True),
+        ({"plan": "", "sent": "h"}, True),  # signed: it stays drained
+        ({"approved": ""}, False),
+        ({"approved": "of another plan"}, False),
+        ({"policy": "Observe"}, False),
+        ({"state": "Staked"}, False),
+    ],
+)
+def test_a_supplier_drains_once_its_unstake_is_approved(changes, drains):
+    assert unstakes(declaring(**changes)) is drains
+
+
+def test_a_supplier_without_a_declared_stake_never_drains_for_it():
+    assert not unstakes({"metadata": {}, "spec": {}})
+
+
+def test_a_new_reason_is_an_event_and_a_warning_if_it_needs_somebody():
+    def event(state, reason, before=""):
+        return stake_event(StakeCondition(state, reason, "words"), {"reason": before})
+
+    assert event("False", StakeReason.BUDGET_EXHAUSTED).warning
+    assert not event("False", StakeReason.AWAITS_APPROVAL).warning
+    assert not event("True", StakeReason.AS_DECLARED, "Pending").warning
+    assert event("False", StakeReason.BUDGET_EXHAUSTED, "BudgetExhausted") is None
+    assert event("Unknown", StakeReason.CHAIN_UNREACHABLE) is None

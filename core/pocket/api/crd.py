@@ -135,6 +135,12 @@ _SUPPLIER_COLUMNS = [
     _column("Open", ".status.openSessions", kind="integer", help_text="Sessions that are not settled yet."),
     _AGE,
     _column("Miner", ".status.miner", wide=True),
+    _column(
+        "Stake",
+        '.status.conditions[?(@.type=="StakeAsDeclared")].reason',
+        wide=True,
+        help_text="How the stake compares with spec.stake.",
+    ),
     _column("Last claim", ".status.last.claim", wide=True),
     _column("Last proof", ".status.last.proof", wide=True),
     _column("Last settlement", ".status.last.settlement", wide=True),

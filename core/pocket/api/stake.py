@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
+from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
 from pocket.api.services import ServiceId, url
@@ -77,6 +78,12 @@ def _whole(shares: tuple[RevenueShare, ...]) -> bool:
     return not shares or (total == _ALL_SHARES and len(addresses) == len(shares))
 
 
+class StakeDefaultsRef(Model):
+    """Another Supplier in the same namespace."""
+
+    name: Name = Field(min_length=1, description="Name of the Supplier.")
+
+
 class StakeSpec(Model):
     """The stake that the supplier should have on chain."""
 
@@ -105,6 +112,11 @@ class StakeSpec(Model):
     )
     revenue_shares: RevenueShares = Field(
         default=(), description="Shares of services without their own. Default: everything to the owner."
+    )
+    defaults_from: StakeDefaultsRef | None = Field(
+        default=None,
+        description="Supplier whose spec.stake gives the services and revenueShares that are not set here. Its own "
+        "defaultsFrom is not followed.",
     )
     budget_upokt: int = Field(
         default=0, ge=0, le=_LARGEST, description="Most that policy Apply spends in total without an approval, upokt."
@@ -160,6 +172,9 @@ class StakingStatus(Model):
     """What the operator does about the stake."""
 
     plan: StakePlanStatus = StakePlanStatus()
+    inherited: tuple[str, ...] = Field(
+        default=(), max_length=8, description="Fields of spec.stake that come from defaultsFrom, as in services."
+    )
     transaction: StakeTransactionStatus = StakeTransactionStatus()
     spent_upokt: int = Field(default=0, description="Spent by policy Apply without approval, upokt.")
     reached: str = Field(default="", description="Digest of the declaration that the chain last agreed with.")

@@ -32,6 +32,7 @@ class ConditionType(StrEnum):
     STAKE_AS_DECLARED = "StakeAsDeclared"
     UP_TO_DATE = "UpToDate"
     OPERATOR_CONFLICT = "OperatorConflict"
+    AUDIT_TRAILS_INTACT = "AuditTrailsIntact"
 
 
 class Condition(Model):
@@ -80,6 +81,14 @@ class UpdateStatus(Model):
     message: str = Field(default="", max_length=4096, description="What happens now or what the update waits for.")
 
 
+class AuditHeadStatus(Model):
+    """The newest outcome in a miner's audit trail. Its hash covers all outcomes before it."""
+
+    pod: str = Field(max_length=253)
+    number: int = Field(ge=0)
+    hash: str = Field(default="", max_length=64)
+
+
 class RelayMinerStatus(Model):
     """The observed state of a RelayMiner."""
 
@@ -96,6 +105,7 @@ class RelayMinerStatus(Model):
     version: str = Field(default="", description="Image of the relayers.")
     operator: str = Field(default="", description="Namespace of the operator that manages this RelayMiner.")
     endpoint: str = Field(default="", description="Address of the relayers inside the cluster.")
+    audit: Annotated[tuple[AuditHeadStatus, ...], Field(max_length=64, json_schema_extra=list_map("pod"))] = ()
 
 
 class SupplierSessions(Model):
@@ -137,6 +147,42 @@ class Earning(Model):
     upokt: int = Field(default=0, description="Amount, upokt.")
 
 
+class NextDeadline(Model):
+    """The block before which the next claim or proof must be on chain."""
+
+    kind: Literal["claim", "proof"]
+    height: int = Field(ge=0)
+    sessions: int = Field(default=1, description="Sessions that must meet it.")
+
+
+class DrainProgress(Model):
+    """The drain before a supplier unstakes."""
+
+    done: bool = Field(default=False, description="True once no relayer serves it and no session is open.")
+    reason: Annotated[str, Field(max_length=4096)] = ""
+
+
+class DayStatus(Model):
+    """Outcomes of the last UTC day with any."""
+
+    date: str = Field(default="", max_length=10, description="As in 2026-11-29.")
+    earned: Annotated[
+        tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
+    ] = ()
+    earned_upokt: int = 0
+    fees_upokt: int = 0
+    settled: int = Field(default=0, description="Sessions that were paid.")
+    lost: int = Field(default=0, description="Sessions that were not paid although they were worth claiming.")
+
+
+class Funds(Model):
+    """The account that pays the fees of claims and proofs."""
+
+    balance_upokt: int | None = Field(default=None, description="Balance, upokt.")
+    fees_per_day_upokt: int | None = Field(default=None, description="Mean fees of the last complete days, upokt.")
+    days_left: int | None = Field(default=None, description="Days for which the balance pays such fees.")
+
+
 class SupplierStatus(Model):
     """The observed state of a Supplier."""
 
@@ -161,6 +207,10 @@ class SupplierStatus(Model):
     earned: Annotated[
         tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
     ] = ()
+    day: DayStatus = DayStatus()
+    drain: DrainProgress | None = None
+    next_deadline: NextDeadline | None = None
+    funds: Funds = Funds()
     resealed: str = Field(
         default="", description="The key sealed to the newest sealing key. Replace spec.key.sealed with it."
     )

@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ _INTEREST_SECONDS: Final = 600.0
 _MOST: Final = 10_000
 _LOOK_SECONDS: Final = 5.0
 _MISSES: Final = 3
+_PART: Final = 64
+_REWRITTEN_AFTER: Final = 0.3  # of its lifetime, an unchanged shared answer is written again
 
 # KEYS: version   ARGV: channel, JSON without its closing brace.   One number for each message, in their order.
 _PUBLISH: Final = Script("""
@@ -132,6 +134,7 @@ class CacheRefresher:
     counted: Callable[[str], None] = lambda _: None
     at_once: int = 8
     _misses: dict[CacheKey, int] = field(default_factory=dict)
+    _written_at: dict[CacheKey, float] = field(default_factory=dict)
 
     async def refresh(self) -> None:
         """Refresh the records used in the last ten minutes once.
@@ -142,35 +145,67 @@ class CacheRefresher:
         await self.redis.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
         members: Any = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
         cache_keys = [cache_key for member in members if (cache_key := decode_key(member))]
-        refresh_limit = asyncio.Semaphore(self.at_once)
-
-        async def one(cache_key: CacheKey) -> None:
-            async with refresh_limit:
-                self.counted(await self._refresh_one(cache_key))
-
-        async with asyncio.TaskGroup() as group:
-            for cache_key in cache_keys:
-                group.create_task(one(cache_key))
+        for start in range(0, len(cache_keys), _PART):
+            for result in await self._refresh_part(cache_keys[start : start + _PART]):
+                self.counted(result)
         known = set(cache_keys)
         self._misses = {cache_key: number for cache_key, number in self._misses.items() if cache_key in known}
+        self._written_at = {cache_key: at for cache_key, at in self._written_at.items() if cache_key in known}
 
-    async def _refresh_one(self, cache_key: CacheKey) -> str:
-        redis_key = self.chain.shared_key(cache_key)
-        requested, responded = CHANGING[cache_key[0]]
-        request: Message = requested.FromString(cache_key[1])
+    async def _refresh_part(self, cache_keys: Sequence[CacheKey]) -> list[str]:
+        """Query records again, then compare all answers with the shared ones by one pipeline."""
+        refresh_limit = asyncio.Semaphore(self.at_once)
+
+        async def query(cache_key: CacheKey) -> bytes | str:
+            async with refresh_limit:
+                return await self._query(cache_key)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(query(cache_key)) for cache_key in cache_keys]
+        answers = {
+            key: found for key, task in zip(cache_keys, tasks, strict=True) if isinstance(found := task.result(), bytes)
+        }
+        results = [found for task in tasks if isinstance(found := task.result(), str)]
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for cache_key in answers:
+                pipe.get(self.chain.shared_key(cache_key))
+            shared = await pipe.execute() if answers else []
+        changed = await self._write(answers, dict(zip(answers, shared, strict=True)))
+        for cache_key in changed:
+            await publish_invalidation(self.redis, self.keys, cache_key)
+        return results + ["changed" if cache_key in changed else "same" for cache_key in answers]
+
+    async def _query(self, cache_key: CacheKey) -> bytes | str:
+        """Return the chain's answer, or the result without one."""
+        request: Message = CHANGING[cache_key[0]][0].FromString(cache_key[1])
         try:
             answer = await self.chain.fetch_uncached(cache_key[0], request)
         except NotFound:
-            return await self._missed(cache_key, redis_key)
+            return await self._missed(cache_key, self.chain.shared_key(cache_key))
         except PocketError:
             return "failed"
         self._misses.pop(cache_key, None)
-        before: Any = await self.redis.get(redis_key)
-        await self.redis.set(redis_key, answer, px=int(LIFETIMES[cache_key[0]] * 1000))
-        if before is None or before == answer or _meaning(responded, before) == _meaning(responded, answer):
-            return "same"
-        await publish_invalidation(self.redis, self.keys, cache_key)
-        return "changed"
+        return answer
+
+    async def _write(self, answers: Mapping[CacheKey, bytes], shared: Mapping[CacheKey, bytes | None]) -> set[CacheKey]:
+        """Write the answers that differ from the shared ones, and those that would expire soon.
+
+        Returns the records that changed.
+        """
+        now, changed = self.wall_clock(), set()
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for cache_key, answer in answers.items():
+                before, lifetime = shared[cache_key], LIFETIMES[cache_key[0]]
+                age = now - self._written_at.get(cache_key, float("-inf"))
+                if before == answer and 0 <= age < lifetime * _REWRITTEN_AFTER:
+                    continue
+                pipe.set(self.chain.shared_key(cache_key), answer, px=int(lifetime * 1000))
+                self._written_at[cache_key] = now
+                response = CHANGING[cache_key[0]][1]
+                if before is not None and before != answer and _meaning(response, before) != _meaning(response, answer):
+                    changed.add(cache_key)
+            await pipe.execute()
+        return changed
 
     async def _missed(self, cache_key: CacheKey, redis_key: str) -> str:
         """Evict a record that the chain no longer has.

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -28,10 +28,15 @@ from pocket.coordination.elector import (
     takeable_at,
 )
 from pocket.coordination.rebalancing import RebalancePlan, plan_rebalance, standby_of
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseStore, LeaseUnavailable, StoredLease
+from pocket.coordination.stores.lease_store import (
+    LeaseConflict,
+    LeaseStore,
+    LeaseUnavailable,
+    LeaseWrite,
+    StoredLease,
+)
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_WRITERS = 8
 _RENEW_AFTER = 0.2  # of the lease's duration
 
 
@@ -279,37 +284,51 @@ class ShardLeaseManager:
         now, due = self._clock(), self._timing.lease * _RENEW_AFTER
         mine = [self._names.member(member_name(self.identity)), self._names.leader]
         names = [*mine, *(self._names.shards[shard] for shard in self._owned)]
-        names = [name for name in names if now - self._renewed.get(name, -due) >= due]
-        write_limit = asyncio.Semaphore(_WRITERS)
-
-        async def renew(name: str) -> None:
-            async with write_limit:
-                await self._attempt(name)
-
-        await asyncio.gather(*(renew(name) for name in names))
+        await self._write([name for name in names if now - self._renewed.get(name, -due) >= due])
 
     async def _attempt(self, name: str, *, above: int | None = None) -> bool:
         """Write the Lease at most once. `above` writes a new epoch, past it.
 
         Returns True if the Lease is ours afterwards. Raises LeaseUnavailable.
         """
+        return name in await self._write([name], above=above)
+
+    async def _write(self, names: Sequence[str], *, above: int | None = None) -> set[str]:
+        """Write each of the Leases that may be written at most once, all with one call.
+
+        Returns those that are ours afterwards. Raises LeaseUnavailable if the result of one is unknown.
+        """
+        drafts = [draft for name in names if (draft := self._draft(name, above)) is not None]
+        if not drafts:
+            return set()
+        sent_at = self._clock()
+        self.writes += len(drafts)
+        unknown: LeaseUnavailable | None = None
+        ours = set()
+        for draft, stored in zip(drafts, await self._store.write_all(drafts), strict=True):
+            name = draft.name
+            if isinstance(stored, StoredLease):
+                self._stored = {**self._stored, name: stored}
+                self._views[name] = after_write(
+                    self._view(name), stored.record, stored.version, sent_at, self._clock(), self._timing
+                )
+                self._renewed[name] = sent_at
+                ours.add(name)
+            elif isinstance(stored, LeaseUnavailable):
+                unknown = stored
+        if unknown is not None:
+            raise unknown
+        return ours
+
+    def _draft(self, name: str, above: int | None) -> LeaseWrite | None:
         view = self._view(name)
         step = next_step(view, self._clock(), self._timing)
         if step is ElectionStep.WAIT:
-            return False
+            return None
         if above is not None and step is ElectionStep.RENEW:
             step = ElectionStep.TAKE
         record = next_record(view, step, self._wall_clock(), self._timing, above or 0)
-        sent_at = self._clock()
-        try:
-            self.writes += 1
-            stored = await self._store.write(name, record, self._stored.get(name))
-        except LeaseConflict:
-            return False
-        self._stored = {**self._stored, name: stored}
-        self._views[name] = after_write(view, stored.record, stored.version, sent_at, self._clock(), self._timing)
-        self._renewed[name] = sent_at
-        return True
+        return LeaseWrite(name, record, self._stored.get(name))
 
     async def _execute(self, planned: RebalancePlan) -> None:
         for shard in planned.release:

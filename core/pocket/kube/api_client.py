@@ -199,8 +199,12 @@ def _error_from_status(status: int, text: str, method: str, path: str, retry_aft
 
 
 @asynccontextmanager
-async def connect(timeout_seconds: float = 10.0, kubeconfig: str | None = None) -> AsyncIterator[KubeApi]:
+async def connect(
+    timeout_seconds: float = 10.0, kubeconfig: str | None = None, context: str | None = None
+) -> AsyncIterator[KubeApi]:
     """Connect to the cluster of `kubeconfig` or KUBECONFIG, else to the pod's own.
+
+    `context` is an entry of the kubeconfig, None for its current one.
 
     Raises KubeError.
     """
@@ -208,10 +212,10 @@ async def connect(timeout_seconds: float = 10.0, kubeconfig: str | None = None) 
     configuration.retries = False  # the callers decide when to try again
     chosen = kubeconfig or os.environ.get("KUBECONFIG")
     try:
-        if chosen is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        if chosen is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
         else:
-            await load_kube_config(config_file=chosen, client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
+            await load_kube_config(config_file=chosen, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
     except (ConfigException, OSError) as error:
         raise KubeError(
             f"no cluster configured: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount token."

@@ -2,21 +2,32 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from pocket.coordination.elector import LeaseRecord
-from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
+from pocket.coordination.stores.lease_store import (
+    LeaseConflict,
+    LeaseUnavailable,
+    LeaseWrite,
+    StoredLease,
+    WriteResult,
+)
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 
-# KEYS: hash   ARGV: name, text that it was decided on ('' = none), new text
+# KEYS: hash   ARGV: for each Lease its name, the text that it was decided on ('' = none), the new text
 _WRITE: Final = Script("""
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
+local taken = {}
+for i = 1, #ARGV, 3 do
+  local same = (redis.call('HGET', KEYS[1], ARGV[i]) or '') == ARGV[i + 1]
+  if same then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
+  taken[#taken + 1] = same and 1 or 0
+end
+return taken
 """)
 
 
@@ -53,6 +64,7 @@ class RedisLeaseStore:
         self._redis = redis
         self._key = key
         self._seconds = call_seconds
+        self._decoded: dict[str, StoredLease] = {}
 
     async def read(self) -> dict[str, StoredLease]:
         """Read the group with one command."""
@@ -61,17 +73,35 @@ class RedisLeaseStore:
                 rows: Any = await self._redis.hgetall(self._key)
         except REDIS_ERRORS as error:
             raise LeaseUnavailable(str(translate(error))) from error
-        return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
+        # Most texts are those of the previous read.
+        texts = {name.decode(): text.decode("utf-8", "surrogateescape") for name, text in rows.items()}
+        before = self._decoded
+        self._decoded = {
+            name: known if (known := before.get(name)) is not None and known.version == text else _decode(text)
+            for name, text in texts.items()
+        }
+        return dict(self._decoded)
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
-        """Write a Lease with one script."""
-        text = _encode(record)
-        arguments: list[Any] = [name, "" if known is None else known.version, text]
+        """Write a Lease. Raises LeaseConflict or LeaseUnavailable."""
+        (result,) = await self.write_all([LeaseWrite(name, record, known)])
+        if isinstance(result, StoredLease):
+            return result
+        raise result
+
+    async def write_all(self, writes: Sequence[LeaseWrite]) -> list[WriteResult]:
+        """Write several Leases independently with one script."""
+        texts = [_encode(row.record) for row in writes]
+        arguments: list[Any] = []
+        for row, text in zip(writes, texts, strict=True):
+            arguments += [row.name, "" if row.known is None else row.known.version, text]
         try:
             async with asyncio.timeout(self._seconds):
                 taken = await _WRITE.run(self._redis, [self._key], arguments)
         except REDIS_ERRORS as error:
-            raise LeaseUnavailable(str(translate(error))) from error
-        if not taken:
-            raise LeaseConflict(f"{name} was written by another member")
-        return StoredLease(record, text)
+            unavailable = LeaseUnavailable(str(translate(error)))
+            return [unavailable] * len(writes)
+        return [
+            StoredLease(row.record, text) if done else LeaseConflict(f"{row.name} was written by another member")
+            for row, text, done in zip(writes, texts, taken, strict=True)
+        ]

@@ -1,21 +1,35 @@
 """Reading of the streams of a supplier's sessions."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from pocket.redis_store.redis_keys import RedisKeys
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One recorded relay with its position in the stream."""
 
     id: str
     relay: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPoll:
+    """A supplier's streams at one moment.
+
+    `headers` (session id → canonical header bytes) is None unless they were requested.
+    """
+
+    incarnation: str
+    registered: int
+    """Number of open and unsettled sessions."""
+    headers: Mapping[str, bytes] | None
+    entries: Mapping[str, list[Entry]]
 
 
 def _text(value: Any) -> str:
@@ -38,6 +52,14 @@ def incarnation_of(origin: str) -> str:
     return origin.partition("@")[0]
 
 
+def _headers(rows: Mapping[Any, Any]) -> dict[str, bytes]:
+    return {_text(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
+
+
+def _flat(pairs: Mapping[str, str]) -> list[str]:
+    return [text for pair in pairs.items() for text in pair]
+
+
 class StreamReader:
     """Reads the streams of one supplier. The caller keeps the positions."""
 
@@ -46,10 +68,14 @@ class StreamReader:
         self._keys = keys
         self.supplier = supplier
 
+    @property
+    def redis(self) -> "Redis":
+        """Return the client."""
+        return self._redis
+
     async def sessions(self) -> dict[str, bytes]:
         """Return open and unsettled sessions: id → canonical header bytes."""
-        rows = await self._redis.hgetall(self._keys.sessions(self.supplier))
-        return {_text(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
+        return _headers(await self._redis.hgetall(self._keys.sessions(self.supplier)))
 
     async def incarnation(self) -> str:
         """Return the marker of the supplier's streams, or '' if there are none."""
@@ -62,16 +88,50 @@ class StreamReader:
         """
         if not positions:
             return {}
-        streams = {self._keys.stream(self.supplier, session_id): at for session_id, at in positions.items()}
         execute: Any = self._redis.execute_command
-        reply = await execute("XREAD", "COUNT", count, "STREAMS", *streams.keys(), *streams.values())
-        rows = reply.items() if isinstance(reply, dict) else reply or []
+        return self._entries(await execute(*self._xread(positions, count)), positions)
+
+    def _xread(self, positions: Mapping[str, str], count: int) -> list[Any]:
+        streams = [self._keys.stream(self.supplier, session_id) for session_id in positions]
+        return ["XREAD", "COUNT", count, "STREAMS", *streams, *positions.values()]
+
+    def _entries(self, reply: Any, positions: Mapping[str, str]) -> dict[str, list[Entry]]:
+        rows = reply.items() if isinstance(reply, dict) else reply
+        if not rows:
+            return {}
         sessions = {self._keys.stream(self.supplier, session_id): session_id for session_id in positions}
         return {
             sessions[_text(name)]: [Entry(_text(i), fields[b"r"] if isinstance(fields, dict) else fields[1])
                                     for i, fields in entries if fields]
             for name, entries in rows
         }  # fmt: skip
+
+    def queue_poll(self, pipe: "Pipeline", positions: Mapping[str, str], count: int, *, headers: bool) -> int:
+        """Queue the commands of a poll and return how many they are.
+
+        They read the incarnation first: entries that follow are of this incarnation or of a later one.
+        """
+        pipe.get(self._keys.incarnation(self.supplier))
+        name = self._keys.sessions(self.supplier)
+        if headers:
+            pipe.hgetall(name)
+        else:
+            pipe.hlen(name)
+        if not positions:
+            return 2
+        pipe.execute_command(*self._xread(positions, count))
+        return 3
+
+    def read_poll(self, replies: Sequence[Any], positions: Mapping[str, str]) -> StreamPoll:
+        """Read the replies of a poll. Raises the error that Redis returned instead of one."""
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        headers = _headers(replies[1]) if isinstance(replies[1], dict) else None
+        return StreamPoll(
+            _text(replies[0] or b""), int(replies[1]) if headers is None else len(headers), headers,
+            self._entries(replies[2], positions) if len(replies) > 2 else {},
+        )  # fmt: skip
 
     async def last_ids(self, session_ids: Iterable[str]) -> dict[str, str]:
         """Return the last entry id of each stream, '0-0' for an empty one."""
@@ -93,6 +153,8 @@ class StreamReader:
     async def publish_replicated(self, marks: Mapping[str, str]) -> None:
         """Publish durably up to where a volume holds the relays: session id → `origin/id`."""
         if marks:
-            await self._redis.hset(
-                self._keys.replicated(self.supplier), items=[x for pair in marks.items() for x in pair]
-            )
+            await self._redis.hset(self._keys.replicated(self.supplier), items=_flat(marks))
+
+    def queue_replicated(self, pipe: "Pipeline", marks: Mapping[str, str]) -> None:
+        """Queue what `publish_replicated` sends."""
+        pipe.hset(self._keys.replicated(self.supplier), items=_flat(marks))

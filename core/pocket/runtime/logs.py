@@ -122,10 +122,15 @@ def formatter(component: str, *, terminal: bool = False) -> structlog.stdlib.Pro
     )
 
 
+_processors: list[Processor] = []
+"""The processors in use. Loggers that are cached keep this list, so a new configuration replaces its items."""
+
+
 def use_safe_defaults() -> None:
     """Log to standard error until `configure` is called. The defaults of structlog show the values of tracebacks."""
+    _processors[:] = [*_CONTEXT, *_rendering("pocket", terminal=False)]
     structlog.configure(
-        processors=[*_CONTEXT, *_rendering("pocket", terminal=False)],
+        processors=_processors,
         wrapper_class=RuntimeLevelLogger,
         logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
@@ -135,8 +140,9 @@ def use_safe_defaults() -> None:
 def configure(component: str, level: str = "INFO") -> None:
     """Send all logs to standard error: as JSON, or readable where that is a terminal."""
     terminal = sys.stderr.isatty()
+    _processors[:] = [*_CONTEXT, *_rendering(component, terminal=terminal)]
     structlog.configure(
-        processors=[*_CONTEXT, *_rendering(component, terminal=terminal)],
+        processors=_processors,
         wrapper_class=RuntimeLevelLogger,
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -2,10 +2,39 @@
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.stake import RevenueShare, StakedServiceSpec, StakeSpec
+from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.staking import Endpoint, StakedService
 from pocket.staking.stake_model import DeclaredStake
 
 _WHOLE = 100
+
+
+class StakeDefaultsMissing(ConfigurationError):
+    """The Supplier that spec.stake.defaultsFrom names does not exist or declares no stake."""
+
+
+def with_defaults(spec: StakeSpec, base: StakeSpec | None) -> tuple[StakeSpec, tuple[str, ...]]:
+    """Return the declaration with what it takes from another Supplier's, and the names of these fields.
+
+    `base` is the stake of the Supplier that defaultsFrom names, None without one. Raises StakeDefaultsMissing.
+    """
+    if spec.defaults_from is None:
+        return spec, ()
+    if base is None:
+        raise StakeDefaultsMissing(
+            f"Supplier {spec.defaults_from.name}, which spec.stake.defaultsFrom names, does not exist in this "
+            "namespace or has no spec.stake"
+        )
+    taken: dict[str, object] = {}
+    if not spec.services and base.services:
+        # Shares of the other Supplier's services stay theirs, unless this declaration has shares of its own.
+        taken["services"] = tuple(
+            row.model_copy(update={"revenue_shares": ()}) if spec.revenue_shares else row for row in base.services
+        )
+    if not spec.revenue_shares and base.revenue_shares:
+        taken["revenue_shares"] = base.revenue_shares
+    shown = {"services": "services", "revenue_shares": "revenueShares"}
+    return spec.model_copy(update=taken), tuple(shown[name] for name in taken)
 
 
 def declared_stake(operator: str, spec: StakeSpec) -> DeclaredStake:

@@ -26,6 +26,11 @@ SUPPLIERS_SERVED = Gauge(
     "pocket_operator_suppliers_served", "Declared Suppliers that a relayer serves and a miner mines for.",
     ["relay_miner_namespace", "relay_miner"],
 )  # fmt: skip
+STAKES = Gauge(
+    "pocket_operator_stakes",
+    "Suppliers with a declared stake, by the reason of the condition StakeAsDeclared.",
+    ["reason"],
+)
 LEADS = Gauge("pocket_operator_leader", "1 while this replica leads.")
 WATCH_AGE = Gauge(
     "pocket_operator_watch_age_seconds", "Seconds since the latest heartbeat that came back through the watch was sent."

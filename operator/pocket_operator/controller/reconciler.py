@@ -14,6 +14,7 @@ from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
 from pocket.kube.api_client import APPLY, KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller import operator_metrics
+from pocket_operator.controller.audit_archive import AuditArchive
 from pocket_operator.controller.child_writer import LATER, WATCHED, ChildWriter
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
@@ -59,7 +60,9 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 _STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
-_STATISTICS = frozenset({"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned"})
+_STATISTICS = frozenset(
+    {"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned", "day", "nextDeadline", "funds", "audit"}
+)
 
 
 @dataclass(slots=True)
@@ -108,6 +111,7 @@ class Reconciler:
         self._failed_creates = FailedCreates(api, clock)
         self._claim = OperatorClaim(api, settings.namespace, clock)
         self._writer = ChildWriter(api, cache)
+        self._archive = AuditArchive(api)
         self._clock = clock
         self._now = now
         self._states: dict[ReconcileKey, ReconcileState] = {}
@@ -315,7 +319,9 @@ class Reconciler:
         self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, state: ReconcileState
     ) -> None:
         if snapshot.relay_miner is not None:
-            status = as_status(relay_miner_status(snapshot, planned))
+            found_status = relay_miner_status(snapshot, planned)
+            await self._archive.update(key, found_status.audit, self._now())
+            status = as_status(found_status)
             found = served_suppliers(snapshot, planned)
             operator_metrics.SUPPLIERS_SERVED.labels(*key).set(len(found.served))
             operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)

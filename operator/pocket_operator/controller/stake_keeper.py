@@ -6,7 +6,8 @@ An operator that is stopped between any two of these continues with the recorded
 import asyncio
 import base64
 import functools
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import ChainSpec, RelayMiner
 from pocket.api.stake import StakeSpec, StakeTransactionStatus, StakingStatus
-from pocket.api.status import ConditionType, as_status
+from pocket.api.status import ConditionType, DrainProgress, as_status
 from pocket.api.supplier import Supplier
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient, parse_time
@@ -33,13 +34,16 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
-from pocket.staking.declared import declared_stake
+from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan
 from pocket.staking.stake_plan import plan_stake
+from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
-from pocket_operator.decide.conditions import StakeCondition, conditions
+from pocket_operator.controller.events import EventWriter
+from pocket_operator.decide.conditions import StakeCondition, conditions, reason_of_stake, stake_event
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
 from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.reasons import StakeReason
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.stake_decision import (
     APPROVAL,
@@ -47,6 +51,7 @@ from pocket_operator.decide.stake_decision import (
     StakeSight,
     StakeStep,
     after_sending,
+    invalid_declaration,
     signed_status,
     towards_declaration,
     unknown,
@@ -127,8 +132,10 @@ class StakeKeeper:
         namespace: str,
         now: Callable[[], datetime],
         clock: Callable[[], float],
+        events: EventWriter | None = None,
     ) -> None:
         self._api = api
+        self._events = events
         self._namespace = namespace
         self._store = store
         self._now = now
@@ -141,6 +148,7 @@ class StakeKeeper:
         What fails is logged and tried again in the next round.
         """
         subjects = self._subjects()
+        self._count(subjects)
         self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
         due = [place for place in subjects if self._is_due(place)]
         if not due:
@@ -148,6 +156,14 @@ class StakeKeeper:
         async with AsyncExitStack() as stack:
             chains = _Chains(stack, await stack.enter_async_context(aiohttp.ClientSession()))
             await gather_limited(functools.partial(self._bounded, chains), due, _AT_ONCE)
+
+    def _count(self, places: Iterable[_Place]) -> None:
+        """Count the declared stakes by the reason of their condition."""
+        found = Counter(
+            reason_of_stake((self._store.get(SUPPLIERS.name, *place) or {}).get("status") or {}) for place in places
+        )
+        for reason in StakeReason:
+            operator_metrics.STAKES.labels(reason.value).set(found[reason.value])
 
     def _is_due(self, place: _Place) -> bool:
         """Return False for a stake that was as declared a moment ago, unless its Supplier changed."""
@@ -217,7 +233,23 @@ class StakeKeeper:
         if parsed.spec.stake is None:
             return None
         signer = await self._key(key.namespace, key.name, parsed)
-        return _Case(supplier, owner, parsed.spec.operator_address, parsed.spec.stake, status, signer)
+        try:
+            spec, inherited = with_defaults(parsed.spec.stake, self._defaults(key.namespace, parsed.spec.stake))
+        except StakeDefaultsMissing as error:
+            await self._write(supplier, status, invalid_declaration(str(error)))
+            return None
+        status = status.model_copy(update={"inherited": inherited})
+        return _Case(supplier, owner, parsed.spec.operator_address, spec, status, signer)
+
+    def _defaults(self, namespace: str, spec: StakeSpec) -> StakeSpec | None:
+        """Return the stake of the Supplier that gives defaults, None without a valid one."""
+        if spec.defaults_from is None:
+            return None
+        other = self._store.get(SUPPLIERS.name, namespace, spec.defaults_from.name) or {}
+        try:
+            return read_known(StakeSpec, (other.get("spec") or {})["stake"])[0]
+        except (KeyError, ValidationError):
+            return None
 
     async def _key(self, namespace: str, relay_miner: str, supplier: Supplier) -> PrivateKey | None:
         """Return the key of spec.stake.keySecretRef, else the supplier's published key."""
@@ -241,6 +273,7 @@ class StakeKeeper:
             approved=str((case.supplier["metadata"].get("annotations") or {}).get(APPROVAL, "")),
             status=case.status,
             now=self._now(),
+            drain=_drain(case.supplier),
         )
         if transaction.outcome == SentOutcome.WAITING.value:
             expires_at = parse_time(transaction.expires_at)
@@ -324,6 +357,16 @@ class StakeKeeper:
         except ObjectNotFound as error:
             raise Conflict(str(error), error.status) from error
         supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
+        if fact is not None and self._events is not None and (event := stake_event(fact, kept)) is not None:
+            await self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
+
+
+def _drain(supplier: Object) -> DrainProgress | None:
+    """Return the drain that the reconciler reports, None without a valid one."""
+    try:
+        return DrainProgress.model_validate((supplier.get("status") or {})["drain"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def _text(stamp: Timestamp) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pocket.api.status import Condition, ConditionType, timestamp
-from pocket_operator.decide.reasons import PASSING, AnyStakeReason, ConditionReason
+from pocket_operator.decide.reasons import PASSING, STAKE_PASSING, AnyStakeReason, ConditionReason
 from pocket_operator.decide.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
@@ -112,6 +112,20 @@ class EventToEmit:
     warning: bool
     reason: str
     message: str
+
+
+def reason_of_stake(status: Mapping[str, Any]) -> str:
+    """Return the reason of the condition StakeAsDeclared in a status, empty without one."""
+    kind = ConditionType.STAKE_AS_DECLARED.value
+    return next((str(row.get("reason")) for row in status.get("conditions") or () if row.get("type") == kind), "")
+
+
+def stake_event(fact: StakeCondition, before: Mapping[str, Any]) -> EventToEmit | None:
+    """Return the Event of a stake's new reason, None for the same one and while the chain is unreachable."""
+    if before.get("reason") == fact.reason.value or fact.state == "Unknown":
+        return None
+    warning = fact.state == "False" and fact.reason not in STAKE_PASSING
+    return EventToEmit(warning, fact.reason.value, fact.message)
 
 
 _ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.value, ConditionType.PAUSED.value})

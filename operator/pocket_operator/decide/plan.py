@@ -28,6 +28,7 @@ from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secret
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
+from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
 from pocket_operator.decide.update import UpdatePlan, current_images, plan_update
 from pocket_operator.resources import desired, names
@@ -214,7 +215,7 @@ def drifted_children(plan_: Plan, children: Mapping[ChildKey, Object]) -> list[O
 
 
 def _drains(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], *, deleting: bool) -> dict[str, DrainStatus]:
-    """Return, by address, the drains of the suppliers that should go.
+    """Return, by address, the drains of the suppliers that should go or unstake.
 
     A Supplier that may not use its address has nothing to drain, unless its key was published before an older one came.
     """
@@ -223,7 +224,7 @@ def _drains(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], *, deleting: b
     relay_miner = snapshot.relay_miner if deleting else None
     for check in key_checks:
         superseded = check.reason is ConditionReason.KEY_IN_USE
-        if not (check.deleting or deleting or superseded):
+        if not (check.deleting or deleting or superseded or unstakes(check.supplier)):
             continue
         if superseded and (not check.has_finalizer or _served_by_older(check, key_checks)):
             continue
@@ -302,7 +303,7 @@ def _context(
             address=check.address,
             services=check.services or (),
             key_hex=check.key_hex,
-            draining=deleting or _leaves(check) or check.services is None,
+            draining=deleting or _leaves(check) or check.services is None or unstakes(check.supplier),
         )
         for check in sorted(_one_each(key_checks), key=lambda f: f.address)
         if check.key_hex is not None and not (_leaves(check) and _done(drains, check.address))

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pocket.api.problems import Problem
-from pocket.api.status import LastEvents, Stake, SupplierSessions
+from pocket.api.status import LastEvents, NextDeadline, Stake, SupplierSessions
 from pocket_operator.resources import names
 
 
@@ -34,6 +34,29 @@ class ReportedStake(Stake):
     model_config = ConfigDict(extra="ignore")
 
 
+class ReportedDeadline(NextDeadline):
+    """The next deadline of a supplier."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ReportedDay(_ReportModel):
+    """What one miner recorded for a supplier on one UTC day, amounts in upokt."""
+
+    date: str
+    earned_by: dict[str, int] = {}
+    fees_upokt: int = 0
+    settled: int = 0
+    lost: int = 0
+
+
+class ReportedAudit(_ReportModel):
+    """The head of a miner's audit trail."""
+
+    number: int = Field(ge=0)
+    hash: str = Field(max_length=64)
+
+
 class ReportedSupplier(_ReportModel):
     """A miner's report of one supplier. `open` has no default: a supplier must not leave before it is 0."""
 
@@ -50,6 +73,9 @@ class ReportedSupplier(_ReportModel):
     endpoint_problems: tuple[str, ...] = ()
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
+    deadline: ReportedDeadline | None = None
+    day: ReportedDay | None = None
+    fees_per_day_upokt: int | None = None
 
 
 class ChainDiagnostic(_ReportModel):
@@ -92,6 +118,7 @@ class PodReportBody(_ReportModel):
     volume: str | None = None
     chain: tuple[ChainDiagnostic, ...] = ()
     suppliers: dict[str, ReportedSupplier] = {}
+    audit: ReportedAudit | None = None
     recent: RecentRelays = RecentRelays()
 
 

@@ -23,6 +23,7 @@ class ConditionReason(StrEnum):
     ALL_SERVED = "AllServed"
     SCHEMA_MATCHES = "SchemaMatches"
     UP_TO_DATE = "UpToDate"
+    AUDIT_TRAILS_INTACT = "AuditTrailsIntact"
     # going on
     ROLLING_OUT = "RollingOut"
     OBSERVING_CANARY = "ObservingCanary"
@@ -63,6 +64,7 @@ class ConditionReason(StrEnum):
     SESSION_LOST = "SessionLost"
     BALANCE_LOW = "BalanceLow"
     PUBLIC_KEY_MISSING = "PublicKeyMissing"
+    AUDIT_TRAIL_CUT = "AuditTrailCut"
     CRD_OLDER = "CRDOlder"
     CRD_NEWER = "CRDNewer"
     # cannot go on
@@ -83,6 +85,7 @@ class StakeReason(StrEnum):
     PENDING = "Pending"
     DIFFERS = "Differs"
     AWAITS_APPROVAL = "AwaitsApproval"
+    DRAINING = "Draining"
     SIGNING = "Signing"
     TRANSACTION_SENT = "TransactionSent"
     TRANSACTION_INCLUDED = "TransactionIncluded"
@@ -111,6 +114,20 @@ PASSING = frozenset(
     }
 )
 """Transitional reasons: reported as normal Events, not as warnings."""
+
+STAKE_PASSING = frozenset(
+    {
+        StakeReason.PENDING,
+        StakeReason.DIFFERS,
+        StakeReason.AWAITS_APPROVAL,
+        StakeReason.DRAINING,
+        StakeReason.SIGNING,
+        StakeReason.TRANSACTION_SENT,
+        StakeReason.TRANSACTION_INCLUDED,
+        StakeReason.RATE_LIMITED,
+    }
+)
+"""Reasons of stakes that are reported as normal Events."""
 
 STALLING = frozenset(
     {

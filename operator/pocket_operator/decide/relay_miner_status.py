@@ -12,6 +12,7 @@ from pocket.api.status import (
     UpdateStatus,
     Workload,
 )
+from pocket_operator.decide.audit_heads import audit_condition, audit_heads, published_heads
 from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
@@ -46,6 +47,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     rolling = problem is None and (is_rolling(deployment) or is_rolling(stateful))
     serving = serves(deployment) and serves(stateful)
     served = served_suppliers(snapshot, plan)
+    heads, cut = audit_heads(published_heads(relay_miner.get("status") or {}), snapshot.reports)
     specs = [
         *_summary(snapshot, plan, problem, rolling=rolling, serving=serving, overdue=overdue),
         keys,
@@ -56,6 +58,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         claims,
         schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
         _up_to_date(plan),
+        audit_condition(cut, reported=bool(heads)),
     ]
     generation = int(relay_miner["metadata"].get("generation") or 0)
     before = (relay_miner.get("status") or {}).get("conditions") or ()
@@ -79,6 +82,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         operator=snapshot.settings.namespace,
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
+        audit=heads,
     )
 
 

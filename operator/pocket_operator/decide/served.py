@@ -7,6 +7,7 @@ from pocket_operator.decide.conditions import ConditionSpec
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
 
@@ -32,7 +33,7 @@ def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
     A Supplier is served while a relayer reports its key and a miner reports mining for it. When the RelayMiner is being
     deleted, all of its Suppliers leave.
     """
-    staying = [] if _goes(snapshot) else [check for check in plan.key_checks if not check.deleting]
+    staying = [] if _goes(snapshot) else [check for check in plan.key_checks if not _leaves(check)]
     reports = snapshot.steady_reports
     loaded = {address for r in reports if r.component == names.RELAYER for address in r.addresses}
 
@@ -68,6 +69,10 @@ def served_condition(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> 
     return ConditionSpec(
         kind, "False", ConditionReason.SUPPLIERS_NOT_SERVED, f"{counted} Not served: {named}. See theirs."
     )
+
+
+def _leaves(check: KeyCheck) -> bool:
+    return check.deleting or unstakes(check.supplier)
 
 
 def _goes(snapshot: Snapshot) -> bool:

@@ -1,16 +1,17 @@
 """Decide the next step towards a declared stake, purely."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from pocket.api.stake import StakePlanStatus, StakePolicy, StakeSpec, StakeTransactionStatus, StakingStatus
-from pocket.api.status import timestamp
+from pocket.api.status import DrainProgress, timestamp
 from pocket.protocol.transactions.staking import message_json
 from pocket.staking.chain import SentOutcome, SentState
-from pocket.staking.stake_model import StakePlan, StakeState
+from pocket.staking.stake_model import StakeChange, StakePlan, StakeRefusal, StakeState
 from pocket_operator.decide.conditions import StakeCondition, State
 from pocket_operator.decide.reasons import AnyStakeReason, StakeReason
 
@@ -36,6 +37,8 @@ class StakeSight:
     approved: str
     status: StakingStatus
     now: datetime
+    drain: DrainProgress | None = None
+    """How far the supplier's drain is, None while it serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
     if rest and last.plan == plan.plan_hash and last.outcome == SentOutcome.FAILED.value:
         return StakeReason.TRANSACTION_FAILED, f"{_failed(last)} It is tried again in {rest} s."
     if approved:
-        return None
+        return _undrained(sight, plan)
     if spec.policy is StakePolicy.PLAN or plan.approvals:
         causes = f" ({', '.join(plan.approvals)})" if plan.approvals else ""
         return (
@@ -141,6 +144,25 @@ def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
     if rest and last.outcome != SentOutcome.EXPIRED.value:
         return StakeReason.RATE_LIMITED, f"The last transaction was signed less than {spec.min_interval_seconds} s ago."
     return None
+
+
+def _undrained(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
+    """Return why an approved unstake waits, None where relayers refuse new relays and no session is open."""
+    if StakeChange.UNSTAKE not in plan.changes or (sight.drain is not None and sight.drain.done):
+        return None
+    how_far = sight.drain.reason if sight.drain is not None else "relayers still serve it"
+    return StakeReason.DRAINING, f"New relays are refused, and open sessions are claimed and proven first: {how_far}."
+
+
+def unstakes(supplier: Mapping[str, Any]) -> bool:
+    """Return True if a Supplier's owner approved that it unstakes, so that it must drain."""
+    stake = (supplier.get("spec") or {}).get("stake") or {}
+    if stake.get("state") != "Unstaked" or stake.get("policy", StakePolicy.OBSERVE) == StakePolicy.OBSERVE:
+        return False
+    approved = str((supplier["metadata"].get("annotations") or {}).get(APPROVAL, ""))
+    staking = (supplier.get("status") or {}).get("staking") or {}
+    plans = {str((staking.get(part) or {}).get(name, "")) for part, name in (("plan", "hash"), ("transaction", "plan"))}
+    return bool(approved) and approved in plans
 
 
 def _rest(last: StakeTransactionStatus, now: datetime, seconds: int) -> int:
@@ -171,6 +193,11 @@ def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
     """Return the decision where the simulation refuses the plan, which costs nothing."""
     condition = _condition("False", StakeReason.SIMULATION_FAILED, f"{_sentence(text)} No fee was paid.")
     return replace(decision, condition=condition, step=StakeStep.NOTHING)
+
+
+def invalid_declaration(text: str) -> StakeCondition:
+    """Return the condition where the declaration cannot be used."""
+    return _condition("False", StakeRefusal.INVALID_DECLARATION, _sentence(text))
 
 
 def unknown(text: str) -> StakeCondition:

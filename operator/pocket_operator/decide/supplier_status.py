@@ -1,15 +1,12 @@
 """Compute the status of a Supplier."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.status import (
-    MOST_RECIPIENTS,
-    OTHERS,
     ConditionType,
-    Earning,
+    DrainProgress,
     LastEvents,
     Stake,
     SupplierSessions,
@@ -18,14 +15,14 @@ from pocket.api.status import (
 from pocket.chain.preflight import LOW_BALANCE_UPOKT
 from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.draining import published_generation
+from pocket_operator.decide.earned import LARGEST, earnings, funds, last_day
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
-
-_LARGEST = 2**63 - 1  # the largest integer that the API server accepts
 
 
 def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
@@ -54,10 +51,22 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
         sessions=row.sessions if row is not None else SupplierSessions(),
         open_sessions=row.open if row is not None else _open_before(check),
         last=_latest(histories),
-        earned_upokt=min(_LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
-        earned=_earned(histories),
+        earned_upokt=min(LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
+        earned=earnings(history.earned_by for history in histories),
+        day=last_day(histories),
+        drain=_unstake_drain(check, plan),
+        next_deadline=row.deadline if row is not None else None,
+        funds=funds(row, histories),
         resealed=check.resealed,
     )
+
+
+def _unstake_drain(check: KeyCheck, plan: Plan) -> DrainProgress | None:
+    """Return how far the drain before an unstake is, None without one."""
+    drain = plan.drains.get(check.address)
+    if drain is None or check.deleting or not unstakes(check.supplier):
+        return None
+    return DrainProgress(done=drain.done, reason=drain.reason)
 
 
 def _histories(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
@@ -74,20 +83,6 @@ def _is_published(check: KeyCheck, plan: Plan) -> bool:
 def _open_before(check: KeyCheck) -> int:
     """Return the open sessions of the last report: without a new one they are unknown, not zero."""
     return int((check.supplier.get("status") or {}).get("openSessions") or 0)
-
-
-def _earned(histories: list[ReportedSupplier]) -> tuple[Earning, ...]:
-    """Return earnings (upokt) by recipient over all miners: the largest first, and the sum of the rest last."""
-    total: Counter[str] = Counter()
-    for history in histories:
-        total.update(history.earned_by)
-    rest = total.pop(OTHERS, 0)
-    rows = sorted(total.items(), key=lambda row: (-row[1], row[0]))
-    kept = rows if len(rows) + bool(rest) <= MOST_RECIPIENTS else rows[: MOST_RECIPIENTS - 1]
-    rest += sum(upokt for _, upokt in rows[len(kept) :])
-    if rest:
-        kept = [*kept, (OTHERS, rest)]
-    return tuple(Earning(recipient=address, upokt=min(_LARGEST, upokt)) for address, upokt in kept)
 
 
 def _latest(histories: list[ReportedSupplier]) -> LastEvents:
@@ -111,7 +106,8 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
     if drain is not None and check.reason is not ConditionReason.KEY_IN_USE:
         why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.reason}"
-        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"Being deleted{why}. {check.message}".strip())
+        what = "Drains before it unstakes" if _unstake_drain(check, plan) is not None else "Being deleted"
+        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"{what}{why}. {check.message}".strip())
     if not check.good:
         waiting = f"Its sessions are finished: {drain.reason}. " if drain is not None and not drain.done else ""
         return ConditionSpec(kind, "False", check.reason, waiting + check.message)

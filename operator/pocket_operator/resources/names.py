@@ -103,6 +103,11 @@ def keys(name: str, component: str) -> str:
     return f"{name}-{component}-keys"
 
 
+def audit(name: str) -> str:
+    """Return the name of the ConfigMap with the heads of audit trails. It outlives the RelayMiner."""
+    return f"{name}-audit"
+
+
 def drain_anchor(name: str) -> str:
     """Return the name of the ConfigMap that co-owns what outlives a deleted RelayMiner until its claims are done."""
     return f"{name}-drain"

@@ -429,6 +429,7 @@ class MinerProcess:
         suppliers, fleet = self._parts.suppliers, self._parts.fleet
         return {
             **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
+            "audit": suppliers.audit.head_row,
             "owned": sorted(fleet.running), "shards": len(fleet.epochs), "leader": fleet.keeper.leads,
             "suppliers": suppliers.reports.rows(), "looked": fleet.seconds_since_scan(),
         }  # fmt: skip

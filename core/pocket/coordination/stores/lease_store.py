@@ -3,6 +3,8 @@
 A write names the version it was decided on and is rejected if another write was faster: both stores compare and set.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +27,18 @@ class StoredLease:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseWrite:
+    """A Lease to create (`known` is None) or to replace."""
+
+    name: str
+    record: LeaseRecord
+    known: StoredLease | None
+
+
+WriteResult = StoredLease | LeaseConflict | LeaseUnavailable
+
+
 class LeaseStore(Protocol):
     """All Leases of one group. Every call has its own deadline."""
 
@@ -35,3 +49,25 @@ class LeaseStore(Protocol):
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
         """Create (`known` is None) or replace. Raises LeaseConflict or LeaseUnavailable."""
         ...
+
+    async def write_all(self, writes: Sequence[LeaseWrite]) -> list[WriteResult]:
+        """Write several Leases independently and return the result of each. Raises nothing."""
+        ...
+
+
+async def write_each(
+    write: Callable[[str, LeaseRecord, StoredLease | None], Awaitable[StoredLease]],
+    writes: Sequence[LeaseWrite],
+    at_once: int,
+) -> list[WriteResult]:
+    """Write Leases by single calls, at most `at_once` at the same time."""
+    limit = asyncio.Semaphore(at_once)
+
+    async def one(row: LeaseWrite) -> WriteResult:
+        async with limit:
+            try:
+                return await write(row.name, row.record, row.known)
+            except (LeaseConflict, LeaseUnavailable) as error:
+                return error
+
+    return list(await asyncio.gather(*map(one, writes)))

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal, InvalidOperation, localcontext
 
 from pocket.errors import ConfigurationError
@@ -17,6 +18,7 @@ CREATE_CLAIM = "/pocket.proof.MsgCreateClaim"
 SUBMIT_PROOF = "/pocket.proof.MsgSubmitProof"
 SECP256K1_PUBLIC_KEY = "/cosmos.crypto.secp256k1.PubKey"
 DENOMINATION = "upokt"
+_LATEST_SECOND = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Timestamp:
     def nanoseconds(self) -> int:
         """Nanoseconds since 1970."""
         return self.seconds * 1_000_000_000 + self.nanos
+
+    @property
+    def moment(self) -> datetime:
+        """Return the time without its fraction of a second, from 1970 to 9999."""
+        return datetime.fromtimestamp(min(max(self.seconds, 0), _LATEST_SECOND), UTC)
 
 
 @dataclass(frozen=True, slots=True)

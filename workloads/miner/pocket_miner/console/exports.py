@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from pocket_miner.console.explanations import flat, paid_to
 from pocket_miner.storage.outcomes import SessionOutcome
 
 COLUMNS = (
-    "height", "session_end_height", "supplier", "service_id", "application_address", "session_id", "outcome", "stage",
-    "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt", "earned_upokt",
-    "fees_upokt", "earned_by", "paid_to", "root", "claim_transactions", "proof_transactions",
+    "height", "time", "session_end_height", "supplier", "service_id", "application_address", "session_id",
+    "outcome", "stage", "reason", "relays", "compute_units", "claimed_upokt", "settled_upokt", "minted_upokt",
+    "earned_upokt", "fees_upokt", "earned_by", "paid_to", "root", "claim_transactions", "proof_transactions",
 )  # fmt: skip
 
 
@@ -49,9 +49,14 @@ class ExportFilter:
 
 def csv_lines(outcomes: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     """Yield a header and one line per outcome. Unknown values are empty."""
-    for row in (dict(zip(COLUMNS, COLUMNS, strict=True)), *map(_row, outcomes)):
+    return table_lines(COLUMNS, map(_row, outcomes))
+
+
+def table_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a header and one line of CSV per row. Missing values are empty."""
+    for row in (dict(zip(columns, columns, strict=True)), *rows):
         text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, restval="", lineterminator="").writerow(row)
+        csv.DictWriter(text, columns, restval="", lineterminator="").writerow(row)
         yield text.getvalue()
 
 

@@ -16,10 +16,11 @@ from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.console.backup import BackupError, back_up
+from pocket_miner.console.earnings import GROUPINGS, earnings_csv, earnings_rows
 from pocket_miner.console.explanations import explained, explained_open
 from pocket_miner.console.exports import ExportFilter, csv_lines
 from pocket_miner.console.places import data_folder
-from pocket_miner.storage.audit import Audit, AuditError
+from pocket_miner.storage.audit import Audit, AuditError, AuditHead
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 
@@ -45,16 +46,57 @@ def _audit(data: Path) -> Audit:
 
 @ledger.command()
 @_DATA
-def verify(data: Path) -> None:
-    """Verify the hash chain of all outcomes."""
+@click.option(
+    "--published",
+    type=click.File(),
+    help="Published heads, a line each: date, number, hash (the entry of this miner in ConfigMap <name>-audit).",
+)
+def verify(data: Path, published: TextIO | None) -> None:
+    """Verify the hash chain of all outcomes, and that no published one is missing."""
+    heads = published_heads(published.read()) if published is not None else []
     audit = _audit(data)
     try:
         rows = audit.outcomes()
+        problems = audit.missing_heads(heads)
     except AuditError as error:
         raise click.ClickException(str(error)) from error
     finally:
         audit.close()
-    click.echo(f"{len(rows)} outcomes, none altered")
+    if problems:
+        raise click.ClickException("; ".join(problems))
+    checked = f", {len(heads)} published heads belong to the trail" if heads else ""
+    click.echo(f"{len(rows)} outcomes, none altered{checked}")
+
+
+def published_heads(text: str) -> list[AuditHead]:
+    """Return the heads in lines of date, number and hash. Raises ClickException."""
+    heads = []
+    for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
+        match line.split():
+            case [_, entry, link] if entry.isdecimal() and len(link) == 64:
+                heads.append(AuditHead(int(entry), link))
+            case _:
+                raise click.ClickException(f"line {number} of the published heads: expected date, number and hash")
+    return heads
+
+
+@ledger.command()
+@_DATA
+@click.option("--by", type=click.Choice(GROUPINGS), default="day", show_default=True, help="What a row sums up.")
+@click.option("--supplier", default="", help="Only of this operator address.")
+@click.option("--since", default="", help="Only outcomes since this UTC date, as in 2026-11-29.")
+@click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
+def earnings(data: Path, by: str, supplier: str, since: str, form: str) -> None:
+    """Print what each recipient received by session, day or service, upokt."""
+    audit = _audit(data)
+    try:
+        rows = earnings_rows(audit.outcomes(), by, supplier=supplier, since=since)
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+    for line in earnings_csv(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
+        click.echo(line)
 
 
 @ledger.command()

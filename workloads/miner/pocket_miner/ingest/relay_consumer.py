@@ -3,7 +3,7 @@
 import asyncio
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -12,17 +12,17 @@ from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.redis_errors import REDIS_ERRORS
-from pocket.redis_store.stream_reader import Entry, StreamReader, incarnation_of, origin_of
+from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
-from pocket_miner.ingest.batch_size import AdaptiveBatchSize
+from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafTerms, build_leaf
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import Leaf, RelayStore, SessionEndFile
+from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, SessionEndFile
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
@@ -54,10 +54,11 @@ class RelayConsumer:
         history_id: Callable[[], str] = lambda: "",
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
+        rounds: ConsumeRounds | None = None,
     ) -> None:
-        """`server_milliseconds` returns the time by Redis's clock, which entry ids hold.
+        """`server_milliseconds` returns the time by Redis's clock, which entry ids hold, None while unknown.
 
-        It returns None while unknown. `history_id` returns the history of Redis, '' while unknown.
+        `history_id` returns the history of Redis, '' while unknown. Suppliers with the same `rounds` are read together.
         """
         self._tail = tail
         self._history_id = history_id
@@ -74,7 +75,9 @@ class RelayConsumer:
         self._origin = ""
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
-        self._batch_size = AdaptiveBatchSize()
+        self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
+        self._rounds = rounds or ConsumeRounds(tail.redis, mirror)
+        self._registered = -1  # number of sessions in Redis when they were last read
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Increases with every reread: a read that began before it must not move a position.
         self._generation = 0
@@ -149,6 +152,7 @@ class RelayConsumer:
                 if known != origin:
                     session.position = "0-0"
         registered = await self._tail.sessions()
+        self._registered = len(registered)
         self._revived = [session_id for session_id in registered if session_id in finished]
         fresh = {i: raw for i, raw in registered.items() if i not in finished and i not in self._sessions}
         if fresh:
@@ -319,44 +323,77 @@ class RelayConsumer:
         session.evidence.retract(*REJECTIONS)
         session.terms = found.terms
 
+    async def poll(self, check: Check) -> int | None:
+        """Store new entries if Redis has no session that `discover` would add.
+
+        Returns the number of entries read, None if `discover` must run before. Raises the errors of Redis and of the
+        volume.
+        """
+        if self._incarnation is None or self._volume_full():
+            return None
+        if any(session.terms is None and not session.rejected for session in self._sessions.values()):
+            return None
+        async with self._reading:
+            return await self._rounds.join(self._request(check))
+
     async def consume_once(self, count: int | None = None) -> int:
         """Store new entries, at most `count` per session.
 
-        Returns the number of entries read. Raises the errors of Redis and of the volume.
+        Returns the number of entries read, 0 also if Redis has lost the streams since `discover`. Raises the errors of
+        Redis and of the volume.
         """
         async with self._reading:
-            return await self._consume_once(count)
+            if self._volume_full():
+                raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
+            for session in list(self._sessions.values()):
+                await self.learn_terms(session)
+            return await self._rounds.join(self._request(Check.NOTHING), count) or 0
 
-    async def _consume_once(self, limit: int | None) -> int:
-        if self._volume_full():
-            raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
-        positions = {}
-        for session_id, session in list(self._sessions.items()):
-            if await self.learn_terms(session):
-                positions[session_id] = session.position
-        generation, origin = self._generation, origin_of(self._incarnation or "", self._history_id())
-        count = limit or self._batch_size.next(len(positions))
-        read = await self._tail.read(positions, count)
-        sizes = [len(entry.relay) for entries in read.values() for entry in entries]
-        self._batch_size.observe(len(sizes), sum(sizes))
+    def _request(self, check: Check) -> ReadRequest:
+        positions = {i: session.position for i, session in self._sessions.items() if session.terms is not None}
+        return ReadRequest(self, positions, self._generation, check)
+
+    def accept(self, request: ReadRequest, poll: StreamPoll, count: int) -> list[SessionRead] | None:
+        """Return what to store of a poll, None if `discover` must run before.
+
+        That is so if the entries are of another origin than the positions, or if a session was registered.
+        """
+        incarnation, history_id = self._incarnation or "", self._history_id()
+        if request.generation != self._generation or poll.incarnation != incarnation:
+            return None
+        if history_id and origin_of(incarnation, history_id) != self._origin:
+            return None
+        if request.check is Check.NUMBER and poll.registered != self._registered:
+            return None
+        if any(i not in self._sessions and i not in self._damaged for i in poll.headers or ()):
+            return None
+        if request.check is Check.IDS:
+            self._registered = poll.registered
+        for session_id in request.positions:
+            if session_id not in poll.entries and session_id in self._sessions:
+                self._sessions[session_id].behind = False
+        reads = []
+        for session_id, entries in poll.entries.items():
+            session = self._sessions.get(session_id)
+            if session is not None and session.terms is not None and entries:
+                reads.append(SessionRead(session, session.terms, entries, self._origin, len(entries) >= count))
+        return reads
+
+    def advance(self, request: ReadRequest, reads: Sequence[SessionRead]) -> dict[str, str]:
+        """Move the positions of sessions whose entries are durable.
+
+        Returns the positions to publish. A reread that was requested meanwhile is not undone.
+        """
         marks = {}
-        total = 0
-        for session_id, entries in read.items():
-            tracked = self._sessions.get(session_id)
-            if tracked is None or not entries or tracked.terms is None:
-                continue
-            await asyncio.to_thread(self._store, tracked, tracked.terms, entries, origin)
-            total += len(entries)
-            self._measure(entries[0].id)
-            tracked.behind = len(entries) >= count
-            if generation != self._generation:
-                break
-            tracked.position = entries[-1].id
-            tracked.origin = origin
-            marks[session_id] = f"{origin}/{tracked.position}"
-        if self._owner:
-            await self._tail.publish_replicated(marks)
-        return total
+        for read in reads:
+            session, position = read.session, read.entries[-1].id
+            self._stored.inc(read.added or 0)
+            self._measure(read.entries[0].id)
+            session.behind = read.behind
+            if request.generation == self._generation:
+                session.position, session.origin = position, read.origin
+                marks[session.session_id] = f"{read.origin}/{position}"
+        return marks if self._owner else {}
 
     def _of_seal(self, session: TrackedSession, sealed: int, file: SessionEndFile, leaves: list[Leaf]) -> list[Leaf]:
         """Return the leaves that may be of the sealed set: none once the volume has as many as were sealed.
@@ -372,6 +409,7 @@ class RelayConsumer:
             miner_metrics.REFUSED.labels("the session is sealed").inc(late)
             _LOG.error(
                 "relays were recorded after their session was sealed and are not paid",
+                supplier=self.supplier,
                 session=session.session_id,
                 relays=late,
             )
@@ -382,20 +420,28 @@ class RelayConsumer:
         if now is not None:
             miner_metrics.TAIL_AGE.observe(max(0.0, now - int(oldest_id.partition("-")[0])) / 1000)
 
-    def _store(self, session: TrackedSession, terms: LeafTerms, entries: list[Entry], origin: str) -> None:
+    def validate(self, read: SessionRead) -> LeafBatch:
+        """Validate the entries of a session. Invalid ones are counted, logged and kept as dead letters.
+
+        The supplier is logged explicitly, because a round may run in the task of another one.
+        """
+        session, session_id = read.session, read.session.session_id
+        builder = LeafBuilder(read.terms)
         leaves = []
         refused = []
-        for entry in entries:
+        for entry in read.entries:
             try:
-                leaves.append(build_leaf(entry.relay, terms))
+                leaves.append(builder.build(entry.relay))
             except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
                 miner_metrics.REFUSED.labels(str(error)).inc()
-                _LOG.warning("entry rejected", error=error, session=session.header.session_id, entry=entry.id)
+                _LOG.warning(
+                    "entry rejected", error=error, supplier=self.supplier, session=session_id, entry=entry.id
+                )  # fmt: skip
         if self._dead_letters is not None:
-            self._dead_letters.add(self.supplier, session.header.session_id, refused)
-        file = self._mirror.file(session.end)
+            self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
-            leaves = self._of_seal(session, Root(session.seal.root).count, file, leaves)
-        added = file.store(self.supplier, session.header.session_id, leaves, len(refused), entries[-1].id, origin)
-        (miner_metrics.RELAYS if self._owner else miner_metrics.FOLLOWED).labels(self.supplier).inc(added)
+            leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
+        return LeafBatch(
+            self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.origin
+        )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.api.status import timestamp
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
@@ -205,7 +206,8 @@ class Concluder:
         await self.fees.settle(self.store, header.session_id, self.chain)
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
-            "session_end_height": header.session_end_block_height, **session.details.to_dict(),
+            "session_end_height": header.session_end_block_height, "time": timestamp(block.time.moment),
+            **session.details.to_dict(),
             **await asyncio.to_thread(self._facts, session), **result.details,
             "evidence": session.evidence.to_list(),
         }  # fmt: skip

@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
@@ -14,8 +14,10 @@ from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import config_active
 from pocket_miner import miner_metrics
+from pocket_miner.sessions.deadlines import Deadline
 from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
+from pocket_miner.status.daily_totals import DailyTotals, amounts
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
@@ -37,7 +39,8 @@ class SupplierReport:
 
     `open` counts every session without an outcome, including those whose stage is not known yet. `earned_by` holds the
     upokt that operator, owner and shareholders received, by address.
-    `closing` counts the sessions that owe a claim or proof in the last third of its window.
+    `closing` counts the sessions that owe a claim or proof in the last third of its window. `deadline` is the next
+    close of a window by which a claim or proof must be on chain.
     """
 
     open: int = 0
@@ -53,6 +56,8 @@ class SupplierReport:
     endpoint_problems: list[str] = field(default_factory=list)
     balance_upokt: int | None = None
     public_key_on_chain: bool | None = None
+    deadline: Deadline | None = None
+    daily: DailyTotals = field(default_factory=DailyTotals)
     _stages: dict[str, str] = field(default_factory=dict)
     _history: tuple[ServiceConfig, ...] = ()
 
@@ -61,12 +66,14 @@ class SupplierReport:
         """Return the upokt that the supplier's side received from all settled sessions."""
         return sum(self.earned_by.values())
 
-    def record_stages(self, stages: Mapping[str, str], height: int, closing: int) -> None:
-        """Record the stages of open sessions at a height, and how many of them are due soon.
+    def record_stages(
+        self, stages: Mapping[str, str], height: int, closing: int, deadline: Deadline | None = None
+    ) -> None:
+        """Record the stages of open sessions at a height, how many are due soon, and the next deadline.
 
         A change of stage is an event.
         """
-        self.closing = closing
+        self.closing, self.deadline = closing, deadline
         for session_id, stage in stages.items():
             before = self._stages.get(session_id)
             if stage == before:
@@ -81,7 +88,8 @@ class SupplierReport:
     def record_outcome(self, outcome: Mapping[str, Any]) -> None:
         """Record an outcome of the audit trail."""
         details = outcome.get("details") or {}
-        self.earned_by = added(self.earned_by, _amounts(details.get("earned_by")), MOST_RECIPIENTS)
+        self.daily.record(outcome)
+        self.earned_by = added(self.earned_by, amounts(details.get("earned_by")), MOST_RECIPIENTS)
         mark = _mark(str(outcome.get("session_id", "")), int(outcome.get("height", 0)))
         if outcome.get("outcome") == SessionOutcome.SETTLED:
             self.last["settlement"] = mark
@@ -95,14 +103,18 @@ class SupplierReport:
 
         Older versions saved no recipients but only the minted amount, which is ignored.
         """
-        self.earned_by = _amounts(saved.get("earned_by"))
+        self.earned_by = amounts(saved.get("earned_by"))
         self.lost_recently = int(saved.get("lost_recently", 0))
         self.last = {str(event): str(mark) for event, mark in dict(saved.get("last", {})).items()}
+        self.daily = DailyTotals.restored(saved.get("daily"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the totals of outcomes as JSON, to be saved."""
         last = {event: mark for event, mark in self.last.items() if event in ("settlement", "loss")}
-        return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last}
+        return {
+            "earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last,
+            "daily": self.daily.to_dict(),
+        }  # fmt: skip
 
     def shareholders(self, header: SessionHeader) -> frozenset[str]:
         """Return the addresses that share a session's revenue, as far as the stake is known."""
@@ -147,13 +159,9 @@ class SupplierReport:
             "staked": self.staked, "stake": self.stake, "transports": self.transports,
             "endpoint_problems": self.endpoint_problems,
             "balance_upokt": self.balance_upokt, "public_key_on_chain": self.public_key_on_chain,
+            "deadline": None if self.deadline is None else asdict(self.deadline), "day": self.daily.newest,
+            "fees_per_day_upokt": self.daily.fees_per_day_upokt,
         }  # fmt: skip
-
-
-def _amounts(stored: object) -> dict[str, int]:
-    """Return the amounts by address in stored JSON, without anything else."""
-    rows = stored.items() if isinstance(stored, Mapping) else ()
-    return {str(address): upokt for address, upokt in rows if isinstance(upokt, int)}
 
 
 def _totals(audit: Audit) -> tuple[int, dict[str, dict[str, Any]], str]:
@@ -186,6 +194,7 @@ class Reports:
         If the volume cannot be read, `save` tries again.
         """
         try:
+            self._audit.load_head()
             _, totals, problem = _totals(self._audit)
         except sqlite3.Error as error:
             if corruption_in(error) is not None:

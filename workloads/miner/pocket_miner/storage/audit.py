@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ class AuditError(PocketError):
     """The audit trail was altered."""
 
 
+@dataclass(frozen=True, slots=True)
+class AuditHead:
+    """The number and the hash of an outcome, which covers all outcomes before it."""
+
+    number: int
+    hash: str
+
+
 def _link(previous: str, body: str) -> str:
     return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
 
@@ -53,6 +62,7 @@ class Audit:
         self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
         # One connection, used by the event loop and by threads: a transaction must not be interleaved.
         self._lock = threading.RLock()
+        self._head: AuditHead | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -193,27 +203,81 @@ class Audit:
         Returns those that are new.
         """
         added = []
+        head = None
         with self._transaction():
             for outcome in outcomes:
                 if self.outcome(outcome.supplier, outcome.session_id) is None:
-                    self._append(outcome)
+                    head = self._append(outcome)
                     added.append(outcome)
+        self._head = head or self._head
         return added
 
-    def _append(self, outcome: OutcomeRecord) -> None:
+    def _append(self, outcome: OutcomeRecord) -> AuditHead:
         row = self._database.execute(
             "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
             "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
         ).fetchone()
         previous = row[0] if row else _FIRST
         body = outcome.body()
-        self._database.execute(
+        link = _link(previous, body)
+        cursor = self._database.execute(
             "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
-            (outcome.supplier, outcome.session_id, body, previous, _link(previous, body)),
+            (outcome.supplier, outcome.session_id, body, previous, link),
         )
         self._database.execute(
             "DELETE FROM cost WHERE supplier=? AND session_id=?", (outcome.supplier, outcome.session_id)
         )
+        return AuditHead(int(cursor.lastrowid or 0), link)
+
+    @property
+    def head(self) -> AuditHead | None:
+        """Return the last outcome's number and hash as known in memory, None before `load_head`."""
+        return self._head
+
+    @property
+    def head_row(self) -> dict[str, Any] | None:
+        """Return the head as JSON, None before `load_head`."""
+        return None if self._head is None else asdict(self._head)
+
+    def load_head(self) -> None:
+        """Read the last outcome's number and hash from the volume.
+
+        Outcomes that retention deleted count, too. The number is 0 without any. Raises sqlite3.Error.
+        """
+        with self._lock:
+            row = self._database.execute("SELECT number, hash FROM outcome ORDER BY number DESC LIMIT 1").fetchone()
+            if row is None:
+                row = self._database.execute(
+                    "SELECT s.seq, m.value FROM sqlite_sequence s, meta m WHERE s.name='outcome' AND m.name='pruned'"
+                ).fetchone()
+        self._head = AuditHead(0, "") if row is None else AuditHead(int(row[0]), str(row[1]))
+
+    def missing_heads(self, published: Iterable[AuditHead]) -> list[str]:
+        """Return why published heads do not belong to this trail, empty if all of them do.
+
+        Heads of outcomes that retention deleted cannot be checked, except for the last of these.
+        """
+        self.load_head()
+        with self._lock:
+            pruned = self._database.execute("SELECT value FROM meta WHERE name='pruned'").fetchone()
+            rows = {
+                int(number): str(link) for number, link in self._database.execute("SELECT number, hash FROM outcome")
+            }
+        last = 0 if self._head is None else self._head.number
+        first = min(rows, default=last + 1)
+        if pruned:
+            rows[first - 1] = str(pruned[0])
+        problems = []
+        for head in sorted(published, key=lambda head: head.number):
+            if head.number > last:
+                problems.append(
+                    f"outcome {head.number} was published, but the trail ends at {last}: outcomes were cut off"
+                )
+            elif rows.get(head.number, head.hash) != head.hash:
+                problems.append(f"outcome {head.number} was published with hash {head.hash}, the trail has another one")
+            elif head.number >= first and head.number not in rows:
+                problems.append(f"outcome {head.number} was published and is missing")
+        return problems
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

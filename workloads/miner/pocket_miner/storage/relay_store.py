@@ -4,12 +4,11 @@ A file also indexes its sessions: paths are unique per session, so a relay that 
 deleted when all its sessions have ended. Commits are durable (WAL, synchronous=FULL).
 """
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner.storage.corruption import files_of
@@ -19,29 +18,41 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
   id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
   position TEXT NOT NULL DEFAULT '0-0', incarnation TEXT NOT NULL DEFAULT '', refused INTEGER NOT NULL DEFAULT 0,
-  arrived INTEGER NOT NULL DEFAULT 0, UNIQUE (supplier, session_id));
+  UNIQUE (supplier, session_id));
 CREATE TABLE IF NOT EXISTS leaf (
   session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
-  arrival INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (session, path)) WITHOUT ROWID;
+  PRIMARY KEY (session, path));
 """
-_LATER_COLUMNS = (("session", "arrived"), ("leaf", "arrival"))
-"""Columns that files of earlier builds lack: how many leaves came, and which of them one was."""
+# Relays are stored in the order in which they came, and only the small index of the primary key is in order of the
+# paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
+_LEAVES = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
+_LEAVES_BY_PATH = "SELECT path, digest FROM leaf WHERE session=?"
+_ARRIVALS = "SELECT path FROM leaf WHERE session=? ORDER BY rowid"
+_PATHS = "SELECT path FROM leaf WHERE session=? ORDER BY path"
 
 
-def _add_later_columns(database: sqlite3.Connection) -> None:
-    for table, column in _LATER_COLUMNS:
-        if column not in [row[1] for row in database.execute(f"PRAGMA table_info({table})")]:
-            database.execute(f"ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """A leaf that passed validation."""
 
     path: bytes
     digest: bytes
     weight: int
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeafBatch:
+    """New leaves of one session, and the position up to which its stream was read for them.
+
+    `refused` is the number of entries that became no leaf.
+    """
+
+    supplier: str
+    session_id: str
+    leaves: Sequence[Leaf]
+    refused: int
+    position: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +75,6 @@ class SessionEndFile:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
-        if not read_only:
-            _add_later_columns(self._database)
         # Consumer threads and the event loop share one connection: transactions must not be interleaved.
         self._lock = threading.RLock()
 
@@ -117,39 +126,47 @@ class SessionEndFile:
             return [StoredSession(*row) for row in rows]
 
     def store(
-        self, supplier: str, session_id: str, leaves: Iterable[Leaf], refused: int, position: str, origin: str
+        self, supplier: str, session_id: str, leaves: Sequence[Leaf], refused: int, position: str, origin: str
     ) -> int:
         """Store leaves and the new position in one durable step.
 
         Returns the number of new leaves.
         """
+        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, origin)])[0]
+
+    def store_all(self, batches: Sequence["LeafBatch"]) -> list[int]:
+        """Store the leaves and the new positions of several sessions in one durable step.
+
+        Returns the number of new leaves of each. A session that ended meanwhile gets none.
+        """
         with self._lock:
-            number = self._number(supplier, session_id)
-            if number is None:
-                return 0  # ended meanwhile
-            database, rows = self._database, list(leaves)
+            database = self._database
             database.execute("BEGIN IMMEDIATE")
             try:
-                arrived = database.execute("SELECT arrived FROM session WHERE id=?", (number,)).fetchone()[0]
-                before = database.total_changes
-                database.executemany(
-                    "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value, arrival) VALUES (?,?,?,?,?,?)",
-                    (
-                        (number, leaf.path, leaf.digest, leaf.weight, leaf.value, arrival)
-                        for arrival, leaf in enumerate(rows, arrived + 1)
-                    ),
-                )
-                added = database.total_changes - before
-                database.execute(
-                    "UPDATE session SET position=?, incarnation=?, refused=refused+?, arrived=arrived+? WHERE id=?",
-                    (position, origin, refused, len(rows), number),
-                )
+                added = [self._store(batch) for batch in batches]
                 database.execute("COMMIT")
             except BaseException:
                 if database.in_transaction:  # SQLite ends it itself where the volume is full
                     database.execute("ROLLBACK")
                 raise
             return added
+
+    def _store(self, batch: "LeafBatch") -> int:
+        number = self._number(batch.supplier, batch.session_id)
+        if number is None:
+            return 0
+        database = self._database
+        before = database.total_changes
+        database.executemany(
+            "INSERT OR IGNORE INTO leaf (session, path, digest, weight, value) VALUES (?,?,?,?,?)",
+            [(number, *leaf) for leaf in batch.leaves],
+        )
+        added = database.total_changes - before
+        database.execute(
+            "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
+            (batch.position, batch.origin, batch.refused, number),
+        )
+        return added
 
     def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
         """Rebuild every leaf of a session from its relay with `check`.
@@ -185,15 +202,25 @@ class SessionEndFile:
         """Return the (path, digest) of all leaves of a session, sorted by path."""
         with self._lock:
             number = self._number(supplier, session_id)
-            rows = self._database.execute("SELECT path, digest FROM leaf WHERE session=? ORDER BY path", (number,))
-            return [(bytes(path), bytes(digest)) for path, digest in rows]
+            database = self._database
+            # In the order of the file, so that each of its pages is read once.
+            query = _LEAVES_BY_PATH if self._is_ordered_by_path() else _LEAVES
+            return sorted(database.execute(query, (number,)))
 
     def arrivals(self, supplier: str, session_id: str) -> list[bytes]:
-        """Return the paths of all leaves of a session in the order in which they were stored."""
+        """Return the paths of all leaves of a session in the order in which they were stored.
+
+        Files of earlier versions do not have that order, and the paths are in their own.
+        """
         with self._lock:
             number = self._number(supplier, session_id)
-            rows = self._database.execute("SELECT path FROM leaf WHERE session=? ORDER BY arrival, path", (number,))
-            return [bytes(row[0]) for row in rows]
+            query = _PATHS if self._is_ordered_by_path() else _ARRIVALS
+            return [bytes(row[0]) for row in self._database.execute(query, (number,))]
+
+    def _is_ordered_by_path(self) -> bool:
+        """Return True for a file of an earlier version."""
+        found = self._database.execute("SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
+        return found.fetchone() is not None
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""
@@ -255,7 +282,7 @@ class SessionEndFile:
                     break
         return values, last
 
-    def add(self, supplier: str, session_id: str, leaves: Iterable[Leaf]) -> int:
+    def add(self, supplier: str, session_id: str, leaves: Sequence[Leaf]) -> int:
         """Store leaves that did not come from the stream, without a new position.
 
         Returns the number of new leaves.

@@ -18,6 +18,7 @@ from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.runtime.public_urls import PublicUrlChecker
 from pocket_miner import miner_metrics
+from pocket_miner.ingest.consume_rounds import ConsumeRounds
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -34,6 +35,8 @@ from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.standby import Standby
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
+
+_COLLECT_SECONDS = 0.005  # suppliers whose timers fire at one moment share a round
 
 
 @dataclass(slots=True)
@@ -62,10 +65,12 @@ class SupplierFactory:
     keyring: Keyring = field(init=False)
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
+    _rounds: ConsumeRounds = field(init=False)
 
     def __post_init__(self) -> None:
         self.keyring = Keyring(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
         self._seeds = SeedHashes(self.blocks, self.chain)
+        self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
         self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
     @property
@@ -137,7 +142,7 @@ class SupplierFactory:
         return RelayConsumer(
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds, history_id=self.redis_history_id,
-            dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full,
+            dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full, rounds=self._rounds,
         )  # fmt: skip
 
     def standby(self, address: str) -> Standby:

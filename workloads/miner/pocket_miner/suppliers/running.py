@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import sqlite3
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_BUSY_SECONDS = 0.1
-_BUSY_ROUNDS = 15
+_TICK_SECONDS = 0.2
+_BUSY_ROUNDS = 3
 _HEAL_SECONDS = 5.0
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
@@ -96,8 +97,7 @@ class SupplierWorker:
         failures = idle = 0
         while not self._over:
             try:
-                async with self.consume_limit:
-                    read = await self.supplier.tail()
+                read = await self.supplier.tail(self.consume_limit)
                 failures = 0
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
@@ -112,18 +112,25 @@ class SupplierWorker:
                     _LOG.warning("consuming relays failed, retrying", error=error)
                 await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
                 continue
-            if read:
-                idle = 0
-                continue
-            idle += 1
-            # A supplier that just had relays is polled often. The others wait for a notification, and are polled
-            # now and then in case one was lost.
-            await self._rest(_BUSY_SECONDS if idle < _BUSY_ROUNDS else _HEAL_SECONDS * self.chance.uniform(0.8, 1.2))
+            idle = 0 if read else idle + 1
+            if not read or not self.supplier.behind:
+                await self._rest(idle)
 
-    async def _rest(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
+    async def _rest(self, idle: int) -> None:
+        """Wait after the `idle`-th read in a row that found nothing, 0 after one that found relays.
+
+        A supplier that just had relays is polled for longer than relayers wait between two notifications. The others
+        wait for a notification, and are polled now and then in case one was lost. All reads are at ticks of the clock,
+        so that suppliers share rounds: the more relays come, the larger the rounds.
+        """
+        loop = asyncio.get_running_loop()
+        if idle < _BUSY_ROUNDS:
+            await _sleep_to_tick(loop.time() + _TICK_SECONDS * (2**idle - 1))
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HEAL_SECONDS * self.chance.uniform(0.8, 1.2)):
+                    await self._woken.wait()
+            await _sleep_to_tick(loop.time())
         self._woken.clear()
 
     async def _decide(self) -> None:
@@ -151,3 +158,9 @@ class SupplierWorker:
                 miner_metrics.ERRORS.labels("decide").inc()
                 _LOG.warning("deciding failed, retrying", error=error)
                 await asyncio.sleep(min(1.0, self.block_seconds / 4))
+
+
+async def _sleep_to_tick(time: float) -> None:
+    """Sleep until the first tick after a time (loop's clock)."""
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep((math.floor(time / _TICK_SECONDS) + 1) * _TICK_SECONDS - now)

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.stream_reader import StreamReader
+from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.relay_store import RelayStore
@@ -34,8 +35,10 @@ class Standby:
         if not self._restored:
             await self.consumer.restore()
             self._restored = True
-        await self.consumer.discover({})
-        read = await self.consumer.consume_once()
+        read = await self.consumer.poll(Check.IDS)
+        if read is None:
+            await self.consumer.discover({})
+            read = await self.consumer.consume_once()
         for session_id in await self.tail.finished(self.sessions):
             session = self.sessions.pop(session_id)
             await asyncio.to_thread(self.mirror.remove, session.end, self.tail.supplier, session_id)

@@ -1,8 +1,9 @@
 """Mine one supplier: consume its relays and decide every session at every block."""
 
 import asyncio
+import contextlib
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,10 +25,12 @@ from pocket.redis_store.store_errors import (
     StaleEpoch,
 )
 from pocket_miner import miner_metrics
+from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
+from pocket_miner.sessions.deadlines import deadline_of, earliest
 from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, in_last_third
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
@@ -41,13 +44,15 @@ from pocket_miner.submission.claims import ClaimSubmitter, SealSource
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
 from pocket_miner.suppliers.claim_queries import query_claims
+from pocket_miner.suppliers.terms_confirmation import confirm_due
+from pocket_miner.suppliers.window_margins import observe_margin
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_ERRORS: Final = (*REDIS_ERRORS, RedisUnavailable)
 _TRANSIENT_ERRORS: Final = (PocketError, *REDIS_ERRORS, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
-_MAX_CONFIRMATIONS: Final = 8
+_SCAN_SECONDS: Final = 4.0
 _OF_ONE: Final = (CommandRejected, PocketError, ValueError, KeyError, sqlite3.DataError)
 """Errors that a single session of a group may cause."""
 _OF_ALL: Final = (ChainError, RedisStoreError, SendError)
@@ -89,6 +94,7 @@ class SupplierMiner:
     _restored: bool = False  # the volume's sessions and seals are loaded
     _started: bool = False  # those in Redis are loaded too, and predecessors are fenced
     _needs_fence: bool = False
+    _seals_due: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
     _needs_peer_merge: bool = False  # a peer or the chain did not answer: peers are asked again
@@ -131,7 +137,7 @@ class SupplierMiner:
             await self._merge_peers()
             self._started = True
 
-    async def _connect(self) -> bool:
+    async def _connect(self, height: int) -> bool:
         """Return True if Redis and the Lease let this owner write.
 
         Raises StaleEpoch if another miner owns the supplier.
@@ -144,8 +150,10 @@ class SupplierMiner:
                 await self.start()
             if self._needs_fence:
                 await self._fence()
-            if self._unsealed():
+            if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
+                # No owner seals a session before its end. What Redis lost with the fence is restored at once.
                 await self.claims.load_seals(self.sessions)
+                self._seals_due = False
         except StaleEpoch:
             raise
         except (*_REDIS_ERRORS, ConcurrentAppend) as error:
@@ -165,11 +173,10 @@ class SupplierMiner:
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
+        self._needs_fence, self._seals_due = False, True
         if self._cutoff.session_end:
-            # Redis may have lost the cut-off, and the seals.
+            # Redis may have lost the cut-off.
             await self.store.advance_cutoff(self._cutoff.session_end, self._cutoff.height)
-        await self.claims.load_seals(self.sessions)
-        self._needs_fence = False
 
     def on_redis_restarted(self) -> None:
         """Read all streams again and renew fence and seals: a restarted Redis may hold other ones under known ids."""
@@ -179,18 +186,34 @@ class SupplierMiner:
     def _unsealed(self) -> bool:
         return any(session.seal is None for session in self.sessions.values())
 
-    async def tail(self) -> int:
-        """Consume new relays once.
+    async def tail(self, limit: asyncio.Semaphore | None = None) -> int:
+        """Consume new relays once, together with other suppliers that do so at the same time.
 
-        Returns the number of entries read.
+        All registered sessions are compared every few seconds, and their number each time. Where that shows something
+        new, this supplier is read alone within `limit`. Returns the number of entries read.
         """
         begun = asyncio.get_running_loop().time()
-        if not self._started:
-            await self.start()
-        await self._discover()
+        scan = self.last_scan_at is None or begun - self.last_scan_at >= _SCAN_SECONDS
+        if self._started and not self._needs_fence and self.last_scan_at is not None:
+            read = await self.consumer.poll(Check.IDS if scan else Check.NUMBER)
+            if read is not None:
+                self._scanned(begun if scan else self.last_scan_at)
+                return read
+        async with limit or contextlib.nullcontext():
+            if not self._started:
+                await self.start()
+            await self._discover()
+            self._scanned(begun)
+            return await self.consumer.consume_once()
+
+    @property
+    def behind(self) -> bool:
+        """Return True if the latest read of a session did not reach the end of its stream."""
+        return any(session.behind for session in self.sessions.values())
+
+    def _scanned(self, at: float) -> None:
         self.report.open = len(self.sessions)
-        self.last_scan_at = begun
-        return await self.consumer.consume_once()
+        self.last_scan_at = at
 
     async def _discover(self) -> None:
         finished = self.concluder.finished
@@ -229,7 +252,7 @@ class SupplierMiner:
 
         Returns the number of sessions by stage. The failure of one session never stops another.
         """
-        connected = await self._connect()
+        connected = await self._connect(block.height)
         if connected:
             await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
@@ -237,25 +260,24 @@ class SupplierMiner:
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         await self._confirm_terms(block)
-        stages: dict[str, int] = defaultdict(int)
-        closing = 0
+        closing, deadline = 0, None
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
         for session in list(self.sessions.values()):
             decision = await self._decided(session, answers, block, proof)
             if decision is None:
                 continue
-            stages[decision.stage.value] += 1
-            self._margin(session, decision, block.height)
+            observe_margin(session, decision, block.height)
             seen[session.session_id] = decision.stage.value
             closing += in_last_third(session.windows, decision.stage, block.height)
+            deadline = earliest(deadline, deadline_of(session.windows, decision.stage))
             groups[decision.action, session.end].append(session)
-        self.report.record_stages(seen, block.height, closing)
+        self.report.record_stages(seen, block.height, closing, deadline)
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         await self._act_on(groups, block, proof, connected=connected)
         self.report.open = len(self.sessions)
-        return stages
+        return Counter(seen.values())
 
     async def _act_on(
         self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams, *,
@@ -306,37 +328,11 @@ class SupplierMiner:
             miner_metrics.ERRORS.labels(what).inc()
             _LOG.warning("step failed, retrying at the next block", step=what, error=error)
 
-    @staticmethod
-    def _margin(session: TrackedSession, decision: Decision, height: int) -> None:
-        """Observe, once per claim and proof, how many blocks were left in its window."""
-        windows, proven = session.windows, decision.stage is Stage.PROVED and session.proven
-        if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
-            return
-        for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
-            if came and what not in session.measured:
-                session.measured.add(what)
-                miner_metrics.MARGIN.labels(what).observe(max(0, close - height))
-
     async def _confirm_terms(self, block: Block) -> None:
         """Confirm the terms of ended, unsealed sessions by a second answer."""
-        limit = asyncio.Semaphore(_MAX_CONFIRMATIONS)
-
-        async def confirm(session: TrackedSession) -> None:
-            async with limit:
-                await self.consumer.confirm_terms(session, block.height)
-
-        def due(session: TrackedSession) -> bool:
-            windows = session.windows
-            open_ = windows is not None and windows.session_end < block.height < windows.claim_close
-            return open_ and session.seal is None and session.terms is not None and not session.terms_confirmed
-
-        async def confirm_all() -> None:
-            results = await asyncio.gather(*map(confirm, filter(due, self.sessions.values())), return_exceptions=True)
-            for error in results:
-                if isinstance(error, BaseException):
-                    raise error
-
-        await self._isolated("confirming terms", block, confirm_all)
+        await self._isolated(
+            "confirming terms", block, lambda: confirm_due(self.consumer, self.sessions.values(), block.height)
+        )
 
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
@@ -437,5 +433,5 @@ class SupplierMiner:
         free = [session for session in group if session.session_id not in claimed]
         await self._merge_peers()
         if free:
-            self._needs_fence = True  # Redis lacks these seals
+            self._seals_due = True  # Redis lacks them
             await self.claims.seal_and_claim(free, block, proof, source=SealSource.VOLUME)

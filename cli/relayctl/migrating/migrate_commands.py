@@ -1,7 +1,7 @@
 """The command `relayctl migrate`: turn the Go relay miner's files into resources."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,16 @@ from pydantic import ValidationError
 
 from pocket.api.base import ManifestError, problem_of
 from pocket.api.relayminer import RelayMiner
-from pocket.errors import ConfigurationError
+from pocket.errors import PocketError
 from pocket.keys.loading import KeySet, load_keys_directory, load_keys_file, merge
 from pocket.keys.sealed_box import Subject, seal
-from relayctl.key_commands import sealing_key
-from relayctl.migration import Migration, convert, supplier, supplier_name
+from pocket.protocol.crypto.addresses import Address
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from relayctl.key_files import key_secret, sealing_key
+from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password, keyring_folder, read_keyring
+from relayctl.key_import.import_commands import secret_text
+from relayctl.migrating.configuration_sources import Sources, read_compose, read_configuration
+from relayctl.migrating.migration import Migration, convert, supplier, supplier_name
 
 _KINDS = {
     "changed": "Changed: check these",
@@ -25,35 +30,44 @@ _KINDS = {
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-def _tree(path: Path | None) -> Mapping[str, Any]:
-    if path is None:
-        return {}
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise click.ClickException(f"{path}: not YAML ({type(error).__name__})") from None
-    if not isinstance(tree, dict):
-        raise click.ClickException(f"{path}: expected the configuration of the Go relayer or miner")
-    return tree
-
-
-def _keys(trees: list[Mapping[str, Any]], files: tuple[Path, ...], folders: tuple[Path, ...]) -> KeySet:
+def _keys(
+    trees: Sequence[Mapping[str, Any]], files: tuple[Path, ...], folders: tuple[Path, ...], passphrase_fd: int | None
+) -> KeySet:
     """Load the keys named on the command line, else those named by the configurations."""
+    keyrings: dict[Path, tuple[str, ...]] = {}
     if not files and not folders:
         named = [tree.get("keys") or {} for tree in trees]
         files = tuple({Path(row["keys_file"]) for row in named if row.get("keys_file")})
         folders = tuple({Path(row["keys_dir"]) for row in named if row.get("keys_dir")})
+        for row in (row["keyring"] for row in named if row.get("keyring")):
+            names = tuple(map(str, row.get("key_names") or ()))
+            keyrings[_keyring(row)] = names
     try:
-        return merge([*(load_keys_file(file) for file in files), *(load_keys_directory(folder) for folder in folders)])
-    except ConfigurationError as error:
+        rings = [KeySet(_keyring_keys(path, names, passphrase_fd)) for path, names in keyrings.items()]
+        return merge(
+            [*(load_keys_file(file) for file in files), *(load_keys_directory(folder) for folder in folders), *rings]
+        )
+    except PocketError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _secret(name: str, namespace: str, entries: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
-        "stringData": dict(entries),
-    }  # fmt: skip
+def _keyring(row: Mapping[str, Any]) -> Path:
+    """Return the folder of a keyring. Raises ClickException for a backend that has none."""
+    backend = str(row.get("backend") or "test")
+    home = Path(str(row.get("dir") or "~/.pocket")).expanduser()
+    if backend not in ("file", "test"):
+        raise click.ClickException(
+            f"keys.keyring.backend {backend}: only file and test are read. Export the keys with `pocketd keys export "
+            "NAME`, import them with `relayctl keys import armor`, and name the result with --keys-file"
+        )
+    return home / f"keyring-{backend}" if (home / f"keyring-{backend}").is_dir() else home
+
+
+def _keyring_keys(path: Path, names: tuple[str, ...], passphrase_fd: int | None) -> dict[Address, PrivateKey]:
+    folder = keyring_folder(path)
+    known = has_test_password(folder)
+    passphrase = TEST_PASSWORD if known else secret_text(f"Passphrase of the keyring {folder}", passphrase_fd)
+    return read_keyring(folder, passphrase, names)
 
 
 def _write(path: Path, documents: list[dict[str, Any]], mode: int) -> None:
@@ -75,36 +89,46 @@ def report(migration: Migration) -> str:
 
 
 @click.command()
-@click.option("--relayer", type=_FILE, required=True, help="The Go relayer's YAML")
-@click.option("--miner", type=_FILE, help="The Go miner's YAML")
+@click.option("--relayer", type=_FILE, help="YAML of the Go relayer, of pocketd's relayminer, or a ConfigMap with it")
+@click.option("--miner", type=_FILE, help="YAML of the Go miner, or a ConfigMap with it")
+@click.option("--compose", type=_FILE, help="A docker compose file that runs both, instead of --relayer and --miner")
 @click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: the files named by the configurations")
 @click.option("--keys-dir", "folders", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True)
+@click.option("--passphrase-fd", type=click.IntRange(0), help="File descriptor with the passphrase of the keyring")
 @click.option("--name", default="main", show_default=True, help="Name of the RelayMiner")
 @click.option("--namespace", default="pocket", show_default=True)
 @click.option("--public-key", help="The operator's sealing key, base64 or a file, to seal the keys for Git")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to")
 def migrate(
-    relayer: Path,
+    relayer: Path | None,
     miner: Path | None,
+    compose: Path | None,
     files: tuple[Path, ...],
     folders: tuple[Path, ...],
+    passphrase_fd: int | None,
     name: str,
     namespace: str,
     public_key: str | None,
     output: Path,
 ) -> None:
     """Turn the Go relay miner's configuration and keys into a RelayMiner and Suppliers."""
-    trees = [_tree(relayer), _tree(miner)]
+    if (relayer is None) == (compose is None):
+        raise click.ClickException("name either --relayer or --compose")
     try:
+        sources = read_compose(compose) if compose is not None else Sources()
+        trees = [
+            read_configuration(relayer) if relayer is not None else sources.relayer,
+            read_configuration(miner) if miner is not None else sources.miner,
+        ]
         migration = convert(trees[0], trees[1], name, namespace)
         RelayMiner.model_validate(migration.relay_miner)
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
     except ValidationError as error:
         raise click.ClickException(f"the converted RelayMiner is invalid: {problem_of(error)}") from None
-    loaded = _keys(trees, files, folders)
+    loaded = _keys(trees, files, folders, passphrase_fd)
     sealing = sealing_key(public_key) if public_key else None
-    suppliers, secrets = [], [_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
+    suppliers, secrets = [], [key_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
     for address, key in sorted(loaded.keys.items()):
         hexadecimal = f"{key.scalar:064x}"
         if sealing is not None:
@@ -112,7 +136,7 @@ def migrate(
             reference: dict[str, Any] = {"sealed": seal(sealing, subject, hexadecimal)}
         else:
             secret = f"{supplier_name(address)}-key"
-            secrets.append(_secret(secret, namespace, {"hex": hexadecimal}))
+            secrets.append(key_secret(secret, namespace, {"hex": hexadecimal}))
             reference = {"secretRef": {"name": secret, "key": "hex"}}
         suppliers.append(supplier(address, name, namespace, reference))
     output.mkdir(parents=True, exist_ok=True)

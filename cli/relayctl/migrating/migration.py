@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pocket.api.base import ManifestError
+from relayctl.migrating.node_relayminer import as_relayer, is_node_relayminer
+from relayctl.migrating.without_counterpart import reason_of
 
 Tree = dict[str, Any]
 _TYPES = {
@@ -19,44 +21,11 @@ _TYPES = {
 _PROFILE_SECONDS = {"fast": 30.0, "streaming": 600.0}
 _STRATEGIES = {"first_healthy": "first_healthy", "round_robin": "round_robin", "": None}
 
-# Settings of the Go miner that have no counterpart. The longest matching path gives the reason.
-_NO_COUNTERPART = {
-    "redis.namespace": "keys have one prefix, <namespace>-<name>; let the Go miner finish its sessions before it stops",
-    "redis.consumer_name": "there are no consumer groups: streams are read directly (docs/architecture.md)",
-    "redis.claim_idle_timeout_ms": "there is nothing to reclaim: streams are read directly (docs/architecture.md)",
-    "redis": "connections are always bounded and have deadlines",
-    "metrics": "metrics are on the admin port 9090 of every pod",
-    "health_check": "health and readiness are on the admin port 9090 of every pod",
-    "pprof": "spec.debug serves profiles on localhost of the pods",
-    "logging": "logs are JSON on standard error; spec.relayer.logLevel is the level",
-    "simulation": "declare identities under spec.relayer.simulation (docs/simulation.md)",
-    "cache_warmup": "caches fill on demand, with one query per key at a time",
-    "http_transport": "each backend has dialTimeoutSeconds, timeoutSeconds and maxConnections",
-    "timeout_profiles": "converted to timeoutSeconds of the backends that name them",
-    "pool_profiles": "converted to maxConnections of the backends that name them",
-    "response_compression": "set spec.relayer.responseCompression",
-    "relay_meter": "the meter uses the same Redis keys prefix; entries expire automatically",
-    "transaction": "timeouts follow block time; batching and checks before proofs are always on",
-    "inclusion_reconciler": "inclusion is read from the chain at every block, and missing claims are rebroadcast",
-    "leader_election": "Leases are used, with durations that fit spec.chain.blockSeconds",
-    "supplier_claiming": "shards (spec.miner.shards), one Lease each",
-    "session_lifecycle": "sessions are decided at every block, without a queue",
-    "worker_pools": "sized automatically",
-    "smst_live_root_checkpoint_interval": "no trie node is stored, so there is no checkpoint",
-    "submission_tracking_ttl": "the audit trail keeps every outcome",
-    "dedup_ttl_blocks": "a relay read twice is one leaf: nothing is deduplicated",
-    "supplier_reconcile_interval": "stakes are refreshed continuously",
-    "balance_monitor": "balances are metrics; the alerts have thresholds",
-    "settlement_monitor": "settlements are always monitored",
-    "block_health_monitor": "the age of the last block is part of readiness and has an alert",
-    "hot_reload": "keys, services and backends are always reloaded without restart",
-    "session_ttl": "a session's data lives until it is settled",
-    "cache_ttl": "a session's data lives until it is settled",
-    "batch_size": "sized automatically",
-    "ack_batch_size": "nothing is acknowledged",
-    "suppliers": "the Go relayer ignores it, too",
-    "keys": "keys are in Secrets to which Suppliers refer",
-}
+_DEFAULT_BACKENDS = frozenset({"jsonRpc", "rest", "cometBft"})
+_LEVELS = {
+    "trace": "debug", "debug": "debug", "info": "info", "warn": "warning", "warning": "warning", "error": "error",
+    "fatal": "error", "panic": "error", "disabled": "error",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +74,7 @@ class _Source:
 
 
 def _leaves(tree: Any, path: str = "") -> Iterable[str]:
-    if not isinstance(tree, Mapping) or not tree:
+    if not isinstance(tree, Mapping):
         yield path
         return
     for name, value in tree.items():
@@ -188,13 +157,15 @@ class _Converter:
         if limit:
             service["maxBodyBytes"] = int(limit)
         if default := take(f"{path}.default_backend"):
-            service["defaultBackend"] = _TYPES.get(str(default).lower(), default)
+            self._default_backend(service, path, str(default))
         factor = self.miner.take(f"service_factors.{service_id}")
         factor = factor if factor is not None else self.miner.take("default_service_factor")
         if factor:
             service["serviceFactor"] = float(factor)
+        profile = take(f"{path}.timeout_profile")
         shared = {
-            "timeout": self._timeout(take(f"{path}.timeout_profile")), "pool": self._pool(take(f"{path}.pool_profile"))
+            "timeout": self._timeout(profile), "dial": self._dial(profile),
+            "pool": self._pool(take(f"{path}.pool_profile")),
         }  # fmt: skip
         backends: Tree = {}
         for kind in self.relayer.names(f"{path}.backends"):
@@ -208,6 +179,21 @@ class _Converter:
         service["backends"] = backends
         return service
 
+    def _default_backend(self, service: Tree, path: str, default: str) -> None:
+        """Take the transport of requests that name none. WebSocket and gRPC are recognised without it."""
+        name = _TYPES.get(default.lower())
+        if name in _DEFAULT_BACKENDS:
+            service["defaultBackend"] = name
+        elif name is None:
+            known = ", ".join(sorted(_TYPES))
+            self.note("unknown", f"{path}.default_backend", f"{default!r} is no transport: known are {known}")
+        else:
+            text = (
+                f"{default}: WebSocket upgrades and gRPC requests are recognised without a default; other requests "
+                "without the header Rpc-Type are rejected"
+            )
+            self.note("changed", f"{path}.default_backend", text)
+
     def _timeout(self, profile: Any) -> float:
         default = _seconds(self.relayer.take("default_request_timeout_seconds", 30))
         if not profile:
@@ -219,21 +205,27 @@ class _Converter:
             self.note("unknown", f"timeout_profiles.{profile}", f"not defined; {default:g} s are used")
         return _PROFILE_SECONDS.get(str(profile), default)
 
+    def _dial(self, profile: Any) -> float | None:
+        """Return the seconds to connect, of the profile or of the transport, None for the default."""
+        own = self.relayer.take(f"timeout_profiles.{profile}.dial_timeout_seconds") if profile else None
+        common = self.relayer.take("http_transport.dial_timeout_seconds")
+        value = own if own is not None else common
+        return _seconds(value) or None if value is not None else None
+
     def _pool(self, profile: Any) -> int | None:
-        value = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
+        own = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
+        common = self.relayer.take("http_transport.max_conns_per_host")
+        value = own or common
         return int(value) if value else None
 
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
         take = self.relayer.take
-        urls = [str(url) for url in (take(f"{path}.urls") or [])] or [str(take(f"{path}.url") or "")]
-        backend: Tree = {"urls": [_backend_url(url, name) for url in urls]}
-        strategy = take(f"{path}.load_balancing")
-        if strategy:
-            backend["strategy"] = _STRATEGIES.get(str(strategy))
-            if str(strategy) not in _STRATEGIES:
-                self.note("changed", f"{path}.load_balancing", f"{strategy}: not supported, the default is used")
-                del backend["strategy"]
+        backend: Tree = {"urls": [_backend_url(url, name) for url in self._urls(path)]}
+        if shared["dial"] is not None:
+            backend["dialTimeoutSeconds"] = shared["dial"]
+        if strategy := self._strategy(path):
+            backend["strategy"] = strategy
         if headers := take(f"{path}.headers"):
             backend["headers"] = {str(key): str(value) for key, value in headers.items()}
         if (recovery := take(f"{path}.recovery_timeout_seconds", take(f"{path}.recovery_timeout"))) is not None:
@@ -252,6 +244,28 @@ class _Converter:
             if check := self._health_check(path):
                 backend["healthCheck"] = check
         return backend
+
+    def _strategy(self, path: str) -> str | None:
+        """Return how endpoints are chosen, None for the default."""
+        strategy = str(self.relayer.take(f"{path}.load_balancing") or "")
+        if strategy not in _STRATEGIES:
+            self.note("changed", f"{path}.load_balancing", f"{strategy}: not supported, the default is used")
+        return _STRATEGIES.get(strategy)
+
+    def _urls(self, path: str) -> list[str]:
+        """Return the endpoints, which are texts or objects with url and name."""
+        urls, named = [], False
+        for number, row in enumerate(self.relayer.take(f"{path}.urls") or []):
+            if not isinstance(row, Mapping):
+                urls.append(str(row))
+                continue
+            urls.append(str(row.get("url") or ""))
+            named = named or bool(row.get("name"))
+            for other in sorted(set(map(str, row)) - {"url", "name"}):
+                self.note("unknown", f"relayer: {path}.urls[{number}].{other}", "unknown setting, ignored")
+        if named:
+            self.note("left", f"relayer: {path}.urls", "endpoints have no names: metrics and logs show their URLs")
+        return urls or [str(self.relayer.take(f"{path}.url") or "")]
 
     def _auth(self, service_id: str, path: str, kind: str) -> Tree | None:
         take = self.relayer.take
@@ -296,11 +310,37 @@ class _Converter:
             if host not in ("", "0.0.0.0", "[::]"):
                 self.note("left", "listen_addr", f"pods listen on every address, not on {host}")
         if level := take("logging.level"):
-            spec["logLevel"] = {"warn": "warning"}.get(str(level), str(level))
+            spec["logLevel"] = self._level("relayer", str(level))
+        if level := self.miner.take("logging.level"):
+            self.note("left", "miner: logging.level", f"{level}: set LOG_LEVEL in spec.miner.podTemplate")
+        compression = {
+            "enabled": take("response_compression.enabled"),
+            "minBytes": take("response_compression.min_size_bytes"),
+        }
+        if any(value is not None for value in compression.values()):
+            spec["responseCompression"] = {key: value for key, value in compression.items() if value is not None}
         meter = {"enabled": take("relay_meter.enabled"), "whenUnavailable": take("relay_meter.fail_behavior")}
         if any(value is not None for value in meter.values()):
             spec["metering"] = {key: value for key, value in meter.items() if value is not None}
         return spec
+
+    def _level(self, name: str, level: str) -> str:
+        found = _LEVELS.get(level.lower())
+        if found is None:
+            self.note("unknown", f"{name}: logging.level", f"{level!r} is no level, info is used")
+        elif found not in (level.lower(), f"{level.lower()}ing"):
+            self.note("changed", f"{name}: logging.level", f"{level} becomes {found}")
+        return found or "info"
+
+    def debug(self) -> bool:
+        """Return True if profiles are served by the relayer or the miner."""
+        return bool(self.relayer.take("pprof.enabled")) | bool(self.miner.take("pprof.enabled"))
+
+    def _keys_taken(self) -> None:
+        """Mark where keys are read from as used: the command writes them into Secrets."""
+        for source in (self.relayer, self.miner):
+            for name in ("keys_file", "keys_dir", "keyring"):
+                source.take(f"keys.{name}")
 
     def convert(self) -> Migration:
         if not self.relayer.names("services"):
@@ -308,9 +348,12 @@ class _Converter:
         spec: Tree = {"chain": self.chain(), "redis": self.redis(), "services": self.services()}
         if relayer := self.relayer_spec():
             spec["relayer"] = relayer
+        if self.debug():
+            spec["debug"] = True
+        self._keys_taken()
         for source in (self.relayer, self.miner):
             for path in source.left():
-                reason = _reason(path)
+                reason = reason_of(path)
                 kind = "left" if reason else "unknown"
                 self.note(kind, f"{source.name}: {path}", reason or "unknown setting, ignored")
         tree = {
@@ -321,11 +364,16 @@ class _Converter:
 
 
 def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, namespace: str) -> Migration:
-    """Convert a Go relayer's and miner's configuration to a RelayMiner.
+    """Convert a Go relayer's and miner's configuration, or that of pocketd's relayminer, to a RelayMiner.
 
     Raises ManifestError if it cannot.
     """
-    return _Converter(_Source("relayer", relayer), _Source("miner", miner), name, namespace).convert()
+    left: list[tuple[str, str]] = []
+    if is_node_relayminer(relayer):
+        relayer, left = as_relayer(relayer)
+    migration = _Converter(_Source("relayer", relayer), _Source("miner", miner), name, namespace).convert()
+    migration.notes += [Note("left", path, reason) for path, reason in left]
+    return migration
 
 
 def supplier(address: str, relay_miner: str, namespace: str, key: Tree) -> Tree:
@@ -340,14 +388,6 @@ def supplier(address: str, relay_miner: str, namespace: str, key: Tree) -> Tree:
 def supplier_name(address: str) -> str:
     """Return a valid, short name that is the same at every run."""
     return f"supplier-{address[-8:]}"
-
-
-def _reason(path: str) -> str:
-    parts = path.split(".")
-    for length in range(len(parts), 0, -1):
-        if reason := _NO_COUNTERPART.get(".".join(parts[:length])):
-            return reason
-    return ""
 
 
 def _object_name(text: str) -> str:

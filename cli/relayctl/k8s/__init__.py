@@ -1,0 +1,1 @@
+"""The plugin `kubectl pocket`: what an owner asks about RelayMiners and Suppliers in a cluster."""

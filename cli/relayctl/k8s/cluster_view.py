@@ -1,0 +1,137 @@
+"""Gather what the commands show and check: resources, pods, Events and Leases of namespaces.
+
+Secrets are never read.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from pocket.errors import PocketError
+from pocket.kube.api_client import KubeApi, KubeError, ResourceKind
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import CONFIG_MAPS, EVENTS, LEASES, PODS, RELAY_MINERS, SUPPLIERS
+
+Object = dict[str, Any]
+CLAIMS: Final = ResourceKind("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+_OURS: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+_OPERATOR: Final = f"{names.LABEL_NAME}=pocket-operator"
+_NO_KUBECONFIG: Final = "default"
+_DAY_FIRST: Final = 10
+
+
+class NoResources(PocketError):
+    """The cluster does not know the kinds of this project, or refuses to list them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """One reading of a cluster.
+
+    `namespace` is empty for all namespaces. `unread` names what the API server refused to list, with its reason.
+    """
+
+    now: datetime
+    namespace: str = ""
+    relay_miners: tuple[Object, ...] = ()
+    suppliers: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+    operator_pods: tuple[Object, ...] = ()
+    events: tuple[Object, ...] = ()
+    leases: tuple[Object, ...] = ()
+    claims: tuple[Object, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def relay_miner_of(self, supplier: Object) -> Object | None:
+        """Return the RelayMiner that a Supplier names, None if it does not exist."""
+        place = (supplier["metadata"]["namespace"], supplier["spec"].get("relayMinerRef", {}).get("name"))
+        return next((row for row in self.relay_miners if place_of(row) == place), None)
+
+    def pods_of(self, relay_miner: Object, component: str) -> list[Object]:
+        """Return the pods of a RelayMiner's workload."""
+        namespace, name = place_of(relay_miner)
+        return [
+            pod for pod in self.pods
+            if pod["metadata"]["namespace"] == namespace
+            and names.selector(name, component).items() <= (pod["metadata"].get("labels") or {}).items()
+        ]  # fmt: skip
+
+
+def place_of(resource: Object) -> tuple[str, str]:
+    """Return namespace and name of a resource."""
+    return str(resource["metadata"]["namespace"]), str(resource["metadata"]["name"])
+
+
+async def gather(api: KubeApi, namespace: str, now: datetime | None = None) -> ClusterView:
+    """Read a namespace, or all of them if it is empty.
+
+    What may not be listed is named in the result, except for the two kinds of this project. Raises NoResources and
+    KubeError.
+    """
+    try:
+        relay_miners = await api.list(RELAY_MINERS, namespace)
+        suppliers = await api.list(SUPPLIERS, namespace)
+    except KubeError as error:
+        if error.status == 404:
+            raise NoResources(
+                "the cluster does not know RelayMiners and Suppliers: apply crds/ or install the chart"
+            ) from None
+        raise
+    unread: dict[str, str] = {}
+
+    async def listed(kind: ResourceKind, place: str, selector: str = "", what: str = "") -> tuple[Object, ...]:
+        try:
+            return tuple(await api.list(kind, place, selector))
+        except KubeError as error:
+            if not error.status:
+                raise
+            unread[what or kind.plural] = str(error)
+            return ()
+
+    operators = sorted({str((row.get("status") or {}).get("operator") or "") for row in relay_miners} - {""})
+    operator_pods: list[Object] = []
+    for place in operators:
+        operator_pods += await listed(PODS, place, _OPERATOR, f"pods of the operator in {place}")
+    return ClusterView(
+        now=now or datetime.now(UTC),
+        namespace=namespace,
+        relay_miners=tuple(relay_miners),
+        suppliers=tuple(suppliers),
+        pods=await listed(PODS, namespace, _OURS),
+        operator_pods=tuple(operator_pods),
+        events=await listed(EVENTS, namespace),
+        leases=await listed(LEASES, namespace),
+        claims=await listed(CLAIMS, namespace),
+        unread=unread,
+    )
+
+
+async def config_maps(api: KubeApi, namespace: str) -> list[Object]:
+    """Return the operator's ConfigMaps, which hold configuration and heads of audit trails. Raises KubeError."""
+    return await api.list(CONFIG_MAPS, namespace, _OURS)
+
+
+def default_namespace(kubeconfig: str | None, context: str | None) -> str:
+    """Return the namespace of the kubeconfig's context, `default` where it names none."""
+    for path in (kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")).split(os.pathsep):
+        try:
+            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue
+        if not isinstance(tree, dict):
+            continue
+        chosen = context or tree.get("current-context")
+        for row in tree.get("contexts") or ():
+            if isinstance(row, dict) and row.get("name") == chosen:
+                return str((row.get("context") or {}).get("namespace") or _NO_KUBECONFIG)
+    return _NO_KUBECONFIG
+
+
+def today(view: ClusterView) -> str:
+    """Return the UTC date of a reading, as in 2026-11-29."""
+    return view.now.isoformat()[:_DAY_FIRST]

@@ -1,0 +1,1 @@
+"""Read supplier keys from where people have them: Cosmos keyrings, armored exports, mnemonics."""

@@ -1,0 +1,109 @@
+"""Read the keys of a Cosmos SDK keyring with the backend `test` or `file`.
+
+Each key is a file `<name>.info`: a JWE (PBES2-HS256+A128KW, A256GCM) whose content is JSON with the record of the key,
+a protobuf message, in base64.
+"""
+
+import base64
+import binascii
+import json
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pocket.errors import DecodingError
+from pocket.protocol.crypto.addresses import Address, address_of
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.relays.wire import BYTES, Field, decode
+from relayctl.key_import.import_errors import KeyImportError, library
+
+TEST_PASSWORD: Final = "test"  # noqa: S105 - the password of every keyring with the backend `test`
+_ALGORITHMS: Final = ["PBES2-HS256+A128KW", "A256GCM"]
+_LARGEST: Final = 1024 * 1024
+_ANY: Final = {1: Field("type_url", BYTES), 2: Field("value", BYTES)}
+_LOCAL: Final = {1: Field("priv_key", BYTES, message=_ANY)}
+_RECORD: Final = {
+    1: Field("name", BYTES), 2: Field("pub_key", BYTES, message=_ANY), 3: Field("local", BYTES, message=_LOCAL),
+    4: Field("ledger", BYTES), 5: Field("multi", BYTES), 6: Field("offline", BYTES),
+}  # fmt: skip
+_KEY: Final = {1: Field("key", BYTES)}
+_SECP256K1: Final = b"/cosmos.crypto.secp256k1.PrivKey"
+_KINDS: Final = {
+    "ledger": "is on a hardware device", "multi": "is a multisig account", "offline": "has a public key only",
+}  # fmt: skip
+
+
+def keyring_folder(path: Path) -> Path:
+    """Return the folder of key files: `path`, or keyring-file or keyring-test in it. Raises KeyImportError."""
+    for folder in (path, path / "keyring-file", path / "keyring-test"):
+        if folder.is_dir() and any(folder.glob("*.info")):
+            return folder
+    raise KeyImportError(
+        f"{path}: no *.info file there, in keyring-file or in keyring-test. A keyring of the operating system is not a "
+        "folder: export its keys with `pocketd keys export NAME` and import the armored text"
+    )
+
+
+def has_test_password(folder: Path) -> bool:
+    """Return True if the folder belongs to the backend `test`, whose password is known."""
+    return folder.name == "keyring-test"
+
+
+def read_keyring(folder: Path, passphrase: str, names: Collection[str] = ()) -> dict[Address, PrivateKey]:
+    """Return the keys of a keyring by address, all of them or those that are named.
+
+    A key that is not on this machine is skipped unless it is named. Raises KeyImportError.
+    """
+    files = {file.name.removesuffix(".info"): file for file in sorted(folder.glob("*.info"))}
+    if missing := sorted(set(names) - set(files)):
+        raise KeyImportError(f"{folder}: no key {', '.join(missing)}. There are: {', '.join(files) or 'none'}")
+    keys = {}
+    for name in names or files:
+        record = _record(files[name], passphrase)
+        kind = next((text for field, text in _KINDS.items() if field in record), "")
+        if kind and name not in names:
+            continue
+        if kind:
+            raise KeyImportError(f"{files[name]}: the key {kind}, so it cannot be imported")
+        key = _private_key(files[name], record)
+        keys[address_of(key.public_key)] = key
+    return keys
+
+
+def _record(file: Path, passphrase: str) -> Mapping[str, Any]:
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise KeyImportError(f"{file}: larger than 1 MiB, so it is no key")
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyImportError(f"{file}: cannot be read ({type(error).__name__})") from None
+    content = _decrypted(file, text, passphrase)
+    try:
+        data = base64.b64decode(json.loads(content)["Data"], validate=True)
+        record: Mapping[str, Any] = decode(_RECORD, data)
+    except (ValueError, KeyError, TypeError, binascii.Error, DecodingError):
+        raise KeyImportError(f"{file}: not a record of a current keyring. Run `pocketd keys migrate` first") from None
+    return record
+
+
+def _decrypted(file: Path, text: str, passphrase: str) -> bytes:
+    jwe, jwk, errors = library("joserfc.jwe"), library("joserfc.jwk"), library("joserfc.errors")
+    registry = jwe.JWERegistry(algorithms=_ALGORITHMS, strict_check_header=False)
+    try:
+        with warnings.catch_warnings():  # the format fixes what the library finds short: the password of `test`
+            warnings.simplefilter("ignore")
+            content: bytes = jwe.decrypt_compact(text, jwk.OctKey.import_key(passphrase), registry=registry).plaintext
+    except (errors.JoseError, ValueError, TypeError):
+        raise KeyImportError(f"{file}: the passphrase is wrong, or the file is not a keyring's") from None
+    return content
+
+
+def _private_key(file: Path, record: Mapping[str, Any]) -> PrivateKey:
+    try:
+        found = record["local"]["priv_key"]
+        if found["type_url"] != _SECP256K1:
+            raise KeyImportError(f"{file}: the key is of another type than secp256k1")
+        return PrivateKey.from_hex(decode(_KEY, found["value"])["key"].hex())
+    except (KeyError, TypeError, DecodingError):
+        raise KeyImportError(f"{file}: the record has no private key") from None

@@ -1,0 +1,1 @@
+"""Convert configurations of other relay miners to resources."""

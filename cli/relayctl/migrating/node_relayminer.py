@@ -1,0 +1,111 @@
+"""Convert the configuration of the chain program's own relayminer (`pocketd relayminer start`) to the Go miner's form.
+
+What that form has too is converted from there on, so one report covers both.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pocket.api.base import ManifestError
+
+Tree = dict[str, Any]
+_RPC_TYPES: Final = {
+    "json_rpc": "jsonrpc", "rest": "rest", "comet_bft": "cometbft", "websocket": "websocket", "grpc": "grpc",
+}  # fmt: skip
+_SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)I?B?", re.IGNORECASE)
+_FACTORS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_DROPPED: Final = {
+    "listen_url": "one port serves all services: spec.relayer.port",
+    "signing_key_names": "a Supplier's spec.services limits which services a key serves",
+    "publicly_exposed_endpoints": "the stake has the public URLs: spec.stake of the Supplier",
+    "forward_pocket_headers": "backends always get the Pocket headers",
+}  # fmt: skip
+
+
+def is_node_relayminer(tree: Mapping[str, Any]) -> bool:
+    """Return True for the configuration of the chain program's relayminer: suppliers are a list of services."""
+    rows = tree.get("suppliers")
+    return isinstance(rows, list) and any(isinstance(row, Mapping) and "service_id" in row for row in rows)
+
+
+def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
+    """Return the settings in the Go relayer's form, and what was left out as path and reason.
+
+    Raises ManifestError.
+    """
+    left: list[tuple[str, str]] = []
+    relayer: Tree = {key: value for key, value in tree.items() if key not in _OWN}
+    node = dict(tree.get("pocket_node") or {})
+    if "tx_node_rpc_url" in node:
+        left.append(("pocket_node.tx_node_rpc_url", "transactions go to all of spec.chain.nodes"))
+        relayer["pocket_node"] = {key: value for key, value in node.items() if key != "tx_node_rpc_url"}
+    grpc = str(node.get("query_node_grpc_url") or "")
+    if grpc.startswith("tcp://"):
+        relayer["pocket_node"] = {
+            **relayer["pocket_node"], "query_node_grpc_url": grpc.removeprefix("tcp://"), "grpc_insecure": True,
+        }  # fmt: skip
+    eager = bool(tree.get("enable_eager_relay_request_validation"))
+    relayer["default_validation_mode"] = "eager" if eager else "optimistic"
+    if tree.get("enable_over_servicing"):
+        relayer["relay_meter"] = {"enabled": False}
+    if size := tree.get("default_max_body_size"):
+        relayer["default_max_body_size_bytes"] = size_bytes(size)
+    relayer["services"] = {}
+    for number, row in enumerate(tree.get("suppliers") or ()):
+        service, dropped = _service(row, f"suppliers[{number}]")
+        relayer["services"][str(row.get("service_id"))] = service
+        if seconds := row.get("request_timeout_seconds"):
+            name = f"of-{row.get('service_id')}"
+            relayer.setdefault("timeout_profiles", {})[name] = {"request_timeout_seconds": seconds}
+            service["timeout_profile"] = name
+        left += dropped
+    if names := tree.get("default_signing_key_names"):
+        relayer["keys"] = {"keyring": {"key_names": list(names)}}
+    return relayer, left
+
+
+_OWN: Final = frozenset({
+    "suppliers", "default_signing_key_names", "enable_eager_relay_request_validation", "enable_over_servicing",
+    "default_max_body_size",
+})  # fmt: skip
+
+
+def _service(row: Mapping[str, Any], path: str) -> tuple[Tree, list[tuple[str, str]]]:
+    left = [(f"{path}.{name}", reason) for name, reason in _DROPPED.items() if name in row]
+    config = row.get("service_config") or {}
+    left += [(f"{path}.service_config.{name}", reason) for name, reason in _DROPPED.items() if name in config]
+    backends: Tree = {}
+    if config.get("backend_url"):
+        backends[_kind_of(str(config["backend_url"]))] = _backend(config)
+    for name, own in (row.get("rpc_type_service_configs") or {}).items():
+        kind = _RPC_TYPES.get(str(name).lower())
+        if kind is None:
+            raise ManifestError(f"{path}.rpc_type_service_configs.{name}: known are {', '.join(sorted(_RPC_TYPES))}")
+        backends[kind] = _backend(own)
+        left += [
+            (f"{path}.rpc_type_service_configs.{name}.{key}", reason) for key, reason in _DROPPED.items() if key in own
+        ]
+    service: Tree = {"backends": backends}
+    if size := row.get("max_body_size"):
+        service["max_body_size_bytes"] = size_bytes(size)
+    return service, left
+
+
+def _backend(config: Mapping[str, Any]) -> Tree:
+    kept = {"authentication": config.get("authentication"), "headers": config.get("headers")}
+    return {"url": config.get("backend_url"), **{key: value for key, value in kept.items() if value}}
+
+
+def _kind_of(url: str) -> str:
+    """Return the transport that a backend without one serves: by its scheme, else JSON-RPC."""
+    scheme = url.partition("://")[0]
+    return {"ws": "websocket", "wss": "websocket", "grpc": "grpc", "grpcs": "grpc"}.get(scheme, "jsonrpc")
+
+
+def size_bytes(value: Any) -> int:
+    """Return the bytes of a number, or of a text such as 20MB. Raises ManifestError."""
+    found = _SIZE.fullmatch(str(value).strip())
+    if found is None:
+        raise ManifestError(f"{value!r} is not a size: write bytes, or for example 20MB")
+    return int(found[1]) * _FACTORS[found[2].upper()]

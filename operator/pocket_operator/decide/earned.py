@@ -1,0 +1,54 @@
+"""Sum what the miners report of a supplier's earnings, fees and funds. Amounts are in upokt."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from pocket.api.status import MOST_RECIPIENTS, OTHERS, DayStatus, Earning, Funds
+from pocket_operator.decide.pod_report import ReportedSupplier
+
+LARGEST: Final = 2**63 - 1
+"""The largest integer that the API server accepts."""
+
+
+def earnings(parts: Iterable[Mapping[str, int]]) -> tuple[Earning, ...]:
+    """Return earnings by recipient: the largest first, and the sum of the rest last."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    rest = total.pop(OTHERS, 0)
+    rows = sorted(total.items(), key=lambda row: (-row[1], row[0]))
+    kept = rows if len(rows) + bool(rest) <= MOST_RECIPIENTS else rows[: MOST_RECIPIENTS - 1]
+    rest += sum(upokt for _, upokt in rows[len(kept) :])
+    if rest:
+        kept = [*kept, (OTHERS, rest)]
+    return tuple(Earning(recipient=address, upokt=min(LARGEST, upokt)) for address, upokt in kept)
+
+
+def last_day(histories: Sequence[ReportedSupplier]) -> DayStatus:
+    """Return the last day with outcomes over all miners."""
+    days = [history.day for history in histories if history.day is not None]
+    if not days:
+        return DayStatus()
+    date = max(day.date for day in days)
+    same = [day for day in days if day.date == date]
+    return DayStatus(
+        date=date,
+        earned=earnings(day.earned_by for day in same),
+        earned_upokt=min(LARGEST, sum(sum(day.earned_by.values()) for day in same)),
+        fees_upokt=min(LARGEST, sum(day.fees_upokt for day in same)),
+        settled=sum(day.settled for day in same),
+        lost=sum(day.lost for day in same),
+    )
+
+
+def funds(row: ReportedSupplier | None, histories: Sequence[ReportedSupplier]) -> Funds:
+    """Return balance, fees a day and the days for which the balance lasts.
+
+    `row` is the owner's report, None without one.
+    """
+    balance = row.balance_upokt if row is not None else None
+    fees = [history.fees_per_day_upokt for history in histories if history.fees_per_day_upokt is not None]
+    per_day = min(LARGEST, sum(fees)) if fees else None
+    left = balance // per_day if balance is not None and per_day else None
+    return Funds(balance_upokt=balance, fees_per_day_upokt=per_day, days_left=left)

@@ -1,0 +1,408 @@
+"""Every setting that the Go relayer and miner accept is taken, changed with a note, or named with a reason.
+
+The lists hold every setting that the Go programs' parsers were seen to know: they refuse a map in place of its value.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pocket.api.base import ManifestError
+from pocket.api.manifests import load_manifests
+from pocket.api.relayminer import RelayMiner
+from pocket.protocol.crypto.addresses import address_of
+from relayctl.main import main
+from relayctl.migrating.configuration_sources import read_compose
+from relayctl.migrating.migration import convert
+from relayctl.migrating.node_relayminer import size_bytes
+from world import address, key
+
+NODE = {"query_node_rpc_url": "tcp://node:26657", "query_node_grpc_url": "node:9090", "grpc_insecure": True}
+BACKEND = {"url": "http://geth:8545"}
+RELAYER = {
+    "redis": {"url": "redis://redis:6379/0"},
+    "pocket_node": NODE,
+    "services": {"eth": {"backends": {"jsonrpc": BACKEND}}},
+}
+ETH = "services.eth."
+JSON_RPC = f"{ETH}backends.jsonrpc."
+CHECK = f"{JSON_RPC}health_check."
+OF_RELAYER = {
+    "listen_addr": "0.0.0.0:8081", "redis.pool_size": 50, "redis.min_idle_conns": 5, "redis.pool_timeout_seconds": 4,
+    "redis.conn_max_idle_time_seconds": 300, "redis.namespace.base_prefix": "ha",
+    "redis.namespace.cache_prefix": "cache", "redis.namespace.streams_prefix": "relays",
+    "redis.namespace.events_prefix": "events",
+    "redis.namespace.supplier_prefix": "supplier", "redis.namespace.miner_prefix": "miner",
+    "redis.namespace.meter_prefix": "meter", "redis.namespace.params_prefix": "params",
+    "keys.keys_file": "/k.yaml", "keys.keys_dir": "/keys", "keys.keyring.backend": "test", "keys.keyring.dir": "/r",
+    "keys.keyring.app_name": "pocket", "keys.keyring.key_names": ["alice"],
+    f"{ETH}validation_mode": "eager", f"{ETH}timeout_profile": "x", f"{ETH}pool_profile": "x",
+    f"{ETH}max_body_size_bytes": 1000, f"{ETH}default_backend": "jsonrpc",
+    f"{JSON_RPC}base_path": "/v1", f"{JSON_RPC}load_balancing": "first_healthy", f"{JSON_RPC}headers": {"A": "b"},
+    f"{JSON_RPC}authentication.username": "u", f"{JSON_RPC}authentication.password": "p",
+    f"{JSON_RPC}authentication.bearer_token": "t", f"{JSON_RPC}authentication.plain_token": "t",
+    f"{CHECK}enabled": True, f"{CHECK}endpoint": "/h", f"{CHECK}interval_seconds": 5, f"{CHECK}timeout_seconds": 2,
+    f"{CHECK}unhealthy_threshold": 2, f"{CHECK}healthy_threshold": 2, f"{CHECK}method": "POST",
+    f"{CHECK}request_body": "{}", f"{CHECK}content_type": "application/json", f"{CHECK}expected_body": "ok",
+    f"{CHECK}expected_status": [200], f"{CHECK}headers": {"A": "b"},
+    f"{JSON_RPC}max_retries": 2, f"{JSON_RPC}recovery_timeout_seconds": 9,
+    "default_validation_mode": "eager", "default_request_timeout_seconds": 20, "default_max_body_size_bytes": 100,
+    "timeout_profiles.x.name": "x", "timeout_profiles.x.request_timeout_seconds": 7,
+    "timeout_profiles.x.response_header_timeout_seconds": 7, "timeout_profiles.x.dial_timeout_seconds": 3,
+    "timeout_profiles.x.tls_handshake_timeout_seconds": 9, "pool_profiles.x.max_conns_per_host": 44,
+    "pool_profiles.x.max_idle_conns_per_host": 4, "http_transport.max_idle_conns": 500,
+    "http_transport.max_idle_conns_per_host": 100, "http_transport.max_conns_per_host": 77,
+    "http_transport.idle_conn_timeout_seconds": 90, "http_transport.dial_timeout_seconds": 4,
+    "http_transport.tls_handshake_timeout_seconds": 10, "http_transport.response_header_timeout_seconds": 30,
+    "http_transport.expect_continue_timeout_seconds": 1, "http_transport.tcp_keep_alive_seconds": 30,
+    "http_transport.disable_compression": True, "response_compression.enabled": True,
+    "response_compression.min_size_bytes": 2048, "relay_meter.enabled": False, "relay_meter.redis_key_prefix": "ha",
+    "relay_meter.fail_behavior": "closed", "relay_meter.cache_ttl": "2h", "cache_warmup.enabled": True,
+    "cache_warmup.warmup_concurrency": 10, "cache_warmup.warmup_timeout_seconds": 5,
+    "cache_warmup.known_applications": ["pokt1a"], "metrics.enabled": True, "metrics.addr": ":9090",
+    "health_check.enabled": True, "health_check.addr": ":8081", "pprof.enabled": True, "pprof.addr": ":6060",
+    "logging.level": "warn", "logging.format": "json", "logging.output": "stdout", "logging.async": True,
+    "logging.async_buffer_size": 100000, "logging.async_poll_interval": 100, "logging.sampling": False,
+    "logging.sampling_initial": 100, "logging.sampling_thereafter": 10, "logging.enable_caller": False,
+    "simulation.enabled": True, "simulation.identities": [{"key_id": "a", "max_rps": 5}],
+}  # fmt: skip
+OF_MINER = {
+    "redis.consumer_name": "m", "redis.claim_idle_timeout_ms": 60000, "redis.pool_size": 9,
+    "redis.namespace.base_prefix": "ha", "pocket_node.chain_id": "pocket-beta", "pocket_node.query_timeout_seconds": 8,
+    "pocket_node.grpc_insecure": True, "keys.keyring.backend": "test", "transaction.gas_limit": 0,
+    "transaction.gas_price": "0.00001upokt", "transaction.gas_adjustment": 2.0,
+    "transaction.disable_claim_batching": False,
+    "transaction.disable_proof_batching": False, "transaction.tx_timeout_min_seconds": 120,
+    "transaction.tx_timeout_max_seconds": 590, "transaction.tx_timeout_default_seconds": 120,
+    "transaction.disable_pre_proof_claim_verification": False, "transaction.disable_inclusion_reconciler": False,
+    "transaction.inclusion_reconciler_max_concurrent": 64, "transaction.max_rebroadcasts": 1,
+    "transaction.rebroadcast_safety_blocks": 1, "transaction.inclusion_reconciler_per_group_timeout_ms": 10000,
+    "leader_election.leader_ttl_seconds": 30, "leader_election.heartbeat_rate_seconds": 10,
+    "supplier_claiming.claim_ttl_seconds": 90, "supplier_claiming.renew_rate_seconds": 10,
+    "supplier_claiming.rebalance_interval_seconds": 30, "session_lifecycle.max_concurrent_transitions": 10,
+    "worker_pools.master_pool_size": 0, "worker_pools.query_workers": 20, "worker_pools.settlement_workers": 2,
+    "balance_monitor.enabled": True, "balance_monitor.check_interval_seconds": 300,
+    "balance_monitor.balance_threshold_upokt": 1000000, "balance_monitor.stake_warning_proof_threshold": 10,
+    "balance_monitor.stake_critical_proof_threshold": 3, "block_health_monitor.enabled": True,
+    "block_health_monitor.slowness_threshold": 1.5, "block_time_seconds": 45, "settlement_monitor.enabled": True,
+    "deduplication_ttl_blocks": 10, "batch_size": 1000, "ack_batch_size": 50, "hot_reload_enabled": True,
+    "session_ttl": "24h", "cache_ttl": "2h", "smst_live_root_checkpoint_interval": 10, "submission_tracking_ttl": "24h",
+    "supplier_reconcile_interval_seconds": 60, "known_applications": ["pokt1a"], "default_service_factor": 0.5,
+    "service_factors": {"eth": 0.25}, "metrics.enabled": True, "metrics.addr": ":9092", "pprof.enabled": False,
+    "pprof.addr": ":6060", "logging.level": "info", "logging.async": True,
+}  # fmt: skip
+# What a setting becomes: path in the RelayMiner's spec, and value. An index stands for an element of a list.
+TAKEN = {
+    "listen_addr": ("relayer.port", 8081),
+    f"{ETH}validation_mode": ("services.0.validation", "eager"),
+    f"{ETH}max_body_size_bytes": ("services.0.maxBodyBytes", 1000),
+    f"{ETH}default_backend": ("services.0.defaultBackend", "jsonRpc"),
+    f"{JSON_RPC}base_path": ("services.0.backends.jsonRpc.basePath", "/v1"),
+    f"{JSON_RPC}load_balancing": ("services.0.backends.jsonRpc.strategy", "first_healthy"),
+    f"{JSON_RPC}headers": ("services.0.backends.jsonRpc.headers", {"A": "b"}),
+    f"{JSON_RPC}max_retries": ("services.0.backends.jsonRpc.maxRetries", 2),
+    f"{JSON_RPC}recovery_timeout_seconds": ("services.0.backends.jsonRpc.recoverySeconds", 9),
+    f"{JSON_RPC}authentication.bearer_token": ("services.0.backends.jsonRpc.auth.type", "bearer"),
+    f"{JSON_RPC}authentication.plain_token": ("services.0.backends.jsonRpc.auth.type", "header"),
+    "default_validation_mode": ("services.0.validation", "eager"),
+    "default_request_timeout_seconds": ("services.0.backends.jsonRpc.timeoutSeconds", 20),
+    "default_max_body_size_bytes": ("services.0.maxBodyBytes", 100),
+    "http_transport.max_conns_per_host": ("services.0.backends.jsonRpc.maxConnections", 77),
+    "http_transport.dial_timeout_seconds": ("services.0.backends.jsonRpc.dialTimeoutSeconds", 4),
+    "response_compression.enabled": ("relayer.responseCompression.enabled", True),
+    "response_compression.min_size_bytes": ("relayer.responseCompression.minBytes", 2048),
+    "relay_meter.enabled": ("relayer.metering.enabled", False),
+    "relay_meter.fail_behavior": ("relayer.metering.whenUnavailable", "closed"),
+    "pprof.enabled": ("debug", True),
+    "logging.level": ("relayer.logLevel", "warning"),
+    "pocket_node.chain_id": ("chain.id", "pocket-beta"),
+    "pocket_node.query_timeout_seconds": ("chain.queryTimeoutSeconds", 8),
+    "transaction.gas_price": ("chain.gasPrice", "0.00001upokt"),
+    "transaction.gas_adjustment": ("chain.gasAdjustment", 2.0),
+    "block_time_seconds": ("chain.blockSeconds", 45),
+    "default_service_factor": ("services.0.serviceFactor", 0.5),
+    "service_factors": ("services.0.serviceFactor", 0.25),
+}
+
+
+NOT_OF_MINER = {("miner", "logging.level"), ("miner", "pprof.enabled")}
+
+
+def put(tree, path, value):
+    tree = copy.deepcopy(tree)
+    *folders, name = path.split(".")
+    node = tree
+    for folder in folders:
+        node = node.setdefault(folder, {})
+    node[name] = value
+    return tree
+
+
+def at(tree, path):
+    for part in path.split("."):
+        tree = tree[int(part)] if part.isdecimal() else tree[part]
+    return tree
+
+
+def converted(relayer=RELAYER, miner=None):
+    found = convert(relayer, miner or {}, "main", "pocket")
+    RelayMiner.model_validate(found.relay_miner)
+    return found
+
+
+@pytest.mark.parametrize("path", [*(f"relayer/{p}" for p in OF_RELAYER), *(f"miner/{p}" for p in OF_MINER)])
+def test_a_setting_alone_is_taken_or_named_with_a_reason(path):
+    kind, _, setting = path.partition("/")
+    value = (OF_RELAYER if kind == "relayer" else OF_MINER)[setting]
+    base = converted()
+    if kind == "relayer":
+        found = converted(put(RELAYER, setting, value))
+    else:
+        found = converted(RELAYER, put({"pocket_node": {}}, setting, value))
+    assert [note for note in found.notes if note.kind == "unknown" and "not defined" not in note.text] == []
+    if setting in TAKEN and (kind, setting) not in NOT_OF_MINER:
+        place, expected = TAKEN[setting]
+        assert at(found.relay_miner["spec"], place) == expected
+        return
+    said = [note for note in found.notes if note not in base.notes]
+    read = setting.startswith(("keys.", f"{ETH}timeout_profile", f"{ETH}pool_profile", f"{JSON_RPC}authentication"))
+    same = setting in ("pocket_node.grpc_insecure", f"{CHECK}enabled", "pprof.enabled")
+    assert said or read or same, "it vanished"
+
+
+def test_profiles_apply_to_the_backends_that_name_them():
+    tree = RELAYER
+    for path, value in OF_RELAYER.items():
+        if "profile" in path:
+            tree = put(tree, path, value)
+    backend = converted(tree).relay_miner["spec"]["services"][0]["backends"]["jsonRpc"]
+    assert (backend["timeoutSeconds"], backend["dialTimeoutSeconds"], backend["maxConnections"]) == (7, 3, 44)
+
+
+def test_a_health_check_is_taken_as_a_whole():
+    tree = RELAYER
+    for path, value in OF_RELAYER.items():
+        if path.startswith(CHECK):
+            tree = put(tree, path, value)
+    found = converted(tree)
+    assert found.relay_miner["spec"]["services"][0]["backends"]["jsonRpc"]["healthCheck"] == {
+        "method": "POST", "path": "/h", "body": "{}", "expectBody": "ok", "intervalSeconds": 5.0, "timeoutSeconds": 2.0,
+        "unhealthyThreshold": 2, "healthyThreshold": 2, "expectStatus": [200],
+    }  # fmt: skip
+    assert {
+        n.path.partition("health_check.")[2].partition(".")[0] for n in found.notes if "health_check" in n.path
+    } == {"headers", "content_type"}
+
+
+@pytest.mark.parametrize("default", ["websocket", "grpc", "WebSocket"])
+def test_a_default_that_needs_none_is_left_out_and_explained(default):
+    backends = {"websocket": {"url": "ws://b"}, "grpc": {"url": "b:1"}}
+    tree = put(put(RELAYER, f"{ETH}backends", backends), f"{ETH}default_backend", default)
+    found = converted(tree)
+    assert "defaultBackend" not in found.relay_miner["spec"]["services"][0]
+    (note,) = [note for note in found.notes if note.path.endswith("default_backend")]
+    assert (note.kind, "without a default" in note.text) == ("changed", True)
+
+
+def test_a_default_that_is_no_transport_is_named():
+    found = converted(put(RELAYER, f"{ETH}default_backend", "ws"))
+    assert [(n.kind, n.path) for n in found.notes if "default_backend" in n.path] == [
+        ("unknown", "services.eth.default_backend")
+    ]
+
+
+def test_endpoints_may_be_objects():
+    urls = [{"url": "http://a", "name": "first"}, "http://b", {"url": "http://c", "zone": "x"}]
+    found = converted(put(RELAYER, f"{ETH}backends", {"jsonrpc": {"urls": urls}}))
+    backend = found.relay_miner["spec"]["services"][0]["backends"]["jsonRpc"]
+    assert backend["urls"] == ["http://a", "http://b", "http://c"]
+    notes = {note.path: note.kind for note in found.notes}
+    assert notes["relayer: services.eth.backends.jsonrpc.urls[2].zone"] == "unknown"
+    assert notes["relayer: services.eth.backends.jsonrpc.urls"] == "left"
+
+
+def test_a_misspelled_setting_is_never_explained_away():
+    for path in ("redis.poolsize", "services.eth.backend", "loging.level", "transaction.gasprice", "pprof.enable"):
+        found = converted(put(RELAYER, path, 1))
+        assert [note.path for note in found.notes if note.kind == "unknown"] == [f"relayer: {path}"]
+
+
+def test_the_report_does_not_claim_what_is_not_so():
+    """Profiles, compression and levels used to be reported as without counterpart although they were lost."""
+    found = converted(put(put(RELAYER, "pprof.enabled", False), "response_compression.enabled", False))
+    assert "debug" not in found.relay_miner["spec"]
+    assert found.relay_miner["spec"]["relayer"]["responseCompression"] == {"enabled": False}
+    assert converted(put(RELAYER, "logging.level", "trace")).relay_miner["spec"]["relayer"]["logLevel"] == "debug"
+
+
+NODE_RELAYMINER = """
+default_signing_key_names: [second]
+default_request_timeout_seconds: 10
+default_max_body_size: 20MB
+smt_store_path: /home/pocket/.pocket/smt
+enable_over_servicing: false
+enable_eager_relay_request_validation: true
+metrics: {enabled: true, addr: ":9090"}
+pprof: {enabled: false, addr: "localhost:6060"}
+ping: {enabled: true, addr: "localhost:8081"}
+pocket_node:
+  query_node_rpc_url: tcp://node:26657
+  query_node_grpc_url: tcp://node:9090
+  tx_node_rpc_url: tcp://node:26657
+suppliers:
+- service_id: anvil
+  listen_url: http://0.0.0.0:8545
+  signing_key_names: [supplier1]
+  service_config:
+    backend_url: http://anvil:8547
+    authentication: {username: user, password: pwd}
+    headers: {X-A: b}
+    publicly_exposed_endpoints: [relay.example]
+    forward_pocket_headers: true
+  rpc_type_service_configs:
+    rest: {backend_url: "http://rest:8080"}
+    websocket: {backend_url: "ws://anvil:8546"}
+- service_id: llm
+  request_timeout_seconds: 120
+  max_body_size: 1GB
+  service_config: {backend_url: "http://ollama:11434"}
+"""
+
+
+def test_the_configuration_of_the_chain_program_s_relayminer_is_converted():
+    found = converted(yaml.safe_load(NODE_RELAYMINER))
+    spec = RelayMiner.model_validate(found.relay_miner).spec
+    assert (spec.chain.nodes[0].grpc, spec.chain.nodes[0].rpc) == ("grpc://node:9090", "http://node:26657")
+    anvil, llm = spec.services
+    assert (anvil.id, anvil.validation, anvil.max_body_bytes) == ("anvil", "eager", 20 << 20)
+    assert anvil.backends.json_rpc.urls == ("http://anvil:8547",)
+    assert anvil.backends.json_rpc.headers == {"X-A": "b"}
+    assert anvil.backends.rest.urls == ("http://rest:8080",)
+    assert anvil.backends.web_socket.urls == ("ws://anvil:8546",)
+    assert (llm.backends.json_rpc.timeout_seconds, llm.max_body_bytes) == (120, 1 << 30)
+    assert found.secrets["main-anvil-jsonrpc"] == {"username": "user", "password": "pwd"}
+    assert [note for note in found.notes if note.kind == "unknown"] == []
+    left = {note.path for note in found.notes if note.kind == "left"}
+    assert {"suppliers[0].listen_url", "suppliers[0].signing_key_names", "pocket_node.tx_node_rpc_url"} <= left
+    assert {"relayer: smt_store_path", "relayer: ping.addr"} <= left
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20MB", 20 << 20), ("1GB", 1 << 30), (512, 512), ("4k", 4096), ("7 MiB", 7 << 20)]
+)
+def test_sizes_are_read(text, size):
+    assert size_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "big", "-1", "1.5MB", "10XB"])
+def test_what_is_no_size_is_named(text):
+    with pytest.raises(ManifestError, match="is not a size"):
+        size_bytes(text)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    keys = {"keys": [f"{key('alice').scalar:064x}"]}
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump(keys))
+    relayer = put(RELAYER, "keys.keys_file", str(tmp_path / "keys.yaml"))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/relayer.yaml").write_text(yaml.safe_dump(relayer))
+    (tmp_path / "config/miner.yaml").write_text(yaml.safe_dump({"block_time_seconds": 12}))
+    return tmp_path
+
+
+COMPOSE = """
+services:
+  redis: {image: "redis:8", command: redis-server --appendonly yes}
+  relayer:
+    image: go
+    command: ["relayer", "--config", "/etc/pocket/relayer.yaml", "--redis-url=redis://compose:6379"]
+    volumes: ["./config:/etc/pocket:ro"]
+  miner:
+    image: go
+    command: miner --config /miner.yaml
+    configs: [{source: miner, target: /miner.yaml}]
+configs:
+  miner: {file: ./config/miner.yaml}
+"""
+
+
+def run(*words):
+    return CliRunner().invoke(main, ["migrate", *map(str, words)], catch_exceptions=False)
+
+
+def test_a_compose_file_is_followed_to_its_configurations(folder):
+    (folder / "compose.yaml").write_text(COMPOSE)
+    done = run("--compose", folder / "compose.yaml", "--output", folder / "out")
+    assert done.exit_code == 0, done.output
+    found = load_manifests([folder / "out"])
+    (spec,) = [row.spec for row in found.relay_miners]
+    assert (spec.redis.url, spec.chain.block_seconds) == ("redis://compose:6379", 12)
+    assert [row.spec.operator_address for row in found.suppliers] == [address("alice")]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (("volumes: [\"./config:/etc/pocket:ro\"]", "volumes: [data:/etc/pocket]"), "no volume and no config provides"),
+        (("relayer\", \"--config", "redis\", \"--config"), "no service runs `relayer"),
+        (("miner --config /miner.yaml", "relayer --config /miner.yaml"), "two services run a relayer"),
+        (("services:", "sevices:"), "not a docker compose file"),
+    ],
+)  # fmt: skip
+def test_a_compose_file_that_leads_nowhere_is_refused(folder, change, why):
+    (folder / "compose.yaml").write_text(COMPOSE.replace(*change))
+    with pytest.raises(ManifestError, match=why):
+        read_compose(folder / "compose.yaml")
+
+
+def test_options_of_the_command_line_replace_settings(folder):
+    words = "miner --keys-file /k.yaml --redis-url redis://r:1 --consumer-name me --hot-reload --session-ttl 1h"
+    text = COMPOSE.replace("command: miner --config /miner.yaml", f"command: {words}")
+    (folder / "compose.yaml").write_text(text)
+    assert read_compose(folder / "compose.yaml").miner == {
+        "keys": {"keys_file": "/k.yaml"}, "redis": {"url": "redis://r:1", "consumer_name": "me"},
+        "hot_reload_enabled": "", "session_ttl": "1h",
+    }  # fmt: skip
+
+
+def test_a_config_map_holds_a_configuration(folder):
+    config_map = {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "r"},
+        "data": {"relayer.yaml": (folder / "config/relayer.yaml").read_text()},
+    }  # fmt: skip
+    (folder / "map.yaml").write_text(json.dumps(config_map))
+    done = run("--relayer", folder / "map.yaml", "--output", folder / "out")
+    assert done.exit_code == 0, done.output
+    config_map["data"]["other.yaml"] = "a: 1"
+    (folder / "map.yaml").write_text(json.dumps(config_map))
+    done = run("--relayer", folder / "map.yaml", "--output", folder / "out")
+    assert "2 configurations in ConfigMaps" in done.output
+
+
+def test_keys_of_a_keyring_become_secrets_and_suppliers(folder):
+    vectors = Path(__file__).resolve().parents[1] / "vectors/keyrings"
+    keyring = {"backend": "test", "dir": str(vectors), "key_names": ["first", "third"]}
+    (folder / "r.yaml").write_text(yaml.safe_dump(put(RELAYER, "keys", {"keyring": keyring})))
+    done = run("--relayer", folder / "r.yaml", "--output", folder / "out")
+    assert done.exit_code == 0, done.output
+    found = load_manifests([folder / "out"])
+    assert len(found.suppliers) == 2
+    for row in found.suppliers:
+        secret = found.secrets[row.spec.key.secret_ref.name]["hex"]
+        assert secret not in done.output
+        from pocket.protocol.crypto.ecdsa import PrivateKey  # noqa: PLC0415
+
+        assert address_of(PrivateKey.from_hex(secret).public_key) == row.spec.operator_address
+    (folder / "r.yaml").write_text(yaml.safe_dump(put(RELAYER, "keys", {"keyring": {**keyring, "backend": "os"}})))
+    done = run("--relayer", folder / "r.yaml", "--output", folder / "out2")
+    assert done.exit_code == 1
+    assert "pocketd keys export" in done.output
+
+
+def test_one_source_is_named(folder):
+    assert "name either --relayer or --compose" in run("--output", folder / "out").output

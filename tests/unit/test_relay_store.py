@@ -1,0 +1,62 @@
+"""Relays on the volume: several sessions in one step, and files of earlier versions."""
+
+import sqlite3
+
+import pytest
+
+from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore
+
+EARLIER = """
+CREATE TABLE session (
+  id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
+  position TEXT NOT NULL DEFAULT '0-0', incarnation TEXT NOT NULL DEFAULT '', refused INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (supplier, session_id));
+CREATE TABLE leaf (
+  session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (session, path)) WITHOUT ROWID;
+"""
+
+
+def leaf(number):
+    path = bytes((number * 37 % 251,)) + bytes(30) + bytes((number,))
+    return Leaf(path, b"digest %d" % number, 100, b"relay %d" % number)
+
+
+def batch(session_id, *numbers, position="1-1"):
+    return LeafBatch("alice", session_id, [leaf(number) for number in numbers], 0, position, "i")
+
+
+@pytest.fixture(params=["of this version", "of an earlier version"])
+def file(request, tmp_path):
+    """Open the file of a session end with two sessions."""
+    if request.param == "of an earlier version":
+        database = sqlite3.connect(tmp_path / "end-10.sqlite")
+        database.executescript(EARLIER)
+        database.close()
+    with RelayStore(tmp_path) as store:
+        found = store.file(10)
+        found.add_sessions("alice", [("one", b"h"), ("two", b"h")])
+        yield found
+
+
+def test_leaves_are_in_the_order_of_their_paths_and_each_is_there_once(file):
+    assert file.store_all([batch("one", 5, 1, 9), batch("two", 1)]) == [3, 1]
+    assert file.store_all([batch("one", 2, 1, 5), batch("gone", 1)]) == [1, 0]
+    expected = sorted((leaf(n).path, leaf(n).digest) for n in (5, 1, 9, 2))
+    assert file.leaves("alice", "one") == expected
+    assert [path for path, _ in expected] != [leaf(n).path for n in (5, 1, 9, 2)]
+    assert file.leaves("alice", "two") == [(leaf(1).path, leaf(1).digest)]
+    assert file.count("alice", "one") == 4
+    assert file.content("alice", "one", leaf(9).path).value == b"relay 9"
+    values, last = file.page("alice", "one", b"", 1)
+    assert (len(values), last) == (1, expected[0][0])
+
+
+def test_several_sessions_are_stored_together_or_not_at_all(file):
+    bad = LeafBatch("alice", "two", [Leaf(b"p", b"d", 2**63, b"v")], 0, "2-2", "i")
+    with pytest.raises(OverflowError):
+        file.store_all([batch("one", 1, position="2-2"), bad])
+    assert file.count("alice", "one") == 0
+    assert {row.position for row in file.sessions()} == {"0-0"}
+    assert file.store_all([batch("one", 1, position="3-3")]) == [1]
+    assert {row.session_id: row.position for row in file.sessions()} == {"one": "3-3", "two": "0-0"}

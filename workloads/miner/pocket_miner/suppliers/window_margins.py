@@ -1,0 +1,16 @@
+"""Measure how much of their windows claims and proofs left unused."""
+
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.stages import Decision, Stage
+from pocket_miner.sessions.tracked_session import TrackedSession
+
+
+def observe_margin(session: TrackedSession, decision: Decision, height: int) -> None:
+    """Observe, once per claim and proof, how many blocks were left in its window."""
+    windows, proven = session.windows, decision.stage is Stage.PROVED and session.proven
+    if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
+        return
+    for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
+        if came and what not in session.measured:
+            session.measured.add(what)
+            miner_metrics.MARGIN.labels(what).observe(max(0, close - height))
