@@ -173,6 +173,7 @@ async def test_a_redis_that_lost_the_seals_gets_them_back_though_every_session_i
     await alice.to(14)
     await alice.redis.flushall()
     await alice.miner.tail()
+    await alice.decide()
     assert (await alice.miner.store.load())[header.session_id] == alice.miner.sessions[header.session_id].seal
 
 

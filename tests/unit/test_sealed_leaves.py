@@ -1,7 +1,5 @@
 """The sealed leaves are found again on a volume that holds later ones."""
 
-import sqlite3
-
 import pytest
 
 from pocket.protocol.smst.bulk import LeafSet
@@ -95,21 +93,5 @@ def test_the_order_of_arrival_counts_where_attempts_are_few(tmp_path, monkeypatc
             file.leaves("alice", "session"), lambda: file.arrivals("alice", "session"), root_of(SEALED)
         )
         assert found == rows(SEALED)
-    finally:
-        file.close()
-
-
-def test_a_file_of_an_earlier_build_gets_the_columns_that_it_lacks(tmp_path):
-    path = tmp_path / "end-10.sqlite"
-    stored(path, SEALED).close()
-    database = sqlite3.connect(path)
-    database.execute("ALTER TABLE leaf DROP COLUMN arrival")
-    database.execute("ALTER TABLE session DROP COLUMN arrived")
-    database.commit()
-    database.close()
-    file = SessionEndFile(path)
-    try:
-        file.store("alice", "session", LATE, 0, "9-0", "life")
-        assert file.arrivals("alice", "session")[-3:] == [leaf.path for leaf in LATE]
     finally:
         file.close()

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS leaf (
 # paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
 _LEAVES = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
 _LEAVES_BY_PATH = "SELECT path, digest FROM leaf WHERE session=?"
+_ARRIVALS = "SELECT path FROM leaf WHERE session=? ORDER BY rowid"
+_PATHS = "SELECT path FROM leaf WHERE session=? ORDER BY path"
 
 
 class Leaf(NamedTuple):
@@ -206,24 +208,25 @@ class SessionEndFile:
         """Return the (path, digest) of all leaves of a session, sorted by path."""
         with self._lock:
             number = self._number(supplier, session_id)
+            database = self._database
             # In the order of the file, so that each of its pages is read once.
-            query = _LEAVES_BY_PATH if self._is_sorted_by_path() else _LEAVES
-            return sorted(self._database.execute(query, (number,)))
+            query = _LEAVES_BY_PATH if self._is_ordered_by_path() else _LEAVES
+            return sorted(database.execute(query, (number,)))
 
     def arrivals(self, supplier: str, session_id: str) -> list[bytes]:
         """Return the paths of all leaves of a session in the order in which they were stored.
 
-        Files of earlier versions do not keep that order: their leaves are returned sorted.
+        Files of earlier versions do not have that order, and the paths are in their own.
         """
         with self._lock:
             number = self._number(supplier, session_id)
-            order = "path" if self._is_sorted_by_path() else "rowid"
-            rows = self._database.execute(f"SELECT path FROM leaf WHERE session=? ORDER BY {order}", (number,))  # noqa: S608
-            return [bytes(row[0]) for row in rows]
+            query = _PATHS if self._is_ordered_by_path() else _ARRIVALS
+            return [bytes(row[0]) for row in self._database.execute(query, (number,))]
 
-    def _is_sorted_by_path(self) -> bool:
-        query = "SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'"
-        return self._database.execute(query).fetchone() is not None
+    def _is_ordered_by_path(self) -> bool:
+        """Return True for a file of an earlier version."""
+        found = self._database.execute("SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
+        return found.fetchone() is not None
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""

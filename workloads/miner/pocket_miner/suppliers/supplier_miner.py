@@ -94,6 +94,7 @@ class SupplierMiner:
     _restored: bool = False  # the volume's sessions and seals are loaded
     _started: bool = False  # those in Redis are loaded too, and predecessors are fenced
     _needs_fence: bool = False
+    _seals_due: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
     _needs_peer_merge: bool = False  # a peer or the chain did not answer: peers are asked again
@@ -149,9 +150,10 @@ class SupplierMiner:
                 await self.start()
             if self._needs_fence:
                 await self._fence()
-            # No owner seals a session before its end. What Redis lost was restored with the fence.
-            if any(s.seal is None and s.end <= height for s in self.sessions.values()):
+            if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
+                # No owner seals a session before its end. What Redis lost with the fence is restored at once.
                 await self.claims.load_seals(self.sessions)
+                self._seals_due = False
         except StaleEpoch:
             raise
         except (*_REDIS_ERRORS, ConcurrentAppend) as error:
@@ -171,11 +173,10 @@ class SupplierMiner:
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
+        self._needs_fence, self._seals_due = False, True
         if self._cutoff.session_end:
-            # Redis may have lost the cut-off, and the seals.
+            # Redis may have lost the cut-off.
             await self.store.advance_cutoff(self._cutoff.session_end, self._cutoff.height)
-        await self.claims.load_seals(self.sessions)
-        self._needs_fence = False
 
     def on_redis_restarted(self) -> None:
         """Read all streams again and renew fence and seals: a restarted Redis may hold other ones under known ids."""
@@ -432,5 +433,5 @@ class SupplierMiner:
         free = [session for session in group if session.session_id not in claimed]
         await self._merge_peers()
         if free:
-            self._needs_fence = True  # Redis lacks these seals
+            self._seals_due = True  # Redis lacks them
             await self.claims.seal_and_claim(free, block, proof, source=SealSource.VOLUME)
