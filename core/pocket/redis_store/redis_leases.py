@@ -1,6 +1,5 @@
 """A group of Leases in Redis, for miners without Kubernetes: one hash, compare-and-set by script."""
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,7 +9,8 @@ from redis.asyncio import Redis
 from pocket.coordination.elector import LeaseRecord
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
+from pocket.redis_store.redis_errors import redis_deadline
+from pocket.redis_store.store_errors import RedisUnavailable
 
 # KEYS: hash   ARGV: name, text that it was decided on ('' = none), new text
 _WRITE: Final = Script("""
@@ -57,10 +57,10 @@ class RedisLeaseStore:
     async def read(self) -> dict[str, StoredLease]:
         """Read the group with one command."""
         try:
-            async with asyncio.timeout(self._seconds):
+            async with redis_deadline(self._seconds):
                 rows: Any = await self._redis.hgetall(self._key)
-        except REDIS_ERRORS as error:
-            raise LeaseUnavailable(str(translate(error))) from error
+        except RedisUnavailable as error:
+            raise LeaseUnavailable(str(error)) from error
         return {name.decode(): _decode(text.decode("utf-8", "surrogateescape")) for name, text in rows.items()}
 
     async def write(self, name: str, record: LeaseRecord, known: StoredLease | None) -> StoredLease:
@@ -68,10 +68,10 @@ class RedisLeaseStore:
         text = _encode(record)
         arguments: list[Any] = [name, "" if known is None else known.version, text]
         try:
-            async with asyncio.timeout(self._seconds):
+            async with redis_deadline(self._seconds):
                 taken = await _WRITE.run(self._redis, [self._key], arguments)
-        except REDIS_ERRORS as error:
-            raise LeaseUnavailable(str(translate(error))) from error
+        except RedisUnavailable as error:
+            raise LeaseUnavailable(str(error)) from error
         if not taken:
             raise LeaseConflict(f"{name} was written by another member")
         return StoredLease(record, text)
