@@ -41,7 +41,7 @@ def commit_of(checkout: Path) -> str:
 
 
 COMMIT: Final = (_text(_HERE / "commit.txt") or commit_of(_CHECKOUT))[:_SHORT] or UNKNOWN
-"""The abbreviated commit of this build or checkout. It is read at import, since files are not read on the event loop."""
+"""The abbreviated commit of this build or checkout. It is read at import, not on the event loop."""
 
 
 def build_labels() -> tuple[str, str, str]:
