@@ -76,7 +76,7 @@ def trouble_of(error: BaseException) -> RedisTrouble:
 def translate(error: BaseException) -> BaseException:
     """Return the RedisUnavailable for an error of redis-py or of the network, a CommandRejected for a rejected command.
 
-    An unknown script is none: `Script.run` loads it.
+    An unknown script stays as it is: `Script.run` loads it.
     """
     if isinstance(error, NoScriptError):
         return error
