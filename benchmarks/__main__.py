@@ -47,6 +47,10 @@ def rows() -> list[Row]:
         what = f"relayer, {workers} worker{'s' if workers > 1 else ''}"
         target = (0.75 if accelerator is None else 0.45) if workers == 1 else None
         found.append((f"{what}: CPU per relay", load["relayer_cpu_ms_per_relay"], "ms CPU", target))
+        if workers == 1:
+            unit = "wheel-only ring verifications"
+            goal = 2.2 if accelerator is None else 1.6
+            found.append((f"{what}: CPU per relay, relative", load["relayer_cpu_rings_per_relay"], unit, goal))
         found.append((f"{what}: relays/s (cores shared)", load["relays_per_second"], "/s", None))
         if workers == 1:
             found.append(

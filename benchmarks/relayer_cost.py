@@ -13,6 +13,7 @@ import yaml
 
 from benchmarks.load import SAMPLES, Sender, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
+from benchmarks.parts import wheel_only_ring
 from pocket.api.manifests import Manifests, load_manifests
 from relayctl.local_stack import LocalStack
 
@@ -91,4 +92,7 @@ def measure(workers: int, count: int = 4000, connections: int = 64) -> dict[str,
     Load generator, backend, localnet and Redis share the machine's cores.
     """
     with stack_with(workers) as stack:
-        return uvloop.run(_load(stack, count, connections))
+        ring = wheel_only_ring()
+        found = uvloop.run(_load(stack, count, connections))
+        ring_ms = (ring + wheel_only_ring()) * 500
+        return found | {"relayer_cpu_rings_per_relay": found["relayer_cpu_ms_per_relay"] / ring_ms}

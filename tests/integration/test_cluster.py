@@ -8,7 +8,7 @@ from redis.crc import key_slot
 
 from clusters import running_cluster
 from pocket.errors import ConfigurationError
-from pocket.redis_store.budgets import Budgets, Charge, ChargeResult
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.connection import check_durability, connect, inspect, redact_url
 from pocket.redis_store.notifications import NotificationReader, RelayNotifier
 from pocket.redis_store.relay_recorder import RecorderLimits
@@ -210,6 +210,38 @@ async def test_a_slot_without_primary_is_an_outage_of_its_keys_only():
             assert await redis.get(name) is not None
         with pytest.raises(RedisUnavailable):
             await inspect(redis)
+
+
+async def test_suppliers_of_other_primaries_are_served_while_one_does_not_answer(tmp_path):
+    """A primary that is stopped accepts connections and answers nothing, as behind a broken network."""
+    async with running_cluster(replicas=False) as cluster:
+        redis = connect(cluster.servers.url, timeout_seconds=60.0)  # no deadline decides what is served first
+        budgets = Budgets(redis, KEYS, BudgetLimits(timeout_seconds=60.0))
+        charging = asyncio.create_task(budgets.run())
+        async with publishing(redis, tmp_path, PATIENT) as recorder:
+            victim = cluster.primary_of(KEYS.closed(SUPPLIERS[0]))
+            others = [s for s in SUPPLIERS if cluster.primary_of(KEYS.closed(s)) != victim]
+            await asyncio.gather(*(recorder.record(record(0, supplier=supplier)) for supplier in SUPPLIERS))
+            cluster.servers.processes[victim].freeze(frozen=True)
+            recording = asyncio.ensure_future(recorder.record(record(1, supplier=SUPPLIERS[0])))
+            charged = asyncio.ensure_future(budgets.charge(Charge(SUPPLIERS[0], "one", 1, 5, 60)))
+            for number in range(1, 4):
+                await asyncio.gather(*(budgets.charge(Charge(s, "one", 1, 5, 60)) for s in others))
+                await asyncio.gather(*(recorder.record(record(number, supplier=s)) for s in others))
+            assert not recording.done()
+            assert not charged.done()
+            async with cluster.redis.pipeline(transaction=False) as pipe:
+                for supplier in SUPPLIERS:
+                    pipe.xlen(KEYS.stream(supplier, "one"))
+                lengths = dict(zip(SUPPLIERS, await pipe.execute(raise_on_error=False), strict=True))
+            assert all(lengths[supplier] == 4 for supplier in others)
+            assert isinstance(lengths[SUPPLIERS[0]], RedisUnavailable)
+            cluster.servers.processes[victim].freeze(frozen=False)
+            await recording
+            assert await charged is ChargeResult.CHARGED
+            assert set(await entries(cluster.redis, supplier=SUPPLIERS[0])) == {b"relay 0", b"relay 1"}
+        charging.cancel()
+        await redis.aclose()
 
 
 async def test_one_unsafe_primary_makes_the_cluster_unsafe():

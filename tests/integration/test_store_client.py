@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from clusters import running_cluster
 from pocket.errors import PocketError
@@ -31,7 +31,7 @@ async def rejections(redis):
         pipe.lpush("text", "y")
         pipe.get("text")
         failed, value = await pipe.execute(raise_on_error=False)
-    assert isinstance(failed, ResponseError)
+    assert isinstance(failed, CommandRejected)
     assert value == b"x"
     script = Script("return redis.call('GET', KEYS[1])")
     with pytest.raises(NoScriptError):

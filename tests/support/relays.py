@@ -197,6 +197,7 @@ async def relaying(
         http1 = Http1(endpoints, sockets, lambda: registry.max_body_bytes, timeouts)
         runner = await http1.set_up(1)
         stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(http1.drain, 1.0)
         http2 = Http2Server(endpoints, lambda: registry.max_body_bytes, timeouts)
         stack.push_async_callback(http2.drain, 1.0)
         server = await asyncio.get_running_loop().create_server(

@@ -16,7 +16,7 @@ from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request, decode_http_response
 from pocket.protocol.relays.messages import SessionHeader, decode_relay_request, decode_relay_response
 from pocket_relayer.backends.header_fields import request_headers
-from pocket_relayer.backends.paths import backend_url, grpc_method
+from pocket_relayer.backends.paths import backend_target, grpc_method
 from pocket_relayer.backends.response_bodies import ResponseBodyDecoder
 from pocket_relayer.framing import Framing, frame
 from pocket_relayer.rejection import Rejected
@@ -51,7 +51,7 @@ def envelope(data: bytes) -> None:
     """Decode a payload, its URL and its headers."""
     found = decode_http_request(data)
     request_headers(found, {}, {}, {"X-Api-Key": "k"})
-    assert backend_url("http://b:1/base?k=v", "", found.url).startswith("http://b:1/base"), "outside the prefix"
+    assert backend_target("http://b:1/base?k=v", "", found.url).startswith("/base"), "outside the prefix"
     grpc_method(found.url)
 
 

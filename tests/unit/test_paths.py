@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_relayer.backends.paths import backend_url, grpc_method, merge_path, public_origin
+from pocket_relayer.backends.paths import backend_target, grpc_method, merge_path, origin_of, public_origin
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_paths_are_merged_without_repetition_and_cleaned(endpoint, base, request
     ],
 )
 def test_only_path_and_query_of_the_envelope_are_used(endpoint, base, envelope, expected):
-    assert backend_url(endpoint, base, envelope) == expected
+    assert origin_of(endpoint) + backend_target(endpoint, base, envelope) == expected
 
 
 LEAVING = [
@@ -87,7 +87,7 @@ def test_whatever_the_path_a_server_that_decodes_it_again_and_again_stays_below_
     ("x=1&key=mine", "key=K&x=1"), ("KEY=1&k%65y=mine", "key=K&KEY=1"), ("key", "key=K"), ("", "key=K"),
 ])  # fmt: skip
 def test_a_parameter_of_the_configuration_is_not_given_again_by_a_client(asked, sent):
-    assert backend_url("http://b:1/?key=K", "", "/?" + asked) == "http://b:1/?" + sent
+    assert backend_target("http://b:1/?key=K", "", "/?" + asked) == "/?" + sent
 
 
 @pytest.mark.parametrize(("url", "told"), [
@@ -100,7 +100,7 @@ def test_an_endpoint_is_named_without_what_may_hold_a_key(url, told):
 
 @pytest.mark.parametrize("url", ["http://[", "//[x]/y", "/\ud800"])
 def test_a_url_of_an_envelope_that_is_none_is_a_value_error(url):
-    for read in (lambda: backend_url("http://b:1", "", url), lambda: grpc_method(url)):
+    for read in (lambda: backend_target("http://b:1", "", url), lambda: grpc_method(url)):
         with pytest.raises(ValueError, match=r"."):
             read()
 

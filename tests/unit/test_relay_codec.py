@@ -1,14 +1,17 @@
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.errors import DecodingError, InvalidRelay
+from pocket.protocol.pb import sdk_types_pb2 as pb
 from pocket.protocol.relays import messages, wire
 from pocket.protocol.relays.envelope import (
     HttpRequest,
+    HttpResponse,
     canonical_header_name,
     decode_http_request,
     decode_http_response,
@@ -144,12 +147,57 @@ def test_a_request_of_more_fields_than_any_has_is_refused_and_one_of_some_more_i
 
 
 def test_headers_as_long_as_a_body_are_not_kept():
-    kept = [cache.cache_info().currsize for cache in (messages._known_encoding, messages._known_problem)]
+    kept = messages._known_header.cache_info().currsize
     for n in range(3):
         long = SessionHeader("a" * 1000 + str(n), "eth", "s", 1, 10)
-        assert decode_relay_request(RelayRequest(long, b"", "", b"").encode()).header == long
+        assert decode_relay_request(RelayRequest(long, b"s", "supplier", b"p").encode()).header == long
         assert long.problem() is not None
-    assert [cache.cache_info().currsize for cache in (messages._known_encoding, messages._known_problem)] == kept
+    assert messages._known_header.cache_info().currsize == kept
+
+
+def test_a_changed_copy_of_a_decoded_request_is_not_encoded_as_the_original():
+    sent = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s", "supplier", b"p")
+    decoded = decode_relay_request(sent.encode())
+    changed = replace(decoded, signature=b"other", header=replace(sent.header, session_id="t"))
+    assert decode_relay_request(changed.encode()) == changed != decoded
+    assert decoded.signable_bytes() == replace(sent, signature=b"").encode()
+
+
+@given(st.binary(max_size=60), st.integers(0, 59), st.binary(max_size=3))
+def test_a_request_is_sliced_as_the_exact_decoder_reads_it(payload, at, inserted):
+    data = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s" * 130, "supplier", payload).encode()
+    data = data[:at] + inserted + data[at + len(inserted) // 2 :]
+    try:
+        exact = messages._request(wire.decode(wire.REQUEST, data))
+    except DecodingError:
+        with pytest.raises(DecodingError):
+            decode_relay_request(data)
+    else:
+        assert decode_relay_request(data) == exact
+        assert decode_relay_request(data).encode() == exact.encode()
+
+
+def test_a_request_with_a_length_in_a_longer_form_is_encoded_in_the_shortest():
+    sent = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s", "supplier", b"p" * 130)
+    longer = sent.encode().replace(b"\x12\x82\x01p", b"\x12\x82\x81\x00p")
+    assert len(longer) == len(sent.encode()) + 1
+    assert decode_relay_request(longer).encode() == sent.encode()
+
+
+names = st.text(st.sampled_from("aZ-é漢😀"), min_size=1, max_size=150)
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.dictionaries(names, st.lists(names, max_size=3).map(tuple), max_size=5), st.binary()
+)
+def test_a_response_envelope_is_encoded_by_ascending_header(status, headers, body):
+    response = HttpResponse(status, headers, body)
+    message = pb.POKTHTTPResponse()
+    message.ParseFromString(response.encode())
+    assert decode_http_response(response.encode()) == response
+    assert all(entry.key == name for name, entry in message.header.items())
+    entries = [HttpResponse(0, {name: headers[name]}, b"").encode() for name in sorted(headers)]
+    assert b"".join(entries) in response.encode()
 
 
 @pytest.mark.parametrize("extra", [

@@ -9,7 +9,7 @@ from pocket.errors import ConfigurationError
 _USER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 RELAYS: Final = (
-    "client|setinfo", "eval", "evalsha", "info",
+    "eval", "evalsha", "info",
     "del", "exists", "expire", "get", "incr", "incrby", "decrby", "set", "unlink",
     "hdel", "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx",
     "xadd", "xread", "xrevrange",

@@ -5,8 +5,10 @@ refunded. Of identical signed requests at most one is CHARGED while Redis keeps 
 """
 
 import asyncio
+import contextlib
+import functools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -18,6 +20,7 @@ from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
+from pocket.redis_store.supplier_groups import SupplierGroups, Work
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
 # id ('' = replays are not checked).   Returns a number per charge, see ChargeResult.
@@ -103,6 +106,8 @@ class Budgets:
         self._waiting: list[tuple[Charge, asyncio.Future[ChargeResult]]] = []
         self._refunds: list[Charge] = []
         self._wake = asyncio.Event()
+        self._groups = SupplierGroups(redis)
+        self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._local: FIFOCache[bytes, None] = FIFOCache(self._limits.remembered)
@@ -112,7 +117,7 @@ class Budgets:
 
         Raises RedisUnavailable when Redis does not answer and QueueFull when too many charges wait.
         """
-        if len(self._waiting) >= self._limits.queue:
+        if len(self._waiting) >= self._limits.queue or self._running > self._limits.queue:
             raise QueueFull(f"{len(self._waiting)} relays are already waiting for their budget: retry later")
         done: asyncio.Future[ChargeResult] = asyncio.get_running_loop().create_future()
         self._waiting.append((charge, done))
@@ -139,19 +144,20 @@ class Budgets:
 
     async def run(self) -> None:
         """Send pending charges to Redis. A failure is reported to the charges and never ends the loop."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting or self._refunds:
-                rows, self._waiting = self._waiting[: self._limits.batch], self._waiting[self._limits.batch :]
-                refunds, self._refunds = self._refunds, []
-                try:
-                    await asyncio.gather(self._charge_all(rows), self._refund_all(refunds))
-                finally:
-                    for _, done in rows:
-                        if not done.done():
-                            done.set_exception(RedisUnavailable("charging the budget was cancelled"))
-                            done.exception()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting or self._refunds:
+                    rows, self._waiting = self._waiting[: self._limits.batch], self._waiting[self._limits.batch :]
+                    refunds, self._refunds = self._refunds, []
+                    await self._groups.run([*self._charges(rows), *self._refunding(refunds)])
+                self._settle_idle()
+        finally:
+            await self._groups.stop()
+
+    def _settle_idle(self) -> None:
+        if not self._waiting and not self._refunds and not self._running:
             self._idle.set()
 
     def _notify(self) -> None:
@@ -161,11 +167,21 @@ class Budgets:
     def _bucket(self, charge: Charge) -> str:
         return self._keys.replays(charge.supplier, charge.session_id, charge.request_id[0] if charge.request_id else 0)
 
-    async def _charge_all(self, rows: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> None:
+    def _charges(self, rows: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> Iterator[Work]:
         groups: dict[str, list[tuple[Charge, asyncio.Future[ChargeResult]]]] = defaultdict(list)
         for charge, done in rows:
             groups[charge.supplier].append((charge, done))
-        await asyncio.gather(*(self._charge_group(group) for group in groups.values()))
+        for group in groups.values():
+            self._running += len(group)
+            yield self._charge_group(group), functools.partial(self._ended, group)
+
+    def _ended(self, group: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> None:
+        for _, done in group:
+            if not done.done():
+                done.set_exception(RedisUnavailable("charging the budget was cancelled"))
+                done.exception()
+        self._running -= len(group) or 1  # a refund has no rows
+        self._settle_idle()
 
     async def _charge_group(self, group: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> None:
         keys: list[str] = []
@@ -190,23 +206,25 @@ class Budgets:
             elif result is ChargeResult.CHARGED:
                 self.refund(charge)  # the caller was cancelled meanwhile
 
-    async def _refund_all(self, refunds: list[Charge]) -> None:
-        for charge in refunds:
-            self._local.pop(charge.request_id, None)
+    def _refunding(self, refunds: list[Charge]) -> Iterator[Work]:
         groups: dict[str, list[Charge]] = defaultdict(list)
         for charge in refunds:
+            self._local.pop(charge.request_id, None)
             groups[charge.supplier].append(charge)
         for group in groups.values():
-            keys: list[str] = []
-            arguments: list[str | bytes | int] = []
-            for charge in group:
-                keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
-                arguments += [charge.cost, charge.request_id]
-            try:
-                async with redis_deadline(self._limits.timeout_seconds):
-                    await _REFUND.run(self._redis, keys, arguments)
-            except RedisUnavailable:
-                continue  # the budget stays smaller than it could be, but never too large
+            self._running += 1
+            yield self._refund_group(group), functools.partial(self._ended, [])
+
+    async def _refund_group(self, group: list[Charge]) -> None:
+        keys: list[str] = []
+        arguments: list[str | bytes | int] = []
+        for charge in group:
+            keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
+            arguments += [charge.cost, charge.request_id]
+        # Otherwise the budget stays smaller than it could be, but never too large.
+        with contextlib.suppress(RedisUnavailable):
+            async with redis_deadline(self._limits.timeout_seconds):
+                await _REFUND.run(self._redis, keys, arguments)
 
 
 class RateLimiter:

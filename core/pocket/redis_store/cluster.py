@@ -24,6 +24,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.redis_store.cluster_slots import SlotMap, slot_of
 from pocket.redis_store.node_addresses import Address, format_address
@@ -33,7 +34,7 @@ _REDIRECTIONS: Final = 16
 _PAUSE_SECONDS: Final = 0.05
 _KEPT_SECONDS: Final = 60.0
 _REFRESH_SECONDS: Final = 0.1
-_LOST: Final = (RedisConnectionError, OSError, TimeoutError)
+_LOST: Final = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 _PASSING: Final = (TryAgainError, ClusterDownError, MasterDownError)
 _REDIRECTED: Final = (MovedError, AskError, *_PASSING)
 
@@ -234,8 +235,8 @@ class ClusterClient(Redis):
     async def execute_all(self, commands: Iterable[Command]) -> list[Any]:
         """Execute commands that do not depend on each other, one pipeline for each primary.
 
-        Returns their replies in order, errors of the server among them. Raises what redis-py raises for a failed
-        connection.
+        Returns their replies in order, errors among them: those of the server, and for all commands to a primary that
+        of its connection.
         """
         rows = list(commands)
         replies: list[Any] = [None] * len(rows)
@@ -258,15 +259,17 @@ class ClusterClient(Redis):
                         again.append(number)
 
         sent = await asyncio.gather(*(send(*item) for item in by_primary.items()), return_exceptions=True)
-        for failure in sent:
-            if isinstance(failure, BaseException):
-                self._stale = self._stale or isinstance(failure, _LOST)
+        for numbers, failure in zip(by_primary.values(), sent, strict=True):
+            if isinstance(failure, _LOST):
+                self._stale = True
+                replies = [failure if number in numbers else reply for number, reply in enumerate(replies)]
+            elif failure is not None:
                 raise failure
         for number in sorted(again):
             args, options = rows[number]
             try:
                 replies[number] = await ClusterClient.execute_command(self, *args, **options)
-            except ResponseError as error:
+            except (ResponseError, *_LOST) as error:
                 replies[number] = error
         return replies
 
@@ -319,10 +322,14 @@ class ClusterPipeline(Pipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute the commands and return their replies in order.
 
-        Raises the first error of the server unless `raise_on_error` is False.
+        Raises the first error unless `raise_on_error` is False: then the replies of primaries that answer are returned
+        with the errors of the others.
         """
         commands, self.command_stack = self.command_stack, []
         replies = await self._cluster.execute_all((tuple(args), dict(options)) for args, options in commands)
         if raise_on_error:
+            for reply in replies:
+                if isinstance(reply, _LOST):
+                    raise reply
             self.raise_first_error(commands, replies)
         return replies

@@ -23,6 +23,7 @@ from pocket.errors import ConfigurationError
 from pocket.redis_store.access import AccessFiles
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
+from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import RedisInfo, combine, read_info
@@ -149,11 +150,11 @@ class _CancelSafeConnection:
             raise
 
 
-class _Plain(_CancelSafeConnection, Connection):
+class _Plain(_CancelSafeConnection, HiredisPacking, Connection):
     """A connection over TCP."""
 
 
-class _Secure(_CancelSafeConnection, SSLConnection):
+class _Secure(_CancelSafeConnection, HiredisPacking, SSLConnection):
     """A connection over TLS."""
 
 
@@ -216,6 +217,7 @@ def connect(
             socket_connect_timeout=timeout_seconds,
             retry=_RetryDemoted(NoBackoff(), 0, (RedisConnectionError, RedisTimeoutError, _Demoted)),
             protocol=2,
+            driver_info=None,  # one command and one right less for each connection
             health_check_interval=0,
         )
         return pool

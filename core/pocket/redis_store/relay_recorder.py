@@ -6,6 +6,7 @@ the relay must not be acknowledged.
 
 import asyncio
 import contextlib
+import functools
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
 from pocket.redis_store.stream_reader import origin_of
+from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 
 _REPLAY_BATCH = 256
@@ -109,6 +111,7 @@ class RelayRecorder:
         self._queued_bytes = 0
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
+        self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
         self._history = ""  # under which the whole log was appended, '' before that
         self._seen_history = ""  # as the last heartbeat read it
@@ -164,34 +167,40 @@ class RelayRecorder:
 
     async def run(self) -> None:
         """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
-        while True:
-            first = await self._queue.get()
-            busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
-            if busy and self._limits.linger_seconds and not self._stopping:
-                await asyncio.sleep(self._limits.linger_seconds)
-            batch, size = [first], len(first.record.relay)
-            while len(batch) < self._limits.batch and size < _BATCH_BYTES:
+        try:
+            while True:
+                first = await self._queue.get()
+                busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
+                batch, size = [first], len(first.record.relay)
                 try:
-                    waiting = self._queue.get_nowait()
-                except asyncio.QueueEmpty:
-                    break
-                batch.append(waiting)
-                size += len(waiting.record.relay)
-            try:
+                    if busy and self._limits.linger_seconds and not self._stopping:
+                        await asyncio.sleep(self._limits.linger_seconds)
+                except asyncio.CancelledError:
+                    self._settle(batch)
+                    raise
+                while len(batch) < self._limits.batch and size < _BATCH_BYTES:
+                    try:
+                        waiting = self._queue.get_nowait()
+                    except asyncio.QueueEmpty:
+                        break
+                    batch.append(waiting)
+                    size += len(waiting.record.relay)
                 await self._flush(batch)
-            finally:
-                for waiting in batch:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
-                        waiting.done.exception()
-                    self._queued_bytes -= len(waiting.record.relay)
-                    self._taken(waiting.record.supplier)
-                    self._queue.task_done()
+        finally:
+            await self._groups.stop()
 
-    def _taken(self, supplier: str) -> None:
-        self._queued[supplier] -= 1
-        if not self._queued[supplier]:
-            del self._queued[supplier]
+    def _settle(self, group: Iterable[_Waiting]) -> None:
+        """Take relays out of the account. Those that are not decided fail."""
+        for waiting in group:
+            if not waiting.done.done():
+                waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
+                waiting.done.exception()
+            self._queued_bytes -= len(waiting.record.relay)
+            supplier = waiting.record.supplier
+            self._queued[supplier] -= 1
+            if not self._queued[supplier]:
+                del self._queued[supplier]
+            self._queue.task_done()
 
     async def drain(self, timeout_seconds: float = 0.0) -> None:
         """Wait until everything queued is recorded or rejected.
@@ -210,18 +219,30 @@ class RelayRecorder:
             segment = self._log.append([waiting.record for waiting in batch])
         except OSError as error:
             self._fail(batch, RedisUnavailable(f"local log: {error}"))
+            self._settle(batch)
             return
         by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
         for waiting in batch:
             by_supplier[waiting.record.supplier].append(waiting)
-        segment.pending += 1
-        try:
-            async with self._flushing:
-                await asyncio.gather(
-                    *(self._append_waiting(supplier, group, segment) for supplier, group in by_supplier.items())
-                )
-        finally:
+        segment.pending += len(by_supplier)
+
+        def ended(group: list[_Waiting]) -> None:
             segment.pending -= 1
+            self._settle(group)
+
+        try:
+            await self._flushing.acquire()
+        except asyncio.CancelledError:
+            for group in by_supplier.values():
+                ended(group)
+            raise
+        try:
+            await self._groups.run(
+                (self._append_waiting(supplier, group, segment), functools.partial(ended, group))
+                for supplier, group in by_supplier.items()
+            )
+        finally:
+            self._flushing.release()
         if self._notifier is not None:
             await self._notifier.notify(by_supplier)
 
@@ -283,7 +304,7 @@ class RelayRecorder:
                 closed.add(session_id)
                 if last is not None:
                     segment.rejected.add((supplier, session_id))
-            else:
+            elif history == self._seen_history or (supplier, session_id) not in segment.appended:
                 segment.appended[supplier, session_id] = f"{origin_of(incarnation, history)}/{_text(last)}"
         return closed
 

@@ -10,6 +10,11 @@ from pocket.redis_store.cluster import ClusterClient, ClusterPipeline
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, translate, translated
 
 
+def _with_ours(replies: list[Any]) -> list[Any]:
+    """Return replies whose errors are of this package."""
+    return [translate(reply) if isinstance(reply, NATIVE_ERRORS) else reply for reply in replies]
+
+
 class StorePipeline(Pipeline):
     """Commands for one server that are sent together."""
 
@@ -19,7 +24,7 @@ class StorePipeline(Pipeline):
             replies: list[Any] = await super().execute(raise_on_error)
         except NATIVE_ERRORS as error:
             raise translate(error) from error
-        return replies
+        return replies if raise_on_error else _with_ours(replies)
 
 
 class StoreClient(Redis):
@@ -43,9 +48,10 @@ class StoreClusterPipeline(ClusterPipeline):
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute the commands. Raises RedisUnavailable."""
         try:
-            return await super().execute(raise_on_error)
+            replies = await super().execute(raise_on_error)
         except NATIVE_ERRORS as error:
             raise translate(error) from error
+        return replies if raise_on_error else _with_ours(replies)
 
 
 class StoreClusterClient(ClusterClient):

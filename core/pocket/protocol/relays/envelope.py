@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -18,6 +19,8 @@ UNKNOWN_RPC: Final = 0
 MOST_HEADER_BYTES: Final = 128 * 1024
 """Limit for names and values of a request envelope, which is decoded before it is authenticated."""
 _SMALL: Final = 16 * 1024
+_SHORT_NAME: Final = 64  # characters of a header's name up to which it is cached ...
+_SHORT_FIELD: Final = 128  # ... and of a whole header
 _URL_AND_BODY: Final = frozenset({3, 4})
 STREAM_DELIMITER: Final = b"||POKT_STREAM||"
 """Follows each signed response of a streamed answer (docs/protocol/relay-lifecycle.md, section 9)."""
@@ -28,9 +31,16 @@ def canonical_header_name(name: str) -> str:
 
     A name that is no HTTP token is returned unchanged.
     """
+    return _known_name(name) if len(name) <= _SHORT_NAME else _canonical_name(name)
+
+
+def _canonical_name(name: str) -> str:
     if not name or any(not (c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~")) for c in name):
         return name
     return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+
+
+_known_name = lru_cache(maxsize=4096)(_canonical_name)
 
 
 def url_text(url: str) -> str:
@@ -105,11 +115,27 @@ class HttpResponse:
 
     def encode(self) -> bytes:
         """Deterministic bytes, header map by ascending key."""
-        message = pb.POKTHTTPResponse(status_code=self.status, body_bz=self.body)
-        for name, values in self.headers.items():
-            message.header[name].key = name
-            message.header[name].values.extend(values)
-        return message.SerializeToString(deterministic=True)
+        fields = [wire.int_field(1, self.status)]
+        fields += [_header_field(name, self.headers[name]) for name in sorted(self.headers)]
+        if self.body:
+            fields.append(wire.bytes_field(3, self.body))
+        return b"".join(fields)
+
+
+def _header_field(name: str, values: tuple[str, ...]) -> bytes:
+    """Return the map entry of a header, field 2 of an envelope."""
+    if len(values) == 1 and len(name) + len(values[0]) <= _SHORT_FIELD:
+        return _known_header_field(name, values)
+    return _encode_header_field(name, values)
+
+
+def _encode_header_field(name: str, values: tuple[str, ...]) -> bytes:
+    key = wire.bytes_field(1, name.encode())
+    header = (key if name else b"") + b"".join(wire.bytes_field(2, value.encode()) for value in values)
+    return wire.bytes_field(2, key + wire.bytes_field(2, header))
+
+
+_known_header_field = lru_cache(maxsize=4096)(_encode_header_field)
 
 
 def decode_http_request(data: bytes) -> HttpRequest:

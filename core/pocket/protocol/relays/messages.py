@@ -6,19 +6,20 @@ Sources: docs/protocol/ring-signatures.md, section 6, and docs/protocol/messages
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from pocket.errors import DecodingError, InvalidRelay
 from pocket.protocol.crypto.addresses import is_address
-from pocket.protocol.pb import shannon_relay_pb2 as pb
 from pocket.protocol.relays import wire
 from pocket.protocol.relays.wire import bytes_field, int_field
 
-_SHORT_HEADER = 512  # characters of its three names
+_SHORT_HEADER = 512
+"""Bytes up to which a header is cached.
+
+Unauthenticated clients send headers, too, and may make them as long as a body.
+"""
 _SERVICE_ID = re.compile(r"[a-zA-Z0-9_-]{1,42}")
 
 
@@ -52,25 +53,24 @@ class SessionHeader:
     session_id: str
     session_start_block_height: int
     session_end_block_height: int
+    _encoding: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _problem: str | None = field(default=None, init=False, repr=False, compare=False)
+    """Result of the basic validation, None before it."""
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        return _known_encoding(self) if self._short else _encode_header(self)
+        if not self._encoding:
+            object.__setattr__(self, "_encoding", _encode_header(self))
+        return self._encoding
 
     def problem(self) -> str | None:
         """Return the first failed basic validation, or None.
 
         Source: docs/protocol/messages.md, section 1.
         """
-        return _known_problem(self) if self._short else _header_problem(self)
-
-    @property
-    def _short(self) -> bool:
-        """Return whether the header is short enough to cache.
-
-        Unauthenticated clients send headers, too, and may make them as long as a body.
-        """
-        return len(self.application_address) + len(self.service_id) + len(self.session_id) <= _SHORT_HEADER
+        if self._problem is None:
+            object.__setattr__(self, "_problem", _header_problem(self) or "")
+        return self._problem or None
 
 
 def _encode_header(header: SessionHeader) -> bytes:
@@ -97,10 +97,6 @@ def _header_problem(header: SessionHeader) -> str | None:
     return None
 
 
-_known_encoding = lru_cache(maxsize=8192)(_encode_header)
-_known_problem = lru_cache(maxsize=8192)(_header_problem)
-
-
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
     """A gateway's request.
@@ -112,10 +108,12 @@ class RelayRequest:
     signature: bytes
     supplier_operator_address: str
     payload: bytes
+    _encoding: bytes = field(default=b"", init=False, repr=False, compare=False)
+    """The bytes that it was decoded from, if these are canonical."""
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        return self._encode(self.signature)
+        return self._encoding or self._encode(self.signature)
 
     def signable_bytes(self) -> bytes:
         """Canonical bytes without the signature."""
@@ -192,7 +190,9 @@ class RelayResponse:
 
     def without_payload(self) -> "RelayResponse":
         """Return the copy that is mined."""
-        return replace(self, payload=b"")
+        return RelayResponse(
+            self.header, self.supplier_operator_signature, b"", self.payload_hash, self.relay_miner_error
+        )
 
     def _encode(self, signature: bytes, payload: bytes) -> bytes:
         meta = (b"" if self.header is None else bytes_field(1, self.header.encode())) + _optional(2, signature)
@@ -276,29 +276,54 @@ def _response(fields: dict[str, Any]) -> RelayResponse:
 def decode_relay_request(data: bytes) -> RelayRequest:
     """Decode a request as received. Raises DecodingError.
 
-    The protobuf runtime's decoder is used if its result re-encodes to the input, which excludes unknown fields and
-    unusual orders or wire types. All other input goes through the exact decoder.
+    Ordinary requests are sliced. All other input goes through the exact decoder.
     """
-    message = pb.RelayRequest()
+    return _sliced_request(data) or _request(wire.decode(wire.REQUEST, data))
+
+
+def _sliced_request(data: bytes) -> RelayRequest | None:
+    """Return a request whose canonical encoding is `data` and that has every part, else None."""
     try:
-        message.ParseFromString(data)
-    except DecodeError:
-        return _request(wire.decode(wire.REQUEST, data))
-    meta = message.meta
-    header = None
-    if meta.HasField("session_header"):
-        raw = meta.session_header
-        header = SessionHeader(
-            _text(raw.application_address),
-            _text(raw.service_id),
-            _text(raw.session_id),
-            raw.session_start_block_height,
-            raw.session_end_block_height,
-        )
-    request = RelayRequest(header, meta.signature, _text(meta.supplier_operator_address), message.payload)
-    if request.encode() == data:
-        return request
-    return _request(wire.decode(wire.REQUEST, data))
+        meta, meta_end = _slice(data, 0, 0x0A)
+        at, header_end = _slice(data, meta, 0x0A)
+        header = _known_header(data[at:header_end]) if header_end - at <= _SHORT_HEADER else None
+        signature, signature_end = _slice(data, header_end, 0x12)
+        supplier, supplier_end = _slice(data, signature_end, 0x1A)
+        payload, payload_end = _slice(data, meta_end, 0x12)
+    except (IndexError, DecodingError):
+        return None
+    if header is None or supplier_end != meta_end or payload_end != len(data):
+        return None
+    request = RelayRequest(
+        header, data[signature:signature_end], _text(data[supplier:supplier_end]), data[payload:payload_end]
+    )
+    object.__setattr__(request, "_encoding", data)
+    return request
+
+
+def _slice(data: bytes, at: int, tag: int) -> tuple[int, int]:
+    """Return where the content of a field begins and ends.
+
+    Raises DecodingError or IndexError if it is not the field of this tag at `at`, not canonical or empty.
+    """
+    size, start = data[at + 1], at + 2
+    if size >= 0x80:
+        size, start = wire.read_varint(data, at + 1)
+        if data[start - 1] == 0:
+            raise DecodingError("protobuf: a length is not in its shortest form")
+    if data[at] != tag or not size:
+        raise DecodingError("protobuf: not the expected field")
+    return start, start + size
+
+
+@lru_cache(maxsize=8192)
+def _known_header(data: bytes) -> SessionHeader | None:
+    """Return the header whose canonical encoding is `data`, or None. Headers repeat for a whole session."""
+    try:
+        header = _header(wire.decode(wire.HEADER, data))
+    except DecodingError:
+        return None
+    return header if header is not None and header.encode() == data else None
 
 
 def decode_relay_response(data: bytes) -> RelayResponse:

@@ -68,6 +68,8 @@ def varint(value: int) -> bytes:
     value &= _MAX_64
     if value < 0x80:
         return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -76,9 +78,16 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+_SHORT_HEADS: Final = tuple(tuple(bytes((number << 3 | BYTES, size)) for size in range(0x80)) for number in range(16))
+"""Tag and length of short fields by number and length."""
+
+
 def bytes_field(number: int, value: bytes) -> bytes:
     """Encode a length-delimited field, also an empty one (numbers up to 15)."""
-    return bytes((number << 3 | BYTES,)) + varint(len(value)) + value
+    size = len(value)
+    if size < 0x80:
+        return _SHORT_HEADS[number][size] + value
+    return bytes((number << 3 | BYTES,)) + varint(size) + value
 
 
 def int_field(number: int, value: int) -> bytes:

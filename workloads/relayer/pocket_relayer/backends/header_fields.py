@@ -10,7 +10,7 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_headers
+from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_header_name
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -25,6 +25,8 @@ _HOP_BY_HOP: Final = frozenset({
     "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
 })  # fmt: skip
 """Fields of one connection, in addition to those that Connection names."""
+_HOP_BY_HOP_NAMES: Final = frozenset(map(canonical_header_name, _HOP_BY_HOP - {"connection"}))
+"""The same in canonical case. Connection names further ones."""
 _NEVER_SENT: Final = _HOP_BY_HOP | {
     "host", "content-length", "accept-encoding", "expect",  # the client to the backend sets its own
     # Fields that only a proxy which the backend trusts may set: a request's origin or real target.
@@ -122,7 +124,7 @@ def _readable(value: str) -> str:
     Bytes that are not UTF-8 are read as Latin-1, control characters become blanks (RFC 9110, section 5.5).
     """
     if value.isascii():
-        return value if value.isprintable() else _CONTROL.sub(" ", value)
+        return _CONTROL.sub(" ", value)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -135,9 +137,17 @@ def answer_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...
 
     Names are canonical, values readable, and fields of the connection are left out.
     """
-    headers = canonical_headers((name, _readable(value)) for name, value in pairs)
-    never = _HOP_BY_HOP | _named_by_connection(headers) if "Connection" in headers else _HOP_BY_HOP
-    return {name: values for name, values in headers.items() if name.lower() not in never}
+    headers: dict[str, tuple[str, ...]] = {}
+    for name, value in pairs:
+        key = canonical_header_name(name)
+        if key in _HOP_BY_HOP_NAMES:
+            continue
+        plain = value if value.isascii() and value.isprintable() else _readable(value)
+        headers[key] = (*headers[key], plain) if key in headers else (plain,)
+    named = headers.pop("Connection", ())
+    for option in (part.strip() for value in named for part in value.split(",")):
+        headers.pop(canonical_header_name(option), None)
+    return headers
 
 
 def stream_headers(headers: Headers) -> dict[str, str]:

@@ -13,9 +13,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pocket.api.services import Backend
-from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
+from pocket.protocol.relays.envelope import Headers, HttpRequest, HttpResponse
+from pocket_relayer.backends.backend_connection import HEADERS, LINE_BYTES, HeaderTooLong
 from pocket_relayer.backends.header_fields import answer_headers, check_method
-from pocket_relayer.backends.paths import backend_url
+from pocket_relayer.backends.http1_client import Http1Client, Http1Response, encode_head, plain_origin
+from pocket_relayer.backends.paths import backend_target, origin_of
 from pocket_relayer.backends.redirects import without_endpoint
 from pocket_relayer.backends.response_bodies import plain_body, plain_chunks
 from pocket_relayer.backends.responses import BackendStream, RetryableBackendError
@@ -25,8 +27,6 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
 """Media types of responses that are forwarded as they arrive."""
 _FINAL: Final = range(200, 600)
-_LINE_BYTES: Final = 64 * 1024
-_HEADERS: Final = 512
 _reused: ContextVar[bool] = ContextVar("reused", default=False)
 """True if this task's latest request reused a connection."""
 
@@ -63,6 +63,8 @@ class Clients:
 
     kept: aiohttp.ClientSession
     fresh: aiohttp.ClientSession
+    plain: Http1Client | None = None
+    """Client for plain HTTP. Without it aiohttp's serves these URLs too."""
 
     @classmethod
     def open(cls, max_connections: int) -> "Clients":
@@ -70,12 +72,15 @@ class Clients:
         return cls(
             _session(_Connector(limit=0, limit_per_host=max_connections, keepalive_timeout=90)),
             _session(_Connector(limit=0, limit_per_host=max_connections, force_close=True)),
+            Http1Client(max_connections),
         )
 
     async def close(self) -> None:
         """Close all connections."""
         await self.kept.close()
         await self.fresh.close()
+        if self.plain is not None:
+            await self.plain.close()
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -84,18 +89,10 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
-        max_line_size=_LINE_BYTES,
-        max_field_size=_LINE_BYTES,
-        max_headers=_HEADERS,
+        max_line_size=LINE_BYTES,
+        max_field_size=LINE_BYTES,
+        max_headers=HEADERS,
     )
-
-
-async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        while chunk := await answer.content.readany():
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}") from error
 
 
 def _died_unused(error: Exception) -> bool:
@@ -110,23 +107,69 @@ def _died_unused(error: Exception) -> bool:
     return isinstance(error, aiohttp.ClientOSError)
 
 
-async def _response_head(
-    clients: Clients, method: str, url: URL, headers: CIMultiDict[str], body: bytes, dial_seconds: float
-) -> aiohttp.ClientResponse:
+class _AiohttpResponse:
+    """A response of aiohttp whose head has arrived."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers = response.headers.items()
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body, or empty bytes at its end."""
+        return await self._response.content.readany()
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the response is incomplete."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+_Response = _AiohttpResponse | Http1Response
+
+
+async def _request(
+    clients: Clients,
+    method: str,
+    endpoint: str,
+    target: str,
+    headers: CIMultiDict[str],
+    body: bytes,
+    dial_seconds: float,
+) -> _Response:
     """Send a request and return the response once its head has arrived.
 
     A request that a dead connection did not carry is sent once more, on a new one.
     """
+    origin = plain_origin(endpoint) if clients.plain is not None else None
+    if origin is not None and clients.plain is not None:
+        head = encode_head(method, target, origin, headers.items(), len(body))
+        return await clients.plain.request(origin, head, body, dial_seconds, head_only=method == "HEAD")
     timeout = aiohttp.ClientTimeout(total=None, connect=dial_seconds)
+    url = URL(origin_of(endpoint) + target, encoded=True)
     options: dict[str, Any] = {
         "data": body or None, "headers": headers, "allow_redirects": False, "timeout": timeout,
     }  # fmt: skip
     try:
-        return await clients.kept.request(method, url, **options)
+        return _AiohttpResponse(await clients.kept.request(method, url, **options))
     except aiohttp.ClientError as error:
         if not _died_unused(error):
             raise
-    return await clients.fresh.request(method, url, **options)
+    return _AiohttpResponse(await clients.fresh.request(method, url, **options))
+
+
+async def _chunks(answer: _Response) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await answer.read():
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}") from error
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("Content-Type", ("",))[0].partition(";")[0].strip().lower()
 
 
 async def call_http(
@@ -144,15 +187,13 @@ async def call_http(
     Returns a final response below status 500. Raises Rejected or RetryableBackendError.
     """
     check_method(request.method)
-    answer: aiohttp.ClientResponse | None = None
+    answer: _Response | None = None
     kept = False
     try:
-        target = URL(backend_url(url, backend.base_path, request.url), encoded=True)
-        answer = await _response_head(
-            clients, request.method or "POST", target, headers, request.body, backend.dial_timeout_seconds
-        )
+        target = backend_target(url, backend.base_path, request.url)
+        method, dial_seconds = request.method or "POST", backend.dial_timeout_seconds
+        answer = await _request(clients, method, url, target, headers, request.body, dial_seconds)
         if answer.status not in _FINAL:
-            answer.close()
             raise RetryableBackendError(
                 Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status")
             )
@@ -160,8 +201,8 @@ async def call_http(
             raise RetryableBackendError(
                 Rejected(RejectionReason.BACKEND_ERROR, "the backend answered with an error", answer.status)
             )
-        named = answer_headers(answer.headers.items())
-        if answer.content_type in STREAMED:
+        named = answer_headers(answer.headers)
+        if _media_type(named) in STREAMED:
             kept = True
             shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
             chunks = plain_chunks(named, _chunks(answer), limit)
@@ -170,7 +211,7 @@ async def call_http(
     except (aiohttp.ClientError, OSError) as error:
         if _head_too_long(error):  # the request is at fault, not the endpoint
             raise Rejected(
-                RejectionReason.RESPONSE_TOO_LARGE, f"a header of the backend has over {_LINE_BYTES} bytes"
+                RejectionReason.RESPONSE_TOO_LARGE, f"a header of the backend has over {LINE_BYTES} bytes"
             ) from error
         raise RetryableBackendError(
             Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")
@@ -181,7 +222,7 @@ async def call_http(
         ) from error
     finally:
         if answer is not None and not kept:
-            answer.release() if answer.content.at_eof() else answer.close()
+            answer.close()
     plain_headers, plain = await plain_body(named, body, limit)
     plain_headers, plain = without_endpoint(answer.status, plain_headers, plain, url, backend.base_path)
     return HttpResponse(answer.status, plain_headers, plain)
@@ -189,28 +230,28 @@ async def call_http(
 
 def _head_too_long(error: BaseException | None) -> bool:
     """Return True if a line of the response's head exceeded the limit."""
-    while error is not None and not isinstance(error, LineTooLong):
+    while error is not None and not isinstance(error, (LineTooLong, HeaderTooLong)):
         error = error.__cause__
     return error is not None
 
 
-async def _body(answer: aiohttp.ClientResponse, limit: int, reservation: MemoryReservation | None) -> bytes:
+async def _body(answer: _Response, limit: int, reservation: MemoryReservation | None) -> bytes:
     """Read the whole body.
 
     Raises Rejected beyond `limit` bytes, or if there is no memory left for `reservation`.
     """
     chunks, size = [], 0
-    while chunk := await answer.content.readany():
+    while chunk := await answer.read():
         chunks.append(chunk)
         size += len(chunk)
         if reservation is not None:
             reservation.acquire(len(chunk))
         if size > limit:
             raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _closing(answer: aiohttp.ClientResponse) -> Callable[[], Awaitable[None]]:
+def _closing(answer: _Response) -> Callable[[], Awaitable[None]]:
     async def close() -> None:
         answer.close()
 

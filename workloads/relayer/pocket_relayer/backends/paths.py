@@ -21,6 +21,7 @@ _TO_RESOLVE: Final = re.compile(r"[%;\\]|//|/\.|[^!-~]")
 _SEPARATORS: Final = re.compile(r"[/\\]")
 _OVERLONG: Final = re.compile(r"%(25)*(c0|e0%(25)*80|f0%(25)*80%(25)*80)%(25)*a[ef]", re.IGNORECASE)
 """Overlong UTF-8 of a dot or a slash, which some servers accept."""
+_SHORT_URL: Final = 256  # characters up to which an envelope's URL is worth caching
 _DECODINGS: Final = 4  # a path that is quoted more often is rejected
 
 
@@ -84,18 +85,32 @@ def _merged_query(configured: str, asked: str) -> str:
     return "&".join(part for part in (configured, asked) if part)
 
 
-def backend_url(endpoint: str, base_path: str, envelope_url: str) -> str:
-    """Return the URL for a backend.
-
-    It has the endpoint's scheme and host, and the joined paths and queries.
+def backend_target(endpoint: str, base_path: str, envelope_url: str) -> str:
+    """Return path and query of a request to a backend: those of the endpoint and the envelope joined.
 
     Only path and query of the envelope's URL are used. Raises ValueError for an invalid URL, or if its path would
     leave the configured one.
     """
+    if len(envelope_url) > _SHORT_URL:
+        return _target(endpoint, base_path, envelope_url)
+    return _known_target(endpoint, base_path, envelope_url)
+
+
+def _target(endpoint: str, base_path: str, envelope_url: str) -> str:
     target, wanted = urlsplit(endpoint), urlsplit(envelope_url)
     path = _sendable(merge_path(target.path, base_path, wanted.path))
     query = _sendable(_merged_query(target.query, wanted.query))
-    return f"{target.scheme}://{target.netloc}{path}" + (f"?{query}" if query else "")
+    return path + (f"?{query}" if query else "")
+
+
+_known_target = lru_cache(maxsize=1024)(_target)
+
+
+@lru_cache(maxsize=1024)
+def origin_of(endpoint: str) -> str:
+    """Return scheme and authority of an endpoint."""
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def public_origin(url: str) -> str:

@@ -2,8 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import aiohttp
@@ -27,6 +27,21 @@ WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CONCURRENT_CALLS = 1000  # to one gRPC endpoint
 
 
+class _Use:
+    """Counts a relay that uses some backends."""
+
+    __slots__ = ("_backends",)
+
+    def __init__(self, backends: "ServiceBackends") -> None:
+        self._backends = backends
+
+    def __enter__(self) -> None:
+        self._backends.in_flight += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._backends.in_flight -= 1
+
+
 class ServiceBackends:
     """Endpoint pools of one service, with their own connections."""
 
@@ -42,19 +57,15 @@ class ServiceBackends:
         self.http = http(max(limits, default=500))
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._slots: dict[str, ConnectionSlots] = {}
+        self._use = _Use(self)
         self.in_flight = 0
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Keep the connections open while a relay uses them.
+    def used(self) -> "_Use":
+        """Return the context that keeps the connections open while a relay uses them.
 
         The configuration may replace these backends in the meantime.
         """
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
+        return self._use
 
     async def close(self) -> None:
         """Close all connections."""
@@ -114,7 +125,7 @@ class ServiceBackends:
         seconds, loop = backend.timeout_seconds, asyncio.get_running_loop()
         left = seconds
         tried: set[str] = set()
-        last = Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
+        last: Rejected | None = None
         for attempt in range(backend.max_retries + 1):
             endpoint = pool.choose(self._clock(), tried)
             if endpoint is None:
@@ -142,7 +153,7 @@ class ServiceBackends:
                 if not kept:
                     slots.release(fairness_key)
             left -= loop.time() - begun
-        raise last
+        raise last or Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
 
     async def _call(
         self,

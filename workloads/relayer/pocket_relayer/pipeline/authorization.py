@@ -3,7 +3,7 @@
 Source: relay-lifecycle.md, section 5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from pocket.chain.model import Session, StakedSupplier
@@ -13,6 +13,7 @@ from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.sessions.windows import Windows
 from pocket_relayer.rejection import Rejected, RejectionReason
 
+_HEADER_FIELDS: Final = tuple(field.name for field in fields(SessionHeader) if field.compare)
 _FARTHEST: Final = 10_000  # blocks between a plausible session and the chain's height
 
 
@@ -58,7 +59,9 @@ def plausible_problem(header: SessionHeader, height: int) -> str | None:
 
 def header_mismatch(header: SessionHeader, onchain: SessionHeader) -> str | None:
     """Return the first field that differs from the chain's session, or None."""
-    for name in SessionHeader.__dataclass_fields__:
+    if header == onchain:
+        return None
+    for name in _HEADER_FIELDS:
         if getattr(header, name) != getattr(onchain, name):
             return name
     return None

@@ -1,8 +1,25 @@
 """Count relays in flight, which may be recorded after their key is removed."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+
+class _RelayInFlight:
+    """Counts one relay of a supplier while it is entered."""
+
+    __slots__ = ("_numbers", "_supplier")
+
+    def __init__(self, numbers: Counter[str], supplier: str) -> None:
+        self._numbers = numbers
+        self._supplier = supplier
+
+    def __enter__(self) -> None:
+        self._numbers[self._supplier] += 1
+
+    def __exit__(self, *_: object) -> None:
+        numbers, supplier = self._numbers, self._supplier
+        numbers[supplier] -= 1
+        if not numbers[supplier]:
+            del numbers[supplier]
 
 
 class InFlight:
@@ -11,16 +28,9 @@ class InFlight:
     def __init__(self) -> None:
         self._numbers: Counter[str] = Counter()
 
-    @contextmanager
-    def relay_of(self, supplier: str) -> Iterator[None]:
-        """Count a relay while it is served, streamed or open for further responses."""
-        self._numbers[supplier] += 1
-        try:
-            yield
-        finally:
-            self._numbers[supplier] -= 1
-            if not self._numbers[supplier]:
-                del self._numbers[supplier]
+    def relay_of(self, supplier: str) -> _RelayInFlight:
+        """Return the context of a relay while it is served, streamed or open for further responses."""
+        return _RelayInFlight(self._numbers, supplier)
 
     @property
     def suppliers(self) -> set[str]:

@@ -3,10 +3,13 @@
 Source: relay-lifecycle.md, section 7.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Protocol
+
+from prometheus_client import Counter
 
 from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
@@ -20,6 +23,11 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 
 LIMIT_REACHED = "session relay limit reached"
 """Gateways search for this text, and do not penalise the supplier for it."""
+
+
+@functools.cache
+def _metered(service_id: str, result: ChargeResult) -> Counter:
+    return relayer_metrics.METERED.labels(service_id, result.name.lower())
 
 
 _UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
@@ -131,7 +139,7 @@ class Meter:
             verdict = self._budgets.charge_offline(charge)
             # Redis may not have counted it. A refund of what was never charged would let the budget grow.
             charge = replace(charge, cost=0)
-        relayer_metrics.METERED.labels(service.id, verdict.name.lower()).inc()
+        _metered(service.id, verdict).inc()
         if verdict is ChargeResult.OVER_BUDGET:
             raise Rejected(RejectionReason.OVER_BUDGET, LIMIT_REACHED)
         if verdict is ChargeResult.REPLAYED:

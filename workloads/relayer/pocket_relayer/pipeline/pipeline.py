@@ -5,6 +5,7 @@ recorded.
 """
 
 import asyncio
+import functools
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
@@ -38,6 +39,7 @@ from pocket_relayer.pipeline.streaming import batches
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 from pocket_relayer.rejection import Rejected, RejectionReason
 
+_mined = functools.cache(relayer_metrics.MINED.labels)
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
@@ -307,7 +309,8 @@ class RelayPipeline:
         """
         if not metered.paid:
             return
-        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, response.without_payload().encode())
+        unserved = response.without_payload() if response.payload else response
+        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved.encode())
         if len(mined) > self._largest_leaf:
             # A leaf that cannot be proven costs a penalty instead of earning its price.
             relayer_metrics.UNPROVABLE.labels(relay.service.id).inc()
@@ -351,7 +354,7 @@ class RelayPipeline:
             closed = isinstance(error, SessionClosed)
             relayer_metrics.NOT_RECORDED.labels("session_closed" if closed else "unavailable").inc()
             return
-        relayer_metrics.MINED.labels(service_id).inc()
+        _mined(service_id).inc()
         if self._is_duplicate(found):
             relayer_metrics.DUPLICATES.labels(service_id).inc()
 

@@ -3,6 +3,7 @@
 Source: relay-lifecycle.md, section 12.
 """
 
+import functools
 from abc import ABC, abstractmethod
 
 from pocket_relayer import relayer_metrics
@@ -51,31 +52,49 @@ class RelayMetrics(ABC):
         self._served(relay, seconds)
 
 
+class _ServiceSeries:
+    """The series of one service and transport, looked up once."""
+
+    def __init__(self, service_id: str, rpc_type: str) -> None:
+        self.received = relayer_metrics.RECEIVED.labels(service_id, rpc_type)
+        self.served = relayer_metrics.SERVED.labels(service_id, rpc_type)
+        self.latency = relayer_metrics.LATENCY.labels(service_id)
+        self.backend_latency = relayer_metrics.BACKEND_LATENCY.labels(service_id)
+
+
+# Services and transports are those of the configuration, so these are few.
+_series_of = functools.cache(_ServiceSeries)
+_stage = functools.cache(relayer_metrics.STAGES.labels)
+_answer = functools.cache(relayer_metrics.ANSWERS.labels)
+
+
 class PaidRelayMetrics(RelayMetrics):
     """Records the metrics of relays that are charged and mined."""
 
     def received(self, relay: AdmissibleRelay) -> None:
         """Count a decoded relay."""
-        relayer_metrics.RECEIVED.labels(relay.service.id, relay.rpc_type).inc()
+        _series_of(relay.service.id, relay.rpc_type).received.inc()
 
     def _rejected(self, rejected: Rejected, caller: TransportInfo, service_id: str, supplier: str) -> None:
         relayer_metrics.REJECTED.labels(service_id, caller.transport.value, rejected.reason.label).inc()
 
     def _served(self, relay: AdmissibleRelay, seconds: float | None) -> None:
-        relayer_metrics.SERVED.labels(relay.service.id, relay.rpc_type).inc()
+        series = _series_of(relay.service.id, relay.rpc_type)
+        series.served.inc()
         if seconds is not None:
-            relayer_metrics.LATENCY.labels(relay.service.id).observe(seconds)
+            series.latency.observe(seconds)
 
     def answered(self, relay: AdmissibleRelay, seconds: float, outcome: str, retries: int) -> None:
         """Record the backend's share of a relay."""
-        relayer_metrics.BACKEND_LATENCY.labels(relay.service.id).observe(seconds)
-        relayer_metrics.ANSWERS.labels(relay.service.id, outcome).inc()
+        service_id = relay.service.id
+        _series_of(service_id, relay.rpc_type).backend_latency.observe(seconds)
+        _answer(service_id, outcome).inc()
         if retries:
-            relayer_metrics.RETRIES.labels(relay.service.id).inc(retries)
+            relayer_metrics.RETRIES.labels(service_id).inc(retries)
 
     def stage(self, name: str, seconds: float) -> None:
         """Record the duration of a stage in seconds."""
-        relayer_metrics.STAGES.labels(name).observe(seconds)
+        _stage(name).observe(seconds)
 
 
 class SimulatedRelayMetrics(RelayMetrics):

@@ -4,7 +4,6 @@ Source: relay-lifecycle.md, section 6.
 """
 
 import hashlib
-from dataclasses import replace
 
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpResponse
@@ -20,5 +19,6 @@ def signed_payload(
     header: SessionHeader, payload: bytes, key: PrivateKey, error: RelayMinerError | None = None
 ) -> RelayResponse:
     """Return the signed response of a payload without envelope: a WebSocket frame."""
-    unsigned = RelayResponse(header, b"", payload, hashlib.sha256(payload).digest(), error)
-    return replace(unsigned, supplier_operator_signature=key.sign(unsigned.signable_hash()))
+    payload_hash = hashlib.sha256(payload).digest()
+    signed = RelayResponse(header, b"", b"", payload_hash, error).signable_hash()
+    return RelayResponse(header, key.sign(signed), payload, payload_hash, error)

@@ -322,7 +322,9 @@ class Worker:
                 sockets.close_all()
                 await runner.shutdown()
                 # At the same time: the supervisor waits for the drain once, and a little longer.
-                await asyncio.gather(http2.drain(config.drain_seconds), runner.cleanup())
+                await asyncio.gather(
+                    http1.drain(config.drain_seconds), http2.drain(config.drain_seconds), runner.cleanup()
+                )
                 await budgets.drain()
                 await recorder.drain(redis_drain_timeout(config.drain_seconds, loop.time() - stopped_at))
                 for task in tasks:

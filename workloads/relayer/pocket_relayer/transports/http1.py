@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests, streams and WebSocket upgrades through aiohttp."""
+"""HTTP/1.1: ordinary relays by a lean protocol, everything else and WebSocket upgrades through aiohttp."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
+from pocket_relayer.transports.http1_relays import RelayConnection, RelayServer
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter, error_reply
@@ -105,6 +106,7 @@ class Http1:
         self._timeouts = timeouts or ClientTimeouts()
         self._decoder = decoder or GzipRequestDecoder()
         self._server: web.Server | None = None
+        self._relays = RelayServer(router, max_body_bytes, self._timeouts, self._decoder, self._hand_over)
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -122,8 +124,16 @@ class Http1:
         self._server = runner.server
         return runner
 
-    def __call__(self, connection: Connection) -> Http1Connection:
+    async def drain(self, seconds: float) -> None:
+        """Wait at most `seconds` for the requests of connections that only carried ordinary relays."""
+        await self._relays.drain(seconds)
+
+    def __call__(self, connection: Connection) -> RelayConnection:
         """Return the protocol of a new connection."""
+        return RelayConnection(self._relays, connection)
+
+    def _hand_over(self, connection: Connection) -> Http1Connection:
+        """Return aiohttp's protocol for a connection whose next request is no ordinary relay."""
         if self._server is None:
             raise RuntimeError("the HTTP server is not set up")
         address = connection.memory.address

@@ -16,6 +16,7 @@ from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.unread_timer import UnreadTimer
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -34,7 +35,7 @@ class Http1Connection(web.RequestHandler):
         "_reject_unreadable",
         "_timeouts",
         "_unparsed",
-        "_write_timer",
+        "_unread",
         "connection",
         "half_closed",
         "incoming",
@@ -56,7 +57,7 @@ class Http1Connection(web.RequestHandler):
         self.connection = connection
         self._timeouts = timeouts
         self._reject_unreadable = reject_unreadable
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._unread = UnreadTimer(loop, timeouts.write_seconds, self._abort_unread)
         self._reading_ended = False
         self._payload: StreamReader | None = None  # of the last request
         self._unparsed = connection.memory.reserve()
@@ -73,7 +74,7 @@ class Http1Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Release everything that the connection holds."""
-        self._cancel_write_timer()
+        self._unread.stop()
         self.connection.lost()
         self._stop_reading()
         if self.incoming is not None:
@@ -178,17 +179,13 @@ class Http1Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """Start the timer for a client that does not read."""
         super().pause_writing()
-        self._write_timer = self._loop.call_later(self._timeouts.write_seconds, self._abort_unread)
+        if self.transport is not None:
+            self._unread.start(self.transport)
 
     def resume_writing(self) -> None:
         """Stop the timer for a client that does not read."""
-        self._cancel_write_timer()
+        self._unread.stop()
         super().resume_writing()
-
-    def _cancel_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
 
     def _abort_unread(self) -> None:
         relayer_metrics.CLOSED.labels("not_read").inc()

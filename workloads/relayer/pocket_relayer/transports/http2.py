@@ -39,6 +39,7 @@ from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter
+from pocket_relayer.transports.unread_timer import UnreadTimer
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
@@ -147,7 +148,7 @@ class Http2Connection(asyncio.Protocol):
         self._window_opened = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds, self._abort_unread)
         self._active_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -182,9 +183,9 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what runs for this client."""
-        for timer in (self._idle, self._write_timer):
-            if timer is not None:
-                timer.cancel()
+        self._unread.stop()
+        if self._idle is not None:
+            self._idle.cancel()
         self._transport = None
         self._connection.lost()
         self._server.connections.discard(self)
@@ -200,16 +201,12 @@ class Http2Connection(asyncio.Protocol):
         self._writable.clear()
         if self._transport is not None:
             self._transport.pause_reading()
-        self._write_timer = asyncio.get_running_loop().call_later(
-            self._server.timeouts.write_seconds, self._abort_unread
-        )
+            self._unread.start(self._transport)
 
     def resume_writing(self) -> None:
         """Resume reading, and stop the timer."""
         self._writable.set()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._unread.stop()
         if self._transport is not None:
             self._transport.resume_reading()
 

@@ -1,0 +1,387 @@
+"""HTTP/1.1 connections that carry ordinary relays, at a fraction of aiohttp's CPU.
+
+A connection begins here and stays as long as its requests are ordinary: POST with a length, one after the other. At the
+first other request (a health check, a chunked body, an upgrade, anything malformed) the connection is handed over to
+aiohttp with all bytes of that request, for good.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket_relayer import relayer_metrics
+from pocket_relayer.memory_budget import MemoryReservation, overloaded
+from pocket_relayer.rejection import Rejected
+from pocket_relayer.traceback_frames import clear_frames_of
+from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder
+from pocket_relayer.transports.request_router import RequestRouter
+from pocket_relayer.transports.unread_timer import UnreadTimer
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+_PIECE: Final = 64 * 1024
+_PIPELINED: Final = 64 * 1024
+"""Bytes of pipelined requests beyond which aiohttp serves them."""
+
+
+class _Body:
+    """A whole request body, which is let go once it is read."""
+
+    __slots__ = ("_body", "_rejection")
+
+    def __init__(self, body: bytes, rejection: Rejected | None = None) -> None:
+        self._body = body
+        self._rejection = rejection
+
+    async def read(self) -> bytes:
+        """Return the body, once.
+
+        Raises Rejected if it did not arrive.
+        """
+        if self._rejection is not None:
+            raise self._rejection
+        body, self._body = self._body, b""
+        return body
+
+
+class _Upload:
+    """A body that is still arriving."""
+
+    __slots__ = ("began", "body", "head", "reservation", "timer")
+
+    def __init__(self, head: RequestHead, reservation: MemoryReservation, began: float) -> None:
+        self.head = head
+        self.reservation = reservation
+        self.began = began
+        self.body = bytearray()
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class RelayServer:
+    """What the connections of one worker share."""
+
+    def __init__(
+        self,
+        router: RequestRouter,
+        max_body_bytes: Callable[[], int],
+        timeouts: ClientTimeouts,
+        decoder: GzipRequestDecoder,
+        hand_over: Callable[[Connection], asyncio.Protocol],
+    ) -> None:
+        self.router = router
+        self.max_body_bytes = max_body_bytes
+        self.timeouts = timeouts
+        self.decoder = decoder
+        self.hand_over = hand_over
+        self.draining = False
+        self.connections: set[RelayConnection] = set()
+
+    async def drain(self, seconds: float) -> None:
+        """Close the connections as soon as their current request is answered, at the latest after `seconds`."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        tasks = [connection.task for connection in self.connections if connection.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for connection in list(self.connections):
+            connection.connection.abort()
+
+
+class RelayConnection(asyncio.Protocol):
+    """A connection whose requests so far were ordinary relays."""
+
+    def __init__(self, server: RelayServer, connection: Connection) -> None:
+        self._server = server
+        self.connection = connection
+        self.task: asyncio.Task[None] | None = None
+        """Serves the current request."""
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._unread = UnreadTimer(self._loop, server.timeouts.write_seconds, self._abort_unread)
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
+        self._upload: _Upload | None = None
+        self._behind = bytearray()
+        self._pipelined = connection.memory.reserve()
+        self._half_closed = False
+        self._drained: asyncio.Future[None] | None = None
+        self._writing_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start to read."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
+        self._idle_since = self._loop.time()
+        self._idle_timer = self._loop.call_later(self._server.timeouts.idle_seconds, self._check_idle)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Release everything that the connection holds. A relay in progress goes on: it may be recorded already."""
+        self._leave()
+        self._transport = None
+        self.connection.lost()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_exception(ConnectionResetError("the client is gone"))
+            self._drained.exception()
+
+    def _leave(self) -> None:
+        """Stop all timers and release what was read."""
+        self._server.connections.discard(self)
+        self._unread.stop()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            self._end_upload(upload)
+            upload.reservation.close()
+        self._behind.clear()
+        self._pipelined.close()
+
+    def _check_idle(self) -> None:
+        seconds = self._server.timeouts.idle_seconds
+        left = self._idle_since + seconds - self._loop.time()
+        if self.task is not None or self._upload is not None:
+            left = seconds
+        if left > 0:
+            self._idle_timer = self._loop.call_later(left, self._check_idle)
+        elif self._transport is not None:
+            self._transport.close()
+
+    def close_when_idle(self) -> None:
+        """Close the connection unless a request is being served."""
+        if self.task is None and self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes: of a request, of its body, or behind it."""
+        if self.task is not None:
+            self._keep_behind(data)
+        elif self._upload is not None:
+            self._take_upload(self._upload, data)
+        else:
+            self._take(data)
+
+    def _keep_behind(self, data: bytes) -> None:
+        """Keep bytes behind the current request, counted, or end the connection."""
+        try:
+            self._pipelined.acquire(len(data))
+        except Rejected:
+            self._behind.clear()
+            self.connection.abort()
+            return
+        self._pipelined.on_evict = self.connection.abort
+        self._behind += data
+
+    def _take(self, data: bytes) -> None:
+        """Take the first bytes of a request."""
+        found = parse_head(data)
+        if found is None or found[0].body_bytes > self._server.max_body_bytes():
+            self._hand_over(data)
+            return
+        head, at = found
+        reservation = self.connection.memory.reserve()
+        if len(data) - at < head.body_bytes:
+            self._upload = upload = _Upload(head, reservation, self._loop.time())
+            reservation.on_evict = lambda: self._refuse_upload(upload, overloaded())
+            upload.timer = self._loop.call_later(self._server.timeouts.read_seconds, self._check_upload, upload)
+            if len(data) > at:
+                self._take_upload(upload, data[at:])
+            return
+        end = at + head.body_bytes
+        try:
+            reservation.acquire(head.body_bytes)
+        except Rejected as rejected:
+            self._serve(head, _Body(b"", rejected), reservation)
+        else:
+            self._serve(head, _Body(data[at:end]), reservation)
+        if len(data) > end:
+            self._keep_behind(data[end:])
+
+    def _take_upload(self, upload: _Upload, data: bytes) -> None:
+        missing = upload.head.body_bytes - len(upload.body)
+        part = data[:missing]
+        try:
+            upload.reservation.acquire(len(part))
+        except Rejected as rejected:
+            self._refuse_upload(upload, rejected)
+            return
+        upload.body += part
+        if len(upload.body) < upload.head.body_bytes:
+            return
+        body = bytes(upload.body)
+        self._end_upload(upload)
+        self._serve(upload.head, _Body(body), upload.reservation)
+        if len(data) > missing:
+            self._keep_behind(data[missing:])
+
+    def _check_upload(self, upload: _Upload) -> None:
+        """Refuse a body that arrives too slowly."""
+        left = upload.began + self._server.timeouts.to_read(len(upload.body)) - self._loop.time()
+        if left > 0:
+            upload.timer = self._loop.call_later(left, self._check_upload, upload)
+        else:
+            self._refuse_upload(upload, too_late())
+
+    def _refuse_upload(self, upload: _Upload, rejected: Rejected) -> None:
+        """Answer a body that does not arrive. The rest of it is not read."""
+        self._end_upload(upload)
+        upload.head.keep_alive = False
+        self._serve(upload.head, _Body(b"", rejected), upload.reservation)
+
+    def _end_upload(self, upload: _Upload) -> None:
+        self._upload = None
+        upload.reservation.on_evict = None
+        upload.body = bytearray()
+        if upload.timer is not None:
+            upload.timer.cancel()
+            upload.timer = None
+
+    def _hand_over(self, data: bytes) -> None:
+        """Hand the connection over to aiohttp with the bytes of its next request."""
+        transport, half_closed = self._transport, self._half_closed
+        if transport is None or transport.is_closing():
+            return
+        self._leave()
+        self._transport = None
+        protocol = self._server.hand_over(self.connection)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+        if half_closed and not protocol.eof_received():
+            transport.close()
+
+    def _serve(self, head: RequestHead, body: _Body, reservation: MemoryReservation) -> None:
+        self.task = self._loop.create_task(self._answer(head, body, reservation))
+
+    async def _answer(self, head: RequestHead, body: _Body, reservation: MemoryReservation) -> None:
+        """Serve one request, then take the next one."""
+        server = self._server
+        close = True
+        try:
+            incoming = IncomingRequest(
+                "POST", head.path, head.headers, body.read, reservation, self.connection.trust, server.decoder
+            )
+            reply = await server.router.answer(incoming)
+            close = server.draining or not head.keep_alive or (self._half_closed and not self._behind)
+            if reply.pieces is not None:
+                close = True
+                await self._stream(reply)
+            else:
+                await self._send(reply, reservation, close=close)
+            if self._writing_paused:
+                await self._until_drained()
+        except (Rejected, OSError, ValueError) as error:
+            _LOG.debug("response cut", error=error)
+            close = True
+            self.connection.abort()
+        except BaseException as error:
+            self.connection.abort()
+            clear_frames_of(error)
+            raise
+        finally:
+            reservation.close()
+            self.task = None
+        self._next(close=close)
+
+    def _next(self, *, close: bool) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        self._idle_since = self._loop.time()
+        data = bytes(self._behind)
+        self._behind.clear()
+        self._pipelined.close()
+        if close:
+            transport.close()
+            return
+        if len(data) > _PIPELINED:
+            self._hand_over(data)  # cutting one request after the other off it would copy the rest each time
+        elif data:
+            self._take(data)
+        elif self._half_closed:
+            transport.close()
+
+    async def _send(self, reply: OutgoingResponse, reservation: MemoryReservation, *, close: bool) -> None:
+        """Send a response, a large one within its time."""
+        transport, body = self._transport, reply.body
+        if transport is None:
+            return
+        head = encode_response_head(reply, close=close)
+        if len(body) <= _PIECE:
+            transport.write(head + body)
+            return
+        transport.write(head)
+        reservation.on_evict = self.connection.abort
+        try:
+            async with asyncio.timeout(self._server.timeouts.to_write(len(body))):
+                view = memoryview(body)
+                for at in range(0, len(view), _PIECE):
+                    transport.write(view[at : at + _PIECE])
+                    await self._until_drained()
+        finally:
+            reservation.on_evict = None
+
+    async def _stream(self, reply: OutgoingResponse) -> None:
+        """Send a stream as it comes. A failure cuts the connection, since the status is sent already."""
+        pieces, timeouts = reply.pieces, self._server.timeouts
+        if pieces is None:
+            return
+        try:
+            self._write(encode_response_head(reply, chunked=True, close=True))
+            async for piece in pieces:
+                if not piece:
+                    continue
+                self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                if self._writing_paused:
+                    async with asyncio.timeout(timeouts.to_write(len(piece))):
+                        await self._until_drained()
+            self._write(b"0\r\n\r\n")
+        finally:
+            await pieces.aclose()  # refunds what was not mined
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        self._transport.write(data)
+
+    async def _until_drained(self) -> None:
+        """Wait until the client has read enough.
+
+        Raises ConnectionResetError if it is gone.
+        """
+        if self._transport is None:
+            raise ConnectionResetError("the client is gone")
+        if self._writing_paused:
+            self._drained = self._loop.create_future()
+            try:
+                await self._drained
+            finally:
+                self._drained = None
+
+    def pause_writing(self) -> None:
+        """Wait for a client that reads slowly, and disconnect one that does not read."""
+        self._writing_paused = True
+        if self._transport is not None:
+            self._unread.start(self._transport)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._writing_paused = False
+        self._unread.stop()
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _abort_unread(self) -> None:
+        relayer_metrics.CLOSED.labels("not_read").inc()
+        self.connection.abort()
+
+    def eof_received(self) -> bool:
+        """Answer the complete requests of a client that sends no more."""
+        self._half_closed = True
+        return self.task is not None
