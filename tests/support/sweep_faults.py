@@ -201,7 +201,8 @@ class FaultyRedis:
         return pipe
 
     def __getattr__(self, name):
-        return self._wrapped(name, getattr(self._redis, name))
+        found = getattr(self._redis, name)
+        return self._wrapped(name, found) if callable(found) else found
 
 
 @contextlib.contextmanager
