@@ -89,7 +89,7 @@ manifests: setup ## write crds/, manifests/ and docs/reference/ from the models
 docs: setup ## build the documentation site into .site, every link checked (scripts/docs serve shows it)
 	@scripts/docs build
 
-images: setup ## build the container images with docker
+images: setup ## build the container images with docker (PREFIX, TAG)
 	@scripts/images
 
 e2e: setup ## the trial with real pods on nodes of this machine (root, Debian's containerd and runc, Go once)

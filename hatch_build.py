@@ -17,7 +17,7 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's o
         if version == "editable":
             return
         source = runpy.run_path(str(Path(self.root) / "core/pocket/runtime/version.py"))
-        commit = os.environ.get("COMMIT") or source["commit"]()
+        commit = os.environ.get("COMMIT") or source["COMMIT"]
         with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
             file.write(f"{commit}\n")
         folder = "core/" if self.target_name == "sdist" else ""

@@ -27,13 +27,13 @@ def documents() -> dict[Path, str]:
     base, values = Path("manifests"), Values()
     chart = base / "chart"
     found = {
-        base / "crds/kustomization.yaml": _kustomization(*(f"{plural}.yaml" for plural in definitions())),
+        Path("crds/kustomization.yaml"): _kustomization(*(f"{plural}.yaml" for plural in definitions())),
         base / "kustomization.yaml": _kustomization("cluster"),
         base / "cluster/namespace.yaml": _yaml(install.namespace_object(values)),
         base / "cluster/operator.yaml": _yaml(*install.objects(values, cluster_wide=True)),
-        base / "cluster/kustomization.yaml": _kustomization("../crds", "namespace.yaml", "operator.yaml"),
+        base / "cluster/kustomization.yaml": _kustomization("../../crds", "namespace.yaml", "operator.yaml"),
         base / "namespaced-admin/policy.yaml": _yaml(*install.namespace_policy(values)),
-        base / "namespaced-admin/kustomization.yaml": _kustomization("../crds", "policy.yaml"),
+        base / "namespaced-admin/kustomization.yaml": _kustomization("../../crds", "policy.yaml"),
         base / "monitoring/monitors.yaml": _yaml(*install.monitors(values)),
         base / "monitoring/kustomization.yaml": _kustomization("monitors.yaml"),
         base / "monitoring/dashboards/operator.json": _json(operator_dashboard()),
@@ -42,7 +42,7 @@ def documents() -> dict[Path, str]:
         base / "namespaced/kustomization.yaml": _kustomization("operator.yaml"),
     }
     for plural, crd in definitions().items():
-        for folder in (Path("crds"), base / "crds", chart / "crds"):
+        for folder in (Path("crds"), chart / "crds"):  # Helm reads nothing outside of a chart
             found[folder / f"{plural}.yaml"] = _yaml(crd)
     health = (ROOT / base / "argocd/health.lua").read_text(encoding="utf-8")
     of_application = (ROOT / base / "argocd/application-health.lua").read_text(encoding="utf-8")

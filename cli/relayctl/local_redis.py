@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis import Redis
 
 from pocket.errors import ConfigurationError
-from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.redis_errors import NATIVE_ERRORS
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from relayctl.local_process import Process, await_port, free_port
 
@@ -149,7 +149,7 @@ class LocalRedis:
             return self.servers
         found = []
         for name in self.servers:
-            with contextlib.suppress(*REDIS_ERRORS), self.connected(name) as client:
+            with contextlib.suppress(*NATIVE_ERRORS), self.connected(name) as client:
                 if client.info("replication")["role"] == "master":
                     found.append(name)
         return found
@@ -185,7 +185,7 @@ class LocalRedis:
     def _await(self, what: str, state: Callable[[], bool]) -> None:
         end = time.monotonic() + _FORM_SECONDS
         while time.monotonic() < end:
-            with contextlib.suppress(*REDIS_ERRORS):
+            with contextlib.suppress(*NATIVE_ERRORS):
                 if state():
                     return
             time.sleep(0.05)

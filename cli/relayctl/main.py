@@ -12,7 +12,7 @@ import click
 
 from pocket.errors import PocketError
 from pocket.runtime import logs
-from pocket.runtime.version import VERSION, commit
+from pocket.runtime.version import COMMIT, VERSION
 from pocket_console.commands import console, top
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
@@ -40,7 +40,7 @@ def main() -> None:
 @main.command()
 def version() -> None:
     """Print the version, the commit and the runtime."""
-    click.echo(f"relayctl {VERSION}, commit {commit()}, Python {platform.python_version()}")
+    click.echo(f"relayctl {VERSION}, commit {COMMIT}, Python {platform.python_version()}")
 
 
 @main.command()

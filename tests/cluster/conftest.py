@@ -35,7 +35,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all workers of a run
             (place / "cluster").mkdir(exist_ok=True)
             found = stack.enter_context(started(folder, place / "cluster/state", controllers=controllers))
-        found.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        found.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
         # `kubectl wait` ends with an error where a definition has no status at all yet.
         for plural in ("relayminers", "suppliers"):
             await_that(lambda p=plural: found.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)

@@ -20,6 +20,7 @@ from pocket.protocol.transactions.build import (
 from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord
 from pocket_miner.submission.fees import FeeTracker, shares
@@ -221,7 +222,7 @@ async def test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_b
 
 async def test_fees_are_kept_while_redis_is_away(audit, store, redis, monkeypatch, captured_logs):
     async def away(*_):
-        raise ConnectionError("Redis is away")
+        raise RedisUnavailable("Redis is away")
 
     monkeypatch.setattr(store, "share_costs", away)
     monkeypatch.setattr(store, "costs", away)

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from mine import slow_root
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest import peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
@@ -287,7 +288,7 @@ async def test_without_redis_nothing_is_sealed_that_the_chain_shows_as_claimed(a
         assert alice.claim(header).root_hash == slow_root(rows)
 
         async def away(*_, **__):
-            raise ConnectionError("Redis is away")
+            raise RedisUnavailable("Redis is away")
 
         for name in ("close", "load", "seal", "fence"):
             setattr(other.miner.store, name, away)

@@ -8,7 +8,7 @@ from pathlib import Path
 from redis.crc import key_slot
 
 from pocket.redis_store.connection import connect
-from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.redis_errors import NATIVE_ERRORS
 from relayctl.local_redis import LocalRedis, Topology
 from servers import until
 
@@ -53,7 +53,7 @@ class Cluster:
         node = self.servers.node_id(target)
         try:
             await asyncio.to_thread(self.run, source, "CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", node)
-        except REDIS_ERRORS as error:
+        except NATIVE_ERRORS as error:
             if "unknown subcommand" in str(error).lower():
                 return False
             raise

@@ -36,6 +36,7 @@ from pocket.coordination.stores.lease_store import (
 )
 from pocket.errors import ChainUnavailable
 from pocket.redis_store import write_ahead_log
+from pocket.redis_store.redis_errors import translate
 from pocket_localnet.local_chain import LocalChain
 from pocket_miner.ingest.peers import routes
 from pocket_miner.storage import database
@@ -193,10 +194,10 @@ class FaultyRedis:
                         "out of memory": ResponseError("OOM command not allowed when used memory > 'maxmemory'."),
                         "lost before": RedisDown("reset")}  # fmt: skip
             if kind in refusals:
-                raise refusals[kind]
+                raise translate(refusals[kind])
             answer = await command(*arguments, **options)
             if kind == "lost after":
-                raise RedisDown("reset after sending")
+                raise translate(RedisDown("reset after sending"))
             return answer
 
         return call
@@ -207,7 +208,8 @@ class FaultyRedis:
         return pipe
 
     def __getattr__(self, name):
-        return self._wrapped(name, getattr(self._redis, name))
+        found = getattr(self._redis, name)
+        return self._wrapped(name, found) if callable(found) else found
 
 
 @contextlib.contextmanager

@@ -151,7 +151,7 @@ class Away:
 
     async def evalsha(self, *arguments):
         if self.away:
-            raise ConnectionError
+            raise RedisUnavailable("away")
         return await self._redis.evalsha(*arguments)
 
     async def eval(self, *arguments):

@@ -260,7 +260,7 @@ class Made:
         return Supplier(name)
 
     async def highest_fence(self, addresses):
-        raise ConnectionError("Redis is away")
+        raise RedisUnavailable("Redis is away")
 
 
 def fleet(*names):

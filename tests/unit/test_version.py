@@ -65,7 +65,7 @@ def test_a_build_is_told_its_commit_where_there_is_no_checkout():
 def test_an_image_knows_its_commit(tmp_path):
     environment = {"PATH": os.environ["PATH"], "COMMIT": HASH}
     subprocess.run([ROOT / "images/install-members", "localnet", tmp_path], env=environment, check=True)
-    code = "from pocket.runtime.version import commit; print(commit())"
+    code = "from pocket.runtime.version import COMMIT; print(COMMIT)"
     environment = {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout

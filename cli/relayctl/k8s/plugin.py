@@ -16,8 +16,8 @@ from pocket.errors import ConfigurationError, PocketError
 from pocket.kube.api_client import KubeApi, KubeError, connect
 from pocket.redis_store.connection import connect as connect_redis
 from pocket.redis_store.connection import redact_url
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.console.earnings import GROUPINGS
 from pocket_operator.resources import names
 from relayctl.k8s.cluster_view import ClusterView, default_namespace, gather, place_of
@@ -323,7 +323,7 @@ def clean(
         deleted = asyncio.run(_with_redis(url, lambda redis: delete_prefix(redis, keys, owner)))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-    except REDIS_ERRORS as error:
+    except RedisUnavailable as error:
         raise click.ClickException(f"Redis {redact_url(url)}: {error}") from None
     click.echo(f"{deleted} keys deleted")
 

@@ -34,8 +34,8 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.runtime.single_flight import SingleFlight
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -193,13 +193,13 @@ class CachedChain(ChainClient):
         """Mark a record as in use, so that the leader keeps refreshing it."""
         try:
             await self._redis.zadd(self._keys.cache_known, {encode_key(cache_key): self._wall_clock()})
-        except REDIS_ERRORS:
+        except RedisUnavailable:
             return
 
     async def _from_redis(self, method: str, key: str) -> bytes | None:
         try:
             answer = await self._redis.get(key)
-        except REDIS_ERRORS:
+        except RedisUnavailable:
             return None
         if not isinstance(answer, bytes):
             return None
@@ -213,7 +213,7 @@ class CachedChain(ChainClient):
     async def _to_redis(self, key: str, answer: bytes, lifetime: float) -> None:
         try:
             await self._redis.set(key, answer, px=int(lifetime * 1000))
-        except REDIS_ERRORS:
+        except RedisUnavailable:
             return
 
     async def _decoded_value(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
@@ -281,7 +281,7 @@ class CachedChain(ChainClient):
             if await self._redis.set(name, digest, nx=True, px=_WITNESS_MILLISECONDS):
                 return
             before = await self._redis.get(name)
-        except REDIS_ERRORS:
+        except RedisUnavailable:
             return
         if isinstance(before, bytes) and before.decode() != digest:
             self.counters.divergent += 1

@@ -23,8 +23,9 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, CacheKey, encode_key
 from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.redis_errors import translated
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _INTEREST_SECONDS: Final = 600.0
@@ -75,10 +76,11 @@ class InvalidationSubscriber:
         """Follow invalidations without end, across Redis outages."""
         while True:
             try:
-                async with self.redis.pubsub() as subscription:
-                    await subscription.subscribe(self.keys.cache_invalidations)
-                    await self._follow(subscription)
-            except (*REDIS_ERRORS, ValueError) as error:  # a version that is no number, too
+                with translated():
+                    async with self.redis.pubsub() as subscription:
+                        await subscription.subscribe(self.keys.cache_invalidations)
+                        await self._follow(subscription)
+            except (RedisUnavailable, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache invalidations not read, retrying", error=error)
             await asyncio.sleep(0.5 + self.rng())
 

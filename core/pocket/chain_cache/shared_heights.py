@@ -14,8 +14,8 @@ from pocket.chain.model import Block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import PocketError
 from pocket.protocol.transactions.build import Timestamp
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 
 
 def encode_block(block: Block) -> str:
@@ -44,7 +44,7 @@ class LatestBlockPublisher:
 
     async def publish(self, block: Block) -> None:
         """Publish on a best-effort basis. A watcher that misses it queries a node."""
-        with contextlib.suppress(*REDIS_ERRORS):
+        with contextlib.suppress(RedisUnavailable):
             await self._redis.set(self._keys.block, encode_block(block))
 
 
@@ -88,7 +88,7 @@ class LatestBlockWatcher:
 
     async def poll(self) -> None:
         """Poll Redis once, and a node if Redis has had nothing new for too long."""
-        with contextlib.suppress(*REDIS_ERRORS):
+        with contextlib.suppress(RedisUnavailable):
             raw = await self._redis.get(self._keys.block)
             published = decode_block(raw) if raw else None
             if published != self._published:  # the same again is no second answer

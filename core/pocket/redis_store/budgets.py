@@ -17,7 +17,7 @@ from cachetools import FIFOCache
 from redis.asyncio import Redis
 
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
+from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket.redis_store.supplier_groups import SupplierGroups, Work
@@ -191,10 +191,9 @@ class Budgets:
             budget = -1 if charge.budget is None else charge.budget
             arguments += [charge.cost, budget, charge.keep_seconds, charge.request_id]
         try:
-            async with asyncio.timeout(self._limits.timeout_seconds):
+            async with redis_deadline(self._limits.timeout_seconds):
                 numbers = await _CHARGE.run(self._redis, keys, arguments)
-        except REDIS_ERRORS as error:
-            failure = translate(error)
+        except RedisUnavailable as failure:
             for _, done in group:
                 if not done.done():
                     done.set_exception(RedisUnavailable(f"the budget is unknown: {failure}", failure.trouble))
@@ -223,8 +222,8 @@ class Budgets:
             keys += [self._keys.consumed(charge.supplier, charge.session_id), self._bucket(charge)]
             arguments += [charge.cost, charge.request_id]
         # Otherwise the budget stays smaller than it could be, but never too large.
-        with contextlib.suppress(*REDIS_ERRORS):
-            async with asyncio.timeout(self._limits.timeout_seconds):
+        with contextlib.suppress(RedisUnavailable):
+            async with redis_deadline(self._limits.timeout_seconds):
                 await _REFUND.run(self._redis, keys, arguments)
 
 
@@ -243,11 +242,10 @@ class RateLimiter:
         """Count one relay and return True if it fits the limit, or if Redis is unavailable."""
         key = self._keys.rate(service_id, application, int(self._now()))
         try:
-            async with asyncio.timeout(1.0):
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    pipe.incr(key)
-                    pipe.expire(key, 5)
-                    counted, _ = await pipe.execute()
-        except REDIS_ERRORS:
+            async with redis_deadline(1.0), self._redis.pipeline(transaction=False) as pipe:
+                pipe.incr(key)
+                pipe.expire(key, 5)
+                counted, _ = await pipe.execute()
+        except RedisUnavailable:
             return True
         return int(counted) <= per_second

@@ -268,7 +268,7 @@ class ClusterClient(Redis):
         for number in sorted(again):
             args, options = rows[number]
             try:
-                replies[number] = await self.execute_command(*args, **options)
+                replies[number] = await ClusterClient.execute_command(self, *args, **options)
             except (ResponseError, *_LOST) as error:
                 replies[number] = error
         return replies

@@ -14,7 +14,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from structlog.typing import FilteringBoundLogger
 
@@ -24,10 +24,11 @@ from pocket.redis_store.access import AccessFiles
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
 from pocket.redis_store.packing import HiredisPacking
-from pocket.redis_store.redis_errors import code_of, translate, trouble_of
+from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import RedisInfo, combine, read_info
-from pocket.redis_store.store_errors import RedisNotDurable, RedisTrouble, RedisUnavailable
+from pocket.redis_store.store_client import StoreClient, StoreClusterClient
+from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, RedisTrouble, RedisUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NO_URL = (
@@ -224,7 +225,7 @@ def connect(
     try:
         cluster = ClusterUrl.parse(url)
         if cluster is not None:
-            return ClusterClient(
+            return StoreClusterClient(
                 cluster.seeds,
                 lambda address: pool_of(cluster.url_of(address)),
                 timeout_seconds=timeout_seconds,
@@ -236,7 +237,8 @@ def connect(
         if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
             raise ValueError("redis-py would take database 0")
         primary = PrimaryResolver(sentinel, timeout_seconds, clock, files.ca_file) if sentinel is not None else None
-        return Redis.from_pool(pool_of(url, primary))
+        client: Redis = StoreClient.from_pool(pool_of(url, primary))
+        return client
     except ValueError:
         raise ConfigurationError(_NO_URL) from None
 
@@ -265,7 +267,7 @@ async def inspect(redis: "Redis") -> RedisInfo:
             return combine(await asyncio.gather(*map(_inspect_node, nodes.values())))
         await _renew_changed([redis.connection_pool])
         return await _inspect_node(redis)
-    except (RedisError, OSError, ValueError) as error:
+    except (*NATIVE_ERRORS, ValueError) as error:
         raise translate(error) from error
 
 
@@ -293,9 +295,10 @@ async def _read(redis: "Redis") -> RedisInfo:
     pool: Any = redis.connection_pool
     durability = pool.access.durability
     try:
-        info = await redis.info()
-    except ResponseError as error:
-        if durability is None or trouble_of(error) is not RedisTrouble.REJECTED:
+        with translated():
+            info = await redis.info()
+    except CommandRejected:
+        if durability is None:
             raise
         info = {}
     return read_info(info, durability, f"connections/{pool.generation.losses}")

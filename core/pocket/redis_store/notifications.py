@@ -10,8 +10,8 @@ from typing import Any, Final
 from cachetools import TTLCache
 from redis.asyncio import Redis
 
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 
 _LENGTH: Final = 1000
 NOTIFY_SECONDS: Final = 1.0
@@ -45,7 +45,7 @@ class RelayNotifier:
                 for supplier in due:
                     pipe.xadd(self._keys.notifications(self._shard_of(supplier)), {"s": supplier}, maxlen=_LENGTH)
                 await pipe.execute()
-        except REDIS_ERRORS:
+        except RedisUnavailable:
             return
 
 

@@ -2,10 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
 from pocket.errors import ConfigurationError
-from pocket.redis_store.redis_errors import translate
 from pocket.redis_store.redis_keys import RedisKeys
 
 if TYPE_CHECKING:
@@ -23,11 +20,8 @@ async def claim_prefix(redis: "Redis", keys: RedisKeys, owner: str) -> None:
 
     Raises PrefixInUse, RedisUnavailable.
     """
-    try:
-        await redis.set(keys.owner, owner, nx=True)
-        value = await redis.get(keys.owner)
-    except (RedisError, OSError) as error:
-        raise translate(error) from error
+    await redis.set(keys.owner, owner, nx=True)
+    value = await redis.get(keys.owner)
     recorded = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
     if recorded and recorded != owner:
         raise PrefixInUse(

@@ -3,17 +3,19 @@
 The code that the server puts first in its answer is looked up in a table.
 """
 
+import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
-from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
+from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable
 
-REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError)
-"""Every error of a call to Redis: its reply, the connection or the deadline. Only this package imports redis-py's."""
-CommandRejected = ResponseError
-"""Redis rejected one command, such as one on a key of another type."""
+NATIVE_ERRORS: Final = (RedisError, OSError, TimeoutError)
+"""Every error of redis-py's own clients: a reply, the connection or the deadline. `connect` returns clients that
+translate them, so only what makes a client of its own needs them."""
 
 _BY_CODE: Final = {
     "LOADING": RedisTrouble.LOADING,
@@ -71,8 +73,33 @@ def trouble_of(error: BaseException) -> RedisTrouble:
     return RedisTrouble.REJECTED if isinstance(error, ResponseError) else RedisTrouble.UNREACHABLE
 
 
-def translate(error: BaseException) -> RedisUnavailable:
-    """Return the RedisUnavailable for an error of redis-py or of the network."""
+def translate(error: BaseException) -> BaseException:
+    """Return the RedisUnavailable for an error of redis-py or of the network, a CommandRejected for a rejected command.
+
+    An unknown script stays as it is: `Script.run` loads it.
+    """
+    if isinstance(error, NoScriptError):
+        return error
     trouble = trouble_of(error)
     detail = str(error) or type(error).__name__
-    return RedisUnavailable(f"{_SAID[trouble]} ({detail})", trouble)
+    kind = CommandRejected if trouble is RedisTrouble.REJECTED else RedisUnavailable
+    return kind(f"{_SAID[trouble]} ({detail})", trouble)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Translate the errors of redis-py within the context. Raises RedisUnavailable."""
+    try:
+        yield
+    except NATIVE_ERRORS as error:
+        raise translate(error) from error
+
+
+@contextlib.asynccontextmanager
+async def redis_deadline(seconds: float) -> AsyncIterator[None]:
+    """Bound calls to Redis. Raises RedisUnavailable if they take longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise RedisUnavailable(f"{_SAID[RedisTrouble.UNREACHABLE]} (nothing within {seconds:g} s)") from error

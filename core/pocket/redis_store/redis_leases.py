@@ -1,6 +1,5 @@
 """A group of Leases in Redis, for miners without Kubernetes: one hash, compare-and-set by script."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,8 @@ from pocket.coordination.stores.lease_store import (
     WriteResult,
 )
 from pocket.redis_store.lua_scripts import Script
-from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
+from pocket.redis_store.redis_errors import redis_deadline
+from pocket.redis_store.store_errors import RedisUnavailable
 
 # KEYS: hash   ARGV: for each Lease its name, the text that it was decided on ('' = none), the new text
 _WRITE: Final = Script("""
@@ -69,10 +69,10 @@ class RedisLeaseStore:
     async def read(self) -> dict[str, StoredLease]:
         """Read the group with one command."""
         try:
-            async with asyncio.timeout(self._seconds):
+            async with redis_deadline(self._seconds):
                 rows: Any = await self._redis.hgetall(self._key)
-        except REDIS_ERRORS as error:
-            raise LeaseUnavailable(str(translate(error))) from error
+        except RedisUnavailable as error:
+            raise LeaseUnavailable(str(error)) from error
         # Most texts are those of the previous read.
         texts = {name.decode(): text.decode("utf-8", "surrogateescape") for name, text in rows.items()}
         before = self._decoded
@@ -96,10 +96,10 @@ class RedisLeaseStore:
         for row, text in zip(writes, texts, strict=True):
             arguments += [row.name, "" if row.known is None else row.known.version, text]
         try:
-            async with asyncio.timeout(self._seconds):
+            async with redis_deadline(self._seconds):
                 taken = await _WRITE.run(self._redis, [self._key], arguments)
-        except REDIS_ERRORS as error:
-            unavailable = LeaseUnavailable(str(translate(error)))
+        except RedisUnavailable as error:
+            unavailable = LeaseUnavailable(str(error))
             return [unavailable] * len(writes)
         return [
             StoredLease(row.record, text) if done else LeaseConflict(f"{row.name} was written by another member")

@@ -19,7 +19,6 @@ from redis.asyncio import Redis
 from pocket.redis_store.connection import inspect
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
-from pocket.redis_store.redis_errors import REDIS_ERRORS, translate
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
 from pocket.redis_store.stream_reader import origin_of
@@ -253,8 +252,7 @@ class RelayRecorder:
             try:
                 closed = await self._append(supplier, [waiting.record for waiting in group], segment)
                 break
-            except REDIS_ERRORS as error:
-                failure = translate(error)
+            except RedisUnavailable as failure:
                 if not failure.trouble.is_transient or asyncio.get_running_loop().time() >= end:
                     segment.unacknowledged.update((supplier, waiting.record.session_id) for waiting in group)
                     self._fail(group, RedisUnavailable(f"the relay was not recorded: {failure}", failure.trouble))
@@ -313,7 +311,7 @@ class RelayRecorder:
     async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
         while True:
-            with contextlib.suppress(RedisStoreError, *REDIS_ERRORS):
+            with contextlib.suppress(RedisStoreError, OSError):  # of Redis, and of the log's disk
                 await self.maintain_once()
             await asyncio.sleep(seconds)
 

@@ -39,6 +39,10 @@ class RedisUnavailable(RedisStoreError):
         self.trouble = trouble
 
 
+class CommandRejected(RedisUnavailable):
+    """Redis rejected one command, such as one on a key of another type. Other commands may succeed."""
+
+
 class QueueFull(RedisStoreError):
     """The queue of relays to record is full, or Redis is above its memory high-water mark."""
 

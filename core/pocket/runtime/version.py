@@ -4,7 +4,6 @@
 module. It therefore imports the standard library only.
 """
 
-import functools
 import os
 import platform
 import re
@@ -41,15 +40,13 @@ def commit_of(checkout: Path) -> str:
     return head if _HASH.fullmatch(head) else ""
 
 
-@functools.cache
-def commit() -> str:
-    """Return the commit of this build or checkout, abbreviated, or `unknown`."""
-    return (_text(_HERE / "commit.txt") or commit_of(_CHECKOUT))[:_SHORT] or UNKNOWN
+COMMIT: Final = (_text(_HERE / "commit.txt") or commit_of(_CHECKOUT))[:_SHORT] or UNKNOWN
+"""The abbreviated commit of this build or checkout. It is read at import, not on the event loop."""
 
 
 def build_labels() -> tuple[str, str, str]:
     """Return version, commit and Python's version, the labels of `*_build_info`."""
-    return VERSION, commit(), platform.python_version()
+    return VERSION, COMMIT, platform.python_version()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str]) -> Con
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_OLDER,
             f"The installed definition of {kind} is older than the operator: it lacks {_few(found.missing)}. "
-            "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -f crds/",
+            "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -k crds/",
         )  # fmt: skip
     return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
 

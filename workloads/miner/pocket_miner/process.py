@@ -29,7 +29,6 @@ from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.prefix_owner import claim_prefix
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
@@ -338,7 +337,7 @@ class MinerProcess:
                 try:
                     async with asyncio.timeout(_REFRESH_SECONDS):
                         await refresher.refresh()
-                except (*REDIS_ERRORS, ExceptionGroup) as error:
+                except (RedisStoreError, TimeoutError, ExceptionGroup) as error:
                     miner_metrics.ERRORS.labels("cache refresh").inc()
                     _LOG.warning("cache refresh failed, retrying", error=error)
             await asyncio.sleep(_REFRESH_PAUSE_SECONDS)
@@ -350,7 +349,7 @@ class MinerProcess:
                 self._readiness.redis = ""
                 if restarted:
                     fleet.reread()
-            except (RedisStoreError, *REDIS_ERRORS) as error:
+            except RedisStoreError as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis unavailable, retrying", error=error)

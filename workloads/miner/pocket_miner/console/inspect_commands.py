@@ -19,10 +19,10 @@ from pocket.kube.api_client import KubeError
 from pocket.kube.api_client import connect as connect_kubernetes
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.connection import connect, redact_url
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.console.places import configuration
 from pocket_miner.sessions.tracked_session import header_of
 
@@ -81,7 +81,7 @@ def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None
         _show(place, asyncio.run(run()))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
-    except REDIS_ERRORS as error:
+    except RedisUnavailable as error:
         raise click.ClickException(f"Redis {redact_url(place.url)}: {error}") from None
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, StreamReader
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -165,7 +165,7 @@ class ConsumeRounds:
         if marked:
             try:
                 await self._publish(marked)
-            except REDIS_ERRORS:
+            except RedisUnavailable:
                 # Again, to learn which it concerns: in a Cluster a single primary may be away.
                 for request, result in zip(marked, await self._publish(marked, raise_on_error=False), strict=True):
                     if isinstance(result, Exception):

@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
-from pocket.redis_store.redis_errors import REDIS_ERRORS
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
@@ -228,7 +228,7 @@ class RelayConsumer:
         """
         try:
             return await self._tail.last_ids(session_ids)
-        except REDIS_ERRORS:
+        except RedisUnavailable:
             return {}
 
     def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:

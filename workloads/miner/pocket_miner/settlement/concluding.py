@@ -18,7 +18,6 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainUnavailable, FailureClass
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket.redis_store.stream_reader import StreamReader
@@ -121,7 +120,7 @@ class Concluder:
                 if session.end > self._pruned_through:  # once for the thousands of sessions that end together
                     await self.store.forget_before(session.end - TOMBSTONE_BLOCKS)
                     self._pruned_through = session.end
-            except (*REDIS_ERRORS, RedisStoreError) as error:
+            except RedisStoreError as error:
                 _LOG.info("deleting ended sessions from Redis failed, retrying", error=error)
                 raise
             await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
@@ -188,7 +187,7 @@ class Concluder:
         """Return the sessions whose tombstones show that another owner has recorded the outcome."""
         try:
             return await self.tail.finished([session.session_id for session in group])
-        except (*REDIS_ERRORS, RedisStoreError):
+        except RedisStoreError:
             return set()  # the chain gives the same outcome, and each record names its owner
 
     async def _ended_by_a_peer(self, session: TrackedSession) -> bool:

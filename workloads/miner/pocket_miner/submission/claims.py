@@ -18,7 +18,6 @@ from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
@@ -414,7 +413,7 @@ class ClaimSubmitter:
         """
         try:
             return await self.store.signed(end)
-        except (*REDIS_ERRORS, RedisStoreError, DecodingError):
+        except (RedisStoreError, DecodingError):
             return []
 
     async def _broadcast(

@@ -15,7 +15,6 @@ from pocket.chain.client import ChainClient
 from pocket.errors import DecodingError, NotFound, PocketError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.decode import decode_tx
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
@@ -75,7 +74,7 @@ class FeeTracker:
             self._last[what] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
             miner_metrics.FEES.labels(what).inc(new + self._pending.pop(tx_hash, 0))
-            with contextlib.suppress(*REDIS_ERRORS, RedisStoreError):
+            with contextlib.suppress(RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
     async def record_rejected(self, store: SealStore, raw: bytes) -> None:
@@ -133,7 +132,7 @@ class FeeTracker:
         supplier = store.supplier
         try:
             known = await store.costs(session_id)
-        except (*REDIS_ERRORS, RedisStoreError) as error:
+        except RedisStoreError as error:
             _LOG.warning("fees of former owners not read from Redis", error=error)
             known = {}
         for (of, tx_hash), (what, costs) in list(self._unsaved.items()):

@@ -25,7 +25,6 @@ from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
@@ -157,7 +156,7 @@ class ProofSubmitter:
             return  # nodes may know bytes that they dropped: too late to find out, a second fee is less than the stake
         try:
             groups = await self.store.signed(sessions[0].end, "proof")
-        except (*REDIS_ERRORS, RedisStoreError, DecodingError) as error:
+        except (RedisStoreError, DecodingError) as error:
             _LOG.info("signed proofs not read from Redis, signing them", error=error)
             return
         newest_first = sorted(groups, key=lambda group: -group.height)
@@ -218,7 +217,7 @@ class ProofSubmitter:
         shared = SignedGroup(raw, timeout, max(self.latest_height(), block.height))
         try:
             await self.store.share_proofs(good[0].end, transaction_hash(raw), shared)
-        except (*REDIS_ERRORS, RedisStoreError) as error:
+        except RedisStoreError as error:
             _LOG.info("signed proofs not shared through Redis", error=error)
         await self._broadcast(raw, good, block, params, timeout)
 

@@ -31,7 +31,6 @@ from pocket.protocol.transactions.build import (
 )
 from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.submission import Submission
@@ -296,7 +295,7 @@ async def send_in_batches(
                 waiting[:0] = [pack[:half], pack[half:]]
                 continue
             failure = failure or error
-        except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
+        except (PocketError, OSError, sqlite3.Error) as error:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             failure = failure or error

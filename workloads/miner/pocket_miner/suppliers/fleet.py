@@ -17,7 +17,6 @@ from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
@@ -128,7 +127,7 @@ class SupplierManager:
             _LOG.warning("epoch not read from the volume", error=error)
         try:
             fences = await self._suppliers.highest_fence(self._of(shard))
-        except REDIS_ERRORS as error:
+        except RedisUnavailable as error:
             _LOG.info("fences not read from Redis", error=error)
         if volume is None and fences is None:
             raise LeaseUnavailable(f"the epoch of shard {shard} can be read neither from the volume nor from Redis")
@@ -254,7 +253,7 @@ class SupplierManager:
             try:
                 await asyncio.to_thread(self._suppliers.keyring.reload)
                 await self._align()
-            except (PocketError, *REDIS_ERRORS, sqlite3.Error) as error:
+            except (PocketError, OSError, sqlite3.Error) as error:
                 self._report_corruption(error)
                 miner_metrics.ERRORS.labels("keys").inc()
                 _LOG.warning("applying keys failed, retrying", error=error)
@@ -274,7 +273,7 @@ class SupplierManager:
                         self._due.add(address)
                 if not shards:  # nothing was waited for: without a pause this would hold the event loop
                     await asyncio.sleep(_KEYS_SECONDS)
-            except REDIS_ERRORS:
+            except RedisUnavailable:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def follow(self) -> None:

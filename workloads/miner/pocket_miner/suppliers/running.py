@@ -14,7 +14,6 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NOTIFY_SECONDS
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
@@ -28,7 +27,7 @@ _BATCH = 20
 _HEAL_SECONDS = 5.0
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
-TRANSIENT_ERRORS = (PocketError, *REDIS_ERRORS, sqlite3.Error)
+TRANSIENT_ERRORS = (PocketError, OSError, sqlite3.Error)
 
 
 @dataclass(slots=True)

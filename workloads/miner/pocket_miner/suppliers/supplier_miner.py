@@ -15,9 +15,9 @@ from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
 from pocket.errors import ChainError, PocketError
 from pocket.protocol.claims.proof_requirement import ProofParams
-from pocket.redis_store.redis_errors import REDIS_ERRORS, CommandRejected
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
+    CommandRejected,
     ConcurrentAppend,
     FenceMissing,
     RedisStoreError,
@@ -48,15 +48,19 @@ from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_REDIS_ERRORS: Final = (*REDIS_ERRORS, RedisUnavailable)
-_TRANSIENT_ERRORS: Final = (PocketError, *REDIS_ERRORS, sqlite3.Error)
+_TRANSIENT_ERRORS: Final = (PocketError, OSError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
 _SCAN_SECONDS: Final = 4.0
-_OF_ONE: Final = (CommandRejected, PocketError, ValueError, KeyError, sqlite3.DataError)
+_OF_ONE: Final = (PocketError, ValueError, KeyError, sqlite3.DataError)
 """Errors that a single session of a group may cause."""
 _OF_ALL: Final = (ChainError, RedisStoreError, SendError)
 """Exceptions to that: they concern the whole group, or sending has already tried it in halves."""
+
+
+def _concerns_one(error: Exception) -> bool:
+    """Return whether a single session of a group may have caused an error."""
+    return isinstance(error, CommandRejected) or (isinstance(error, _OF_ONE) and not isinstance(error, _OF_ALL))
 
 
 async def _confirmed() -> None:
@@ -156,7 +160,7 @@ class SupplierMiner:
                 self._seals_due = False
         except StaleEpoch:
             raise
-        except (*_REDIS_ERRORS, ConcurrentAppend) as error:
+        except (RedisUnavailable, ConcurrentAppend) as error:
             await self.restore()
             _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
             return False
@@ -304,7 +308,7 @@ class SupplierMiner:
         except (*_TRANSIENT_ERRORS, ValueError, KeyError) as error:
             if corruption_in(error) is not None:
                 raise
-            if len(group) > 1 and isinstance(error, _OF_ONE) and not isinstance(error, _OF_ALL):
+            if len(group) > 1 and _concerns_one(error):
                 half = len(group) // 2
                 for part in (group[:half], group[half:]):
                     await self._act_in_parts(action, part, block, proof, connected=connected)
@@ -343,7 +347,7 @@ class SupplierMiner:
         """
         try:
             return await self._decide(session, answers, block, proof)
-        except (PocketError, *REDIS_ERRORS, ValueError, KeyError) as error:
+        except (PocketError, OSError, ValueError, KeyError) as error:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()
@@ -412,7 +416,7 @@ class SupplierMiner:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
             await self.claims.seal_and_claim(group, block, proof)
-        except _REDIS_ERRORS:
+        except RedisUnavailable:
             if not late:
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")

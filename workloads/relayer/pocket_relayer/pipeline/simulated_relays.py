@@ -17,8 +17,8 @@ from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.simulated import SESSION_ID
-from pocket.redis_store.redis_errors import REDIS_ERRORS
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo
@@ -119,7 +119,7 @@ class SimulatedRelayAdmission:
         key = self._keys.simulated(signed.hex())
         try:
             fresh = await self._redis.set(key, b"", nx=True, ex=2 * freshness_seconds)
-        except REDIS_ERRORS as error:
+        except RedisUnavailable as error:
             raise Rejected(
                 RejectionReason.SIMULATION_UNAVAILABLE, "Redis, which knows of replays, does not answer"
             ) from error

@@ -6,9 +6,11 @@ aiohttp with all bytes of that request, for good.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, cast
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import MemoryReservation, overloaded
@@ -22,7 +24,7 @@ from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 from pocket_relayer.transports.request_router import RequestRouter
 from pocket_relayer.transports.unread_timer import UnreadTimer
 
-_LOG = logging.getLogger("relayer.http")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _PIECE: Final = 64 * 1024
 _PIPELINED: Final = 64 * 1024
 """Bytes of pipelined requests beyond which aiohttp serves them."""
@@ -275,7 +277,7 @@ class RelayConnection(asyncio.Protocol):
             if self._writing_paused:
                 await self._until_drained()
         except (Rejected, OSError, ValueError) as error:
-            _LOG.debug("response cut: %s", error)
+            _LOG.debug("response cut", error=error)
             close = True
             self.connection.abort()
         except BaseException as error:

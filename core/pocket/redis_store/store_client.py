@@ -1,0 +1,78 @@
+"""Clients of Redis that raise the errors of this package instead of redis-py's."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from pocket.redis_store.cluster import ClusterClient, ClusterPipeline
+from pocket.redis_store.redis_errors import NATIVE_ERRORS, translate, translated
+
+
+def _with_ours(replies: list[Any]) -> list[Any]:
+    """Return replies whose errors are of this package."""
+    return [translate(reply) if isinstance(reply, NATIVE_ERRORS) else reply for reply in replies]
+
+
+class StorePipeline(Pipeline):
+    """Commands for one server that are sent together."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Execute the commands. Raises RedisUnavailable."""
+        try:
+            replies: list[Any] = await super().execute(raise_on_error)
+        except NATIVE_ERRORS as error:
+            raise translate(error) from error
+        return replies if raise_on_error else _with_ours(replies)
+
+
+class StoreClient(Redis):
+    """A client of one server, or of the primary that Sentinels name."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+        except NATIVE_ERRORS as error:
+            raise translate(error) from error
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StorePipeline:
+        """Return a pipeline that raises as `execute_command` does."""
+        return StorePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class StoreClusterPipeline(ClusterPipeline):
+    """Commands that are sent together, to as many primaries as their keys need."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Execute the commands. Raises RedisUnavailable."""
+        try:
+            replies = await super().execute(raise_on_error)
+        except NATIVE_ERRORS as error:
+            raise translate(error) from error
+        return replies if raise_on_error else _with_ours(replies)
+
+
+class StoreClusterClient(ClusterClient):
+    """A client of all primaries of a Cluster."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
+        try:
+            return await super().execute_command(*args, **options)
+        except NATIVE_ERRORS as error:
+            raise translate(error) from error
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StoreClusterPipeline:
+        """Return a pipeline that raises as `execute_command` does."""
+        super().pipeline(transaction, shard_hint)  # rejects a transaction
+        return StoreClusterPipeline(self)
+
+    async def scan_iter(  # type: ignore[override]  # redis-py annotates its blocking client
+        self, *args: Any, **options: Any
+    ) -> AsyncIterator[Any]:
+        """Iterate over the keys of all primaries. Raises RedisUnavailable."""
+        with translated():
+            async for name in super().scan_iter(*args, **options):
+                yield name
