@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pocket.chain.model import Account, Block
-from pocket.errors import ChainQueryRejected
+from pocket.errors import ChainQueryRejected, ChainUnavailable
+from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim_message
@@ -39,12 +40,16 @@ class Chain:
         return 100_000
 
 
-async def sift(refused, text="failed to execute message; message index: {index}: {{}}", said=""):
-    chain = Chain(refused, text.replace("{{}}", said))
-    sender = Sender(
+def sender_of(chain):
+    return Sender(
         chain, address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
         gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
     )  # fmt: skip
+
+
+async def sift(refused, text="failed to execute message; message index: {index}: {{}}", said=""):
+    chain = Chain(refused, text.replace("{{}}", said))
+    sender = sender_of(chain)
     messages = [create_claim_message(address("alice"), replace(HEADER, session_id=name), ROOT) for name in "abcd"]
     return await sender.prepare_skipping_rejected(messages, BLOCK, 16), chain
 
@@ -73,3 +78,30 @@ async def test_what_concerns_the_whole_transaction_or_nobody_knows_whom_is_told_
     with pytest.raises(SendError) as caught:
         await sift("b", text)
     assert caught.value.refusal is refusal
+
+
+class Nodes:
+    """Answers of several nodes about a supplier's claims."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+
+    async def claims_by_node(self, supplier, height):
+        return self.answers
+
+
+CLAIM = Claim(address("alice"), HEADER, ROOT)
+AWAY = ChainUnavailable("no answer")
+
+
+@pytest.mark.parametrize(("answers", "claims"), [
+    ({"one": [], "other": [CLAIM]}, [CLAIM]), ({"one": [CLAIM], "other": AWAY}, [CLAIM]), ({"one": AWAY, "other": []}, []),
+])  # fmt: skip
+async def test_a_claim_that_one_node_shows_is_there(answers, claims):
+    assert await sender_of(Nodes(**answers)).claims_at(13) == claims
+
+
+@pytest.mark.parametrize("answers", [{}, {"one": AWAY, "other": AWAY}])
+async def test_claims_are_unknown_where_no_node_answers(answers):
+    with pytest.raises(ChainUnavailable):
+        await sender_of(Nodes(**answers)).claims_at(13)

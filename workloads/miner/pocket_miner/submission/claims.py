@@ -373,11 +373,11 @@ class ClaimSubmitter:
         windows = sessions[0].windows
         now = max(self.latest_height(), block.height)
         try:
-            claimed = {claim.header.session_id: claim.root_hash for claim in await self.sender.claims_at(now)}
+            claimed = {(claim.header.session_id, claim.root_hash) for claim in await self.sender.claims_at(now)}
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.claim is None]
-        return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]
+        return [s for s in sessions if s.seal is None or (s.session_id, s.seal.root) not in claimed]
 
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Load transactions that were signed with the seals, before a restart or by a predecessor."""

@@ -183,14 +183,12 @@ class ProofSubmitter:
         windows = sessions[0].windows
         now = max(self.latest_height(), block.height)
         try:
-            claims = {claim.header.session_id: claim for claim in await self.sender.claims_at(now)}
+            claims = await self.sender.claims_at(now)
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and windows.proof_close - block.height <= LAST_BLOCKS
             return [session for session in sessions if last or session.proof is None]
-        return [
-            session for session in sessions
-            if (claim := claims.get(session.session_id)) is None or claim.proof_validation_status != VALIDATED
-        ]  # fmt: skip
+        proven = {claim.header.session_id for claim in claims if claim.proof_validation_status == VALIDATED}
+        return [session for session in sessions if session.session_id not in proven]
 
     async def _send(
         self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]

@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
-from pocket.errors import ChainError, ChainQueryRejected, DecodingError, PocketError
+from pocket.errors import ChainError, ChainQueryRejected, ChainUnavailable, DecodingError, PocketError
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.batches import batch_by_size
@@ -208,11 +208,17 @@ class Sender:
         )
 
     async def claims_at(self, height: int) -> list[Claim]:
-        """Return the supplier's claims at the latest known height.
+        """Return the supplier's claims at the latest known height, as every usable node states them.
 
-        Raises ChainError. A lagging node does not have that height, and its answer would prove nothing.
+        An empty answer of one node proves nothing while another one shows the claim. Raises the ChainError of a node if
+        none answered. A lagging node does not have that height, and its answer would prove nothing either.
         """
-        return await self._chain.claims_of(self._supplier, height)
+        by_node = (await self._chain.claims_by_node(self._supplier, height)).values()
+        answers = [row for row in by_node if not isinstance(row, ChainError)]
+        if not answers:
+            errors = [row for row in by_node if isinstance(row, ChainError)]
+            raise errors[0] if errors else ChainUnavailable("no chain node may be queried for claims")
+        return [claim for claims in answers for claim in claims]
 
     async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
         """Return the results of accepted transactions that were included, by hash."""
