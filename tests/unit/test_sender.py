@@ -95,7 +95,8 @@ AWAY = ChainUnavailable("no answer")
 
 
 @pytest.mark.parametrize(("answers", "claims"), [
-    ({"one": [], "other": [CLAIM]}, [CLAIM]), ({"one": [CLAIM], "other": AWAY}, [CLAIM]), ({"one": AWAY, "other": []}, []),
+    ({"one": [], "other": [CLAIM]}, [CLAIM]), ({"one": [CLAIM], "other": AWAY}, [CLAIM]),
+    ({"one": AWAY, "other": []}, []),
 ])  # fmt: skip
 async def test_a_claim_that_one_node_shows_is_there(answers, claims):
     assert await sender_of(Nodes(**answers)).claims_at(13) == claims
