@@ -26,7 +26,7 @@ _URL = re.compile(r"([\w.-]+=)?https?://[^\s/@?#=]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ConsoleSources:
     """Where relayers and miners are found: addresses, or a cluster if there are none.
 
     `direct` reaches pods at their own addresses, as a pod in the cluster can, instead of through the API server.
@@ -67,7 +67,7 @@ def _sources(command: click.decorators.FC) -> click.decorators.FC:
 
 
 @contextlib.asynccontextmanager
-async def collecting(sources: Sources, interval: float) -> AsyncIterator[Collector]:
+async def collecting(sources: ConsoleSources, interval: float) -> AsyncIterator[Collector]:
     """Yield a collector of the sources that does not run yet.
 
     Raises KubeError if there are neither addresses nor a cluster.
@@ -120,7 +120,7 @@ def console(
     links = Links(block_url, transaction_url, dashboards_url)
 
     async def work() -> None:
-        async with collecting(Sources(**sources), interval) as collector:
+        async with collecting(ConsoleSources(**sources), interval) as collector:
             page = Console(collector, links=links, hosts=(*hosts, host))
             async with serving(page, host, port) as bound:
                 shown = f"[{host}]" if ":" in host else host
@@ -138,7 +138,7 @@ def top(*, once: bool, interval: float, **sources: Any) -> None:
     terminal = Terminal()
 
     async def work() -> None:
-        async with collecting(Sources(**sources), interval) as collector:
+        async with collecting(ConsoleSources(**sources), interval) as collector:
             if once:
                 await show_once(collector, terminal)
                 return

@@ -1,6 +1,7 @@
 """`relayctl relay session`: all that a client needs to know to sign for a session, as JSON."""
 
 import asyncio
+import dataclasses
 import json
 import sys
 
@@ -38,7 +39,7 @@ async def describe_session(chain: ChainClient, application: str, service: str) -
         suppliers[address] = {"public_key": account.public_key.hex(), "endpoints": endpoints}
     header = session.header
     return {
-        "header": {name: getattr(header, name) for name in type(header).__dataclass_fields__},
+        "header": {row.name: getattr(header, row.name) for row in dataclasses.fields(header) if row.init},
         "ring": [key.hex() for key in await session_ring(chain, session)],
         "suppliers": suppliers,
     }

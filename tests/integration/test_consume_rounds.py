@@ -5,12 +5,12 @@ import sqlite3
 from dataclasses import replace
 
 import pytest
-from redis.exceptions import ResponseError
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
+from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds
@@ -101,7 +101,7 @@ async def test_an_error_that_redis_returns_for_one_supplier_is_raised_to_that_on
     await together.write(2, *NAMES)
     await together.redis.set(KEYS.stream(address("bob"), HEADER.session_id), "no stream")
     found = await together.poll()
-    assert isinstance(found.pop("bob"), ResponseError)
+    assert isinstance(found.pop("bob"), CommandRejected)
     assert found == dict.fromkeys(("alice", "carol", "dave"), 2)
 
 

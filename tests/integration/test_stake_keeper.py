@@ -171,7 +171,7 @@ async def test_a_status_that_was_changed_in_between_sends_nothing(world, monkeyp
 
 
 async def test_a_lost_broadcast_is_repeated_with_the_same_bytes(world):
-    world.net.chain.faults.evict = 1
+    world.net.chain.faults.evict = 6  # as often as it is sent at once
     await world.round()
     first = world.api.object["status"]["staking"]["transaction"]["hash"]
     await settled(world)
@@ -180,7 +180,7 @@ async def test_a_lost_broadcast_is_repeated_with_the_same_bytes(world):
 
 
 async def test_a_transaction_that_expired_is_signed_again_at_no_cost(world):
-    world.net.chain.faults.evict = 1
+    world.net.chain.faults.evict = 6  # as often as it is sent at once
     await world.round()
     first = world.api.object["status"]["staking"]["transaction"]["hash"]
     for _ in range(340):

@@ -25,6 +25,10 @@ OPERATOR_ROWS: Final = (
                 width=4,
             ),
             Panel("Waiting to be reconciled", (("max(pocket_operator_queue_keys)", ""),), stat=True, width=4),
+            Panel(
+                "Stakes, by state",
+                (("max by (reason) (pocket_operator_stakes)", "{{reason}}"),),
+            ),
         ),
     ),
     Row(

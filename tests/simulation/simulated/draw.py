@@ -195,11 +195,18 @@ def draw(seed: int) -> list[Fault]:
         if scene[0][0].kind is Kind.REDIS_AWAY:
             end = _SESSION_ENDS[-1]  # no other session's relays may wait for Redis
         for row, first, last in scene:
-            lies = row.kind in _ABOUT_NODES_THAT_LIE
-            if lies and not liar:
+            is_lie = row.kind in _ABOUT_NODES_THAT_LIE
+            if is_lie and not liar:
                 liar = chance.choice(NODES)
-            add(row, (end + chance.uniform(first, last)) * BLOCK_SECONDS, liar if lies else None)
-    return sorted(found, key=lambda fault: fault.at)
+            add(row, (end + chance.uniform(first, last)) * BLOCK_SECONDS, liar if is_lie else None)
+    lies = [fault for fault in found if fault.kind in _ABOUT_NODES_THAT_LIE]
+    apart = (fault for fault in found if fault.kind not in _ABOUT_NODES or not any(_together(fault, x) for x in lies))
+    return sorted(apart, key=lambda fault: fault.at)
+
+
+def _together(away: Fault, lie: Fault) -> bool:
+    """Return True if one node is away while the other one lies: nothing could tell the truth then."""
+    return away.target != lie.target and away.at < lie.at + lie.seconds and lie.at < away.at + away.seconds
 
 
 def _moment(chance: random.Random, after: float) -> float:

@@ -46,7 +46,7 @@ PLANTS = [
           "        if missing:\n            await self.store.restore", "        if False:\n            await self.store.restore",
           (Kind.REDIS_EMPTY, Kind.REDIS_AWAY,)),
     Plant("claims already on chain are claimed anew with other bytes", "workloads/miner/pocket_miner/submission/claims.py",
-          "        return [s for s in sessions if s.seal is None or claimed.get(s.session_id) != s.seal.root]",
+          "        return [s for s in sessions if s.seal is None or (s.session_id, s.seal.root) not in claimed]",
           "        return list(sessions)",
           (Kind.NODE_HOLLOW, Kind.NODE_FAILS,)),
     Plant("bytes that nodes know are given up after two blocks", "workloads/miner/pocket_miner/sessions/submission.py",
