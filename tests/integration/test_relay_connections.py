@@ -161,15 +161,21 @@ async def test_a_relay_goes_on_though_its_client_is_gone(redis, tmp_path):
         assert len(await relayer.leaves()) == 1
 
 
-async def test_draining_answers_what_runs_and_closes_what_waits(redis, tmp_path, monkeypatch):
-    servers = []
+@pytest.fixture
+def servers(monkeypatch):
+    """List the servers that are made."""
+    seen = []
     made = RelayServer.__init__
 
     def watched(self, *options):
-        servers.append(self)
+        seen.append(self)
         made(self, *options)
 
     monkeypatch.setattr(RelayServer, "__init__", watched)
+    return seen
+
+
+async def test_draining_answers_what_runs_and_closes_what_waits(redis, tmp_path, servers):
     async with relaying(redis, tmp_path) as relayer:
         relayer.backend.gate = asyncio.Event()
         relayer.backend.gate.set()
@@ -224,3 +230,33 @@ async def test_a_stream_is_chunked_and_its_connection_closed(redis, tmp_path, se
 def test_a_head_that_is_cut_off_is_never_parsed(at):
     assert parse_head(post(5)[:at]) is None
     assert parse_head(post(5))[0].body_bytes == 5
+
+
+async def test_bytes_behind_a_request_wait_at_the_client(redis, tmp_path, servers):
+    """A relay may take seconds. What its client sends meanwhile is not kept here beyond a little."""
+    async with relaying(redis, tmp_path) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        reader, writer = await dial(relayer)
+        writer.write(relay(relayer))
+        await relayer.backend.asked.wait()
+        writer.write((post(20_000) + bytes(20_000)) * 1000)
+        (connection,) = servers[0].connections
+        await until(lambda: connection._reading_paused)
+        assert len(connection._behind) < 1_000_000
+        relayer.backend.gate.set()
+        assert (await answer_of(reader))[0] == 200
+        writer.transport.abort()
+
+
+async def test_a_body_that_is_arriving_is_served_before_a_server_ends(redis, tmp_path, servers):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        request = relay(relayer)
+        writer.write(request[:-10])
+        await until(lambda: any(connection.busy for connection in servers[0].connections))
+        draining = asyncio.create_task(servers[0].drain(10.0))
+        await asyncio.sleep(0)
+        writer.write(request[-10:])
+        assert (await answer_of(reader))[0] == 200
+        await draining
+        writer.close()

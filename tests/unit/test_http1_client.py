@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from pocket_relayer.backends.backend_connection import BrokenResponse, ConnectionEnded
+from pocket_relayer.backends.backend_connection import BrokenResponse, ConnectionEnded, HeaderTooLong
 from pocket_relayer.backends.http1_client import Http1Client, encode_head, plain_origin
 from raw import answer, raw_server, read_request
 
@@ -225,3 +225,72 @@ def test_a_head_names_its_origin_and_the_length_of_its_body():
 def test_plain_urls_are_served_here_and_all_others_by_aiohttp(url, name):
     origin = plain_origin(url)
     assert (origin.name if origin else None) == name
+
+
+@contextlib.asynccontextmanager
+async def responses_of(serve):
+    """Return a function that sends a request and returns the unread response."""
+    async with raw_server(serve) as place:
+        origin = plain_origin(f"http://{place}")
+        client = Http1Client(4, 90.0)
+        try:
+            yield lambda: client.request(
+                origin, encode_head("POST", "/", origin, [], 2), b"{}", 2.0, head_only=False
+            )  # fmt: skip
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize("size", [12, 400_000])
+async def test_a_body_that_was_not_read_is_never_part_of_the_next_response(size):
+    replied = 0
+
+    async def serve(reader, writer):
+        nonlocal replied
+        while await read_request(reader) is not None:
+            replied += 1
+            writer.write(answer(b"s" * size) if replied == 1 else answer(b"real"))
+            await writer.drain()
+
+    async with responses_of(serve) as request:
+        (await request()).close()
+        second = await request()
+        assert await second.read() == b"real"
+        second.close()
+
+
+@pytest.mark.parametrize("head", [
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 40\r\n\r\n",
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 40\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+])  # fmt: skip
+async def test_a_response_without_a_body_that_declares_one_ends_its_connection(head):
+    async with client_of(many(head)) as (send, connections):
+        for _ in range(2):
+            assert (await send())[1] == b""
+        assert len(connections) == 2
+
+
+async def test_trailers_are_bounded():
+    async def serve(reader, writer):
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: ")
+        writer.write(b"a" * 2_000_000)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+
+    async with responses_of(serve) as request:
+        response = await request()
+        assert await response.read() == b"hi"
+        with pytest.raises(HeaderTooLong):
+            await response.read()
+        response.close()
+
+
+async def test_a_switch_of_protocols_that_was_not_asked_for_is_a_status(caplog):
+    switch = b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    async with client_of(many(switch)) as (send, connections):
+        for _ in range(2):
+            assert (await send())[0] == 101
+        assert len(connections) == 2
+    assert "transport" not in caplog.text

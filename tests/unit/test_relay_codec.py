@@ -182,6 +182,9 @@ def test_a_request_with_a_length_in_a_longer_form_is_encoded_in_the_shortest():
     longer = sent.encode().replace(b"\x12\x82\x01p", b"\x12\x82\x81\x00p")
     assert len(longer) == len(sent.encode()) + 1
     assert decode_relay_request(longer).encode() == sent.encode()
+    # Bits above 2^64 are none of the number.
+    longest = sent.encode().replace(b"\x12\x82\x01p", b"\x12\x82\x81" + b"\x80" * 7 + b"\x02p")
+    assert decode_relay_request(longest).encode() == sent.encode()
 
 
 names = st.text(st.sampled_from("aZ-é漢😀"), min_size=1, max_size=150)

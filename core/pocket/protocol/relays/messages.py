@@ -309,7 +309,7 @@ def _slice(data: bytes, at: int, tag: int) -> tuple[int, int]:
     size, start = data[at + 1], at + 2
     if size >= 0x80:
         size, start = wire.read_varint(data, at + 1)
-        if data[start - 1] == 0:
+        if data[at + 1 : start] != wire.varint(size):
             raise DecodingError("protobuf: a length is not in its shortest form")
     if data[at] != tag or not size:
         raise DecodingError("protobuf: not the expected field")

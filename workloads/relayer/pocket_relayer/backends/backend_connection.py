@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from typing import Final, cast
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 HEADERS: Final = 512
 LINE_BYTES: Final = 64 * 1024
@@ -16,6 +16,7 @@ _HEAD_BYTES: Final = 1024 * 1024
 _BUFFER_BYTES: Final = 128 * 1024
 """Bytes of a body that wait for their reader, beyond which the backend has to wait."""
 _SWITCHING: Final = 101
+WITHOUT_BODY: Final = (204, 304)
 _SEPARATE_FIELDS: Final = (b"content-length", b"transfer-encoding")
 
 
@@ -76,6 +77,8 @@ class BackendConnection(asyncio.Protocol):
             and self.complete
             and self._keep_alive
             and not self._unusable
+            and not self._body  # an unread body would be taken for the next response's
+            and not self._paused
             and not transport.is_closing()
             and not transport.get_write_buffer_size()
         )
@@ -154,7 +157,7 @@ class BackendConnection(asyncio.Protocol):
         if not self.complete:
             if self._head_complete and exc is None and not self._has_length():
                 self.complete = True
-            elif self._head_bytes:
+            elif self._head_complete or self._head_bytes:
                 self._error = self._error or BrokenResponse()
             else:
                 self._error = self._error or ConnectionEnded()
@@ -168,17 +171,16 @@ class BackendConnection(asyncio.Protocol):
         if self.complete:  # nothing was asked for
             self.close()
             return
-        if not self._head_complete:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)  # also of trailers: set back by each part of a body
         try:
             self._parser.feed_data(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             if not self.complete:
                 cause = error.__context__
                 self._fail(cause if isinstance(cause, OSError) else BrokenResponse())
                 return
             self._unusable = True  # something follows the response
-        if not self._head_complete and self._head_bytes > _HEAD_BYTES:
+        if not self.complete and self._head_bytes > _HEAD_BYTES:
             self._fail(HeaderTooLong())
             return
         if self._buffered > _BUFFER_BYTES and not self._paused and self._transport is not None:
@@ -209,13 +211,16 @@ class BackendConnection(asyncio.Protocol):
         if 100 <= status < 200 and status != _SWITCHING:
             return
         self._head_complete = True
-        self._keep_alive = self._parser.should_keep_alive() and status != _SWITCHING
+        # A body that a response without one declares would be taken for the next response.
+        declares_body = status in WITHOUT_BODY and self._has_length()
+        self._keep_alive = self._parser.should_keep_alive() and status != _SWITCHING and not declares_body
         if self._head_only:
             # The parser cannot know that no body follows.
             self.complete, self._unusable = True, True
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body for its reader."""
+        self._head_bytes = 0
         if not self._head_only:
             self._body.append(body)
             self._buffered += len(body)

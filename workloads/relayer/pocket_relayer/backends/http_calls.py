@@ -14,7 +14,7 @@ from yarl import URL
 
 from pocket.api.services import Backend
 from pocket.protocol.relays.envelope import Headers, HttpRequest, HttpResponse
-from pocket_relayer.backends.backend_connection import HEADERS, LINE_BYTES, HeaderTooLong
+from pocket_relayer.backends.backend_connection import HEADERS, LINE_BYTES, WITHOUT_BODY, HeaderTooLong
 from pocket_relayer.backends.header_fields import answer_headers, check_method
 from pocket_relayer.backends.http1_client import Http1Client, Http1Response, encode_head, plain_origin
 from pocket_relayer.backends.paths import backend_target, origin_of
@@ -202,7 +202,7 @@ async def call_http(
                 Rejected(RejectionReason.BACKEND_ERROR, "the backend answered with an error", answer.status)
             )
         named = answer_headers(answer.headers)
-        if _media_type(named) in STREAMED:
+        if _media_type(named) in STREAMED and answer.status not in WITHOUT_BODY:
             kept = True
             shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
             chunks = plain_chunks(named, _chunks(answer), limit)

@@ -6,6 +6,7 @@ aiohttp with all bytes of that request, for good.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -26,6 +27,7 @@ from pocket_relayer.transports.unread_timer import UnreadTimer
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _PIECE: Final = 64 * 1024
+_DRAIN_POLL_SECONDS: Final = 0.05
 _PIPELINED: Final = 64 * 1024
 """Bytes of pipelined requests beyond which aiohttp serves them."""
 
@@ -87,9 +89,10 @@ class RelayServer:
         self.draining = True
         for connection in list(self.connections):
             connection.close_when_idle()
-        tasks = [connection.task for connection in self.connections if connection.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(connection.busy for connection in self.connections):  # noqa: ASYNC110 - rare and short
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
         for connection in list(self.connections):
             connection.connection.abort()
 
@@ -113,6 +116,7 @@ class RelayConnection(asyncio.Protocol):
         self._half_closed = False
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
+        self._reading_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to read."""
@@ -151,12 +155,20 @@ class RelayConnection(asyncio.Protocol):
         if left > 0:
             self._idle_timer = self._loop.call_later(left, self._check_idle)
         elif self._transport is not None:
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()  # closing would wait for a client that does not read its last response
+            else:
+                self._transport.close()
 
     def close_when_idle(self) -> None:
-        """Close the connection unless a request is being served."""
-        if self.task is None and self._transport is not None:
+        """Close the connection unless a request is being read or served."""
+        if not self.busy and self._transport is not None:
             self._transport.close()
+
+    @property
+    def busy(self) -> bool:
+        """Return True while a request is being read or served."""
+        return self.task is not None or self._upload is not None
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes: of a request, of its body, or behind it."""
@@ -177,6 +189,9 @@ class RelayConnection(asyncio.Protocol):
             return
         self._pipelined.on_evict = self.connection.abort
         self._behind += data
+        if len(self._behind) > _PIPELINED and self._transport is not None and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
 
     def _take(self, data: bytes) -> None:
         """Take the first bytes of a request."""
@@ -229,7 +244,9 @@ class RelayConnection(asyncio.Protocol):
             self._refuse_upload(upload, too_late())
 
     def _refuse_upload(self, upload: _Upload, rejected: Rejected) -> None:
-        """Answer a body that does not arrive. The rest of it is not read."""
+        """Answer a body that does not arrive, once. The rest of it is not read."""
+        if self._upload is not upload:
+            return
         self._end_upload(upload)
         upload.head.keep_alive = False
         self._serve(upload.head, _Body(b"", rejected), upload.reservation)
@@ -300,6 +317,9 @@ class RelayConnection(asyncio.Protocol):
         if close:
             transport.close()
             return
+        if self._reading_paused:
+            self._reading_paused = False
+            transport.resume_reading()
         if len(data) > _PIPELINED:
             self._hand_over(data)  # cutting one request after the other off it would copy the rest each time
         elif data:
