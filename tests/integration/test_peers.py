@@ -168,6 +168,25 @@ async def test_a_standby_that_copied_relays_recorded_after_the_seal_proves_the_s
         assert other.outcomes()[header.session_id]["details"]["relays"] == 6
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+async def test_a_third_owner_gets_from_a_standby_what_only_that_one_still_has(alice, sealed):
+    """The standby has read the stream that came after the loss to its end: its position tells nothing of the loss."""
+    header = alice.header()
+    await alice.record(alice.relays(header, 60))
+    await alice.to(14 if sealed else 5)
+    with another(alice, "standby") as second:
+        standby = follow(second)
+        await standby.round()
+        await alice.redis.flushall()
+        await alice.record(alice.relays(header, 2))
+        await standby.round()
+        async with served(second) as asked:
+            with another(alice, "third", asked=asked) as third:
+                await third.to(22)
+                assert third.outcomes()[header.session_id]["outcome"] == "settled"
+                assert third.outcomes()[header.session_id]["details"]["relays"] == (60 if sealed else 62)
+
+
 async def test_a_redis_that_lost_the_seals_gets_them_back_though_every_session_is_sealed(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))

@@ -114,6 +114,19 @@ async def test_bytes_that_every_node_has_already_are_reported_as_known():
         assert (await chain.broadcast(b"raw")).code == 19
 
 
+class Keeping(Node):
+    """Rejects a transaction and knows it from then on, as nodes that keep what they rejected."""
+
+    def service(self, details):
+        self._code = 19 if self.mempool else 5
+        return super().service(details)
+
+
+async def test_a_node_that_keeps_what_it_rejected_hides_no_rejection():
+    async with listening(Keeping()) as address, ChainClient([address]) as chain:
+        assert (await chain.broadcast(b"raw")).code == 5
+
+
 async def test_an_address_without_a_node_is_unavailable():
     async with listening(Node()) as address:
         pass

@@ -228,7 +228,7 @@ def test_bytes_that_nodes_had_before_age_from_their_first_handing_over():
 def test_bytes_age_from_the_height_of_the_node_that_took_them_as_far_as_it_is_plausible():
     assert TAKEN.handed_over(14, 15, known_before=False).height == 15
     assert TAKEN.handed_over(14, 0, known_before=False).height == 14
-    assert TAKEN.handed_over(14, 999, known_before=False).height == 16
+    assert TAKEN.handed_over(14, 999, known_before=False).height == 15
     assert TAKEN.handed_over(14, 15, known_before=True).known_at == 15
 
 

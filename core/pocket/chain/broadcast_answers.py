@@ -10,7 +10,9 @@ from pocket.chain.model import TransactionResult
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.transactions.build import transaction_hash
 
-_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): 1}
+_KNOWN: Final = 1
+_REJECTED: Final = 2
+_ORDER: Final = {("", 0): 0, ("sdk", 0): 0, ("sdk", 19): _KNOWN}
 """Accepted first, then already known. Every rejection comes after."""
 # A transaction response whose log is not UTF-8 (an unknown fee payer's raw address) cannot be parsed by the
 # runtime. The node gives it code 9 (docs/protocol/claims-and-proofs.md, section 6).
@@ -25,10 +27,18 @@ def _result(raw: bytes, answer: bytes) -> TransactionResult:
         return TransactionResult(transaction_hash(raw), _UNREADABLE_LOG_CODE, "sdk", log)
 
 
-def best_result(raw: bytes, answers: Iterable[bytes]) -> TransactionResult | None:
+def best_result(raw: bytes, first: Iterable[bytes], later: Iterable[bytes] = ()) -> TransactionResult | None:
     """Return the best of the nodes' answers to the transaction `raw`, None if none is evidence.
 
-    An answer without a transaction hash is no evidence.
+    `later` answers came after the `first` ones. Where those reject the transaction, a later one that already knows it
+    proves nothing: the same node may keep what it rejected. An answer without a transaction hash is no evidence.
     """
-    results = [result for answer in answers if (result := _result(raw, answer)).tx_hash]
-    return min(results, key=lambda result: _ORDER.get((result.codespace, result.code), 2), default=None)
+    results = [result for answer in first if (result := _result(raw, answer)).tx_hash]
+    repeated = [result for answer in later if (result := _result(raw, answer)).tx_hash]
+    if results and min(map(_rank, results)) == _REJECTED:
+        repeated = [result for result in repeated if _rank(result) != _KNOWN]
+    return min([*results, *repeated], key=_rank, default=None)
+
+
+def _rank(result: TransactionResult) -> int:
+    return _ORDER.get((result.codespace, result.code), _REJECTED)

@@ -395,7 +395,7 @@ class ChainClient:
         standing = await self.ask_every_node(_BROADCAST, request)
         others = await asyncio.gather(*(self._broadcast_to_others(address, request) for address in addresses))
         answers = [answer.raw for answer in standing.values() if answer.error is None]
-        best = best_result(raw, [*answers, *(answer for group in others for answer in group)])
+        best = best_result(raw, answers, [answer for group in others for answer in group])
         if best is not None:
             heights = (answer.height for answer in standing.values() if answer.error is None)
             return replace(best, height=max(heights, default=0))

@@ -265,12 +265,16 @@ class ClusterClient(Redis):
                 replies = [failure if number in numbers else reply for number, reply in enumerate(replies)]
             elif failure is not None:
                 raise failure
-        for number in sorted(again):
+
+        async def repeat(number: int) -> None:
             args, options = rows[number]
             try:
                 replies[number] = await ClusterClient.execute_command(self, *args, **options)
             except (ResponseError, *_LOST) as error:
                 replies[number] = error
+
+        # Together: each waits up to a deadline of its own for its slot.
+        await asyncio.gather(*map(repeat, again))
         return replies
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "ClusterPipeline":

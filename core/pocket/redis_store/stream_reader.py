@@ -60,6 +60,13 @@ def _flat(pairs: Mapping[str, str]) -> list[str]:
     return [text for pair in pairs.items() for text in pair]
 
 
+class StreamExtent(NamedTuple):
+    """How far a stream reaches: the id of its last entry and the number of its entries."""
+
+    last_id: str = "0-0"
+    entries: int = 0
+
+
 class StreamReader:
     """Reads the streams of one supplier. The caller keeps the positions."""
 
@@ -133,14 +140,18 @@ class StreamReader:
             self._entries(replies[2], positions) if len(replies) > 2 else {},
         )  # fmt: skip
 
-    async def last_ids(self, session_ids: Iterable[str]) -> dict[str, str]:
-        """Return the last entry id of each stream, '0-0' for an empty one."""
+    async def extents(self, session_ids: Iterable[str]) -> dict[str, StreamExtent]:
+        """Return how far each stream reaches."""
         names = list(session_ids)
         async with self._redis.pipeline(transaction=False) as pipe:
             for session_id in names:
                 pipe.xrevrange(self._keys.stream(self.supplier, session_id), count=1)
+                pipe.xlen(self._keys.stream(self.supplier, session_id))
             rows: list[Any] = await pipe.execute()
-        return {name: _text(row[0][0]) if row else "0-0" for name, row in zip(names, rows, strict=True)}
+        return {
+            name: StreamExtent(_text(last[0][0]) if last else "0-0", int(entries))
+            for name, last, entries in zip(names, rows[::2], rows[1::2], strict=True)
+        }
 
     async def finished(self, session_ids: Iterable[str]) -> set[str]:
         """Return those of the sessions that their owner has finished."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, StreamReader
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
@@ -24,6 +25,8 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import LeafBatch, RelayStore
 
+_ROUND_SECONDS: Final = 10.0
+"""Limit of one exchange with Redis. All suppliers wait for it, and seal without Redis if it takes too long."""
 _MOST_STREAMS: Final = 512
 """Streams of one pipeline. More are read by a further one, so that replies take bounded memory."""
 
@@ -175,12 +178,14 @@ class ConsumeRounds:
         async with self._redis.pipeline(transaction=False) as pipe:
             for request in requests:
                 request.consumer.tail.queue_replicated(pipe, request.marks)
-            return list(await pipe.execute(raise_on_error=raise_on_error))
+            async with redis_deadline(_ROUND_SECONDS):
+                return list(await pipe.execute(raise_on_error=raise_on_error))
 
     async def _read(self, requests: Sequence[ReadRequest], count: int) -> list[_Work]:
         async with self._redis.pipeline(transaction=False) as pipe:
             sizes = [request.queue(pipe, count) for request in requests]
-            replies = await pipe.execute(raise_on_error=False)
+            async with redis_deadline(_ROUND_SECONDS):
+                replies = await pipe.execute(raise_on_error=False)
         work: list[_Work] = []
         at = 0
         for request, size in zip(requests, sizes, strict=True):

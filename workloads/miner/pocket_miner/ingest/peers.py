@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.errors import DecodingError
 from pocket.redis_store.relay_recorder import stream_id
 from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.relay_store import RelayStore
 
@@ -39,14 +40,17 @@ class PeerSession:
     origin: str
     count: int
 
-    def may_have_more(self, origin: str, last_id: str) -> bool:
+    def may_have_more(self, origin: str, stream: StreamExtent) -> bool:
         """Return True if the peer may hold relays that the stream has lost.
 
-        That is so if it read entries of another origin, or further than the stream reaches now.
+        That is so if it read entries of another origin, or further than the stream reaches now, or if it has more
+        relays than the stream has entries: it may have read a new stream to its end after the former one was lost.
         """
         if not self.count:
             return False
-        return self.origin != origin or stream_id(self.position) > stream_id(last_id)
+        return self.origin != origin or (
+            self.count > stream.entries or stream_id(self.position) > stream_id(stream.last_id)
+        )
 
 
 def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:

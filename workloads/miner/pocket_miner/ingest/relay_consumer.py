@@ -12,7 +12,7 @@ from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import RedisUnavailable
-from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
+from pocket.redis_store.stream_reader import StreamExtent, StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.ingest.peers import Peers
@@ -194,10 +194,10 @@ class RelayConsumer:
         """
         answered, found = await peers.sessions(self.supplier)
         found = [row for row in found if row.session_id not in finished]
-        last_ids = await self._last_ids({row.session_id for row in found}) if found else {}
+        extents = await self._extents({row.session_id for row in found}) if found else {}
         whole = answered
         for row in found:
-            if not row.may_have_more(self._origin, last_ids.get(row.session_id, "0-0")):
+            if not row.may_have_more(self._origin, extents.get(row.session_id, StreamExtent())):
                 continue
             if row.session_id not in self._sessions:
                 await self._track({row.session_id: row.header})
@@ -221,13 +221,13 @@ class RelayConsumer:
     async def _take(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> None:
         miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
 
-    async def _last_ids(self, session_ids: set[str]) -> dict[str, str]:
-        """Return the last entry ids of streams.
+    async def _extents(self, session_ids: set[str]) -> dict[str, StreamExtent]:
+        """Return how far streams reach.
 
         The result is empty while Redis is unavailable, because any peer may have more relays then.
         """
         try:
-            return await self._tail.last_ids(session_ids)
+            return await self._tail.extents(session_ids)
         except RedisUnavailable:
             return {}
 

@@ -50,7 +50,7 @@ class Submission:
         `node_height` is that of the node that answered. It may be ahead of the latest height known here, and a wrong
         one must not delay the next attempt. `known_before` means that the nodes already had the bytes.
         """
-        height = max(height, min(node_height, height + LAST_BLOCKS))
+        height = max(height, min(node_height, height + 1))
         if known_before:
             return replace(self, accepted=True, known_at=self.known_at or height)
         return replace(self, height=height, accepted=True, known_at=0)

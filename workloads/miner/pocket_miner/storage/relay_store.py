@@ -29,6 +29,8 @@ _LEAVES = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf 
 _LEAVES_BY_PATH = "SELECT path, digest FROM leaf WHERE session=?"
 _ARRIVALS = "SELECT path FROM leaf WHERE session=? ORDER BY rowid"
 _PATHS = "SELECT path FROM leaf WHERE session=? ORDER BY path"
+_PAGE = "SELECT rowid, value FROM leaf WHERE session=? AND rowid>? ORDER BY rowid"
+_PAGE_BY_PATH = "SELECT path, value FROM leaf WHERE session=? AND path>? ORDER BY path"
 
 
 class Leaf(NamedTuple):
@@ -134,12 +136,12 @@ class SessionEndFile:
 
         Returns the number of new leaves.
         """
-        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, origin)])[0]
+        return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, origin)])[0] or 0
 
-    def store_all(self, batches: Sequence["LeafBatch"]) -> list[int]:
+    def store_all(self, batches: Sequence["LeafBatch"]) -> list[int | None]:
         """Store the leaves and the new positions of several sessions in one durable step.
 
-        Returns the number of new leaves of each. A session that ended meanwhile gets none.
+        Returns the number of new leaves of each, None for a session that the file does not have: it ended meanwhile.
         """
         with self._lock:
             database = self._database
@@ -154,10 +156,10 @@ class SessionEndFile:
                 raise
             return added
 
-    def _store(self, batch: "LeafBatch") -> int:
+    def _store(self, batch: "LeafBatch") -> int | None:
         number = self._number(batch.supplier, batch.session_id)
         if number is None:
-            return 0
+            return None
         database = self._database
         before = database.total_changes
         database.executemany(
@@ -274,20 +276,20 @@ class SessionEndFile:
             return LeafContent(bytes(row[0]), int(row[1]))
 
     def page(self, supplier: str, session_id: str, after: bytes, max_bytes: int) -> tuple[list[bytes], bytes]:
-        """Return relays whose paths follow `after`, and the last of their paths.
+        """Return the relays that follow the mark `after`, in the order in which they were stored, and the next mark.
 
-        Returns at least one relay if there is one, and about `max_bytes` in total.
+        The first mark is empty. Returns at least one relay if there is one, and about `max_bytes` in total. Files of
+        earlier versions return their relays by path.
         """
         values: list[bytes] = []
         last, size = after, 0
         with self._lock:
             number = self._number(supplier, session_id)
-            rows = self._database.execute(
-                "SELECT path, value FROM leaf WHERE session=? AND path>? ORDER BY path", (number, after)
-            )
-            for path, value in rows:
+            by_path = self._is_ordered_by_path()
+            start: bytes | int = after if by_path else int.from_bytes(after, "big")
+            for key, value in self._database.execute(_PAGE_BY_PATH if by_path else _PAGE, (number, start)):
                 values.append(bytes(value))
-                last, size = bytes(path), size + len(value)
+                last, size = bytes(key) if by_path else int(key).to_bytes(8, "big"), size + len(value)
                 if size >= max_bytes:
                     break
         return values, last

@@ -156,8 +156,12 @@ class SupplierMiner:
                 await self._fence()
             if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
                 # No owner seals a session before its end. What Redis lost with the fence is restored at once.
-                await self.claims.load_seals(self.sessions)
-                self._seals_due = False
+                due, self._seals_due = self._seals_due, False  # before the wait, in which they may become due again
+                try:
+                    await self.claims.load_seals(self.sessions)
+                except BaseException:
+                    self._seals_due = self._seals_due or due
+                    raise
         except StaleEpoch:
             raise
         except (RedisUnavailable, ConcurrentAppend) as error:
@@ -260,7 +264,7 @@ class SupplierMiner:
         if connected:
             await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
-            if self._needs_peer_merge and self._unsealed():
+            if self._needs_peer_merge:
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         await self._confirm_terms(block)
@@ -434,7 +438,8 @@ class SupplierMiner:
         """
         await self.confirm()
         claimed = {claim.header.session_id for claim in await self.chain.claims_of(self.supplier)}
-        free = [session for session in group if session.session_id not in claimed]
+        # Those that Redis sealed before it failed were sent with their seals.
+        free = [session for session in group if session.seal is None and session.session_id not in claimed]
         await self._merge_peers()
         if free:
             self._seals_due = True  # Redis lacks them
