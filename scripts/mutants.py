@@ -278,7 +278,7 @@ MUTANTS = [
            "pass", f"{WRONG}::test_a_former_owner_that_wakes_up_pays_no_second_fee"),
     Mutant("workloads/miner/pocket_miner/submission/proofs.py", "self._seeds().doubt(windows.proof_seed)", "pass",
            f"{WRONG}::test_a_wrong_seed_hash_is_asked_for_again_and_the_proof_repaired"),
-    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "or poll.incarnation != incarnation_of(request.origin):", ":",
+    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "or origin_of(poll.incarnation, history_id) != origin:", ":",
            f"{ROUNDS}::test_a_session_that_is_new_or_of_another_redis_is_left_to_the_full_read"),
     Mutant("workloads/miner/pocket_miner/ingest/consume_rounds.py", "            if read.added is not None:", "            if True:",
            f"{ROUNDS}::test_nothing_is_published_and_no_position_moves_before_the_relays_are_durable"),

@@ -124,7 +124,7 @@ PLANTS = [
           "        self._generation += 1\n",
           (Kind.REDIS_FAIL_OVER, Kind.REDIS_CRASH, Kind.REDIS_OLDER,)),
     Plant("what was read before a loss moves the position", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-          "        if request.generation != self._generation or poll.incarnation != incarnation_of(request.origin):\n            return None\n", "",
+          "        if request.generation != self._generation or origin_of(poll.incarnation, history_id) != origin:\n            return None\n", "",
           (Kind.REDIS_EMPTY_UNREAD, Kind.REDIS_EMPTY,),
           (("workloads/miner/pocket_miner/ingest/relay_consumer.py",
             "            if request.generation == self._generation:\n", "            if True:\n"),)),

@@ -359,9 +359,8 @@ class RelayConsumer:
         That is so if the entries are of another origin than the positions, or if a session was registered.
         """
         history_id = self._history_id()
-        if request.generation != self._generation or poll.incarnation != incarnation_of(request.origin):
-            return None
-        if history_id and origin_of(poll.incarnation, history_id) != request.origin:
+        origin = request.origin if history_id else incarnation_of(request.origin)
+        if request.generation != self._generation or origin_of(poll.incarnation, history_id) != origin:
             return None
         if request.check is Check.NUMBER and poll.registered != self._registered:
             return None
