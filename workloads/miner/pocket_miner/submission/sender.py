@@ -208,7 +208,7 @@ class Sender:
         )
 
     async def claims_at(self, height: int) -> list[Claim]:
-        """Return the supplier's claims at the latest known height, as every usable node states them.
+        """Return the supplier's claims at a height (0: the latest), as every usable node states them.
 
         An empty answer of one node proves nothing while another one shows the claim. Raises the ChainError of a node if
         none answered. A lagging node does not have that height, and its answer would prove nothing either.

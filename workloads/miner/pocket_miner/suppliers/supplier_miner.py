@@ -191,9 +191,6 @@ class SupplierMiner:
         self.consumer.reread()
         self._needs_fence = True
 
-    def _unsealed(self) -> bool:
-        return any(session.seal is None for session in self.sessions.values())
-
     async def tail(self, limit: asyncio.Semaphore | None = None) -> int:
         """Consume new relays once, together with other suppliers that do so at the same time.
 
@@ -437,7 +434,7 @@ class SupplierMiner:
         `confirm` if the Lease is not ours.
         """
         await self.confirm()
-        claimed = {claim.header.session_id for claim in await self.chain.claims_of(self.supplier)}
+        claimed = {claim.header.session_id for claim in await self.claims.sender.claims_at(0)}
         # Those that Redis sealed before it failed were sent with their seals.
         free = [session for session in group if session.seal is None and session.session_id not in claimed]
         await self._merge_peers()
