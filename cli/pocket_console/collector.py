@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -29,6 +29,8 @@ from pocket_console.snapshot import (
     RelayerSnapshot,
 )
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _LOG: FilteringBoundLogger = structlog.get_logger()
 MOST_SESSIONS: Final = 50_000
 """Open sessions that are kept per miner."""
@@ -47,6 +49,18 @@ _SAMPLE_SECONDS: Final = 5.0
 _SAMPLES: Final = 13
 _HISTORY_SECONDS: Final = 5.0
 _HISTORY: Final = 180
+
+
+class _Page(Protocol[T_co]):
+    """One page of rows. `next` continues after it, empty at the end."""
+
+    @property
+    def rows(self) -> tuple[T_co, ...]:
+        """Return the rows."""
+
+    @property
+    def next(self) -> str:
+        """Return the mark of the next page."""
 
 
 @dataclass(slots=True)
@@ -98,7 +112,10 @@ class _MinerPoller:
         self.snapshot = replace(self.snapshot, state=state, freshness=AnswerFreshness(self.clock()))
         began = self.clock()
         if self.pages.due(began, changed=state.height != self._read_height):
-            self.snapshot = replace(self.snapshot, sessions=await self._sessions())
+            self.snapshot = replace(
+                self.snapshot,
+                sessions=await self._rows(api.SESSIONS_PATH, api.SessionPage.model_validate, MOST_SESSIONS),
+            )
             self._read_height = state.height
             self.pages.done(began, self.clock())
         changed = state.last_outcome != self._read_outcome
@@ -106,7 +123,10 @@ class _MinerPoller:
             self.snapshot = replace(self.snapshot, outcomes=await self._outcomes(state.last_outcome))
         began = self.clock()
         if self.suppliers.due(began, changed=changed):
-            self.snapshot = replace(self.snapshot, suppliers=await self._suppliers())
+            self.snapshot = replace(
+                self.snapshot,
+                suppliers=await self._rows(api.SUPPLIERS_PATH, api.SupplierPage.model_validate, _MOST_SUPPLIERS),
+            )
             self._read_outcome = state.last_outcome
             self.suppliers.done(began, self.clock())
         self.snapshot = replace(self.snapshot, complete=True, freshness=AnswerFreshness(self.clock()))
@@ -114,11 +134,12 @@ class _MinerPoller:
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, object]:
         return await fetch_json(self.fetcher, self.snapshot.origin, path, query)
 
-    async def _sessions(self) -> tuple[api.OpenSession, ...]:
-        rows: list[api.OpenSession] = []
+    async def _rows(self, path: str, page_of: Callable[[Mapping[str, object]], _Page[T]], most: int) -> tuple[T, ...]:
+        """Return the rows of all pages at a path, of no further one once there are `most`."""
+        rows: list[T] = []
         after = ""
-        while len(rows) < MOST_SESSIONS:
-            page = api.SessionPage.model_validate(await self._get(api.SESSIONS_PATH, {"after": after}))
+        while len(rows) < most:
+            page = page_of(await self._get(path, {"after": after}))
             rows += page.rows
             if not page.next or page.next == after:
                 break
@@ -136,17 +157,6 @@ class _MinerPoller:
             page = api.OutcomePage.model_validate(await self._get(api.OUTCOMES_PATH, {"after": str(after)}))
             rows = [*rows, *page.rows][-MOST_OUTCOMES:]
             more, after = page.more and page.next > after, page.next
-        return tuple(rows)
-
-    async def _suppliers(self) -> tuple[api.MinedSupplier, ...]:
-        rows: list[api.MinedSupplier] = []
-        after = ""
-        while len(rows) < _MOST_SUPPLIERS:
-            page = api.SupplierPage.model_validate(await self._get(api.SUPPLIERS_PATH, {"after": after}))
-            rows += page.rows
-            if not page.next or page.next == after:
-                break
-            after = page.next
         return tuple(rows)
 
 

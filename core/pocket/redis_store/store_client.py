@@ -20,10 +20,8 @@ class StorePipeline(Pipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute the commands. Raises RedisUnavailable."""
-        try:
+        with translated():
             replies: list[Any] = await super().execute(raise_on_error)
-        except NATIVE_ERRORS as error:
-            raise translate(error) from error
         return replies if raise_on_error else _with_ours(replies)
 
 
@@ -32,10 +30,8 @@ class StoreClient(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
-        try:
+        with translated():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
-        except NATIVE_ERRORS as error:
-            raise translate(error) from error
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StorePipeline:
         """Return a pipeline that raises as `execute_command` does."""
@@ -47,10 +43,8 @@ class StoreClusterPipeline(ClusterPipeline):
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute the commands. Raises RedisUnavailable."""
-        try:
+        with translated():
             replies = await super().execute(raise_on_error)
-        except NATIVE_ERRORS as error:
-            raise translate(error) from error
         return replies if raise_on_error else _with_ours(replies)
 
 
@@ -59,10 +53,8 @@ class StoreClusterClient(ClusterClient):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
-        try:
+        with translated():
             return await super().execute_command(*args, **options)
-        except NATIVE_ERRORS as error:
-            raise translate(error) from error
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StoreClusterPipeline:
         """Return a pipeline that raises as `execute_command` does."""

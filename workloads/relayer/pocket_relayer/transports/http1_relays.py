@@ -150,7 +150,7 @@ class RelayConnection(asyncio.Protocol):
     def _check_idle(self) -> None:
         seconds = self._server.timeouts.idle_seconds
         left = self._idle_since + seconds - self._loop.time()
-        if self.task is not None or self._upload is not None:
+        if self.busy:
             left = seconds
         if left > 0:
             self._idle_timer = self._loop.call_later(left, self._check_idle)
