@@ -194,6 +194,7 @@ class ClaimSubmitter:
             return [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]
 
         try:
+            await self.consumer.register_missing(by_id.values())
             while behind():
                 if not await self.consumer.consume_once():
                     break

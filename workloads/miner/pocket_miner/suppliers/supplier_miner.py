@@ -26,6 +26,7 @@ from pocket.redis_store.store_errors import (
 )
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check
+from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
@@ -175,9 +176,9 @@ class SupplierMiner:
 
         Peers that do not answer are skipped.
         """
-        self._needs_peer_merge = self.peers is not None and not await self.consumer.merge(
-            self.peers, self.concluder.finished
-        )
+        if self.peers is not None:
+            merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.peers)
+            self._needs_peer_merge = not await merge.merge(self.concluder.finished)
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
