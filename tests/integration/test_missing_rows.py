@@ -1,10 +1,13 @@
-"""Sessions whose row is missing on the volume."""
+"""Sessions whose row is missing on the volume, and a loss of Redis that is noticed before something fails."""
 
 import pytest
 
-from mine import slow_root
+from mine import PREFIX, slow_root
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 
 pytestmark = pytest.mark.redis
+KEYS = RedisKeys(PREFIX)
 
 
 def lose_row(mine, header):
@@ -50,3 +53,36 @@ async def test_a_session_that_ended_while_its_relays_were_read_is_not_registered
     lose_row(alice, header)
     await alice.miner.consumer.register_missing([session])
     assert alice.mirror.sessions() == []
+
+
+@pytest.mark.parametrize("step", ["sessions", "fence", "merge"])
+async def test_the_loss_of_redis_is_remembered_until_everything_was_put_back(alice, redis, monkeypatch, step):
+    header = alice.header()
+    await alice.record(alice.relays(header, 2))
+    await alice.miner.tail()
+    await redis.flushdb()
+    await alice.record(alice.relays(header, 1))  # under another incarnation
+    done = []
+
+    class NoPeers:
+        async def sessions(self, supplier):
+            done.append(supplier)
+            return True, []
+
+    alice.miner.peers = NoPeers()
+    owner, name = {
+        "sessions": (type(alice.miner.consumer.tail), "sessions"),
+        "fence": (type(alice.miner.store), "fence"),
+        "merge": (NoPeers, "sessions"),
+    }[step]
+
+    async def fails(*_):
+        raise RedisUnavailable("reset")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, fails)
+        with pytest.raises(RedisUnavailable):
+            await alice.miner.tail()
+    await alice.decide()
+    assert done == [alice.supplier]
+    assert int(await redis.get(KEYS.fence(alice.supplier))) == alice.epoch

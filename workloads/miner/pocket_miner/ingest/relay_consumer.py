@@ -148,7 +148,6 @@ class RelayConsumer:
         )
         origin = origin_of(incarnation, history_id)
         if incarnation != self._incarnation or origin != self._origin:
-            self._incarnation, self._origin = incarnation, origin
             self._generation += 1
             for session in self._sessions.values():
                 known = session.origin if history_id else incarnation_of(session.origin)
@@ -160,6 +159,8 @@ class RelayConsumer:
         fresh = {i: raw for i, raw in registered.items() if i not in finished and i not in self._sessions}
         if fresh:
             await self.track(fresh)
+        # Last: an attempt that failed before this finds the loss again.
+        self._incarnation, self._origin = incarnation, origin
         return lost
 
     def revived(self, finished: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -177,6 +177,7 @@ class SupplierMiner:
         Peers that do not answer are skipped.
         """
         if self.peers is not None:
+            self._needs_peer_merge = True  # until it was done
             merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.peers)
             self._needs_peer_merge = not await merge.merge(self.concluder.finished)
 
@@ -223,11 +224,13 @@ class SupplierMiner:
 
     async def _discover(self) -> None:
         finished = self.concluder.finished
-        lost = await self.consumer.discover(finished)
-        if lost or self._needs_fence:
-            # Another Redis, an emptied one, or one restored from an older state may hold no fence.
+        if await self.consumer.discover(finished):
+            # Another Redis, an emptied one, or one restored from an older state may hold no fence. Each step stays due
+            # until it was done.
+            self._needs_fence, self._needs_peer_merge = True, self.peers is not None
+        if self._needs_fence:
             await self._fence()
-        if lost:
+        if self._needs_peer_merge:
             await self._merge_peers()
         for session_id, end in self.consumer.revived(finished):
             # A write-ahead log that is replayed to an emptied Redis brings back sessions that ended long ago.
