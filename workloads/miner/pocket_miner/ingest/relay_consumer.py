@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,6 +19,7 @@ from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, SessionEndFile
@@ -170,7 +172,8 @@ class RelayConsumer:
     async def track(self, headers: Mapping[str, bytes]) -> None:
         """Track the sessions of these headers.
 
-        A header that does not match its session is skipped. Raises the errors of the volume.
+        A header that does not match its session is skipped. A session that the volume cannot register is tracked all
+        the same: it is registered with its first relays.
         """
         by_end: dict[int, list[tuple[TrackedSession, bytes]]] = defaultdict(list)
         for session_id, raw in headers.items():
@@ -183,7 +186,12 @@ class RelayConsumer:
                 continue
             by_end[header.session_end_block_height].append((TrackedSession(header), raw))
         for end, rows in by_end.items():
-            await asyncio.to_thread(self._register, end, [(session.session_id, raw) for session, raw in rows])
+            try:
+                await asyncio.to_thread(self._register, end, [(session.session_id, raw) for session, raw in rows])
+            except sqlite3.Error as error:
+                if corruption_in(error) is not None:
+                    raise
+                _LOG.error("sessions not registered on the volume", session_end=end, error=error)
             for session, _ in rows:
                 self._sessions.setdefault(session.session_id, session)
 

@@ -28,11 +28,12 @@ from pocket.protocol.transactions.build import Message, submit_proof_message, tr
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
+from pocket_miner.ingest.session_copies import SessionCopies
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.storage.trie_pool import Tries
+from pocket_miner.storage.trie_pool import UNREADABLE, Tries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes, signed_before
@@ -79,6 +80,7 @@ class ProofSubmitter:
     """Returns the latest known height. The block being decided may be older."""
     seeds: SeedHashes | None = None
     """Shared by all suppliers of a process. Created here if not given."""
+    copies: SessionCopies | None = None
 
     def _seeds(self) -> SeedHashes:
         if self.seeds is None:
@@ -283,16 +285,29 @@ class ProofSubmitter:
             # The chain found this very proof invalid: sending it again would only cost the submission fee.
             return None if _invalid(session) and session.proof is not None else before[1]
         path = proof_path(seed, session.session_id)
-        file, sealed = self.mirror.path(session.end), session.seal.root
-        root, proof = await self.pool.proof(file, self.supplier, session.session_id, path, sealed)
+        root, proof = await self._proof(session, path, session.seal.root)
         if root != session.seal.root:
             session.details.proof_problem = "the mirrored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()
-            _LOG.error(
-                "proof not built, the leaves on the volume have another root than the seal",
-                session=session.session_id,
-            )
+            _LOG.error("proof not built, the leaves have another root than the seal", session=session.session_id)
             return None
         message = submit_proof_message(self.supplier, session.header, proof)
         session.proof_message = (seed, message)
         return message
+
+    async def _proof(self, session: TrackedSession, path: bytes, sealed: bytes) -> tuple[bytes, bytes]:
+        """Return root and proof from the volume, or from a copy if the volume does not have the sealed leaves.
+
+        Raises the errors of the trie pool and of copying.
+        """
+        session_id = session.session_id
+        try:
+            root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session_id, path, sealed)
+            if root == sealed or self.copies is None:
+                return root, proof
+        except UNREADABLE as error:
+            if corruption_in(error) is not None or self.copies is None:
+                raise
+            _LOG.error("the leaves of a session cannot be read from the volume", session=session_id, error=error)
+        async with self.copies.of(session, root_known=True, nearest=path) as copy:
+            return await self.pool.proof(copy, self.supplier, session_id, path, sealed)

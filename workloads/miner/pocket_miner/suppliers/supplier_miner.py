@@ -39,9 +39,8 @@ from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.submission.claims import ClaimSubmitter, SealSource
+from pocket_miner.submission.claims import ClaimSubmitter, SealSource, VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.sender import SendError
 from pocket_miner.suppliers.claim_queries import query_claims
@@ -119,7 +118,7 @@ class SupplierMiner:
             return
         await self.consumer.restore()
         await self.concluder.restore()
-        await self.claims.load_own_seals(self.sessions)
+        await self.claims.seals.load_own(self.sessions)
         self._restored = True
 
     async def start(self) -> None:
@@ -130,17 +129,31 @@ class SupplierMiner:
         async with self._starting:
             if self._started:
                 return
-            await self.restore()
+            await self._on_volume("restoring sessions", self.restore())
             await self._fence()
             for session_id in await self.consumer.ended_elsewhere():
                 session = self.sessions.pop(session_id)
-                await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+                remove = asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+                await self._on_volume("deleting a session that ended elsewhere", remove)
             await self.consumer.discover(self.concluder.finished)
-            if self.peers is not None:
-                await self.claims.import_seals(await self.peers.seals(self.supplier))
-            await self.claims.load_seals(self.sessions)
-            await self._merge_peers()
+            seals = await self.peers.seals(self.supplier) if self.peers is not None else {}
+            await self._on_volume("importing seals", self.claims.seals.import_from_peers(seals))
+            await self.claims.seals.load(self.sessions, seals)
+            await self._on_volume("merging peers", self._merge_peers())
             self._started = True
+
+    async def _on_volume(self, step: str, work: Awaitable[None]) -> None:
+        """Run a step that a volume may fail without stopping the others.
+
+        What is missing then comes from Redis, from peers and from the chain. Raises VolumeCorrupted and other errors.
+        """
+        try:
+            await work
+        except (sqlite3.Error, OSError) as error:
+            if corruption_in(error) is not None:
+                raise
+            miner_metrics.ERRORS.labels("volume").inc()
+            _LOG.error("step failed on the volume, continuing without it", step=step, error=error)
 
     async def _connect(self, height: int) -> bool:
         """Return True if Redis and the Lease let this owner write.
@@ -153,20 +166,22 @@ class SupplierMiner:
         try:
             if not self._started:
                 await self.start()
+            if not self._restored:
+                await self._on_volume("restoring sessions", self.restore())
             if self._needs_fence:
                 await self._fence()
             if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
                 # No owner seals a session before its end. What Redis lost with the fence is restored at once.
                 due, self._seals_due = self._seals_due, False  # before the wait, in which they may become due again
                 try:
-                    await self.claims.load_seals(self.sessions)
+                    await self.claims.seals.load(self.sessions)
                 except BaseException:
                     self._seals_due = self._seals_due or due
                     raise
         except StaleEpoch:
             raise
         except (RedisUnavailable, ConcurrentAppend) as error:
-            await self.restore()
+            await self._on_volume("restoring sessions", self.restore())
             _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
             return False
         return True
@@ -404,7 +419,8 @@ class SupplierMiner:
         """Seal and claim sessions of one end height.
 
         Sealing waits after a restart of Redis until the second half of the claim window, so that relayers can replay
-        their logs. Without Redis it waits until the last third, and then seals what the volume holds.
+        their logs. Without the volume it waits as long, and then seals copies. Without Redis it waits until the last
+        third, and then seals what the volume holds.
         """
         windows = group[0].windows
         if windows is None:
@@ -417,19 +433,16 @@ class SupplierMiner:
         if connected and not self.redis_settled() and 2 * left > length:
             _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
             return
+        fallback = VolumeFallback.PARTIAL if late else VolumeFallback(2 * left <= length)
         try:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
-            await self.claims.seal_and_claim(group, block, proof)
+            await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
         except RedisUnavailable:
             if not late:
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)
-        except (sqlite3.Error, VolumeFull) as error:
-            if not late or corruption_in(error) is not None:
-                raise
-            await self.claims.seal_and_claim(group, block, proof, source=SealSource.VOLUME_AND_STREAM)
 
     async def _seal_from_volume(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
         """Seal and claim without Redis, leaving out sessions with a claim on chain.
