@@ -42,9 +42,9 @@ from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.seeds import SeedHashes
 from pocket_miner.submission.sender import Sender
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from sweep_faults import (

@@ -10,23 +10,20 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.model import Block
-from pocket.errors import ChainError, DecodingError, PocketError
+from pocket.errors import DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
-from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
+from pocket.protocol.transactions.build import Message, create_claim_message
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
 from pocket_miner.sessions.submission import (
-    LAST_BLOCKS,
     Attempts,
-    Submission,
     divide,
     highest_gas_factor,
     is_last_chance,
@@ -37,6 +34,7 @@ from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import UNREADABLE, SealedSet, Tries
+from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.known_seals import KnownSeals
 from pocket_miner.submission.sender import (
@@ -96,8 +94,10 @@ class ClaimSubmitter:
     """Returns the latest known height. The block being decided may be older."""
     copies: SessionCopies | None = None
     seals: KnownSeals = field(init=False)
+    deliveries: Deliveries = field(init=False)
 
     def __post_init__(self) -> None:
+        self.deliveries = Deliveries(CLAIM, self.store, self.sender, self.fees, self.latest_height)
         self.seals = KnownSeals(self.supplier, self.store, self.audit)
 
     async def seal_and_claim(
@@ -192,7 +192,7 @@ class ClaimSubmitter:
         await self.seals.save(seals, end, signed.encode(), needed=on_volume)
         for session, seal in zip(sessions, seals, strict=True):
             session.seal = seal
-        await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
+        await self.deliveries.broadcast(signed.tx_raw, sessions, block, timeout_ns=signed.timeout_ns)
 
     async def _store(
         self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
@@ -258,8 +258,6 @@ class ClaimSubmitter:
             sessions[position].details.refusal = str(error)[:300]
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
         good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
-        for session in good:
-            session.details.refusal = None
         return sifted.prepared, good
 
     def _profitable(
@@ -333,23 +331,25 @@ class ClaimSubmitter:
         """
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
-        results = await self.sender.results_of(session.claim for session in sessions)
+        results = await self.sender.results_of(session.claim.sent for session in sessions)
         close = sessions[0].windows.claim_close if sessions[0].windows else 0
         same, signed_anew = divide(
-            ((s, s.claim, s.claim_attempts) for s in sessions), results, block.height, block.time.nanoseconds,
+            ((s, s.claim.sent, s.claim.attempts) for s in sessions), results, block.height, block.time.nanoseconds,
             shared=shared, left=close - block.height,
         )  # fmt: skip
         attempts = {session.session_id: tried for session, tried in signed_anew}
         anew = [session for session, _ in signed_anew]
         failure = await send_same_bytes(
-            ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
+            ((session, session.claim.sent) for session in same),
+            lambda raw, group: self.deliveries.broadcast(raw, group, block),
         )
         for session in same:
-            if is_last_chance(session.claim, block.height, close):
+            if is_last_chance(session.claim.sent, block.height, close):
                 anew.append(session)
-                attempts[session.session_id] = session.claim_attempts.next(shared=shared)
+                attempts[session.session_id] = session.claim.attempts.next(shared=shared)
         try:
-            anew = await self._still_missing(anew, block)
+            if any(session.claim.sent is not None for session in anew):
+                anew = await self.deliveries.missing(anew, block)
             await send_in_batches(
                 [(session, session.seal.root) for session in anew if session.seal is not None],
                 lambda row: self._message(*row),
@@ -362,26 +362,9 @@ class ClaimSubmitter:
         if failure is not None:
             raise failure
 
-    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Query the chain before a second fee is paid.
-
-        Returns the sessions without our claim. If no node answers, a claim that was sent before waits for the next
-        block, while there is one.
-        """
-        if all(session.claim is None for session in sessions):
-            return list(sessions)
-        windows = sessions[0].windows
-        now = max(self.latest_height(), block.height)
-        try:
-            claimed = {(claim.header.session_id, claim.root_hash) for claim in await self.sender.claims_at(now)}
-        except (ChainError, DecodingError, TimeoutError):
-            last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
-            return [session for session in sessions if last or session.claim is None]
-        return [s for s in sessions if s.seal is None or (s.session_id, s.seal.root) not in claimed]
-
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Load transactions that were signed with the seals, before a restart or by a predecessor."""
-        waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
+        waiting = {s.session_id: s for s in sessions if s.claim.sent is None and not s.claim.attempts.number}
         if not waiting:
             return
         groups = await self._signed_on_volume(sessions[0].end)
@@ -389,7 +372,7 @@ class ClaimSubmitter:
             groups = await self._signed_in_redis(sessions[0].end)
         submissions = signed_before(groups, block.time.nanoseconds, lambda transaction: transaction.claims)
         for session_id, session in waiting.items():
-            session.claim = submissions.get(session_id)
+            session.claim.sent = submissions.get(session_id)
 
     async def _resend(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]
@@ -399,12 +382,12 @@ class ClaimSubmitter:
         if prepared is None:
             return
         for session in good:
-            session.claim_attempts = attempts[session.session_id]
-            session.claim = None
-            if session.claim_attempts.failed:
-                session.details.refusal = session.claim_attempts.failed
+            session.claim.attempts = attempts[session.session_id]
+            session.claim.sent = None
+            if session.claim.attempts.failed:
+                session.details.refusal = session.claim.attempts.failed
         miner_metrics.CLAIMS.labels("resent").inc(len(good))
-        await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
+        await self.deliveries.broadcast(prepared.signed.raw, good, block, timeout_ns=prepared.timeout.nanoseconds)
 
     async def _signed_on_volume(self, end: int) -> list[SignedGroup]:
         """Return what was signed with the seals of a session end, nothing if the volume cannot be read."""
@@ -425,35 +408,3 @@ class ClaimSubmitter:
             return await self.store.signed(end)
         except (RedisStoreError, DecodingError):
             return []
-
-    async def _broadcast(
-        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
-    ) -> None:
-        """Broadcast a transaction to all nodes.
-
-        Raises SendError. If no node answered, the same bytes are sent again at the next block.
-        """
-        height = max(self.latest_height(), block.height)
-        submission = sessions[0].claim
-        if submission is None or submission.raw != raw:
-            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
-        for session in sessions:
-            session.claim = submission
-        await self.fees.record_pending(self.store, raw)
-        try:
-            answer = await self.sender.broadcast(raw)
-        except SendError as error:
-            miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not BroadcastFailure.UNREACHABLE:
-                # The nodes rejected these bytes: newly signed ones may be accepted.
-                for session in sessions:
-                    session.details.refusal = str(error)[:300]
-                    session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
-                    session.claim = None
-                await self.fees.record_rejected(self.store, raw)
-            raise
-        for session in sessions:
-            session.claim = submission.handed_over(height, answer.height, known_before=answer.known_before)
-        miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
-        await self.fees.record_sent(self.store, raw)
-        _LOG.info("claims sent", session_end=sessions[0].end, claims=len(sessions), tx=answer.tx_hash, height=height)

@@ -13,14 +13,12 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
-from pocket.errors import ChainError, PocketError
+from pocket.errors import PocketError
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
-    CommandRejected,
     ConcurrentAppend,
     FenceMissing,
-    RedisStoreError,
     RedisUnavailable,
     StaleEpoch,
 )
@@ -42,25 +40,15 @@ from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource, VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
-from pocket_miner.submission.sender import SendError
 from pocket_miner.suppliers.claim_queries import query_claims
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS, concerns_one
 from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_TRANSIENT_ERRORS: Final = (PocketError, OSError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
 _SCAN_SECONDS: Final = 4.0
-_OF_ONE: Final = (PocketError, ValueError, KeyError, sqlite3.DataError)
-"""Errors that a single session of a group may cause."""
-_OF_ALL: Final = (ChainError, RedisStoreError, SendError)
-"""Exceptions to that: they concern the whole group, or sending has already tried it in halves."""
-
-
-def _concerns_one(error: Exception) -> bool:
-    """Return whether a single session of a group may have caused an error."""
-    return isinstance(error, CommandRejected) or (isinstance(error, _OF_ONE) and not isinstance(error, _OF_ALL))
 
 
 async def _confirmed() -> None:
@@ -267,7 +255,7 @@ class SupplierMiner:
             self._cutoff = due
         except StaleEpoch:
             raise
-        except _TRANSIENT_ERRORS as error:
+        except TRANSIENT_ERRORS as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("advancing the session cut-off failed, retrying at the next block", error=error)
 
@@ -325,10 +313,10 @@ class SupplierMiner:
         except ConcurrentAppend as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("action postponed, retrying at the next block", error=error)
-        except (*_TRANSIENT_ERRORS, ValueError, KeyError) as error:
+        except (*TRANSIENT_ERRORS, ValueError, KeyError) as error:
             if corruption_in(error) is not None:
                 raise
-            if len(group) > 1 and _concerns_one(error):
+            if len(group) > 1 and concerns_one(error):
                 half = len(group) // 2
                 for part in (group[:half], group[half:]):
                     await self._act_in_parts(action, part, block, proof, connected=connected)
@@ -345,7 +333,7 @@ class SupplierMiner:
             await work()
         except StaleEpoch:
             raise
-        except _TRANSIENT_ERRORS as error:
+        except TRANSIENT_ERRORS as error:
             if corruption_in(error) is not None:
                 raise
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
