@@ -2,6 +2,7 @@
 
 import copy
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -13,6 +14,7 @@ from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.decide.object_cache import ObjectCache
+from pocket_operator.decide.stake_decision import APPROVAL
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, key_of, relay_miner, secret, supplier
 from world import World, key
@@ -118,6 +120,10 @@ class Staking:
     def balance(self):
         return self.net.chain.state.balances[address("alice")]
 
+    @property
+    def staked(self):
+        return self.net.chain.state.suppliers[address("alice")].stake_upokt
+
 
 @pytest.fixture
 async def world(monkeypatch):
@@ -153,6 +159,39 @@ async def test_stopped_anywhere_the_stake_is_made_with_one_fee(world, after):
         world.api.requests = Requests(stop_at, after=after)
         await settled(world)
         assert world.balance == FUNDS - COST, f"stopped at request {stop_at}"
+
+
+def approve(world):
+    """Approve the plan that the status shows."""
+    shown = world.api.object["status"]["staking"]["plan"]["hash"]
+    world.api.object["metadata"]["annotations"] = {APPROVAL: shown}
+
+
+def restake(world, upokt):
+    """Change the stake as another writer does."""
+    suppliers = world.net.chain.state.suppliers
+    suppliers[address("alice")] = replace(suppliers[address("alice")], stake_upokt=upokt)
+    world.net.step()
+
+
+async def test_an_approval_is_good_for_one_transaction_even_if_the_same_record_comes_back(world):
+    await settled(world)
+    world.api.object["spec"]["stake"] |= {"policy": "Plan", "amountUpokt": 3_000_000}
+    for _ in range(2):
+        restake(world, 5_000_000)
+        balance = world.balance
+        for _ in range(4):
+            await world.round()
+        assert world.api.reason == "AwaitsApproval"
+        assert (world.balance, world.staked) == (balance, 5_000_000)
+        approve(world)
+        # A transaction that expires uses up no approval and brings back no earlier hash.
+        world.net.chain.faults.evict = 6
+        await world.round()
+        for _ in range(340):
+            world.net.step()
+        await settled(world)
+        assert world.staked == 3_000_000
 
 
 async def test_a_status_that_was_changed_in_between_sends_nothing(world, monkeypatch):

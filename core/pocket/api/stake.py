@@ -178,3 +178,4 @@ class StakingStatus(Model):
     transaction: StakeTransactionStatus = StakeTransactionStatus()
     spent_upokt: int = Field(default=0, description="Spent by policy Apply without approval, upokt.")
     reached: str = Field(default="", description="Digest of the declaration that the chain last agreed with.")
+    included: str = Field(default="", description="Hash of the last transaction signed here that is in a block.")

@@ -52,6 +52,7 @@ from pocket_operator.decide.stake_decision import (
     StakeStep,
     after_sending,
     invalid_declaration,
+    last_included,
     signed_status,
     towards_declaration,
     unknown,
@@ -285,7 +286,12 @@ class StakeKeeper:
         plan = plan_stake(
             declared_stake(case.operator, case.spec),
             await chain.snapshot(case.operator, case.signer),
-            Signing(case.signer, GasPrice.parse(case.relay_miner.spec.chain.gas_price), case.status.reached),
+            Signing(
+                signer=case.signer,
+                gas_price=GasPrice.parse(case.relay_miner.spec.chain.gas_price),
+                reached=case.status.reached,
+                included=last_included(case.status),
+            ),
         )
         decision = towards_declaration(sight, plan)
         if decision.step is StakeStep.SIGN and case.key is not None:

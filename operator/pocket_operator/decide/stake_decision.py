@@ -72,6 +72,8 @@ def after_sending(sight: StakeSight, sent: SentState) -> StakeDecision:
         }
     )
     if sent.outcome is SentOutcome.INCLUDED:
+        status = status.model_copy(update={"included": transaction.hash})
+    if sent.outcome is SentOutcome.INCLUDED:
         text = f"Transaction {transaction.hash} is in block {sent.height}."
         return StakeDecision(_condition("False", StakeReason.TRANSACTION_INCLUDED, text), status)
     return StakeDecision(_condition("False", StakeReason.TRANSACTION_FAILED, _failed(concluded)), status)
@@ -96,7 +98,7 @@ def towards_declaration(sight: StakeSight, plan: StakePlan) -> StakeDecision:
     held = _held(sight, plan)
     if held is not None:
         return StakeDecision(_condition("False", held[0], f"{held[1]} {differs}"), planned)
-    approved = sight.approved == plan.plan_hash
+    approved = _approved(sight, plan)
     text = f"Signing plan {plan.plan_hash}. {differs}"
     return StakeDecision(_condition("False", StakeReason.SIGNING, text), planned, StakeStep.SIGN, approved)
 
@@ -111,13 +113,29 @@ def _found_on_chain(status: StakingStatus) -> StakingStatus:
         return status
     spent = status.spent_upokt + (0 if last.approved else last.cost_upokt)
     included = last.model_copy(update={"outcome": SentOutcome.INCLUDED.value})
-    return status.model_copy(update={"transaction": included, "spent_upokt": spent})
+    return status.model_copy(update={"transaction": included, "included": last.hash, "spent_upokt": spent})
+
+
+def last_included(status: StakingStatus) -> str:
+    """Return the hash of the last transaction in a block, empty for none.
+
+    Statuses of releases before `included` have it in the transaction.
+    """
+    last = status.transaction
+    return last.hash if last.outcome == SentOutcome.INCLUDED.value else status.included
+
+
+def _approved(sight: StakeSight, plan: StakePlan) -> bool:
+    """Return whether the owner approved the plan and no transaction used the approval up."""
+    last = sight.status.transaction
+    used = last.plan == plan.plan_hash and last.outcome == SentOutcome.INCLUDED.value
+    return sight.approved == plan.plan_hash and not used
 
 
 def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
     """Return why a plan is not carried out now, None where it is."""
     last, spec = sight.status.transaction, sight.spec
-    approved = sight.approved == plan.plan_hash
+    approved = _approved(sight, plan)
     if not sight.has_key:
         return (
             StakeReason.KEY_MISSING,
@@ -161,8 +179,8 @@ def unstakes(supplier: Mapping[str, Any]) -> bool:
         return False
     approved = str((supplier["metadata"].get("annotations") or {}).get(APPROVAL, ""))
     staking = (supplier.get("status") or {}).get("staking") or {}
-    plans = {str((staking.get(part) or {}).get(name, "")) for part, name in (("plan", "hash"), ("transaction", "plan"))}
-    return bool(approved) and approved in plans
+    shown = (staking.get("plan") or {}).get("hash")  # empty once its transaction is in a block
+    return bool(approved) and approved == (shown or (staking.get("transaction") or {}).get("plan"))
 
 
 def _rest(last: StakeTransactionStatus, now: datetime, seconds: int) -> int:
