@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pocket.chain.client import ChainClient
 from pocket.kube.api_client import Conflict
 from pocket.protocol.crypto.addresses import address_of
 from pocket.staking.chain import StakeChain
@@ -227,6 +228,65 @@ async def test_a_transaction_that_expired_is_signed_again_at_no_cost(world):
     await settled(world)
     assert world.api.object["status"]["staking"]["transaction"]["hash"] != first
     assert world.balance == FUNDS - COST
+
+
+def lagging_records(world, monkeypatch, blocks):
+    """Lead queries for records to a node that lags, and everything else to one in step."""
+    real = ChainClient.ask_every_node
+
+    async def behind(client, *arguments):
+        faults = world.net.chain.faults
+        faults.lag_blocks = blocks
+        try:
+            return await real(client, *arguments)
+        finally:
+            faults.lag_blocks = 0
+
+    monkeypatch.setattr(ChainClient, "ask_every_node", behind)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_node_that_lags_behind_the_transactions_block_causes_no_second_one(world, monkeypatch, whole):
+    world.api.object["spec"]["stake"] |= {"budgetUpokt": FUNDS, "minIntervalSeconds": 60}
+    chain = world.net.chain
+    for _ in range(ENOUGH):
+        await world.round()
+        if world.api.reason == "TransactionIncluded":
+            break
+    last = world.api.object["status"]["staking"]["transaction"]
+    world.api.object["status"]["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
+    behind = chain.height - last["height"] + 1  # the record of before
+    if whole:
+        chain.faults.lag_blocks = behind
+        await world.round()
+    else:
+        with monkeypatch.context() as lagging:
+            lagging_records(world, lagging, behind)
+            await world.round()
+    assert world.api.reason == "ChainUnreachable"
+    assert world.api.object["status"]["staking"]["transaction"]["hash"] == last["hash"]
+    chain.faults.lag_blocks = 0
+    await settled(world)
+    assert world.balance == FUNDS - COST
+
+
+async def test_an_expired_transaction_that_a_lagging_node_does_not_show_is_not_signed_again(world, monkeypatch):
+    await world.round()
+    chain = world.net.chain
+    first = world.api.object["status"]["staking"]["transaction"]["hash"]
+    del chain.transactions[first]  # nodes without an index
+    for _ in range(340):
+        chain.step()
+    with monkeypatch.context() as lagging:
+        lagging_records(world, lagging, 341)
+        for _ in range(3):
+            await world.round()
+    assert world.api.object["status"]["staking"]["transaction"]["outcome"] == "Expired"
+    assert world.api.reason == "ChainUnreachable"
+    await settled(world)
+    assert world.balance == FUNDS - COST
+    shown = world.api.object["status"]["staking"]
+    assert (shown["transaction"]["hash"], shown["spentUpokt"]) == (first, COST)
 
 
 async def test_what_the_chain_would_refuse_is_not_sent(world):

@@ -164,7 +164,9 @@ class StakeTransactionStatus(Model):
     cost_upokt: int = Field(default=0, description="What it costs once it is in a block, upokt.")
     fee_upokt: int = Field(default=0, description="What it costs where it fails in a block, upokt.")
     outcome: Literal["", "Sent", "Included", "Failed", "Expired"] = ""
-    height: int = 0
+    height: int = Field(
+        default=0, description="Block of the transaction, or the block whose time ruled out that it is included."
+    )
     log: str = Field(default="", max_length=4096)
 
 

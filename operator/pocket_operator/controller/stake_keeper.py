@@ -285,7 +285,7 @@ class StakeKeeper:
             return
         plan = plan_stake(
             declared_stake(case.operator, case.spec),
-            await chain.snapshot(case.operator, case.signer),
+            await chain.snapshot(case.operator, case.signer, transaction.height),
             Signing(
                 signer=case.signer,
                 gas_price=GasPrice.parse(case.relay_miner.spec.chain.gas_price),
