@@ -56,9 +56,9 @@ class Requests:
 class Api:
     """Just enough of an API server: one Supplier with versions, Secrets, and a status that is applied."""
 
-    def __init__(self, stake):
-        self.object = supplier("ns", stake=stake)
-        self.object["metadata"] |= {"uid": "alice", "resourceVersion": "1", "generation": 1}
+    def __init__(self, stake, name="alice"):
+        self.object = supplier("ns", name, stake=stake)
+        self.object["metadata"] |= {"uid": name, "resourceVersion": "1", "generation": 1}
         self.secrets = {"main-miner-keys": secret("ns", "main-miner-keys", **{address("alice"): key_of("alice")})}
         self.requests = Requests()
 
@@ -88,17 +88,17 @@ class Api:
 class Staking:
     """A localnet, the API and the operator's staking, which may be stopped and started."""
 
-    def __init__(self, net, monkeypatch):
+    def __init__(self, net, monkeypatch, name="alice"):
         self.net = net
-        self.api = Api(copy.deepcopy(STAKE))
+        self.api = Api(copy.deepcopy(STAKE), name)
         self.store = ObjectCache()
         chain = {"nodes": [{"grpc": net.grpc_url, "rpc": net.rpc_url}]}
         owner = relay_miner("ns", chain=chain)
         owner["metadata"]["uid"] = "main"
         self.store.put(RELAY_MINERS.name, owner)
         self.store.put(SUPPLIERS.name, self.api.object)
-        for name in ("snapshot", "sign", "send", "outcome"):
-            self._counted(monkeypatch, name)
+        for method in ("snapshot", "sign", "send", "outcome"):
+            self._counted(monkeypatch, method)
 
     def _counted(self, monkeypatch, name):
         real = getattr(StakeChain, name)
@@ -108,10 +108,13 @@ class Staking:
 
         monkeypatch.setattr(StakeChain, name, counted)
 
+    def keeper(self):
+        return StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic)
+
     async def round(self):
         """One round of an operator that was just started, and a block."""
         try:
-            await StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic).once()
+            await self.keeper().once()
         except BaseExceptionGroup as stopped:
             if stopped.subgroup(Stopped) is None:
                 raise
@@ -356,6 +359,31 @@ async def test_the_owners_key_pays_and_leaves_the_services_to_the_operator(world
     world.api.object["status"]["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
     await settled(world)
     assert world.balance == FUNDS - 1_000_001
+
+
+async def test_suppliers_that_share_a_paying_key_are_all_staked_by_one_block(world, monkeypatch):
+    payer, chain = address_of(key("owner").public_key), world.net.chain
+    others = [Staking(world.net, monkeypatch, name) for name in ("carol", "dave")]
+    for each in (world, *others):
+        each.api.secrets["owner-key"] = secret("ns", "owner-key", hex=f"{key('owner').scalar:064x}")
+        each.api.object["spec"]["stake"] |= {"owner": payer, "keySecretRef": {"name": "owner-key", "key": "hex"}}
+        await each.keeper().once()
+        assert each.api.reason == "Signing"
+    world.net.step()
+    assert {address(name) for name in ("alice", "carol", "dave")} <= set(chain.state.suppliers)
+
+
+async def test_what_nodes_answer_to_the_bytes_is_shown_while_they_wait(world):
+    world.net.chain.faults.evict = 6
+    await world.round()
+    refusal = (18, "sdk", "failed to add unordered nonce")
+    world.net.chain.faults.refuse = [refusal] * 12
+    await world.round()
+    assert world.api.reason == "TransactionSent"
+    assert "failed to add unordered nonce" in world.api.object["status"]["conditions"][0]["message"]
+    world.net.chain.faults.refuse.clear()
+    await settled(world)
+    assert world.balance == FUNDS - COST
 
 
 async def test_services_of_another_supplier_reach_the_chain_and_are_named(world):

@@ -134,7 +134,7 @@ def test_every_reason_is_explained():
 @pytest.mark.parametrize(
     ("outcome", "step", "reason", "spent"),
     [
-        (SentOutcome.WAITING, StakeStep.SEND_AGAIN, StakeReason.TRANSACTION_SENT, 0),
+        (SentOutcome.WAITING, StakeStep.NOTHING, StakeReason.TRANSACTION_SENT, 0),
         (SentOutcome.INCLUDED, StakeStep.NOTHING, StakeReason.TRANSACTION_INCLUDED, 5_000_001),
         (SentOutcome.FAILED, StakeStep.NOTHING, StakeReason.TRANSACTION_FAILED, 1),
         (SentOutcome.EXPIRED, StakeStep.NOTHING, StakeReason.TRANSACTION_FAILED, 0),

@@ -1,6 +1,7 @@
 """Read a supplier's stake from chain nodes, sign plans, and follow transactions."""
 
 import enum
+import hashlib
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -111,8 +112,10 @@ class StakeChain:
             raise ChainUnavailable(f"chain nodes disagree about the stake of {operator}: try again")
         return max(found, key=lambda record: len(record.service_ids) if record else 0)
 
-    async def sign(self, plan: StakePlan, key: PrivateKey, lane: int = 0) -> tuple[SignedTransaction, Timestamp]:
+    async def sign(self, plan: StakePlan, key: PrivateKey, lane: int) -> tuple[SignedTransaction, Timestamp]:
         """Simulate a plan and sign it, without sending anything.
+
+        lane: nanoseconds from `lane_of`, which transactions of one key in one block must not share.
 
         Returns the transaction and its timeout.
 
@@ -187,6 +190,16 @@ class StakeChain:
             sequence=account.sequence,
             unordered=False,
         )
+
+
+def lane_of(operator: str, last_hash: str) -> int:
+    """Return nanoseconds below one second that tell apart the timeouts of transactions of one key.
+
+    Signer and timeout are the nonce of an unordered transaction. Suppliers that share a paying key have different
+    lanes, and so have a supplier's transactions one after the other.
+    """
+    digest = hashlib.sha256(f"{operator} {last_hash}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % _NANOSECONDS
 
 
 def _comparable(record: StakedSupplier | None) -> StakedSupplier | None:

@@ -33,7 +33,7 @@ from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
-from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
+from pocket.staking.chain import SentOutcome, SentState, StakeChain, TransactionWouldFail, lane_of
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal
 from pocket.staking.stake_plan import plan_stake
@@ -278,10 +278,11 @@ class StakeKeeper:
         )
         if transaction.outcome == SentOutcome.WAITING.value:
             expires_at = parse_time(transaction.expires_at)
-            decision = after_sending(sight, await chain.outcome(transaction.hash, expires_at))
+            sent = await chain.outcome(transaction.hash, expires_at)
+            if sent.outcome is SentOutcome.WAITING:
+                sent = await _send(chain, base64.b64decode(transaction.raw))
+            decision = after_sending(sight, sent)
             await self._write(case.supplier, decision.status, decision.condition)
-            if decision.step is StakeStep.SEND_AGAIN:
-                await chain.send(base64.b64decode(transaction.raw))
             return
         plan = plan_stake(
             declared_stake(case.operator, case.spec),
@@ -308,7 +309,7 @@ class StakeKeeper:
         if case.key is None:
             return
         try:
-            signed, timeout = await chain.sign(plan, case.key)
+            signed, timeout = await chain.sign(plan, case.key, lane_of(case.operator, case.status.transaction.hash))
         except TransactionWouldFail as error:
             failing = would_fail(decision, str(error))
             await self._write(case.supplier, failing.status, failing.condition)
@@ -327,7 +328,7 @@ class StakeKeeper:
             plan=plan.plan_hash,
             cost_upokt=plan.cost.total_upokt,
         )
-        await chain.send(signed.raw)
+        await _send(chain, signed.raw)
 
     async def _write(self, supplier: Object, status: StakingStatus | None, fact: StakeCondition | None) -> None:
         """Apply status and condition where they differ.
@@ -365,6 +366,17 @@ class StakeKeeper:
         supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
         if fact is not None and self._events is not None and (event := stake_event(fact, kept)) is not None:
             await self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
+
+
+async def _send(chain: StakeChain, raw: bytes) -> SentState:
+    """Send recorded bytes.
+
+    A refusal concludes nothing: another node may have the bytes, and an included transaction's nonce is refused, too.
+    """
+    sent = await chain.send(raw)
+    if sent.log:
+        _LOG.warning("chain nodes refused a stake transaction, sending it again until it expires", problem=sent.log)
+    return sent
 
 
 def _drain(supplier: Object) -> DrainProgress | None:

@@ -24,7 +24,6 @@ class StakeStep(StrEnum):
 
     NOTHING = "nothing"
     SIGN = "sign"
-    SEND_AGAIN = "send again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +51,11 @@ class StakeDecision:
 
 
 def after_sending(sight: StakeSight, sent: SentState) -> StakeDecision:
-    """Send a transaction that was signed before again as it is, or conclude it."""
+    """Conclude a transaction that was signed before, or go on waiting for it."""
     transaction = sight.status.transaction
     if sent.outcome is SentOutcome.WAITING:
         text = f"Transaction {transaction.hash} is sent and in no block yet. {sent.log}".strip()
-        return StakeDecision(
-            _condition("False", StakeReason.TRANSACTION_SENT, text), sight.status, StakeStep.SEND_AGAIN
-        )
+        return StakeDecision(_condition("False", StakeReason.TRANSACTION_SENT, text), sight.status)
     concluded = transaction.model_copy(
         update={"outcome": sent.outcome.value, "height": sent.height, "log": sent.log[:_LONGEST_LOG]}
     )
