@@ -29,6 +29,8 @@ _LARGEST_RESULTS: Final = 1024 * 1024 * 1024
 _RESULTS_SECONDS: Final = 60.0
 _PIECE: Final = 64 * 1024
 _BLOCKS: Final = 1000
+_UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""Errors of reading an answer whose fields are missing, null or of another type."""
 T = TypeVar("T")
 U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
@@ -50,7 +52,7 @@ def parse_time(text: str) -> Timestamp:
         whole, _, fraction = text.removesuffix("Z").partition(".")
         seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
         return Timestamp(seconds, int(fraction.ljust(9, "0")[:9]) if fraction else 0)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DecodingError(f"{text[:40]!r} is not a UTC time") from error
 
 
@@ -73,7 +75,7 @@ def latest_block_of(result: Any) -> Block:
     try:
         sync = result["sync_info"]
         return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -81,7 +83,7 @@ def network_of(result: Any) -> str:
     """Return the network name of a `status` result. Raises DecodingError."""
     try:
         return str(result["node_info"]["network"])
-    except (KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -91,7 +93,7 @@ def retention_of(result: Any) -> NodeRetention:
         sync, other = result["sync_info"], result["node_info"].get("other") or {}
         earliest, height = int(sync.get("earliest_block_height") or 1), int(sync["latest_block_height"])
         return NodeRetention(earliest, height, other.get("tx_index", "on") == "on")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -100,7 +102,7 @@ def block_of(result: Any) -> Block:
     try:
         signed = result["signed_header"]
         return _block(signed["header"]["height"], signed["commit"]["block_id"]["hash"], signed["header"]["time"])
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's commit cannot be read") from error
 
 
@@ -312,5 +314,5 @@ def announced_height(text: str) -> int | None:
     try:
         result = result_of(json.loads(text))
         return int(result["data"]["value"]["header"]["height"]) if result else None
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's event cannot be read") from error
