@@ -228,6 +228,7 @@ class MinerProcess:
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
+            fleet.unowned,
         )  # fmt: skip
         return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
 
