@@ -167,7 +167,8 @@ class ClusterClient(Redis):
 
     def primary_of(self, name: str) -> Address | None:
         """Return the address of the primary of a key, as far as known."""
-        return self._slots.primary(slot_of(("GET", name))) if self._slots is not None else None
+        slot = slot_of(("GET", name))
+        return self._slots.primary(slot) if self._slots is not None and slot is not None else None
 
     async def primaries(self) -> dict[Address, Redis]:
         """Return a client of each primary, by address, after asking for the present ones.
