@@ -36,6 +36,7 @@ from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -129,7 +130,7 @@ class CachedChain(ChainClient):
         self._memory: OrderedDict[CacheKey, tuple[float, bytes]] = OrderedDict()
         self._session_fingerprints: FIFOCache[tuple[str, str, int], None] = FIFOCache(entries)
         self._single_flight = SingleFlight()
-        self._decoded: FIFOCache[tuple[str | int, ...], tuple[float, int, Any]] = FIFOCache(entries)
+        self._decoded: BoundedDict[tuple[str | int, ...], tuple[float, int, Any]] = BoundedDict(entries)
         self.counters = CacheCounters()
         self.generation = 0
         """Grows on each invalidation. Values derived from answers are then recomputed."""
