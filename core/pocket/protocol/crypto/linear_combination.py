@@ -34,6 +34,9 @@ def plain(first: Point, a: int, second: Point, b: int) -> bytes:
     return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
 
 
+_Encoded: Final = ctypes.c_char * POINT_BYTES
+
+
 class _Table:
     """A table of the library, freed with its last reference."""
 
@@ -70,10 +73,13 @@ class Accelerator:
     def __init__(self, library: Path, tables: int = 256) -> None:
         """Load the library and build the generator's table. Raises OSError."""
         self._lib = _open(library)
+        self._combine = self._lib.ra_combine
         self._tables: OrderedDict[bytes, _Table] = OrderedDict()
         self._earned: OrderedDict[bytes, int] = OrderedDict()
         self._most = tables
         self._base = self._table(BASE.encoded)
+        self.missed = False
+        """True if a point had no table since the last promotion."""
 
     def __len__(self) -> int:
         """Return the number of points with a table, without the generator."""
@@ -100,15 +106,17 @@ class Accelerator:
         """
         one, other = self._table_of(first), self._table_of(second)
         if one is None or other is None:
+            self.missed = True
             return None
-        out = ctypes.create_string_buffer(POINT_BYTES)
+        out = _Encoded()
         first_scalar, second_scalar = a.to_bytes(32, "big"), b.to_bytes(32, "big")
-        if not self._lib.ra_combine(out, one.address, first_scalar, other.address, second_scalar):
+        if not self._combine(out, one.address, first_scalar, other.address, second_scalar):
             return None
         return out.raw
 
     def promote(self, points: Iterable[bytes]) -> None:
         """Count the points of a verified signature and build tables for frequent ones."""
+        self.missed = False
         for encoded in points:
             if encoded in self._tables:
                 continue
@@ -161,5 +169,5 @@ def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
 
 def record_verified(points: Iterable[bytes]) -> None:
     """Record the points of a verified signature as candidates for tables."""
-    if accelerator is not None:
+    if accelerator is not None and accelerator.missed:  # otherwise all of them have tables
         accelerator.promote(points)
