@@ -14,10 +14,16 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket_relayer.backends.backend_connection import BackendConnection, ConnectionEnded
 
 _IDLE_SECONDS: Final = 90.0
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25
+_SHORT_HEAD: Final = 2048
+"""Bytes up to which the head of a request is remembered."""
+_SHORT_FIELD: Final = 128
+_known_heads: Final[BoundedDict[tuple[object, ...], bytes]] = BoundedDict(512)
+"""Heads without their length: the relays of a session repeat them."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods whose requests have no length if they have no body."""
 
@@ -50,14 +56,29 @@ def encode_head(method: str, target: str, origin: Origin, headers: Iterable[tupl
 
     Raises ValueError for a field that would end early or start another one.
     """
+    key = (method, target, origin.name, *headers)
+    known = _known_heads.get(key)
+    if known is None:
+        known = _encode_fields(method, target, origin, key[3:])
+        if len(known) <= _SHORT_HEAD:
+            _known_heads[key] = known
+    return known + (b"Content-Length: %d\r\n\r\n" % size if size or method not in _BODILESS else b"\r\n")
+
+
+def _encode_fields(method: str, target: str, origin: Origin, headers: Iterable[tuple[str, str]]) -> bytes:
     lines = [f"{method} {target} HTTP/1.1\r\nHost: {origin.name}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    if size or method not in _BODILESS:
-        lines.append(f"Content-Length: {size}")
     text = "\r\n".join(lines)
     if not text.count("\r") == text.count("\n") == len(lines) or "\0" in text:
         raise ValueError("a header field holds the end of a line")
-    return f"{text}\r\n\r\n".encode()
+    return f"{text}\r\n".encode()
+
+
+def _text(name: bytes, value: bytes) -> tuple[str, str]:
+    return name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+
+
+_known_text = lru_cache(maxsize=4096)(_text)
 
 
 class Http1Response:
@@ -69,7 +90,7 @@ class Http1Response:
         self._connection: BackendConnection | None = connection
         self.status = connection.status
         self.headers = [
-            (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+            _known_text(name, value) if len(name) + len(value) <= _SHORT_FIELD else _text(name, value)
             for name, value in connection.headers
         ]
 
