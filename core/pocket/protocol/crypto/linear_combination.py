@@ -91,20 +91,18 @@ class Accelerator:
             raise InvalidPoint("cannot build a table: not a point of secp256k1")
         return _Table(self._lib, made)
 
-    def _table_of(self, point: Point) -> _Table | None:
-        if point is BASE:
-            return self._base
-        table = self._tables.get(point.encoded)
-        if table is not None:
-            self._tables.move_to_end(point.encoded)
-        return table
-
     def linear_combination(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
         """Compute like `plain`, or return None if a point has no table.
 
         Scalars are below 2^256.
         """
-        one, other = self._table_of(first), self._table_of(second)
+        tables, first_encoded, second_encoded = self._tables, first.encoded, second.encoded
+        one = self._base if first is BASE else tables.get(first_encoded)
+        other = self._base if second is BASE else tables.get(second_encoded)
+        if one is not None and first is not BASE:
+            tables.move_to_end(first_encoded)
+        if other is not None and second is not BASE:
+            tables.move_to_end(second_encoded)
         if one is None or other is None:
             self.missed = True
             return None

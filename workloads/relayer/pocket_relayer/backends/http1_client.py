@@ -113,7 +113,34 @@ class _Pool:
 
     def __init__(self, limit: int) -> None:
         self.idle: deque[BackendConnection] = deque()
-        self.slots = asyncio.Semaphore(limit)
+        self.free = limit
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, seconds: float) -> None:
+        """Wait for a slot, in order of arrival.
+
+        Raises TimeoutError.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.release()  # it was given in the meantime
+            elif turn in self.waiting:
+                self.waiting.remove(turn)
+            raise
+
+    def release(self) -> None:
+        """Give a slot to the first that waits, or back."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
 
 
 class Http1Client:
@@ -140,11 +167,10 @@ class Http1Client:
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = _Pool(self._limit)
-        if pool.slots.locked():
-            async with asyncio.timeout(dial_seconds):
-                await pool.slots.acquire()
+        if pool.free > 0:
+            pool.free -= 1
         else:
-            await pool.slots.acquire()
+            await pool.acquire(dial_seconds)
         connection: BackendConnection | None = None
         try:
             connection = self._idle(pool)
@@ -158,7 +184,7 @@ class Http1Client:
         except BaseException:
             if connection is not None:
                 connection.close()
-            pool.slots.release()
+            pool.release()
             raise
 
     async def _exchange(
@@ -192,7 +218,7 @@ class Http1Client:
     def give_back(self, origin: Origin, connection: BackendConnection) -> None:
         """Keep a connection for the next request, or close it."""
         pool = self._pools[origin]
-        pool.slots.release()
+        pool.release()
         if self._closed or not connection.reusable or self._loop is None:
             connection.close()
             return
