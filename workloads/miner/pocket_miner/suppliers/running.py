@@ -124,8 +124,8 @@ class SupplierWorker:
         """Wait after a read of that many relays, `since` seconds after the previous one that found any.
 
         A supplier that just had relays is read again when about a hundred may have come, but before relayers may notify
-        of the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are at
-        ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
+        of the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are
+        at ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
         """
         now = asyncio.get_running_loop().time()
         if read:
