@@ -203,12 +203,12 @@ def connect(
 ) -> "Redis":  # fmt: skip
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
-    At most `connections` are open to a server, however many tasks there are: a command waits for a free one. All
-    scripts share a further one. `transport` is a class of connections to use instead of TCP and TLS. With a URL of
-    Sentinels every new connection leads to the primary that they name, and connections to a former primary are replaced
-    once it rejects a write. With a URL of a Cluster every command goes to the primary of its keys. `access` names the
-    files of a login and of certificate authorities: `inspect` notices changed ones, and every connection is opened
-    again with them.
+    At most `connections` are open to a server, at least two, however many tasks there are: a command waits for a free
+    one. One of them carries all scripts. `transport` is a class of connections to use instead of TCP and TLS. With a
+    URL of Sentinels every new connection leads to the primary that they name, and connections to a former primary are
+    replaced once it rejects a write. With a URL of a Cluster every command goes to the primary of its keys. `access`
+    names the files of a login and of certificate authorities: `inspect` notices changed ones, and every connection is
+    opened again with them.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
@@ -217,7 +217,7 @@ def connect(
     def pool_of(url: str, primary: PrimaryResolver | None = None) -> _Pool:
         pool: _Pool = _Pool.from_url(
             url,
-            max_connections=connections,
+            max_connections=connections if transport is not None else max(1, connections - 1),
             transport=transport,
             clock=clock,
             primary=primary,
