@@ -56,10 +56,11 @@ def encode_head(method: str, target: str, origin: Origin, headers: Iterable[tupl
 
     Raises ValueError for a field that would end early or start another one.
     """
-    key = (method, target, origin.name, *headers)
+    fields = tuple(headers)
+    key = (method, target, origin.name, *fields)
     known = _known_heads.get(key)
     if known is None:
-        known = _encode_fields(method, target, origin, key[3:])
+        known = _encode_fields(method, target, origin, fields)
         if len(known) <= _SHORT_HEAD:
             _known_heads[key] = known
     return known + (b"Content-Length: %d\r\n\r\n" % size if size or method not in _BODILESS else b"\r\n")
