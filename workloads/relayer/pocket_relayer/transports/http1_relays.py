@@ -114,6 +114,7 @@ class RelayConnection(asyncio.Protocol):
         self._behind = bytearray()
         self._pipelined = connection.memory.reserve()
         self._half_closed = False
+        self._last = False
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
@@ -248,7 +249,7 @@ class RelayConnection(asyncio.Protocol):
         if self._upload is not upload:
             return
         self._end_upload(upload)
-        upload.head.keep_alive = False
+        self._last = True
         self._serve(upload.head, _Body(b"", rejected), upload.reservation)
 
     def _end_upload(self, upload: _Upload) -> None:
@@ -285,7 +286,7 @@ class RelayConnection(asyncio.Protocol):
                 "POST", head.path, head.headers, body.read, reservation, self.connection.trust, server.decoder
             )
             reply = await server.router.answer(incoming)
-            close = server.draining or not head.keep_alive or (self._half_closed and not self._behind)
+            close = server.draining or self._last or not head.keep_alive or (self._half_closed and not self._behind)
             if reply.pieces is not None:
                 close = True
                 await self._stream(reply)
