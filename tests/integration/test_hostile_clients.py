@@ -18,15 +18,13 @@ from h2.events import ConnectionTerminated, ResponseReceived, StreamReset
 from h2.settings import SettingCodes
 
 from callers import METHOD
-from hostile_clients import MIB, SHORT_TIMEOUTS, dial, post, served, until
+from hostile_clients import LARGE, MIB, SHORT_TIMEOUTS, dial, post, served, until
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
 from transports import all_transports, connected, frame
 
 pytestmark = pytest.mark.redis
-
-LARGE = {"maxBodyBytes": 10 * MIB}
 
 
 @contextlib.asynccontextmanager

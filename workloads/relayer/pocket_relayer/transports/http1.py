@@ -78,6 +78,8 @@ class _Body:
                     chunks.append(chunk)
                     waiting.reschedule(began + self._timeouts.to_read(size))
             reservation.on_evict = None
+            if (error := content.exception()) is not None:
+                raise error
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             reservation.acquire(0)  # raises if it was evicted to make room
@@ -182,7 +184,8 @@ class Http1:
             self._decoder,
         )
         reply = await self._router.answer(incoming)
-        last = protocol.last_request or not request.content.at_eof()  # the rest of a body is not read
+        content = request.content
+        last = protocol.last_request or not content.at_eof() or content.exception() is not None  # no body follows
         if reply.pieces is not None:
             return await self._stream(request, reply)
         if len(reply.body) > _PIECE:

@@ -20,6 +20,7 @@ from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
+from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 from pocket_relayer.transports.request_router import RequestRouter
@@ -117,6 +118,7 @@ class RelayConnection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
+        self._upload_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to read."""
@@ -248,6 +250,7 @@ class RelayConnection(asyncio.Protocol):
         if self._upload is not upload:
             return
         self._end_upload(upload)
+        self._upload_refused = True
         upload.head.keep_alive = False
         self._serve(upload.head, _Body(b"", rejected), upload.reservation)
 
@@ -315,7 +318,10 @@ class RelayConnection(asyncio.Protocol):
         self._behind.clear()
         self._pipelined.close()
         if close:
-            transport.close()
+            if data or self._upload_refused:
+                self._linger(transport)
+            else:
+                transport.close()
             return
         if self._reading_paused:
             self._reading_paused = False
@@ -326,6 +332,12 @@ class RelayConnection(asyncio.Protocol):
             self._take(data)
         elif self._half_closed:
             transport.close()
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Close the connection of a client that may still send, without destroying its response."""
+        self._leave()
+        self._transport = None
+        LingeringClose(transport, self.connection, self._server.timeouts).start()
 
     async def _send(self, reply: OutgoingResponse, reservation: MemoryReservation, *, close: bool) -> None:
         """Send a response, a large one within its time."""
