@@ -11,6 +11,7 @@ from typing import Final
 from multidict import CIMultiDict
 
 from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_header_name
+from pocket_relayer.backends.backend_connection import BrokenResponse
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -135,10 +136,13 @@ def _readable(value: str) -> str:
 def answer_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     """Return a response's headers as they are signed.
 
-    Names are canonical, values readable, and fields of the connection are left out.
+    Names are canonical, values readable, and fields of the connection are left out. Raises BrokenResponse for a name
+    that is no token: "Content-Length " would be another field for the next reader.
     """
     headers: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
+        if not _TOKEN.fullmatch(name):
+            raise BrokenResponse
         key = canonical_header_name(name)
         if key in _HOP_BY_HOP_NAMES:
             continue
