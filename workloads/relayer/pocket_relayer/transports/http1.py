@@ -50,6 +50,7 @@ class _Body:
         """
         if (self._request.content_length or 0) > self._limit:
             raise too_large(self._limit)
+        self._reservation.acquire(sum(len(name) + len(value) for name, value in self._request.raw_headers))
         compressed = is_gzipped(self._request.headers)
         content = self._request.content
         if content.is_eof():  # it arrived with the head

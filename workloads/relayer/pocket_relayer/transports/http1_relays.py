@@ -207,12 +207,11 @@ class RelayConnection(asyncio.Protocol):
             self._upload = upload = _Upload(head, reservation, self._loop.time())
             reservation.on_evict = lambda: self._refuse_upload(upload, overloaded())
             upload.timer = self._loop.call_later(self._server.timeouts.read_seconds, self._check_upload, upload)
-            if len(data) > at:
-                self._take_upload(upload, data[at:])
+            self._take_upload(upload, data[at:], at)
             return
         end = at + head.body_bytes
         try:
-            reservation.acquire(head.body_bytes)
+            reservation.acquire(end)
         except Rejected as rejected:
             self._serve(head, _Body(b"", rejected), reservation)
         else:
@@ -220,11 +219,11 @@ class RelayConnection(asyncio.Protocol):
         if len(data) > end:
             self._keep_behind(data[end:])
 
-    def _take_upload(self, upload: _Upload, data: bytes) -> None:
+    def _take_upload(self, upload: _Upload, data: bytes, head_bytes: int = 0) -> None:
         missing = upload.head.body_bytes - len(upload.body)
         part = data[:missing]
         try:
-            upload.reservation.acquire(len(part))
+            upload.reservation.acquire(head_bytes + len(part))
         except Rejected as rejected:
             self._refuse_upload(upload, rejected)
             return
