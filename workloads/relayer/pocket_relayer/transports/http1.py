@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web, web_response
+from aiohttp.typedefs import Handler
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer.memory_budget import MemoryReservation
@@ -112,11 +113,13 @@ class Http1:
         self._relays = RelayServer(router, max_body_bytes, self._timeouts, self._decoder, self._hand_over)
 
     def application(self) -> web.Application:
-        """Return the aiohttp application."""
-        app = web.Application(client_max_size=0)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        app.router.add_route("*", "", self._handle)  # CONNECT has no path
-        return app
+        """Return the aiohttp application. It has no routes, because none matches every target, such as `*`."""
+
+        @web.middleware
+        async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._handle(request)
+
+        return web.Application(client_max_size=0, middlewares=[every_request])
 
     async def set_up(self, shutdown_seconds: float) -> web.AppRunner:
         """Start to serve. The returned runner ends it within `shutdown_seconds`."""
