@@ -292,6 +292,50 @@ async def test_an_expired_transaction_that_a_lagging_node_does_not_show_is_not_s
     assert (shown["transaction"]["hash"], shown["spentUpokt"]) == (first, COST)
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_transaction_is_followed_to_its_end_without_its_declaration(world, deleted):
+    world.net.chain.faults.evict = 6  # its bytes have to be sent again
+    await world.round()
+    first, metadata = world.api.object["status"]["staking"]["transaction"]["hash"], world.api.object["metadata"]
+    spec = world.api.object["spec"]
+    declared = spec["stake"]
+    if deleted:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    else:
+        del spec["stake"]
+    for _ in range(4):
+        await world.round()
+    shown = world.api.object["status"]["staking"]
+    assert (shown["transaction"]["hash"], shown["transaction"]["outcome"]) == (first, "Included")
+    assert shown["spentUpokt"] == COST
+    before = world.api.requests.count
+    await world.round()
+    assert world.api.requests.count == before, "nothing is left to do"
+    metadata.pop("deletionTimestamp", None)
+    spec["stake"] = declared
+    await settled(world)
+    assert world.balance == FUNDS - COST, "no second transaction"
+
+
+async def test_a_declaration_that_comes_back_goes_on_from_what_was_spent_and_reached(world):
+    stake = world.api.object["spec"]["stake"]
+    stake |= {"budgetUpokt": FUNDS, "minIntervalSeconds": 60}
+    await settled(world)
+    spec = world.api.object["spec"]
+    del spec["stake"]
+    await world.round()
+    status = world.api.object["status"]
+    assert (status["staking"]["spentUpokt"], status.get("conditions", [])) == (COST, [])
+    restake(world, 4_000_000)  # another writer lowers it
+    spec["stake"] = stake
+    status["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
+    balance = world.balance
+    for _ in range(3):
+        await world.round()
+    assert (world.api.reason, world.balance) == ("AwaitsApproval", balance)
+    assert world.api.object["status"]["staking"]["plan"]["approvals"] == ["ChangedElsewhere"]
+
+
 async def test_what_the_chain_would_refuse_is_not_sent(world):
     world.api.object["spec"]["stake"]["services"][0]["id"] = "nosuch"
     await world.round()

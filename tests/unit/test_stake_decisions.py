@@ -141,10 +141,10 @@ def test_every_reason_is_explained():
     ],
 )
 def test_what_was_sent_is_concluded_before_anything_else(outcome, step, reason, spent):
-    found = after_sending(sight(status=of()), SentState(outcome, 7, "log"))
+    found = after_sending(of(), SentState(outcome, 7, "log"))
     assert (found.step, found.condition.reason, found.status.spent_upokt) == (step, reason, spent)
     assert found.status.transaction.outcome == outcome.value
-    approved = after_sending(sight(status=of(approved=True)), SentState(outcome, 7))
+    approved = after_sending(of(approved=True), SentState(outcome, 7))
     assert approved.status.spent_upokt == 0, "an approval is not charged to the budget"
 
 

@@ -50,22 +50,22 @@ class StakeDecision:
     approved: bool = False
 
 
-def after_sending(sight: StakeSight, sent: SentState) -> StakeDecision:
+def after_sending(status: StakingStatus, sent: SentState) -> StakeDecision:
     """Conclude a transaction that was signed before, or go on waiting for it."""
-    transaction = sight.status.transaction
+    transaction = status.transaction
     if sent.outcome is SentOutcome.WAITING:
         text = f"Transaction {transaction.hash} is sent and in no block yet. {sent.log}".strip()
-        return StakeDecision(_condition("False", StakeReason.TRANSACTION_SENT, text), sight.status)
+        return StakeDecision(_condition("False", StakeReason.TRANSACTION_SENT, text), status)
     concluded = transaction.model_copy(
         update={"outcome": sent.outcome.value, "height": sent.height, "log": sent.log[:_LONGEST_LOG]}
     )
     costs = {SentOutcome.INCLUDED: transaction.cost_upokt, SentOutcome.FAILED: transaction.fee_upokt}
     paid = 0 if transaction.approved else costs.get(sent.outcome, 0)
-    status = sight.status.model_copy(
+    status = status.model_copy(
         update={
             "transaction": concluded,
             "plan": StakePlanStatus(),
-            "spent_upokt": sight.status.spent_upokt + paid,
+            "spent_upokt": status.spent_upokt + paid,
         }
     )
     if sent.outcome is SentOutcome.INCLUDED:
@@ -111,6 +111,15 @@ def _found_on_chain(status: StakingStatus) -> StakingStatus:
     spent = status.spent_upokt + (0 if last.approved else last.cost_upokt)
     included = last.model_copy(update={"outcome": SentOutcome.INCLUDED.value})
     return status.model_copy(update={"transaction": included, "included": last.hash, "spent_upokt": spent})
+
+
+def undeclared(status: StakingStatus) -> StakingStatus:
+    """Return what stays of a status without a declaration: what was spent, reached and last signed.
+
+    A declaration that comes back goes on from there.
+    """
+    transaction = status.transaction.model_copy(update={"raw": "", "log": ""})
+    return status.model_copy(update={"plan": StakePlanStatus(), "inherited": (), "transaction": transaction})
 
 
 def last_included(status: StakingStatus) -> str:
