@@ -154,7 +154,7 @@ class Operator:
             clock=clock,
             now=_now,
         )
-        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events)
+        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events, lambda: self._schemas)
         poller = Poller(self._cache, reports, books, self._queue.add)
         watches = registry(self._cache, self._queue.add, self._heartbeat.receive)
         self._synced = True

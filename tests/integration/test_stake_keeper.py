@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
+from pocket.api.crd import definitions
 from pocket.chain.client import ChainClient
-from pocket.kube.api_client import Conflict
+from pocket.kube.api_client import Conflict, KubeError
 from pocket.protocol.crypto.addresses import address_of
 from pocket.staking.chain import StakeChain
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.decide.object_cache import ObjectCache
+from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.stake_decision import APPROVAL
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, key_of, relay_miner, secret, supplier
@@ -61,6 +63,7 @@ class Api:
         self.object["metadata"] |= {"uid": name, "resourceVersion": "1", "generation": 1}
         self.secrets = {"main-miner-keys": secret("ns", "main-miner-keys", **{address("alice"): key_of("alice")})}
         self.requests = Requests()
+        self.installed = {}
 
     async def get_or_none(self, kind, namespace, name):
         async def answer():
@@ -73,6 +76,8 @@ class Api:
             metadata = self.object["metadata"]
             if body["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
                 raise Conflict("changed", 409)
+            if Schemas(self.installed).pruned_status("Supplier", body["status"]) != body["status"]:
+                raise KubeError("field not declared in schema", 500)
             metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
             self.object["status"] = copy.deepcopy(body["status"])
             return copy.deepcopy(self.object)
@@ -109,7 +114,10 @@ class Staking:
         monkeypatch.setattr(StakeChain, name, counted)
 
     def keeper(self):
-        return StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic)
+        return StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic, schemas=self.schemas)
+
+    def schemas(self):
+        return Schemas(self.api.installed)
 
     async def round(self):
         """One round of an operator that was just started, and a block."""
@@ -290,6 +298,45 @@ async def test_an_expired_transaction_that_a_lagging_node_does_not_show_is_not_s
     assert world.balance == FUNDS - COST
     shown = world.api.object["status"]["staking"]
     assert (shown["transaction"]["hash"], shown["spentUpokt"]) == (first, COST)
+
+
+async def test_fields_of_a_newer_release_do_not_abandon_a_transaction(world):
+    world.net.chain.faults.evict = 6  # its bytes have to be sent again
+    await world.round()
+    shown = world.api.object["status"]["staking"]
+    first = shown["transaction"]["hash"]
+    shown["novel"] = 1
+    shown["transaction"]["novel"] = {"a": 1}
+    await settled(world)
+    assert world.api.object["status"]["staking"]["transaction"]["hash"] == first
+    assert world.balance == FUNDS - COST
+
+
+def without(*path):
+    """Return the Supplier definition of an older release, which lacks a field of status.staking."""
+    rows = {row["spec"]["names"]["kind"]: row["spec"]["versions"][0] for row in definitions().values()}
+    schema = copy.deepcopy(rows["Supplier"]["schema"]["openAPIV3Schema"])
+    fields = schema["properties"]["status"]["properties"]["staking"]["properties"]
+    for part in path[:-1]:
+        fields = fields[part]["properties"]
+    del fields[path[-1]]
+    return {"Supplier": schema}
+
+
+async def test_an_older_definition_gets_the_fields_that_it_knows(world):
+    world.api.installed = without("inherited")
+    await settled(world)
+    assert "inherited" not in world.api.object["status"]["staking"]
+    assert world.balance == FUNDS - COST
+
+
+async def test_what_an_older_definition_cannot_record_is_not_sent(world):
+    world.api.installed = without("transaction", "raw")
+    for _ in range(3):
+        await world.round()
+    assert world.api.reason == "CRDOlder"
+    assert world.balance == FUNDS
+    assert address("alice") not in world.net.chain.state.suppliers
 
 
 @pytest.mark.parametrize("deleted", [False, True])

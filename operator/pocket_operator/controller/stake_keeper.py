@@ -44,6 +44,7 @@ from pocket_operator.decide.conditions import StakeCondition, conditions, reason
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
 from pocket_operator.decide.plan import is_paused
 from pocket_operator.decide.reasons import StakeReason
+from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.stake_decision import (
     APPROVAL,
@@ -51,6 +52,7 @@ from pocket_operator.decide.stake_decision import (
     StakeSight,
     StakeStep,
     after_sending,
+    cannot_record,
     invalid_declaration,
     last_included,
     signed_status,
@@ -135,8 +137,10 @@ class StakeKeeper:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         events: EventWriter | None = None,
+        schemas: Callable[[], Schemas] = Schemas,
     ) -> None:
         self._api = api
+        self._schemas = schemas
         self._events = events
         self._namespace = namespace
         self._store = store
@@ -211,7 +215,8 @@ class StakeKeeper:
             return
         owner = self._store.get(RELAY_MINERS.name, *relay_miner_of(supplier)) or {}
         try:
-            status = StakingStatus.model_validate((supplier.get("status") or {}).get("staking") or {})
+            # A newer release may have written fields that this one does not know.
+            status, _ = read_known(StakingStatus, (supplier.get("status") or {}).get("staking") or {})
             relay_miner, _ = read_known(RelayMiner, {k: v for k, v in owner.items() if k != "status"})
         except ValidationError as error:
             _LOG.warning("invalid Supplier skipped", problem=problem_of(error))
@@ -325,6 +330,10 @@ class StakeKeeper:
             fee_upokt=plan.cost.transaction_fee_upokt,
         )
         status = signed_status(decision.status, plan, recorded, now=self._now(), approved=decision.approved)
+        if not self._can_record(status):
+            held = cannot_record(decision)
+            await self._write(case.supplier, held.status, held.condition)
+            return
         await self._write(case.supplier, status, decision.condition)
         _LOG.info(
             "stake transaction sent",
@@ -333,6 +342,12 @@ class StakeKeeper:
             cost_upokt=plan.cost.total_upokt,
         )
         await _send(chain, signed.raw)
+
+    def _can_record(self, status: StakingStatus) -> bool:
+        """Return whether the installed definition stores the transaction whole, so that it is never signed twice."""
+        whole = as_status(status)
+        stored = self._schemas().pruned_status(SUPPLIERS.name, {"staking": whole})
+        return bool((stored.get("staking") or {}).get("transaction") == whole["transaction"])
 
     async def _write(self, supplier: Object, status: StakingStatus, fact: StakeCondition | None) -> None:
         """Apply status and condition where they differ, and remove the condition without a `fact`.
@@ -348,6 +363,7 @@ class StakeKeeper:
         after: Object = {"staking": as_status(status)}
         if fact is not None:
             after["conditions"] = [as_status(row) for row in conditions([fact], rows, generation, self._now())]
+        after = self._schemas().pruned_status(SUPPLIERS.name, after)
         if before.get("staking") == after["staking"] and after.get("conditions", []) == ([kept] if kept else []):
             return
         body = {
@@ -398,7 +414,7 @@ async def _send(chain: StakeChain, raw: bytes) -> SentState:
 def _drain(supplier: Object) -> DrainProgress | None:
     """Return the drain that the reconciler reports, None without a valid one."""
     try:
-        return DrainProgress.model_validate((supplier.get("status") or {})["drain"])
+        return read_known(DrainProgress, (supplier.get("status") or {})["drain"])[0]
     except (KeyError, ValidationError):
         return None
 

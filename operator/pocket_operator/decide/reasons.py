@@ -95,6 +95,7 @@ class StakeReason(StrEnum):
     RATE_LIMITED = "RateLimited"
     KEY_MISSING = "KeyMissing"
     CHAIN_UNREACHABLE = "ChainUnreachable"
+    CRD_OLDER = "CRDOlder"
 
 
 AnyStakeReason = StakeReason | StakeRefusal

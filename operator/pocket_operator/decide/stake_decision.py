@@ -219,6 +219,12 @@ def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
     return replace(decision, condition=condition, step=StakeStep.NOTHING)
 
 
+def cannot_record(decision: StakeDecision) -> StakeDecision:
+    """Return the decision where the installed CRD cannot store the transaction that is to be sent."""
+    text = "The installed Supplier CRD is older than the operator and cannot record the transaction. Update the CRDs."
+    return replace(decision, condition=_condition("False", StakeReason.CRD_OLDER, text), step=StakeStep.NOTHING)
+
+
 def invalid_declaration(text: str) -> StakeCondition:
     """Return the condition where the declaration cannot be used."""
     return _condition("False", StakeRefusal.INVALID_DECLARATION, _sentence(text))
