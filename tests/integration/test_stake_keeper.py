@@ -1,6 +1,9 @@
 """The operator's staking against a localnet: stopped before or after every request, one fee is paid."""
 
+import asyncio
 import copy
+import itertools
+import random
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pocket.api.crd import definitions
+from pocket.api.supplier import Supplier
 from pocket.chain.client import ChainClient
 from pocket.kube.api_client import Conflict, KubeError
 from pocket.protocol.crypto.addresses import address_of
@@ -15,10 +19,11 @@ from pocket.staking.chain import StakeChain
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_operator.controller.stake_keeper import StakeKeeper
+from pocket_operator.controller.stake_sources import StakeKeys
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.stake_decision import APPROVAL
-from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
+from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, key_of, relay_miner, secret, supplier
 from world import World, key
 
@@ -64,9 +69,15 @@ class Api:
         self.secrets = {"main-miner-keys": secret("ns", "main-miner-keys", **{address("alice"): key_of("alice")})}
         self.requests = Requests()
         self.installed = {}
+        self.secret_reads = 0
+        self.release, self.written = asyncio.Event(), asyncio.Event()
 
     async def get_or_none(self, kind, namespace, name):
         async def answer():
+            self.secret_reads += kind is SECRETS
+            if name.startswith("slow"):
+                await self.release.wait()
+                return None
             return copy.deepcopy(self.object if kind is SUPPLIERS else self.secrets.get(name))
 
         return await self.requests.around(answer())
@@ -80,6 +91,7 @@ class Api:
                 raise KubeError("field not declared in schema", 500)
             metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
             self.object["status"] = copy.deepcopy(body["status"])
+            self.written.set()
             return copy.deepcopy(self.object)
 
         assert (method, path.rsplit("/", 1)[1]) == ("PATCH", "status")
@@ -412,7 +424,7 @@ async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its
     now = 0.0
     keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now)
     asked = []
-    for now in (1.0, 2.0, 60.0, 62.0):  # noqa: B007 - the clock of the keeper
+    for now in (1.0, 2.0, 48.0, 62.0):  # noqa: B007 - the clock of the keeper
         before = world.api.requests.count
         await keeper.once()
         asked.append(world.api.requests.count > before)
@@ -421,6 +433,56 @@ async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its
     before = world.api.requests.count
     await keeper.once()
     assert world.api.requests.count > before
+
+
+async def test_a_state_that_does_not_change_is_compared_less_and_less_often(world):
+    world.api.object["spec"]["stake"]["policy"] = "Plan"
+    now = 0.0
+    keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now, rng=random.Random(1))
+    asked = []
+    for now in range(0, 400, 5):
+        before = world.api.requests.count
+        await keeper.once()
+        if world.api.requests.count > before:
+            asked.append(now)
+    assert world.api.reason == "AwaitsApproval"
+    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert pauses[:5] == [5, 5, 10, 20, 35]
+    assert all(45 < pause <= 60 for pause in pauses[5:])
+    approve(world)  # ends the rest
+    await keeper.once()
+    assert world.api.reason == "Signing"
+
+
+async def test_a_policy_that_signs_nothing_reads_no_key(world):
+    world.api.object["spec"]["stake"]["policy"] = "Observe"
+    await world.round()
+    assert (world.api.reason, world.api.secret_reads) == ("Differs", 0)
+
+
+async def test_suppliers_of_one_relay_miner_read_its_keys_once_a_round():
+    api = Api(STAKE)
+    parsed, keys = Supplier.model_validate(api.object), StakeKeys(api)
+    found = await asyncio.gather(*(keys.key("ns", "main", parsed) for _ in range(3)))
+    assert {address_of(row.public_key) for row in found} == {address("alice")}
+    assert api.secret_reads == 1
+
+
+async def test_a_relay_miner_that_hangs_delays_no_other(world):
+    for number in range(20):
+        slow, waiting = (
+            relay_miner("ns", f"{number // 4}"),
+            supplier("ns", f"slow{number}", f"{number // 4}", stake=STAKE),
+        )
+        for each in (slow, waiting):
+            each["metadata"]["uid"] = each["metadata"]["name"]
+            world.store.put(each["kind"], each)
+    running = asyncio.create_task(world.keeper().once())
+    async with asyncio.timeout(10):
+        await world.api.written.wait()
+    world.api.release.set()
+    await running
+    assert world.api.reason == "Signing"
 
 
 @pytest.mark.parametrize(("field", "value"), [("spec", {"paused": True}), ("status", {"operator": "elsewhere"})])

@@ -5,11 +5,11 @@ An operator that is stopped between any two of these continues with the recorded
 
 import asyncio
 import base64
-import functools
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,31 +21,29 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
-from pocket.api.relayminer import ChainSpec, RelayMiner
-from pocket.api.stake import StakeSpec, StakeTransactionStatus, StakingStatus
+from pocket.api.relayminer import RelayMiner
+from pocket.api.stake import StakePolicy, StakeSpec, StakeTransactionStatus, StakingStatus
 from pocket.api.status import ConditionType, DrainProgress, as_status
 from pocket.api.supplier import Supplier
-from pocket.chain.client import ChainClient
-from pocket.chain.comet import CometClient, parse_time
-from pocket.chain.failover import NodeAddress
-from pocket.errors import DecodingError, PocketError
+from pocket.chain.comet import parse_time
+from pocket.errors import PocketError
 from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.staking.chain import SentOutcome, SentState, StakeChain, TransactionWouldFail, lane_of
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
-from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal
+from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal, StakeState
 from pocket.staking.stake_plan import plan_stake
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
+from pocket_operator.controller.stake_sources import StakeChains, StakeKeys
 from pocket_operator.decide.conditions import StakeCondition, conditions, reason_of_stake, stake_event
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
 from pocket_operator.decide.plan import is_paused
 from pocket_operator.decide.reasons import StakeReason
 from pocket_operator.decide.schemas import Schemas
-from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.stake_decision import (
     APPROVAL,
     StakeDecision,
@@ -62,16 +60,20 @@ from pocket_operator.decide.stake_decision import (
     would_fail,
 )
 from pocket_operator.resources import names
-from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS
+from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 FIELD_MANAGER: Final = f"{names.FIELD_MANAGER}-stake"
 _Place = tuple[str, str]
-_Version = tuple[int, str]
+_Version = tuple[int, str, bool]
 _AT_ONCE = 4
+"""Suppliers of one RelayMiner."""
+_RELAY_MINERS_AT_ONCE = 32
+_FIRST_REST_SECONDS = 5.0
 _REST_SECONDS = 60.0
-"""Until a stake that was as declared is compared again."""
+"""Until a stake is compared again that was as declared, or that stayed as it was for several rounds."""
+_JITTER = 0.2
 _ROUND_SECONDS = 30.0
 
 
@@ -89,41 +91,31 @@ class _Case:
     """One Supplier as the API server has it now, with its RelayMiner."""
 
     supplier: Object
+    parsed: Supplier
     relay_miner: RelayMiner
-    operator: str
     spec: StakeSpec
     status: StakingStatus
-    key: PrivateKey | None = field(repr=False)
+    signer: str
 
     @property
-    def signer(self) -> str:
-        return self.operator if self.key is None else address_of(self.key.public_key)
+    def operator(self) -> str:
+        return self.parsed.spec.operator_address
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """Until when a Supplier is left alone that does not change."""
+
+    version: _Version
+    until: float
+    seconds: float
 
 
 def _version(supplier: Object) -> _Version:
-    """Return what a user may change: the generation of the spec, and the approval."""
-    metadata = supplier["metadata"]
-    return int(metadata.get("generation") or 0), str((metadata.get("annotations") or {}).get(APPROVAL, ""))
-
-
-class _Chains:
-    """Clients of the chain nodes for one round, shared by all Suppliers with the same nodes."""
-
-    def __init__(self, stack: AsyncExitStack, http: aiohttp.ClientSession) -> None:
-        self._stack = stack
-        self._http = http
-        self._made: dict[str, StakeChain] = {}
-
-    async def of(self, chain: ChainSpec) -> StakeChain:
-        """Return the client for a chain, opened when first wanted."""
-        key = chain.model_dump_json()
-        if key not in self._made:
-            nodes = [NodeAddress.parse(node.grpc, node.rpc) for node in chain.nodes]
-            client = ChainClient(nodes, chain.query_timeout_seconds)
-            comet = CometClient(nodes, self._http, chain.query_timeout_seconds, chain_id=chain.id)
-            self._made[key] = StakeChain(client, comet, chain.id)
-            await self._stack.enter_async_context(client)
-        return self._made[key]
+    """Return what ends a rest: another spec, another approval, and the end of the drain."""
+    metadata, drain = supplier["metadata"], _drain(supplier)
+    approval = str((metadata.get("annotations") or {}).get(APPROVAL, ""))
+    return int(metadata.get("generation") or 0), approval, drain is not None and drain.done
 
 
 class StakeKeeper:
@@ -138,7 +130,9 @@ class StakeKeeper:
         clock: Callable[[], float],
         events: EventWriter | None = None,
         schemas: Callable[[], Schemas] = Schemas,
+        rng: random.Random | None = None,
     ) -> None:
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._api = api
         self._schemas = schemas
         self._events = events
@@ -146,7 +140,7 @@ class StakeKeeper:
         self._store = store
         self._now = now
         self._clock = clock
-        self._resting: dict[_Place, tuple[_Version, float]] = {}
+        self._resting: dict[_Place, _Rest] = {}
 
     async def once(self) -> None:
         """Take one step for every Supplier.
@@ -160,8 +154,21 @@ class StakeKeeper:
         if not due:
             return
         async with AsyncExitStack() as stack:
-            chains = _Chains(stack, await stack.enter_async_context(aiohttp.ClientSession()))
-            await gather_limited(functools.partial(self._bounded, chains), due, _AT_ONCE)
+            chains = StakeChains(stack, await stack.enter_async_context(aiohttp.ClientSession()))
+            secrets, deadline = StakeKeys(self._api), self._clock() + _ROUND_SECONDS
+
+            async def step(place: _Place) -> None:
+                if self._clock() < deadline:  # else in the next round
+                    await self._bounded(chains, secrets, place)
+
+            async def of_relay_miner(places: list[_Place]) -> None:
+                await gather_limited(step, places, _AT_ONCE)
+
+            # Each RelayMiner has its own slots, so that one whose nodes do not answer delays no other.
+            groups = defaultdict[str, list[_Place]](list)
+            for place in due:
+                groups["/".join(relay_miner_of(self._store.get(SUPPLIERS.name, *place) or {}))].append(place)
+            await gather_limited(of_relay_miner, groups.values(), _RELAY_MINERS_AT_ONCE)
 
     def _count(self, places: Iterable[_Place]) -> None:
         """Count the declared stakes by the reason of their condition."""
@@ -172,10 +179,18 @@ class StakeKeeper:
             operator_metrics.STAKES.labels(reason.value).set(found[reason.value])
 
     def _is_due(self, place: _Place) -> bool:
-        """Return False for a stake that was as declared a moment ago, unless its Supplier changed."""
-        version, until = self._resting.get(place, (None, 0.0))
-        supplier = self._store.get(SUPPLIERS.name, *place)
-        return supplier is None or version != _version(supplier) or self._clock() >= until
+        """Return False for a stake that rests, unless its Supplier changed."""
+        rest, supplier = self._resting.get(place), self._store.get(SUPPLIERS.name, *place)
+        return rest is None or supplier is None or rest.version != _version(supplier) or self._clock() >= rest.until
+
+    def _rest(self, supplier: Object, *, whole: bool) -> None:
+        """Leave a Supplier alone for a while: twice as long as before, `whole` for the longest at once."""
+        place = (str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"]))
+        version, before = _version(supplier), self._resting.get(place)
+        doubled = 2 * before.seconds if before is not None and before.version == version else _FIRST_REST_SECONDS
+        seconds = _REST_SECONDS if whole else min(doubled, _REST_SECONDS)
+        until = self._clock() + seconds * self._rng.uniform(1 - _JITTER, 1)
+        self._resting[place] = _Rest(version, until, seconds)
 
     def _subjects(self) -> list[_Place]:
         found = []
@@ -194,13 +209,15 @@ class StakeKeeper:
         """Return whether the operator of another namespace manages the RelayMiner."""
         return (relay_miner.get("status") or {}).get("operator") not in (None, "", self._namespace)
 
-    async def _bounded(self, chains: _Chains, place: _Place) -> None:
+    async def _bounded(self, chains: StakeChains, secrets: StakeKeys, place: _Place) -> None:
         bind_contextvars(namespace=place[0], supplier=place[1])  # of this task
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
-                await self._one(chains, place)
+                await self._one(chains, secrets, place)
         except TimeoutError:
             _LOG.warning("stake round timed out, retrying", seconds=_ROUND_SECONDS)
+            if (supplier := self._store.get(SUPPLIERS.name, *place)) is not None:
+                self._rest(supplier, whole=False)
         except Conflict:
             _LOG.info("Supplier changed in the meantime, deciding again in the next round")
         except KubeError as error:
@@ -208,7 +225,7 @@ class StakeKeeper:
         except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
             _LOG.exception("stake round failed unexpectedly, retrying")
 
-    async def _one(self, chains: _Chains, place: _Place) -> None:
+    async def _one(self, chains: StakeChains, secrets: StakeKeys, place: _Place) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
         supplier = await self._api.get_or_none(SUPPLIERS, *place)
         if supplier is None:
@@ -227,11 +244,18 @@ class StakeKeeper:
             elif not _is_declared(supplier):
                 if _has_to_end(supplier):
                     await self._write(supplier, undeclared(status), None)
-            elif (case := await self._case(supplier, relay_miner, status)) is not None:
+            elif (case := await self._case(supplier, relay_miner, secrets, status)) is not None:
                 status = case.status
-                await self._step(case, await chains.of(relay_miner.spec.chain))
+                await self._step(case, await chains.of(relay_miner.spec.chain), secrets)
         except PocketError as error:
-            await self._write(supplier, status, unknown(str(error)))
+            await self._report(supplier, status, unknown(str(error)))
+
+    async def _report(self, supplier: Object, status: StakingStatus, fact: StakeCondition) -> None:
+        """Write the status, and leave the Supplier alone for a while where it changed nothing."""
+        if await self._write(supplier, status, fact):
+            self._resting.pop((supplier["metadata"]["namespace"], supplier["metadata"]["name"]), None)
+        else:
+            self._rest(supplier, whole=fact.state == "True")
 
     async def _follow(self, supplier: Object, status: StakingStatus, chain: StakeChain) -> None:
         """Follow a transaction to its end, also where its declaration is gone."""
@@ -242,7 +266,9 @@ class StakeKeeper:
         decision = after_sending(status, sent)
         await self._write(supplier, decision.status, decision.condition)
 
-    async def _case(self, supplier: Object, owner: RelayMiner, status: StakingStatus) -> _Case | None:
+    async def _case(
+        self, supplier: Object, owner: RelayMiner, secrets: StakeKeys, status: StakingStatus
+    ) -> _Case | None:
         key = relay_miner_of(supplier)
         try:
             parsed, _ = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
@@ -251,14 +277,17 @@ class StakeKeeper:
             return None
         if parsed.spec.stake is None:
             return None
-        signer = await self._key(key.namespace, key.name, parsed)
+        signer = parsed.spec.operator_address
+        if parsed.spec.stake.key_secret_ref is not None:
+            found = await secrets.key(key.namespace, key.name, parsed)
+            signer = signer if found is None else address_of(found.public_key)
         try:
             spec, inherited = with_defaults(parsed.spec.stake, self._defaults(key.namespace, parsed.spec.stake))
         except StakeDefaultsMissing as error:
-            await self._write(supplier, status, invalid_declaration(str(error)))
+            await self._report(supplier, status, invalid_declaration(str(error)))
             return None
         status = status.model_copy(update={"inherited": inherited})
-        return _Case(supplier, owner, parsed.spec.operator_address, spec, status, signer)
+        return _Case(supplier, parsed, owner, spec, status, signer)
 
     def _defaults(self, namespace: str, spec: StakeSpec) -> StakeSpec | None:
         """Return the stake of the Supplier that gives defaults, None without a valid one."""
@@ -270,29 +299,7 @@ class StakeKeeper:
         except (KeyError, ValidationError):
             return None
 
-    async def _key(self, namespace: str, relay_miner: str, supplier: Supplier) -> PrivateKey | None:
-        """Return the key of spec.stake.keySecretRef, else the supplier's published key."""
-        reference = supplier.spec.stake.key_secret_ref if supplier.spec.stake is not None else None
-        name, entry = names.keys(relay_miner, names.MINER), supplier.spec.operator_address
-        if reference is not None:
-            name, entry = reference.name, reference.key
-        secret = await self._api.get_or_none(SECRETS, namespace, name)
-        text = None if secret is None else SecretView.of(secret).entries.get(entry)
-        try:
-            return None if text is None else PrivateKey.from_hex(text.strip().removeprefix("0x"))
-        except DecodingError:
-            return None
-
-    async def _step(self, case: _Case, chain: StakeChain) -> None:
-        sight = StakeSight(
-            spec=case.spec,
-            signer=case.signer,
-            has_key=case.key is not None,
-            approved=str((case.supplier["metadata"].get("annotations") or {}).get(APPROVAL, "")),
-            status=case.status,
-            now=self._now(),
-            drain=_drain(case.supplier),
-        )
+    async def _step(self, case: _Case, chain: StakeChain, secrets: StakeKeys) -> None:
         plan = plan_stake(
             declared_stake(case.operator, case.spec),
             await chain.snapshot(case.operator, case.signer, case.status.transaction.height),
@@ -303,25 +310,34 @@ class StakeKeeper:
                 included=last_included(case.status),
             ),
         )
+        key = None
+        if plan.state is StakeState.CHANGE and case.spec.policy is not StakePolicy.OBSERVE:
+            relay_miner = relay_miner_of(case.supplier)
+            key = await secrets.key(relay_miner.namespace, relay_miner.name, case.parsed)
+        sight = StakeSight(
+            spec=case.spec,
+            signer=case.signer,
+            has_key=key is not None and address_of(key.public_key) == case.signer,
+            approved=str((case.supplier["metadata"].get("annotations") or {}).get(APPROVAL, "")),
+            status=case.status,
+            now=self._now(),
+            drain=_drain(case.supplier),
+        )
         decision = towards_declaration(sight, plan)
-        if decision.step is StakeStep.SIGN and case.key is not None:
-            await self._sign(case, chain, plan, decision)
-            return
-        await self._write(case.supplier, decision.status, decision.condition)
-        if decision.condition.state == "True":
-            metadata = case.supplier["metadata"]
-            place = (str(metadata["namespace"]), str(metadata["name"]))
-            self._resting[place] = (_version(case.supplier), self._clock() + _REST_SECONDS)
+        if decision.step is StakeStep.SIGN and key is not None:
+            await self._sign(case, chain, plan, decision, key)
+        else:
+            await self._report(case.supplier, decision.status, decision.condition)
 
-    async def _sign(self, case: _Case, chain: StakeChain, plan: StakePlan, decision: StakeDecision) -> None:
+    async def _sign(
+        self, case: _Case, chain: StakeChain, plan: StakePlan, decision: StakeDecision, key: PrivateKey
+    ) -> None:
         """Sign, record the bytes, then send, so that only recorded bytes are ever sent."""
-        if case.key is None:
-            return
         try:
-            signed, timeout = await chain.sign(plan, case.key, lane_of(case.operator, case.status.transaction.hash))
+            signed, timeout = await chain.sign(plan, key, lane_of(case.operator, case.status.transaction.hash))
         except TransactionWouldFail as error:
             failing = would_fail(decision, str(error))
-            await self._write(case.supplier, failing.status, failing.condition)
+            await self._report(case.supplier, failing.status, failing.condition)
             return
         recorded = StakeTransactionStatus(
             hash=signed.tx_hash,
@@ -332,7 +348,7 @@ class StakeKeeper:
         status = signed_status(decision.status, plan, recorded, now=self._now(), approved=decision.approved)
         if not self._can_record(status):
             held = cannot_record(decision)
-            await self._write(case.supplier, held.status, held.condition)
+            await self._report(case.supplier, held.status, held.condition)
             return
         await self._write(case.supplier, status, decision.condition)
         _LOG.info(
@@ -349,8 +365,10 @@ class StakeKeeper:
         stored = self._schemas().pruned_status(SUPPLIERS.name, {"staking": whole})
         return bool((stored.get("staking") or {}).get("transaction") == whole["transaction"])
 
-    async def _write(self, supplier: Object, status: StakingStatus, fact: StakeCondition | None) -> None:
+    async def _write(self, supplier: Object, status: StakingStatus, fact: StakeCondition | None) -> bool:
         """Apply status and condition where they differ, and remove the condition without a `fact`.
+
+        Returns whether they differed.
 
         Raises Conflict where the Supplier changed since it was read.
         """
@@ -365,7 +383,7 @@ class StakeKeeper:
             after["conditions"] = [as_status(row) for row in conditions([fact], rows, generation, self._now())]
         after = self._schemas().pruned_status(SUPPLIERS.name, after)
         if before.get("staking") == after["staking"] and after.get("conditions", []) == ([kept] if kept else []):
-            return
+            return False
         body = {
             "apiVersion": SUPPLIERS.api_version,
             "kind": SUPPLIERS.name,
@@ -385,6 +403,7 @@ class StakeKeeper:
         supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
         if fact is not None and self._events is not None and (event := stake_event(fact, kept)) is not None:
             await self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
+        return True
 
 
 def _is_declared(supplier: Object) -> bool:
