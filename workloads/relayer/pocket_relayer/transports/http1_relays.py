@@ -115,6 +115,7 @@ class RelayConnection(asyncio.Protocol):
         self._behind = bytearray()
         self._pipelined = connection.memory.reserve()
         self._half_closed = False
+        self._last = False
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
@@ -249,8 +250,7 @@ class RelayConnection(asyncio.Protocol):
         if self._upload is not upload:
             return
         self._end_upload(upload)
-        self._upload_refused = True
-        upload.head.keep_alive = False
+        self._last = self._upload_refused = True
         self._serve(upload.head, _Body(b"", rejected), upload.reservation)
 
     def _end_upload(self, upload: _Upload) -> None:
@@ -287,7 +287,7 @@ class RelayConnection(asyncio.Protocol):
                 "POST", head.path, head.headers, body.read, reservation, self.connection.trust, server.decoder
             )
             reply = await server.router.answer(incoming)
-            close = server.draining or not head.keep_alive or (self._half_closed and not self._behind)
+            close = server.draining or self._last or not head.keep_alive or (self._half_closed and not self._behind)
             if reply.pieces is not None:
                 close = True
                 await self._stream(reply)
