@@ -68,6 +68,7 @@ _PLACEHOLDERS = {
     "@OPERATOR@": "{{ .Values.images.operator }}",
     "@RELAYER@": "{{ .Values.images.relayer }}",
     "@MINER@": "{{ .Values.images.miner }}",
+    "@CONSOLE@": "{{ .Values.images.console }}",
     "@REDIS@": "{{ .Values.images.redis }}",
     "@PULL@": "{{ .Values.images.pullPolicy }}",
     "'@REPLICAS@'": "{{ .Values.replicas }}",
@@ -80,7 +81,11 @@ def _chart(folder: Path) -> dict[Path, str]:
 
     `namespaced` selects the flavour.
     """
-    values = Values("@NAMESPACE@", "@OPERATOR@", "@RELAYER@", "@MINER@", "@REDIS@", "@PULL@", "@REPLICAS@", "@LOG@")
+    values = Values(
+        namespace="@NAMESPACE@", operator_image="@OPERATOR@", relayer_image="@RELAYER@", miner_image="@MINER@",
+        console_image="@CONSOLE@", redis_image="@REDIS@", pull_policy="@PULL@", replicas="@REPLICAS@",
+        log_level="@LOG@",
+    )  # fmt: skip
     defaults = Values()
 
     def template(*, cluster_wide: bool) -> str:
@@ -108,6 +113,7 @@ def _chart(folder: Path) -> dict[Path, str]:
             "operator": defaults.operator_image,
             "relayer": defaults.relayer_image,
             "miner": defaults.miner_image,
+            "console": defaults.console_image,
             "redis": defaults.redis_image,
             "pullPolicy": defaults.pull_policy,
         },
@@ -134,7 +140,7 @@ def _chart(folder: Path) -> dict[Path, str]:
             "images": {
                 "type": "object", "additionalProperties": False,
                 "properties": {
-                    **dict.fromkeys(("operator", "relayer", "miner", "redis"), text),
+                    **dict.fromkeys(("operator", "relayer", "miner", "console", "redis"), text),
                     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
                 },
             },

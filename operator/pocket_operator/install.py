@@ -27,6 +27,7 @@ class Values:
     operator_image: str = f"ghcr.io/pocket-relay-mining/operator:{VERSION}"
     relayer_image: str = f"ghcr.io/pocket-relay-mining/relayer:{VERSION}"
     miner_image: str = f"ghcr.io/pocket-relay-mining/miner:{VERSION}"
+    console_image: str = f"ghcr.io/pocket-relay-mining/console:{VERSION}"
     redis_image: str = "docker.io/library/redis:8.2-alpine"
     pull_policy: str = "IfNotPresent"
     replicas: Any = 2
@@ -243,6 +244,7 @@ def deployment(values: Values, *, cluster_wide: bool) -> Object:
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "RELAYER_IMAGE", "value": values.relayer_image},
             {"name": "MINER_IMAGE", "value": values.miner_image},
+            {"name": "CONSOLE_IMAGE", "value": values.console_image},
             {"name": "REDIS_IMAGE", "value": values.redis_image},
             {"name": "IMAGE_PULL_POLICY", "value": values.pull_policy},
             {"name": "LOG_LEVEL", "value": values.log_level},

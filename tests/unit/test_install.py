@@ -77,6 +77,7 @@ def test_the_charts_two_flavours_are_the_kustomize_ones_with_other_values():
         ("{{ .Values.logLevel }}", "INFO"), ("{{ .Values.images.pullPolicy }}", "IfNotPresent"),
         ("{{ .Values.images.operator }}", Values().operator_image),
         ("{{ .Values.images.relayer }}", Values().relayer_image),
+        ("{{ .Values.images.console }}", Values().console_image),
         ("{{ .Values.images.miner }}", Values().miner_image), ("{{ .Values.images.redis }}", Values().redis_image),
     ):  # fmt: skip
         text = text.replace(expression, value)

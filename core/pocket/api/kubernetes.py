@@ -246,3 +246,9 @@ class NetworkPolicies(Model):
     metrics_from: tuple[NetworkPolicyPeer, ...] = Field(
         default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
     )
+    console_from: tuple[NetworkPolicyPeer, ...] = Field(
+        default=(),
+        max_length=16,
+        description="NetworkPolicyPeers that may reach the console, such as your proxy. "
+        "Empty: none. `kubectl port-forward` needs none.",
+    )

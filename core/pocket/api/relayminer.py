@@ -19,7 +19,7 @@ from pocket.api.kubernetes import (
     owned_by,
 )
 from pocket.api.redis import RedisSpec
-from pocket.api.schema import immutable, list_map, rule, rules, text
+from pocket.api.schema import LIST_SET, immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
 from pocket.api.simulation import Simulation
 
@@ -293,6 +293,47 @@ class MinerSpec(Model):
         return self
 
 
+HostName = Annotated[
+    str,
+    *text(
+        r"([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
+        "must be a host name in lower case, without scheme and port",
+        longest=253,
+    ),
+]
+_LINK = "Link to %s of an explorer, with %s. Rolls the console."
+
+
+class ConsoleSpec(Model):
+    """The read-only web page of this RelayMiner, as one pod with a Service.
+
+    It has no login of its own: put your own proxy with a login before it, or reach it with `kubectl port-forward`.
+    """
+
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Host names under which your proxy serves it. Requests for other names are refused. Rolls the "
+        "console.",
+        json_schema_extra=LIST_SET,
+    )
+    block_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
+        default=None, description=_LINK % ("blocks", "`{height}`")
+    )
+    transaction_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
+        default=None, description=_LINK % ("transactions", "`{hash}`")
+    )
+    dashboards_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
+        default=None, description="Link to Grafana. Rolls the console."
+    )
+    port: int = Field(default=8900, ge=1, le=65535, description="Port of the Service. Applied without restart.")
+    image: str | None = Field(
+        default=None, max_length=512, description="Default: the operator's release. Rolls the console."
+    )
+    resources: Resources = Resources()
+    pod_template: Annotated[PodTemplate, *owned_by("console")] = PodTemplate()
+
+
 class Monitoring(Model):
     """Objects of the Prometheus operator, created only if the cluster has these kinds."""
 
@@ -340,6 +381,7 @@ class RelayMinerSpec(Model):
     miner: MinerSpec = MinerSpec()
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
+    console: ConsoleSpec | None = Field(default=None, description="Run the console. Applied without restart.")
     deletion: Deletion = Deletion()
     update_strategy: Literal["automatic", "supervised"] = Field(
         default="automatic",

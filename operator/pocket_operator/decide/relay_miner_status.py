@@ -6,6 +6,7 @@ from pocket.api.problems import ProblemCode
 from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
+    ConsoleStatus,
     KeySetStatus,
     RelayMinerStatus,
     RolloutStatus,
@@ -82,7 +83,22 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         operator=snapshot.settings.namespace,
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
+        console=_console(snapshot, plan),
         audit=heads,
+    )
+
+
+def _console(snapshot: Snapshot, plan: Plan) -> ConsoleStatus | None:
+    """Return the state of the console, None without one."""
+    if plan.context is None or plan.context.relay_miner.spec.console is None or plan.context.deleting:
+        return None
+    name = names.console(snapshot.name)
+    deployment = snapshot.children.get(("Deployment", name))
+    pods = (pod for pod in snapshot.pods if pod.component == names.CONSOLE and not pod.deleting)
+    problem = _failed_create(snapshot, (deployment,)) or next((pod.problem for pod in pods if pod.problem), "")
+    port = plan.context.relay_miner.spec.console.port
+    return ConsoleStatus(
+        ready=serves(deployment), endpoint=f"http://{name}.{snapshot.namespace}.svc:{port}", problem=problem
     )
 
 
@@ -293,7 +309,7 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
         return failure
     unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
     for pod in unready.values():
-        if pod.problem:
+        if pod.problem and pod.component != names.CONSOLE:
             return f"Pod {pod.name}: {pod.problem}"
     for report in snapshot.steady_reports:
         for problem in report.answer.problems:
