@@ -89,7 +89,7 @@ def demo(tmp_path):
     )  # fmt: skip
     yield child, folder
     os.killpg(child.pid, signal.SIGTERM)
-    child.wait(30)
+    child.communicate(timeout=30)  # closes the pipe too
 
 
 def read_until(child, text):

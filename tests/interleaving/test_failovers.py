@@ -58,10 +58,6 @@ async def _sealed_without_asking(self, seals, *_):
     return True
 
 
-async def _no_look_at_the_chain(chain, supplier, sessions, height):
-    return []
-
-
 def without(script, line):
     assert line in script.source
     return Script(script.source.replace(line, ""))
@@ -74,7 +70,6 @@ def of_kind(kind, noticing=0):
 
 
 CLOSING = "redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])"
-ANY = range(400)
 APPEND = lua_scripts.APPEND.source
 BREAKS = {
     "a relay is taken though its session is closed": (
@@ -99,11 +94,6 @@ BREAKS = {
         },
         "I3",
         of_kind(HASTY),
-    ),
-    "claims are looked up later than the block that is decided": (
-        {"pocket_miner.suppliers.supplier_miner.query_claims": _no_look_at_the_chain},
-        "settled",
-        ANY,
     ),
 }
 
