@@ -48,6 +48,7 @@ def watching_rules() -> list[Object]:
         _rule(GROUP, ["relayminers/status", "suppliers/status"], ["patch"]),
         _rule("", ["secrets"], ["get", "create", "patch", "delete"]),
         _rule("", ["pods"], [*READ, "patch"]),
+        _rule("", ["persistentvolumeclaims"], ["list", "patch"]),
         _rule("", ["events"], ["get", "list", "create", "patch"]),
         # To grant a miner the right to its Lease, the operator needs this right itself.
         _rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "update"]),

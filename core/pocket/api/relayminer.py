@@ -19,7 +19,7 @@ from pocket.api.kubernetes import (
     owned_by,
 )
 from pocket.api.redis import RedisSpec
-from pocket.api.schema import LIST_SET, immutable, list_map, rule, rules, text
+from pocket.api.schema import LIST_SET, grows_only, immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
 from pocket.api.simulation import Simulation
 
@@ -258,8 +258,10 @@ class MinerSpec(Model):
     shards: Annotated[int, immutable("create another RelayMiner with more shards and move its Suppliers")] = Field(
         default=16, ge=1, le=1024, description="Units into which the miners divide the Suppliers. Immutable."
     )
-    storage: Annotated[Quantity, immutable("grow the claims of the StatefulSet's volumes by kubectl patch pvc")] = (
-        Field(default="10Gi", description="Size of each miner's volume. Immutable.")
+    storage: Annotated[Quantity, grows_only("volumes do not shrink")] = Field(
+        default="10Gi",
+        description="Size of each miner's volume. A larger size lets the volumes grow, if their storage class allows "
+        "it. Applied without restart.",
     )
     storage_class_name: Annotated[Name | None, immutable("volumes keep their class")] = Field(
         default=None, description="Default: the cluster's."

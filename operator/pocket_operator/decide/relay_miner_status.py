@@ -21,6 +21,7 @@ from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.served import served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
+from pocket_operator.decide.volume_claims import declared_size, volume_growth
 from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
@@ -54,7 +55,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         keys,
         served_condition(snapshot, served, keys),
         redis,
-        _volumes(reports),
+        _volumes(reports, volume_growth(snapshot.claims, declared_size(relay_miner))),
         chain,
         claims,
         schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
@@ -211,7 +212,7 @@ def _redis(reports: list[Report], stated: str) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
-def _volumes(reports: list[Report]) -> ConditionSpec:
+def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSpec:
     kind = ConditionType.VOLUMES_HEALTHY
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
@@ -223,6 +224,8 @@ def _volumes(reports: list[Report]) -> ConditionSpec:
     filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
     if filling:
         return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+    if growth is not None:
+        return growth
     return ConditionSpec(kind, "True", ConditionReason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
 
 

@@ -50,6 +50,8 @@ class Context:
     drain_anchor_uid: str = ""
     rollout: RolloutPlan | None = None
     """Where the relayers' revisions run. None: all relayers run the declared one."""
+    claim_size: str = ""
+    """The size in the miners' StatefulSet, whose claim template cannot change, empty before it exists."""
     miner_partition: int = 0
     """First ordinal of the miners that an update reaches."""
     updating_to: str = ""
