@@ -361,6 +361,7 @@ class Worker:
             leaving=sorted((pipeline.in_flight.suppliers | recorder.suppliers_with_unacknowledged) - loaded),
             recent=pipeline.recent.totals(),
             unhealthy=pipeline.registry.unhealthy_endpoints(),
+            budgets=pipeline.budgets(),
         )
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
