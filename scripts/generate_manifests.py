@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+import chart_values
 from generated import write_or_check
 from pocket.api.crd import definitions
 from pocket.runtime.version import VERSION
@@ -89,13 +90,15 @@ def _chart(folder: Path) -> dict[Path, str]:
     defaults = Values()
 
     def template(*, cluster_wide: bool) -> str:
-        return filled(install.objects(values, cluster_wide=cluster_wide))
+        rows = install.objects(values, cluster_wide=cluster_wide)
+        kinds = {"Deployment": chart_values.opened, "ServiceAccount": chart_values.annotated}
+        return filled([kinds[row["kind"]](row) if row["kind"] in kinds else row for row in rows])
 
     def filled(rows: list[dict[str, object]]) -> str:
         text = yaml.safe_dump_all(rows, sort_keys=False, width=120)
         for placeholder, expression in _PLACEHOLDERS.items():
             text = text.replace(placeholder, expression)
-        return text.rstrip()
+        return chart_values.with_actions(text).rstrip()
 
     both = (
         "{{- if .Values.namespaced }}\n"
@@ -104,6 +107,7 @@ def _chart(folder: Path) -> dict[Path, str]:
         + template(cluster_wide=True)
         + "\n{{- end }}\n"
     )
+    of_pod = chart_values.defaults(install.deployment(defaults, cluster_wide=True))
     settings: dict[str, object] = {
         "namespaced": False,
         "replicas": defaults.replicas,
@@ -117,6 +121,8 @@ def _chart(folder: Path) -> dict[Path, str]:
             "redis": defaults.redis_image,
             "pullPolicy": defaults.pull_policy,
         },
+        "serviceAccount": {"annotations": {}},
+        "pod": of_pod,
     }
     about: dict[str, object] = {
         "apiVersion": "v2", "name": "pocket-operator", "type": "application", "version": VERSION,
@@ -144,6 +150,10 @@ def _chart(folder: Path) -> dict[Path, str]:
                     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
                 },
             },
+            "serviceAccount": {
+                "type": "object", "additionalProperties": False, "properties": {"annotations": {"type": "object"}},
+            },
+            "pod": chart_values.schema(of_pod, install.deployment(defaults, cluster_wide=True)),
             "global": {"type": "object"},
         },
     }  # fmt: skip
