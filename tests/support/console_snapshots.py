@@ -97,7 +97,17 @@ def totals(served=100.0, **fields):
     return ServiceTotals(**(known | fields))
 
 
-def relayer(name="relayer-0", *, answered_at=NOW - 1, error="", samples=None, problems=(), unhealthy=(), addresses=(), budgets=()):
+def relayer(
+    name="relayer-0",
+    *,
+    answered_at=NOW - 1,
+    error="",
+    samples=None,
+    problems=(),
+    unhealthy=(),
+    addresses=(),
+    budgets=(),
+):
     made = (
         RelayerSample(NOW - 61, {"eth": totals(100.0)}),
         RelayerSample(NOW - 1, {"eth": totals(700.0)}, in_flight=2, connections=9),
