@@ -344,18 +344,18 @@ def test_budgets_of_applications_are_the_smallest_limit_of_all_relayers_and_what
     rows = {row.application: row for row in services(shot).applications}
     assert list(rows) == ["pokt1app", "pokt1new", "pokt1gone"]
     app, new, gone = rows.values()
-    assert (app.limit_upokt, app.used_share, app.over_budget, app.exhausted) == (900, 0.5, 3, True)
-    assert (new.limit_upokt, new.used_share, new.exhausted) == (None, None, False)
+    assert (app.limit_upokt, app.used_share, app.over_budget, app.nearly_used) == (900, 0.5, 3, False)
+    assert (new.limit_upokt, new.used_share, new.nearly_used) == (None, None, False)
     assert (gone.sessions, gone.limit_upokt, gone.over_budget) == (0, 10, 2)
 
 
-@pytest.mark.parametrize(("value", "exhausted"), [(899, False), (900, True), (1000, True)])
-def test_a_budget_of_which_little_is_left_is_marked(value, exhausted):
+@pytest.mark.parametrize(("value", "nearly_used"), [(899, False), (900, True), (1000, True)])
+def test_a_budget_of_which_little_is_left_is_marked(value, nearly_used):
     shot = snapshot(
         miners=(miner(sessions=(opened(1, application="pokt1app", value_upokt=value),)),),
         relayers=(relayer(budgets=(BudgetLimit("eth", "pokt1app", 1000, 0),)),),
     )
-    assert [row.exhausted for row in services(shot).applications] == [exhausted]
+    assert [row.nearly_used for row in services(shot).applications] == [nearly_used]
 
 
 @pytest.mark.parametrize(

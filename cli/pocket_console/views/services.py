@@ -56,9 +56,9 @@ class ApplicationRow:
     over_budget: int = 0
 
     @property
-    def exhausted(self) -> bool:
-        """True if relays were rejected, or if little of the budget is left."""
-        return self.over_budget > 0 or (self.used_share or 0.0) >= _NEARLY_USED
+    def nearly_used(self) -> bool:
+        """True if little of the budget is left in the fullest session."""
+        return (self.used_share or 0.0) >= _NEARLY_USED
 
 
 @dataclass(frozen=True, slots=True)
