@@ -4,7 +4,7 @@ import pytest
 from waits import create, reason
 
 from kube import eventually
-from pocket_operator.controller.volume_claims import VOLUME_CLAIMS
+from pocket_operator.controller.volume_expander import VOLUME_CLAIMS
 from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS
 from resources import changed, key_secret, relay_miner, supplier
 

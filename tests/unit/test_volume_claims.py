@@ -3,7 +3,7 @@
 import pytest
 
 from pocket.kube.api_client import KubeError
-from pocket_operator.controller.volume_claims import VOLUME_CLAIMS, VolumeClaims
+from pocket_operator.controller.volume_expander import VOLUME_CLAIMS, VolumeExpander
 from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
@@ -58,14 +58,14 @@ async def test_bound_claims_that_are_smaller_grow_and_no_others(clock):
         claim(), claim("data-main-miner-1", capacity=None), claim("data-main-miner-2", "30Gi", "30Gi"),
         claim("data-main-miner-3", "21474836480000m", "10Gi"),
     )  # fmt: skip
-    claims = await VolumeClaims(server, lambda: clock[0]).grown(KEY, LARGER, MINERS)
+    claims = await VolumeExpander(server, lambda: clock[0]).grown(KEY, LARGER, MINERS)
     assert sizes(server) == ["20Gi", "10Gi", "30Gi", "21474836480000m"]
     assert [row.grows_to("20Gi") for row in claims] == [True, False, False, True]
 
 
 async def test_nothing_changes_while_the_relay_miner_is_paused_or_has_no_miners(clock):
     server = Server(claim())
-    volumes = VolumeClaims(server, lambda: clock[0])
+    volumes = VolumeExpander(server, lambda: clock[0])
     for resource, children in ((changed(LARGER, "spec.paused", True), MINERS), (LARGER, {}), (None, MINERS)):
         assert await volumes.grown(KEY, resource, children) == ()
     assert (sizes(server), server.lists) == (["10Gi"], 0)
@@ -73,7 +73,7 @@ async def test_nothing_changes_while_the_relay_miner_is_paused_or_has_no_miners(
 
 async def test_claims_are_read_once_a_minute_and_more_often_while_one_grows_or_is_missing(clock):
     server = Server(claim())
-    volumes = VolumeClaims(server, lambda: clock[0])
+    volumes = VolumeExpander(server, lambda: clock[0])
     for seconds, resource, children, reads in (
         (0, RM, MINERS, 1), (59, RM, MINERS, 1), (1, RM, MINERS, 2),
         (0, LARGER, MINERS, 3), (4, LARGER, MINERS, 3), (1, LARGER, MINERS, 4),  # at once, then while it grows
@@ -87,7 +87,7 @@ async def test_claims_are_read_once_a_minute_and_more_often_while_one_grows_or_i
 
 async def test_a_refusal_is_kept_for_the_status_and_an_outage_is_none(clock):
     server = Server(claim())
-    volumes = VolumeClaims(server, lambda: clock[0])
+    volumes = VolumeExpander(server, lambda: clock[0])
     server.refusal = KubeError("only dynamically provisioned pvc can be resized", 403)
     (refused,) = await volumes.grown(KEY, LARGER, MINERS)
     assert refused.refusal == "only dynamically provisioned pvc can be resized"

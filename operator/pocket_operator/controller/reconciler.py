@@ -26,7 +26,7 @@ from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.controller.update_queue import UpdateQueue
-from pocket_operator.controller.volume_claims import VolumeClaims
+from pocket_operator.controller.volume_expander import VolumeExpander
 from pocket_operator.decide.conditions import (
     OPERATOR_CONFLICT,
     conditions,
@@ -113,7 +113,7 @@ class Reconciler:
         self._capabilities = capabilities
         self._schemas = schemas
         self._updates = updates
-        self._failed_creates, self._claims = FailedCreates(api, clock), VolumeClaims(api, clock)
+        self._failed_creates, self._claims = FailedCreates(api, clock), VolumeExpander(api, clock)
         self._claim = OperatorClaim(api, settings.namespace, clock)
         self._writer = ChildWriter(api, cache)
         self._archive = AuditArchive(api)

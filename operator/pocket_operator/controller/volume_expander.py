@@ -39,7 +39,7 @@ class _Read:
         return _GROWING_SECONDS if pending else _SECONDS
 
 
-class VolumeClaims:
+class VolumeExpander:
     """Reads the claims of the miners, at most every few seconds while one grows and else once a minute."""
 
     def __init__(self, api: KubeApi, clock: Callable[[], float]) -> None:
