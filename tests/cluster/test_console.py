@@ -104,8 +104,8 @@ async def test_the_console_is_run_shows_its_relay_miner_and_goes_when_it_is_no_l
         ({"hosts": ["a.example", "a.example"]}, "Duplicate value"),
         ({"blockUrl": "ftp://explorer/{height}"}, "https://host/path"),
         ({"dashboardsUrl": "https://user:password@grafana"}, "without credentials"),
-        ({"podTemplate": {"spec": {"containers": [{"name": "console", "command": ["sh"]}]}}}, "the operator's"),
-        ({"podTemplate": {"spec": {"serviceAccountName": "admin"}}}, "the operator's"),
+        ({"podTemplate": {"spec": {"serviceAccountName": "admin"}}}, "unknown field"),
+        ({"podTemplate": {"tolerations": ["all"]}}, "must be of type object"),
         ({"replicas": 2}, "unknown field"),
     ],
 )

@@ -100,7 +100,7 @@ CASES = {
                 "resources": {"limits": {"memory": "256Mi"}},
                 "podTemplate": {
                     "labels": {"tier": "inside"},
-                    "spec": {"hostAliases": [{"ip": "::1", "hostnames": ["a"]}]},
+                    "tolerations": [{"key": "console", "operator": "Exists"}],
                 },
             },
         ),

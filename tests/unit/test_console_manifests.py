@@ -151,7 +151,7 @@ def status(*pods: Pod, resource=WITH_CONSOLE, ready: int = 0):
 
 def test_the_status_shows_whether_it_serves_and_why_not():
     assert status(resource=RM).console is None
-    served = status(console_pod(ready=True), ready=1).console
+    served = status(console_pod("an old problem", ready=True), ready=1).console
     assert (served.ready, served.endpoint, served.problem) == (True, "http://main-console.ns.svc:80", "")
     broken = status(console_pod("console: ImagePullBackOff: no such image"))
     assert (broken.console.ready, broken.console.problem) == (False, "console: ImagePullBackOff: no such image")

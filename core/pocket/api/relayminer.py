@@ -12,6 +12,7 @@ from pocket.api.kubernetes import (
     Ingress,
     Name,
     NetworkPolicies,
+    PodPlacement,
     PodTemplate,
     Quantity,
     Resources,
@@ -333,7 +334,7 @@ class ConsoleSpec(Model):
         default=None, max_length=512, description="Default: the operator's release. Rolls the console."
     )
     resources: Resources = Resources()
-    pod_template: Annotated[PodTemplate, *owned_by("console")] = PodTemplate()
+    pod_template: PodPlacement = PodPlacement()
 
 
 class Monitoring(Model):

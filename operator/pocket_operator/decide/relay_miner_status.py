@@ -98,9 +98,8 @@ def _console(snapshot: Snapshot, plan: Plan) -> ConsoleStatus | None:
     pods = (pod for pod in snapshot.pods if pod.component == names.CONSOLE and not pod.deleting)
     problem = _failed_create(snapshot, (deployment,)) or next((pod.problem for pod in pods if pod.problem), "")
     port = plan.context.relay_miner.spec.console.port
-    return ConsoleStatus(
-        ready=serves(deployment), endpoint=f"http://{name}.{snapshot.namespace}.svc:{port}", problem=problem
-    )
+    ready, endpoint = serves(deployment), f"http://{name}.{snapshot.namespace}.svc:{port}"
+    return ConsoleStatus(ready=ready, endpoint=endpoint, problem="" if ready else problem)
 
 
 def _rollout(plan: Plan) -> RolloutStatus:

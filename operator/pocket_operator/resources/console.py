@@ -8,7 +8,7 @@ from pocket.api.relayminer import ConsoleSpec
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
-from pocket_operator.resources.pods import CONTAINER_SECURITY, POD_SECURITY, resources, with_settings
+from pocket_operator.resources.pods import CONTAINER_SECURITY, POD_SECURITY, resources, with_placement
 
 PORT = 8900
 
@@ -103,4 +103,4 @@ def _template(context: Context, chosen: ConsoleSpec, name: str) -> Object:
     metadata: Object = {"labels": {**template.labels, **context.labels(names.CONSOLE)}}
     if template.annotations:
         metadata["annotations"] = dict(template.annotations)
-    return {"metadata": metadata, "spec": with_settings(spec, template, names.CONSOLE)}
+    return {"metadata": metadata, "spec": with_placement(spec, template)}
