@@ -74,7 +74,7 @@ def schema(values: Object, deployment: Object) -> Object:
         "containers": [container],
         "initContainers": [container],
     }
-    kinds = {dict: "object", list: "array", str: "string"}
+    kinds: dict[type, str] = {dict: "object", list: "array", str: "string"}
     types: Object = {name: {"type": kinds[type(value)]} for name, value in values.items()}
     for name, rows in ours.items():
         other = {"type": "string", "minLength": 1, "not": {"enum": [row["name"] for row in rows]}}

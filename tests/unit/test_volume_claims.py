@@ -36,7 +36,7 @@ class Server:
         self.lists += 1
         return list(self.claims.values())
 
-    async def merge(self, kind, namespace, name, patch, manager):
+    async def merge(self, kind, namespace, name, patch, *, manager):
         if self.refusal is not None:
             raise self.refusal
         found = self.claims[name]

@@ -81,7 +81,9 @@ class VolumeExpander:
             return claim
         patch = {"spec": {"resources": {"requests": {"storage": size}}}}
         try:
-            changed = await self._api.merge(VOLUME_CLAIMS, key.namespace, claim.name, patch, names.FIELD_MANAGER)
+            changed = await self._api.merge(
+                VOLUME_CLAIMS, key.namespace, claim.name, patch, manager=names.FIELD_MANAGER
+            )
         except KubeError as error:
             if error.status not in _REFUSED:
                 raise
