@@ -188,7 +188,7 @@ BAD_SUPPLIERS = [
 IMMUTABLE = [
     ("spec.chain.id", "other", "immutable: create another RelayMiner for another chain"),
     ("spec.miner.shards", 8, "immutable: create another RelayMiner with more shards"),
-    ("spec.miner.storage", "20Gi", "immutable: grow the claims"),
+    ("spec.miner.storage", "9.5Gi", "10Gi in the resource, 9.5Gi is smaller"),
     ("spec.prefix", "other", "prefix is immutable"),
 ]
 

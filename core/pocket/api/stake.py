@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
+from pocket.api.bech32 import CHECKSUM
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
@@ -24,6 +25,7 @@ PoktAddress = Annotated[
         longest=43,
         description="Address on chain.",
     ),
+    CHECKSUM,
 ]
 StakedUrl = Annotated[
     str, *url("https?|wss?", "https://relay.example.com", "Public URL, as gateways call it: http, https, ws or wss.")

@@ -160,12 +160,14 @@ class MinerProcess:
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
+            on_query=miner_metrics.observe_query,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(
-            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock
-        )
+            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock,
+            on_query=miner_metrics.observe_query,
+        )  # fmt: skip
         nodes = await stack.enter_async_context(
             NodeMonitor(
                 addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
