@@ -25,7 +25,7 @@ cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or
 	@scripts/test cluster
 
 test-all: ## everything: test, cluster, e2e, simulate, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+	@scripts/steps "make test" "scripts/test long" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes, English
 	@.venv/bin/ruff check $(SOURCES)
