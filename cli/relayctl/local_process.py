@@ -82,20 +82,34 @@ class Process:
             return ""
 
 
+def wait_until(condition: Callable[[], bool], seconds: float, *, ignored: tuple[type[Exception], ...]) -> bool:
+    """Wait until the condition is met. An error of `ignored` means not yet.
+
+    Returns False after `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(*ignored):
+            if condition():
+                return True
+        time.sleep(0.05)
+    return False
+
+
 def _await(answers: Callable[[], bool], process: Process, seconds: float) -> None:
     """Wait until `answers` returns True.
 
     Raises ConfigurationError with the end of the process's log.
     """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if not process.running:
-            raise ConfigurationError(f"{process.name} exited during start-up:\n{process.tail()}")
-        with contextlib.suppress(OSError):
-            if answers():
-                return
-        time.sleep(0.1)
-    raise ConfigurationError(f"{process.name} did not become ready within {seconds:g} s:\n{process.tail()}")
+
+    def answers_or_ended() -> bool:
+        return not process.running or answers()
+
+    ready = wait_until(answers_or_ended, seconds, ignored=(OSError,))
+    if not process.running:
+        raise ConfigurationError(f"{process.name} exited during start-up:\n{process.tail()}")
+    if not ready:
+        raise ConfigurationError(f"{process.name} did not become ready within {seconds:g} s:\n{process.tail()}")
 
 
 def await_http(url: str, process: Process, seconds: float = 30.0) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +13,7 @@ from redis import Redis
 from pocket.errors import ConfigurationError
 from pocket.redis_store.redis_errors import NATIVE_ERRORS
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from relayctl.local_process import Process, await_port, free_port
+from relayctl.local_process import Process, await_port, free_port, wait_until
 
 SERVICE: Final = "relays"
 _SLOTS: Final = 16384
@@ -183,13 +182,8 @@ class LocalRedis:
             return client.execute_command(*command)
 
     def _await(self, what: str, state: Callable[[], bool]) -> None:
-        end = time.monotonic() + _FORM_SECONDS
-        while time.monotonic() < end:
-            with contextlib.suppress(*NATIVE_ERRORS):
-                if state():
-                    return
-            time.sleep(0.05)
-        raise ConfigurationError(f"Redis below {self._folder}: {what} within {_FORM_SECONDS:g} s")
+        if not wait_until(state, _FORM_SECONDS, ignored=NATIVE_ERRORS):
+            raise ConfigurationError(f"Redis below {self._folder}: {what} within {_FORM_SECONDS:g} s")
 
     def _form_sentinels(self) -> None:
         primary, *replicas = self.servers

@@ -24,6 +24,7 @@ from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceK
 from pocket.runtime.backoff import Backoff
 from pocket.runtime.version import build_labels
 from pocket_operator.controller import operator_metrics
+from pocket_operator.controller.books_keeper import BooksKeeper
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
@@ -135,7 +136,7 @@ class Operator:
             return
         self._heartbeat = WatchHeartbeat(api, settings.namespace, self._options.identity, clock)
         guard = NamespaceGuard(api, self._cache, settings.namespace)
-        reports = PodReportCache(clock)
+        reports, books = PodReportCache(clock), BooksKeeper(self._cache)
         events = EventWriter(api, clock, _now, self._options.identity)
         reconciler = Reconciler(
             api=api,
@@ -145,6 +146,7 @@ class Operator:
             sealing=sealing,
             guard=guard,
             reports=reports,
+            books=books,
             events=events,
             capabilities=lambda: self._capabilities,
             schemas=lambda: self._schemas,
@@ -153,7 +155,7 @@ class Operator:
             now=_now,
         )
         keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events)
-        poller = Poller(self._cache, reports, self._queue.add)
+        poller = Poller(self._cache, reports, books, self._queue.add)
         watches = registry(self._cache, self._queue.add, self._heartbeat.receive)
         self._synced = True
         async with asyncio.TaskGroup() as group:

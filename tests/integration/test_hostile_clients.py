@@ -17,8 +17,8 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamReset
 from h2.settings import SettingCodes
 
-from callers import METHOD, http1
-from hostile_clients import MIB, dial, post, until
+from callers import METHOD
+from hostile_clients import MIB, SHORT_TIMEOUTS, dial, post, served, until
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
@@ -27,11 +27,6 @@ from transports import all_transports, connected, frame
 pytestmark = pytest.mark.redis
 
 LARGE = {"maxBodyBytes": 10 * MIB}
-SHORT_TIMEOUTS = ClientTimeouts(idle_seconds=30.0, read_seconds=0.3, write_seconds=0.3, bytes_per_second=1e9)
-
-
-async def served(relayer, **changes):
-    return (await http1(relayer.url, relayer.request(**changes).encode())).code == 200
 
 
 @contextlib.asynccontextmanager
@@ -158,53 +153,6 @@ async def test_answers_that_nobody_reads_are_held_once_and_dropped(redis, tmp_pa
         await until(lambda: relayer.memory.used == 0)
         for _, writer in dropped:
             writer.close()
-
-
-async def test_pipelined_relays_of_a_client_that_reads_nothing_end_its_connection(redis, tmp_path):
-    async with relaying(redis, tmp_path, timeouts=SHORT_TIMEOUTS) as relayer:
-        relayer.backend.answer = (200, {"Content-Type": "application/json"}, bytes(60_000))
-        _, writer = await dial(relayer, limit=1024)
-        for number in range(300):
-            body = relayer.request(body=b"%d" % number).encode()
-            writer.write(post(len(body)) + body)
-        await until(lambda: relayer.connections.open == 1)
-        await until(lambda: relayer.connections.open == 0)
-        writer.close()
-        assert len(relayer.backend.requests) < 300
-        assert await served(relayer, body=b"after")
-
-
-async def test_pipelined_requests_behind_a_slow_one_count_as_memory_until_they_are_served(redis, tmp_path):
-    async with relaying(redis, tmp_path) as relayer:
-        relayer.backend.gate = asyncio.Event()
-        reader, writer = await dial(relayer)
-        bodies = [relayer.request(body=b"%d" % n + bytes(20_000)).encode() for n in range(4)]
-        writer.write(post(len(bodies[0])) + bodies[0])
-        await relayer.backend.asked.wait()
-        first = relayer.memory.used
-        writer.write(b"".join(post(len(body)) + body for body in bodies[1:]))
-        await until(lambda: relayer.memory.used >= first + sum(map(len, bodies[1:])))
-        relayer.backend.gate.set()
-        answers = b""
-        while answers.count(b"HTTP/1.1 200 OK") < 4:
-            answers += await asyncio.wait_for(reader.read(65_536), 10)
-        await until(lambda: relayer.memory.used == 0)
-        writer.close()
-
-
-async def test_pipelined_requests_beyond_the_memory_end_their_connection_and_relays_go_on(redis, tmp_path):
-    async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
-        relayer.backend.gate = asyncio.Event()
-        _, writer = await dial(relayer)
-        body = relayer.request(body=b"first").encode()
-        writer.write(post(len(body)) + body)
-        await relayer.backend.asked.wait()
-        writer.write(post(MIB) + bytes(MIB))
-        await until(lambda: relayer.connections.open == 0)
-        writer.close()
-        relayer.backend.gate.set()
-        await until(lambda: relayer.memory.used == 0)
-        assert await served(relayer, body=b"after")
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -81,7 +81,7 @@ async def test_a_transaction_that_is_refused_does_not_take_the_others_with_it(re
         alice.chain.faults.refuse.append((20, "sdk", "mempool is full"))
         await alice.block()
         assert alice.chain.height == 16
-        sent = [s for s in alice.miner.sessions.values() if s.proof is not None and s.proof.accepted]
+        sent = [s for s in alice.miner.sessions.values() if s.proof.sent is not None and s.proof.sent.accepted]
         assert len(sent) == 5, "the second and third transactions went out, and the first in halves"
         await alice.to(21)
         assert {row["outcome"] for row in alice.outcomes().values()} == {"settled"}

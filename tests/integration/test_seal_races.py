@@ -22,7 +22,7 @@ class InterruptedPool(HereTriePool):
     def __init__(self, action):
         self.action = action
 
-    async def root(self, path, supplier, session_id):
+    async def root(self, path, supplier, session_id, sealed_root=b""):
         found = await super().root(path, supplier, session_id)
         if self.action is not None:
             action, self.action = self.action, None

@@ -19,9 +19,9 @@ from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet import grpc_service
 from pocket_localnet.grpc_service import Abort
 from pocket_localnet.tx_rejected import handler_error
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.sealed_work import SealedWork
 from servers import running_redis
 from world import World

@@ -3,7 +3,11 @@
 import asyncio
 from urllib.parse import urlsplit
 
+from callers import http1
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
+
 MIB = 1024 * 1024
+SHORT_TIMEOUTS = ClientTimeouts(idle_seconds=30.0, read_seconds=0.3, write_seconds=0.3, bytes_per_second=1e9)
 
 
 async def dial(relayer, **options):
@@ -19,3 +23,7 @@ async def until(condition):
 
 def post(length, headers=b""):
     return b"POST / HTTP/1.1\r\nHost: relayer\r\nContent-Length: %d\r\n%s\r\n" % (length, headers)
+
+
+async def served(relayer, **changes):
+    return (await http1(relayer.url, relayer.request(**changes).encode())).code == 200

@@ -213,19 +213,20 @@ class FaultyRedis:
 
 
 @contextlib.contextmanager
-def faulty_sqlite(fault: Fault) -> Iterator[None]:
-    """Statements of the miner's own files fail, the tries' readers among them."""
+def faulty_sqlite(fault: Fault, folder: Path) -> Iterator[None]:
+    """Statements on the files of the miner's folder fail, the tries' readers among them."""
 
     class Faulty(Guarded):
         def _look(self, sql):
             if sql.startswith(("PRAGMA", "ROLLBACK")) or "CREATE" in sql:
                 return
             kind = fault.due("sqlite", " ".join(sql.split()[:3]))
-            texts = {"full": "database or disk is full", "locked": "database is locked", "I/O error": "disk I/O error"}
+            texts = {"full": "database or disk is full", "locked": "database is locked", "I/O error": "disk I/O error",
+                     "read-only": "attempt to write a readonly database"}  # fmt: skip
             if kind == "slow":
                 fault.slow(sql)
-            elif kind == "full" and not writes(sql):
-                return  # a full volume can be read
+            elif kind in ("full", "read-only") and not writes(sql):
+                return  # it can be read
             elif kind:
                 raise sqlite3.OperationalError(texts[kind])
 
@@ -241,8 +242,9 @@ def faulty_sqlite(fault: Fault) -> Iterator[None]:
         def __getattr__(self, name):
             return getattr(sqlite3, name)
 
-        def connect(self, *arguments, **options):
-            return sqlite3.connect(*arguments, **{**options, "factory": Faulty})
+        def connect(self, name, **options):
+            factory = Faulty if str(folder) in str(name) else Guarded
+            return sqlite3.connect(name, **{**options, "factory": factory})
 
     database.sqlite3 = Module()
     try:

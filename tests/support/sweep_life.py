@@ -31,6 +31,7 @@ from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.ingest.session_copies import SessionCopies
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -41,9 +42,9 @@ from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.submission.seeds import SeedHashes
 from pocket_miner.submission.sender import Sender
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from sweep_faults import (
@@ -170,10 +171,15 @@ class Life:
     # What the shards' keeper asks of its owner.
 
     async def known_epoch(self, shard: int) -> int:
-        try:
-            return await asyncio.to_thread(self.audit.epoch, shard)
-        except sqlite3.Error as error:
-            raise LeaseUnavailable(f"the volume tells no epoch: {error}") from error
+        """Read it as the miner's SupplierManager does: from the volume and from Redis."""
+        volume = fences = None
+        with contextlib.suppress(sqlite3.Error):
+            volume = await asyncio.to_thread(self.audit.epoch, shard)
+        with contextlib.suppress(RedisUnavailable):
+            fences = [await self.connection.get(self.keys.fence(name)) for name in self.addresses]
+        if volume is None and fences is None:
+            raise LeaseUnavailable("the epoch can be read neither from the volume nor from Redis")
+        return max(volume or 0, *(int(fence or 0) for fence in fences or ()), 0)
 
     async def on_acquired(self, shard: int, epoch: int) -> None:
         with contextlib.suppress(*TRANSIENT_ERRORS):
@@ -242,12 +248,13 @@ class Life:
                         block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch))  # fmt: skip
         consumer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
                         dead_letters=DeadLetters(self.folder / "refused.sqlite"))  # fmt: skip
+        copies = SessionCopies(consumer, self.mirror, self.peers)
         latest = {"latest_height": lambda: self.chain.height}
         claims = ClaimSubmitter(
-            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, **latest
+            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, copies=copies, **latest
         )
         proofs = ProofSubmitter(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
-                           seeds=self.seeds, **latest)  # fmt: skip
+                           seeds=self.seeds, copies=copies, **latest)  # fmt: skip
         return SupplierMiner(
             supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, consumer, claims,
             proofs, sessions, 1, lambda: True, self.reports.of(supplier), self.peers, self.confirm,
@@ -325,7 +332,7 @@ class Life:
         try:
             while self.chain.height < FIRST - 1:
                 self.chain.step()
-            with faulty_sqlite(self.fault), faulty_files(self.fault, self.folder):
+            with faulty_sqlite(self.fault, self.folder), faulty_files(self.fault, self.folder):
                 await self._begin()
                 while self.chain.height < self.last:
                     await self.step()

@@ -14,6 +14,7 @@ DEPENDENCIES = {
     "chain node, both": ("chain+rpc", "unavailable"),
     "Redis": ("redis+recorder", "lost before"),
     "volume, full": ("sqlite+files", "full"),
+    "volume, read-only": ("sqlite+files", "read-only"),
     "volume, I/O errors": ("sqlite+files", "I/O error"),
     "Kubernetes API": ("leases", "away"),
     "peers": ("peers", "refuses"),
@@ -38,10 +39,10 @@ class Outage:
 CLAIMS_FROM, CLAIMS = 13, 3
 """At these blocks a claim can be sent: the window opens at 12, sealing waits a block, what is sent at 15 is the last.
 
-The relays lie on the volume and claims go over gRPC: where one is away at all of them, nothing can save a session. Who
-starts without a Lease may not seal: another owner may have.
+Claims go over gRPC: where it is away at all of them, nothing can save a session. Who starts without a Lease may not
+seal: another owner may have.
 """
-NEEDED_FOR_A_CLAIM = ("chain node, gRPC", "chain node, both", "volume, I/O errors")
+NEEDED_FOR_A_CLAIM = ("chain node, gRPC", "chain node, both")
 UNAVOIDABLE = {
     Outage(dependency, CLAIMS_FROM, CLAIMS, restarted)
     for dependency in NEEDED_FOR_A_CLAIM for restarted in (False, True)

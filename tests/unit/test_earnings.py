@@ -1,6 +1,7 @@
 """Earnings by recipient for a session, a day and a service, the days that a miner reports, and funds."""
 
 import json
+from functools import reduce
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,8 @@ from pocket_miner.status.history import DAYS, with_outcome
 from pocket_miner.status.report import Reports, SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
-from pocket_operator.decide.earned import earnings, funds, last_day
+from pocket_operator.decide.books import Day, day_of
+from pocket_operator.decide.earned import earnings, funds
 from pocket_operator.decide.pod_report import ReportedSupplier
 
 
@@ -112,11 +114,11 @@ def reported(balance=None, fees=None, day=None):
 
 
 def test_funds_last_for_the_fees_of_all_miners():
-    rows = [reported(1000, 30), reported(None, 20)]
-    assert funds(rows[0], rows).days_left == 20
-    assert funds(rows[0], rows[:1]).days_left == 33
-    assert funds(None, rows).days_left is None
-    assert funds(reported(1000, 0), [reported(1000, 0)]).days_left is None  # without fees it lasts for ever
+    rows = [reported(1000, 30)]
+    assert funds(rows[0], [30, 20, None]).days_left == 20
+    assert funds(rows[0], [30]).days_left == 33
+    assert funds(None, [30, 20]).days_left is None
+    assert funds(reported(1000, 0), [0]).days_left is None  # without fees it lasts for ever
 
 
 def test_the_last_day_sums_up_the_miners_that_have_it():
@@ -126,10 +128,9 @@ def test_the_last_day_sums_up_the_miners_that_have_it():
         reported(day={"date": "2026-01-01", "earned_by": {"a": 1000}}),
         reported(),
     ]
-    found = last_day(rows)
+    found = reduce(Day.plus, map(day_of, rows)).to_status()
     assert (found.date, found.earned_upokt, found.fees_upokt, found.settled, found.lost) == ("2026-01-02", 12, 1, 3, 1)
     assert [(each.recipient, each.upokt) for each in found.earned] == [("a", 11), ("b", 1)]
-    assert last_day([]).date == ""
     assert earnings([]) == ()
 
 

@@ -86,7 +86,7 @@ def test_only_what_is_surprising_is_asked_of_every_node():
     assert surprising(session, answer(15, OTHER))
     assert surprising(session, answer(17, OURS, INVALID))
     assert surprising(session, answer(17))
-    session.claim = Submission(b"tx", "T", 13, accepted=True)
+    session.claim.sent = Submission(b"tx", "T", 13, accepted=True)
     assert not surprising(session, answer(14))
     assert surprising(session, answer(15))
 

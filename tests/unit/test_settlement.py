@@ -4,13 +4,13 @@ from itertools import permutations
 
 import pytest
 
+from pocket.api.recipients import added, bounded
 from pocket.api.status import OTHERS
 from pocket.chain.model import Event, ServiceConfig, StakedSupplier
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import Evidence, Fact, Statement
-from pocket_miner.sessions.recipients import added, bounded
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.verdict import settled_as
 from pocket_miner.status.report import SupplierReport

@@ -16,6 +16,8 @@ PAGE_LIMIT: Final = 500
 STATE_PATH: Final = "/status/state"
 SESSIONS_PATH: Final = "/status/sessions"
 OUTCOMES_PATH: Final = "/status/outcomes"
+OPERATOR_READER: Final = "operator"
+"""The `reader` of outcomes that counts them for good. A miner that stops waits until it has the last ones."""
 SUPPLIERS_PATH: Final = "/status/suppliers"
 SESSION_PATH: Final = "/status/session"
 

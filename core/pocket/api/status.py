@@ -183,6 +183,45 @@ class Funds(Model):
     days_left: int | None = Field(default=None, description="Days for which the balance pays such fees.")
 
 
+class CountedTrail(Model):
+    """How far the audit trail of one miner's volume is counted in the earnings."""
+
+    trail: str = Field(min_length=1, max_length=64, description="Identifier of the audit trail.")
+    number: int = Field(default=0, ge=0, description="Number of the last outcome that is counted.")
+
+
+class CountedSessions(Model):
+    """Sessions that ended at one height and are counted in the earnings."""
+
+    end: int = Field(ge=0, description="Session end height.")
+    sessions: Annotated[
+        tuple[Annotated[str, Field(max_length=64)], ...],
+        Field(max_length=1024, description="Beginnings of their session ids."),
+    ] = ()
+
+
+class CountedFees(Model):
+    """Fees of the sessions that ended on one UTC day."""
+
+    date: str = Field(max_length=10, description="As in 2026-11-29.")
+    upokt: int = Field(default=0, description="Fees, upokt.")
+
+
+class BooksStatus(Model):
+    """What the earnings include, so that no outcome counts twice and none goes with its miner."""
+
+    trails: Annotated[tuple[CountedTrail, ...], Field(max_length=64, json_schema_extra=list_map("trail"))] = ()
+    sessions: Annotated[
+        tuple[CountedSessions, ...],
+        Field(
+            max_length=512,
+            description="The newest ones, which another miner may conclude, too.",
+            json_schema_extra=list_map("end"),
+        ),
+    ] = ()
+    fees: Annotated[tuple[CountedFees, ...], Field(max_length=16, json_schema_extra=list_map("date"))] = ()
+
+
 class SupplierStatus(Model):
     """The observed state of a Supplier."""
 
@@ -208,6 +247,7 @@ class SupplierStatus(Model):
         tuple[Earning, ...], Field(max_length=MOST_RECIPIENTS, json_schema_extra=list_map("recipient"))
     ] = ()
     day: DayStatus = DayStatus()
+    books: BooksStatus = BooksStatus()
     drain: DrainProgress | None = None
     next_deadline: NextDeadline | None = None
     funds: Funds = Funds()

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from structlog.typing import FilteringBoundLogger
 
 from pocket.api.base import problem_of
+from pocket.api.miner_status import OPERATOR_READER, OUTCOMES_PATH, OutcomePage
+from pocket_operator.controller.books_keeper import BooksKeeper
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.resources import names
@@ -86,12 +88,14 @@ class Poller:
         self,
         cache: ObjectCache,
         reports: PodReportCache,
+        books: BooksKeeper,
         changed: Callable[[ReconcileKey], None],
         *,
         seconds: float = _SECONDS,
     ) -> None:
         self._cache = cache
         self._reports = reports
+        self._books = books
         self._changed = changed
         self._seconds = seconds
         self._limit = asyncio.Semaphore(_CONCURRENCY)
@@ -117,16 +121,38 @@ class Poller:
                 key = ReconcileKey(namespace, str(labels[names.LABEL_RELAY_MINER]))
                 group.create_task(self._poll(http, key, name, str(status["podIP"])))
         self._reports.forget_except(polled)
+        self._books.forget_deleted()
 
     async def _poll(self, http: aiohttp.ClientSession, key: ReconcileKey, pod: str, address: str) -> None:
         host = f"[{address}]" if ":" in address else address
-        body: dict[str, Any] | None = None
-        try:
-            async with self._limit, http.get(f"http://{host}:{ADMIN_PORT}/report") as answer:
-                if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
-                    found = await answer.json()
-                    body = found if isinstance(found, dict) else None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
-            body = None
-        if self._reports.update(key.namespace, pod, body):
+        base = f"http://{host}:{ADMIN_PORT}"
+        async with self._limit:
+            body = await _json(http, f"{base}/report")
+            changed = self._reports.update(key.namespace, pod, body)
+            report = next(iter(self._reports.of(key.namespace, [pod])), None) if body is not None else None
+            if report is not None and report.component == names.MINER:
+                changed |= await self._books.count(key, report, lambda after: _outcomes(http, base, after))
+        if changed:
             self._changed(key)
+
+
+async def _outcomes(http: aiohttp.ClientSession, base: str, after: int) -> OutcomePage | None:
+    """Read the page of outcomes after a number. Returns None if the miner does not answer."""
+    body = await _json(http, f"{base}{OUTCOMES_PATH}?after={after}&reader={OPERATOR_READER}")
+    try:
+        return None if body is None else OutcomePage.model_validate(body)
+    except ValidationError as error:
+        _LOG.warning("cannot read the outcomes of a miner", address=base, problem=problem_of(error))
+        return None
+
+
+async def _json(http: aiohttp.ClientSession, url: str) -> dict[str, Any] | None:
+    """Read a JSON object. Returns None for any other answer and for none."""
+    try:
+        async with http.get(url) as answer:
+            if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
+                found = await answer.json()
+                return found if isinstance(found, dict) else None
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
+        return None
+    return None

@@ -15,6 +15,7 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
 from pocket.kube.api_client import APPLY, KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.audit_archive import AuditArchive
+from pocket_operator.controller.books_keeper import BooksKeeper
 from pocket_operator.controller.child_writer import LATER, WATCHED, ChildWriter
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
@@ -60,9 +61,10 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 _STATISTICS_SECONDS = 30.0
 _AT_ONCE = 8
-_STATISTICS = frozenset(
-    {"stake", "sessions", "openSessions", "last", "earnedUpokt", "earned", "day", "nextDeadline", "funds", "audit"}
-)
+_STATISTICS = frozenset({
+    "stake", "sessions", "openSessions", "last", "earnedUpokt", "earned", "day", "books", "nextDeadline", "funds",
+    "audit",
+})  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Reconciler:
         sealing: SealingKeys,
         guard: NamespaceGuard,
         reports: PodReportCache,
+        books: BooksKeeper,
         events: EventWriter,
         capabilities: Callable[[], frozenset[str]],
         schemas: Callable[[], Schemas],
@@ -104,6 +107,7 @@ class Reconciler:
         self._sealing = sealing
         self._guard = guard
         self._reports = reports
+        self._books = books
         self._events = events
         self._capabilities = capabilities
         self._schemas = schemas
@@ -264,6 +268,7 @@ class Reconciler:
             controller=self._sealing.controller,
             settings=self._settings,
             capabilities=self._capabilities(),
+            books={str(supplier["metadata"]["uid"]): self._books.of(supplier) for supplier in suppliers},
             quiet_since=dict(state.quiet_since),
             rejections=dict(state.rejections),
         )

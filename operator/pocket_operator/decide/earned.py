@@ -1,10 +1,10 @@
 """Sum what the miners report of a supplier's earnings, fees and funds. Amounts are in upokt."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from pocket.api.status import MOST_RECIPIENTS, OTHERS, DayStatus, Earning, Funds
+from pocket.api.status import MOST_RECIPIENTS, OTHERS, Earning, Funds
 from pocket_operator.decide.pod_report import ReportedSupplier
 
 LARGEST: Final = 2**63 - 1
@@ -25,30 +25,13 @@ def earnings(parts: Iterable[Mapping[str, int]]) -> tuple[Earning, ...]:
     return tuple(Earning(recipient=address, upokt=min(LARGEST, upokt)) for address, upokt in kept)
 
 
-def last_day(histories: Sequence[ReportedSupplier]) -> DayStatus:
-    """Return the last day with outcomes over all miners."""
-    days = [history.day for history in histories if history.day is not None]
-    if not days:
-        return DayStatus()
-    date = max(day.date for day in days)
-    same = [day for day in days if day.date == date]
-    return DayStatus(
-        date=date,
-        earned=earnings(day.earned_by for day in same),
-        earned_upokt=min(LARGEST, sum(sum(day.earned_by.values()) for day in same)),
-        fees_upokt=min(LARGEST, sum(day.fees_upokt for day in same)),
-        settled=sum(day.settled for day in same),
-        lost=sum(day.lost for day in same),
-    )
-
-
-def funds(row: ReportedSupplier | None, histories: Sequence[ReportedSupplier]) -> Funds:
+def funds(row: ReportedSupplier | None, fees_per_day: Iterable[int | None]) -> Funds:
     """Return balance, fees a day and the days for which the balance lasts.
 
-    `row` is the owner's report, None without one.
+    `row` is the owner's report, None without one. `fees_per_day` are added up, without the unknown ones.
     """
     balance = row.balance_upokt if row is not None else None
-    fees = [history.fees_per_day_upokt for history in histories if history.fees_per_day_upokt is not None]
+    fees = [upokt for upokt in fees_per_day if upokt is not None]
     per_day = min(LARGEST, sum(fees)) if fees else None
     left = balance // per_day if balance is not None and per_day else None
     return Funds(balance_upokt=balance, fees_per_day_upokt=per_day, days_left=left)

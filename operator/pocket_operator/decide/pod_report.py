@@ -51,8 +51,9 @@ class ReportedDay(_ReportModel):
 
 
 class ReportedAudit(_ReportModel):
-    """The head of a miner's audit trail."""
+    """The head of a miner's audit trail. `trail` identifies the trail, empty in reports of older miners."""
 
+    trail: str = Field(default="", max_length=64)
     number: int = Field(ge=0)
     hash: str = Field(max_length=64)
 
@@ -76,6 +77,7 @@ class ReportedSupplier(_ReportModel):
     deadline: ReportedDeadline | None = None
     day: ReportedDay | None = None
     fees_per_day_upokt: int | None = None
+    fees_by_day: dict[str, int] = {}
 
 
 class ChainDiagnostic(_ReportModel):
@@ -157,6 +159,11 @@ class Report:
     def owns(self, address: str) -> bool:
         """Return True if this miner mines for a supplier: it owns the supplier's shard."""
         return self.component == names.MINER and address in self.answer.owned
+
+    @property
+    def trail(self) -> str:
+        """The identifier of the miner's audit trail, empty if it reports none."""
+        return self.answer.audit.trail if self.answer.audit is not None else ""
 
     def supplier(self, address: str) -> ReportedSupplier | None:
         """Return the miner's report of one supplier."""

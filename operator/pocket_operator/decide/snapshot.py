@@ -10,6 +10,7 @@ from typing import Any
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
+from pocket_operator.decide.books import Books
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.resources import names
@@ -178,6 +179,8 @@ class Snapshot:
     """Time since which not all declared pods are updated and ready (monotonic seconds), None if they are."""
     turn: Turn = field(default_factory=lambda: Turn(False))
     update_step: UpdateStep = field(default_factory=UpdateStep)
+    books: Mapping[str, Books] = field(default_factory=dict)
+    """Uid of a Supplier → what its miners concluded."""
 
     @cached_property
     def own_sealing(self) -> Controller:

@@ -2,20 +2,21 @@
 
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from functools import reduce
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.status import (
     ConditionType,
     DrainProgress,
-    LastEvents,
     Stake,
     SupplierSessions,
     SupplierStatus,
 )
 from pocket.chain.preflight import LOW_BALANCE_UPOKT
+from pocket_operator.decide.books import Books, Day, books_in, day_of, latest
 from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
 from pocket_operator.decide.draining import published_generation
-from pocket_operator.decide.earned import LARGEST, earnings, funds, last_day
+from pocket_operator.decide.earned import LARGEST, earnings, funds
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
@@ -32,7 +33,11 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
     expected = snapshot.expected_pods
     owner = next((r for r in snapshot.reports if r.owns(check.address) and ours), None)
     row = owner.supplier(check.address) if owner is not None else None
-    histories = _histories(snapshot, check.address) if ours else []
+    books = _books(check, snapshot) if ours else Books()
+    uncounted = _uncounted(books, snapshot, check.address) if ours else []
+    day = reduce(Day.plus, (day_of(history) for history in uncounted), books.day)
+    earned = [books.earned_by, *(history.earned_by for history in uncounted)]
+    reported = [history.last for history in _rows(snapshot, check.address)] if ours else []
     keys = _keys(check, snapshot, plan, loaded=len(has_key), expected=expected)
     staked = _staked(check, row, snapshot.offered)
     claims = _claims(row)
@@ -50,13 +55,14 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
         stake=(row.stake if row is not None else None) or Stake(),
         sessions=row.sessions if row is not None else SupplierSessions(),
         open_sessions=row.open if row is not None else _open_before(check),
-        last=_latest(histories),
-        earned_upokt=min(LARGEST, sum(sum(history.earned_by.values()) for history in histories)),
-        earned=earnings(history.earned_by for history in histories),
-        day=last_day(histories),
+        last=latest([books.last, *reported]),
+        earned_upokt=min(LARGEST, sum(sum(part.values()) for part in earned)),
+        earned=earnings(earned),
+        day=day.to_status(),
+        books=books.to_status(),
         drain=_unstake_drain(check, plan),
         next_deadline=row.deadline if row is not None else None,
-        funds=funds(row, histories),
+        funds=funds(row, [books.fees_per_day_upokt, *(history.fees_per_day_upokt for history in uncounted)]),
         resealed=check.resealed,
     )
 
@@ -69,9 +75,22 @@ def _unstake_drain(check: KeyCheck, plan: Plan) -> DrainProgress | None:
     return DrainProgress(done=drain.done, reason=drain.reason)
 
 
-def _histories(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
-    """Return every miner's report of a supplier: an outcome is in the audit trail of the miner that concluded it."""
+def _books(check: KeyCheck, snapshot: Snapshot) -> Books:
+    """Return the books of a Supplier, those in its status before any report was counted."""
+    known = snapshot.books.get(str(check.supplier["metadata"].get("uid", "")))
+    return books_in(check.supplier.get("status") or {}) if known is None else known
+
+
+def _rows(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
+    """Return the miners' reports of a supplier."""
     rows = [report.supplier(address) for report in snapshot.reports if report.component == names.MINER]
+    return [row for row in rows if row is not None]
+
+
+def _uncounted(books: Books, snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
+    """Return the reports whose totals are not in the books: of older miners and before the first count."""
+    miners = [report for report in snapshot.reports if report.component == names.MINER]
+    rows = [report.supplier(address) for report in miners if report.trail not in books.trails]
     return [row for row in rows if row is not None]
 
 
@@ -83,20 +102,6 @@ def _is_published(check: KeyCheck, plan: Plan) -> bool:
 def _open_before(check: KeyCheck) -> int:
     """Return the open sessions of the last report: without a new one they are unknown, not zero."""
     return int((check.supplier.get("status") or {}).get("openSessions") or 0)
-
-
-def _latest(histories: list[ReportedSupplier]) -> LastEvents:
-    """Return the latest mark of each event, where a mark reads `session at height`."""
-    marks = {
-        event: max((getattr(history.last, event) for history in histories), key=_height, default="")
-        for event in LastEvents.model_fields
-    }
-    return LastEvents(**marks)
-
-
-def _height(mark: str) -> int:
-    digits = mark.partition(" at ")[2].partition(":")[0]
-    return int(digits) if digits.isdecimal() else -1
 
 
 def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> ConditionSpec:

@@ -104,8 +104,9 @@ class MinerProcess:
         gas_price = GasPrice.parse(config.chain.gas_price)
         self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
         self._status = ProcessStatus(
-            config, self._board, self._readiness, self._diagnostics, self._mined_parts, lambda: self._volume
-        )
+            config, self._board, self._readiness, self._diagnostics, self._mined_parts, lambda: self._volume,
+            self._platform.clock,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Mine until SIGTERM or SIGINT."""
@@ -218,6 +219,7 @@ class MinerProcess:
             await parts.fleet.stop()
             for task in tasks:
                 task.cancel()
+        await self._status.hand_over()
 
     def _without_redis(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Return the loops that need neither Redis nor a Lease."""

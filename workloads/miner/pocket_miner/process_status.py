@@ -19,6 +19,7 @@ from pocket.errors import DecodingError
 from pocket.runtime.version import VERSION
 from pocket_miner.ownership.redis_watch import RedisWatch
 from pocket_miner.status.chain_diagnostics import ChainDiagnostics
+from pocket_miner.status.handover import Handover
 from pocket_miner.status.readiness import Readiness
 from pocket_miner.status.session_pages import (
     SessionAt,
@@ -62,6 +63,7 @@ class ProcessStatus:
         diagnostics: ChainDiagnostics,
         parts: Callable[[], MinedParts | None],
         volume: Callable[[], Volume | None],
+        clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._board = board
@@ -69,6 +71,7 @@ class ProcessStatus:
         self._diagnostics = diagnostics
         self._parts = parts
         self._volume = volume
+        self._handover = Handover(clock)
 
     # What the operator and probes read.
 
@@ -87,6 +90,8 @@ class ProcessStatus:
         if parts is None:
             return report
         suppliers, fleet = parts.suppliers, parts.fleet
+        if (head := suppliers.audit.head) is not None:
+            self._handover.reported(head.number)
         return {
             **report, "keys": suppliers.keyring.digest, "addresses": suppliers.addresses,
             "audit": suppliers.audit.head_row, "owned": sorted(fleet.running), "shards": len(fleet.epochs),
@@ -121,6 +126,12 @@ class ProcessStatus:
         parts = self._parts()
         missing = parts is not None and self._config.keys_required and not parts.suppliers.addresses
         return list(self._readiness.problems(keys_missing=missing))
+
+    async def hand_over(self) -> None:
+        """Wait, for some seconds at most, until the operator has the last outcomes, if one reads the reports."""
+        parts = self._parts()
+        if parts is not None and (head := parts.suppliers.audit.head) is not None:
+            await self._handover.wait(head.number)
 
     def _role(self) -> str:
         parts = self._parts()
@@ -209,6 +220,8 @@ class ProcessStatus:
         found, first = await _read(volume.audit_reader.page, after, limit + 1)
         rows = [ended_session(number, outcome) for number, outcome in found[:limit]]
         last = rows[-1].number if rows else after
+        if request.query.get("reader") == api.OPERATOR_READER:
+            self._handover.shown(last)
         return _json(api.OutcomePage(rows=tuple(rows), next=last, more=len(found) > limit, first=first))
 
     async def _suppliers(self, request: web.Request) -> web.Response:

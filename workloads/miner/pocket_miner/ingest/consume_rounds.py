@@ -8,7 +8,7 @@ only. What concerns all, such as a Redis that is away, is raised to all.
 import asyncio
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, Protocol
@@ -56,6 +56,9 @@ class StreamConsumer(Protocol):
 
     def validate(self, read: SessionRead) -> LeafBatch:
         """Validate the entries of a session, on a thread."""
+
+    async def register_missing(self, sessions: Iterable[TrackedSession]) -> None:
+        """Register those of the sessions that the volume lacks, and read them from their start."""
 
     def advance(self, request: "ReadRequest", reads: Sequence[SessionRead]) -> dict[str, str]:
         """Move the positions of sessions whose entries are durable.
@@ -161,6 +164,8 @@ class ConsumeRounds:
         for request, read in work:
             if read.added is not None:
                 by_request.setdefault(id(request), (request, []))[1].append(read)
+            elif request.error is None:
+                await self._register(request, read.session)
         for request, reads in by_request.values():
             request.entries = sum(len(read.entries) for read in reads)
             request.marks = request.consumer.advance(request, reads)
@@ -173,6 +178,13 @@ class ConsumeRounds:
                 for request, result in zip(marked, await self._publish(marked, raise_on_error=False), strict=True):
                     if isinstance(result, Exception):
                         request.error = result
+
+    async def _register(self, request: ReadRequest, session: TrackedSession) -> None:
+        """Register a session that the volume lacks. The next round reads it."""
+        try:
+            await request.consumer.register_missing([session])
+        except Exception as error:  # noqa: BLE001 - of this supplier alone
+            request.error = error
 
     async def _publish(self, requests: Sequence[ReadRequest], *, raise_on_error: bool = True) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:

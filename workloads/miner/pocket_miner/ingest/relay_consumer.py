@@ -2,8 +2,9 @@
 
 import asyncio
 import functools
+import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -11,15 +12,14 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
-from pocket.redis_store.store_errors import RedisUnavailable
-from pocket.redis_store.stream_reader import StreamExtent, StreamPoll, StreamReader, incarnation_of, origin_of
+from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
-from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
+from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, SessionEndFile
@@ -92,6 +92,11 @@ class RelayConsumer:
         """Return the reader of the supplier's streams."""
         return self._tail
 
+    @property
+    def origin(self) -> str:
+        """Return the origin of the entry ids that are read."""
+        return self._origin
+
     async def restore(self) -> None:
         """Load the sessions on the volume after a start.
 
@@ -145,7 +150,6 @@ class RelayConsumer:
         )
         origin = origin_of(incarnation, history_id)
         if incarnation != self._incarnation or origin != self._origin:
-            self._incarnation, self._origin = incarnation, origin
             self._generation += 1
             for session in self._sessions.values():
                 known = session.origin if history_id else incarnation_of(session.origin)
@@ -156,17 +160,20 @@ class RelayConsumer:
         self._revived = [session_id for session_id in registered if session_id in finished]
         fresh = {i: raw for i, raw in registered.items() if i not in finished and i not in self._sessions}
         if fresh:
-            await self._track(fresh)
+            await self.track(fresh)
+        # Last: an attempt that failed before this finds the loss again.
+        self._incarnation, self._origin = incarnation, origin
         return lost
 
     def revived(self, finished: Mapping[str, int]) -> list[tuple[str, int]]:
         """Return ended sessions (id, end height) that `discover` found registered again."""
         return [(session_id, finished[session_id]) for session_id in self._revived if session_id in finished]
 
-    async def _track(self, headers: Mapping[str, bytes]) -> None:
+    async def track(self, headers: Mapping[str, bytes]) -> None:
         """Track the sessions of these headers.
 
-        A header that does not match its session is skipped.
+        A header that does not match its session is skipped. A session that the volume cannot register is tracked all
+        the same: it is registered with its first relays.
         """
         by_end: dict[int, list[tuple[TrackedSession, bytes]]] = defaultdict(list)
         for session_id, raw in headers.items():
@@ -179,68 +186,38 @@ class RelayConsumer:
                 continue
             by_end[header.session_end_block_height].append((TrackedSession(header), raw))
         for end, rows in by_end.items():
-            await asyncio.to_thread(self._register, end, [(session.session_id, raw) for session, raw in rows])
+            try:
+                await asyncio.to_thread(self._register, end, [(session.session_id, raw) for session, raw in rows])
+            except sqlite3.Error as error:
+                if corruption_in(error) is not None:
+                    raise
+                _LOG.error("sessions not registered on the volume", session_end=end, error=error)
             for session, _ in rows:
                 self._sessions.setdefault(session.session_id, session)
 
     def _register(self, end: int, rows: list[tuple[str, bytes]]) -> None:
         self._mirror.file(end).add_sessions(self.supplier, rows)
 
-    async def merge(self, peers: Peers, finished: Mapping[str, object]) -> bool:
-        """Copy relays that the streams have lost from peers' volumes.
+    async def register_missing(self, sessions: Iterable[TrackedSession]) -> None:
+        """Register those of the sessions that the volume lacks, and read them from their start.
 
-        Only peers that read entries of another origin, or further than its streams reach, can have more. Returns
-        False if it must be retried. Raises the errors of the volume.
+        Without that their relays could not be stored. Raises the errors of the volume.
         """
-        answered, found = await peers.sessions(self.supplier)
-        found = [row for row in found if row.session_id not in finished]
-        extents = await self._extents({row.session_id for row in found}) if found else {}
-        whole = answered
-        for row in found:
-            if not row.may_have_more(self._origin, extents.get(row.session_id, StreamExtent())):
+        for session in sessions:
+            if not await asyncio.to_thread(self._register_missing, session):
                 continue
-            if row.session_id not in self._sessions:
-                await self._track({row.session_id: row.header})
-            session = self._sessions.get(row.session_id)
-            if session is None or session.rejected or await asyncio.to_thread(self._has_sealed, session):
+            self._generation += 1
+            session.position = "0-0"
+            if self._sessions.get(session.session_id) is not session:  # it ended meanwhile
+                await asyncio.to_thread(self._mirror.remove, session.end, self.supplier, session.session_id)
                 continue
-            if not await self.learn_terms(session) or session.terms is None:
-                whole = whole and session.rejected
-                continue
-            take = functools.partial(self._take, session, session.terms)
-            whole = await peers.relays(row, self.supplier, session.end, take) and whole
-        return whole
+            _LOG.warning("session missing on the volume, reading it again", session=session.session_id)
 
-    def _has_sealed(self, session: TrackedSession) -> bool:
-        """Return True if a session is sealed and the volume has as many leaves as its seal."""
-        if session.seal is None:
+    def _register_missing(self, session: TrackedSession) -> bool:
+        if self._mirror.file(session.end).has(self.supplier, session.session_id):
             return False
-        stored = self._mirror.file(session.end).count(self.supplier, session.session_id)
-        return stored >= Root(session.seal.root).count
-
-    async def _take(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> None:
-        miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
-
-    async def _extents(self, session_ids: set[str]) -> dict[str, StreamExtent]:
-        """Return how far streams reach.
-
-        The result is empty while Redis is unavailable, because any peer may have more relays then.
-        """
-        try:
-            return await self._tail.extents(session_ids)
-        except RedisUnavailable:
-            return {}
-
-    def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
-        leaves = []
-        for value in values:
-            try:
-                leaves.append(build_leaf(value, terms))
-            except InvalidEntry as error:
-                miner_metrics.REFUSED.labels(str(error)).inc()
-        added = self._mirror.file(session.end).add(self.supplier, session.header.session_id, leaves)
-        miner_metrics.RELAYS.labels(self.supplier).inc(added)
-        return added
+        self._register(session.end, [(session.session_id, session.header.encode())])
+        return True
 
     async def learn_terms(self, session: TrackedSession, height: int = 0) -> bool:
         """Query header, target and compute units at the session's start.

@@ -29,7 +29,8 @@ def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
     if session.seal is None:
         return False
     if claim is None:
-        sent = session.claim is not None and session.claim.accepted and answer.height > session.claim.height + 1
+        last = session.claim.sent
+        sent = last is not None and last.accepted and answer.height > last.height + 1
         closed = session.windows is not None and answer.height > session.windows.claim_close
         return (session.claim_seen_at > 0 or sent or closed) and not session.evidence.confirmed(Fact.CLAIM_ABSENT)
     return claim.root_hash != session.seal.root or claim.proof_validation_status == INVALID

@@ -1,5 +1,6 @@
 """Validate recorded relays before they become leaves of a session trie."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.relays.wire import BYTES, bytes_field
 from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket_miner import miner_metrics
 from pocket_miner.storage.relay_store import Leaf
 
 _FIELD_1, _FIELD_2, _FIELD_4 = (number << 3 | BYTES for number in (1, 2, 4))
@@ -40,6 +42,17 @@ def build_leaf(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
     Raises InvalidEntry with the reason.
     """
     return LeafBuilder(terms).build(relay_bytes)
+
+
+def valid_leaves(relays: Iterable[bytes], terms: LeafTerms) -> list[Leaf]:
+    """Build the leaves of relays, counting the invalid ones that are left out."""
+    builder, leaves = LeafBuilder(terms), []
+    for relay in relays:
+        try:
+            leaves.append(builder.build(relay))
+        except InvalidEntry as error:
+            miner_metrics.REFUSED.labels(str(error)).inc()
+    return leaves
 
 
 class LeafBuilder:

@@ -5,7 +5,7 @@ bytes may cost a second fee, so the chain is queried before they are sent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -84,6 +84,14 @@ class Attempts:
     def gas_factor(self) -> float:
         """Return the factor by which simulated gas is multiplied."""
         return float(_GAS_STEP ** min(self.gas_steps, _MAX_GAS_STEPS))
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The delivery of a claim or proof: the transaction that was sent last, and the attempts."""
+
+    sent: Submission | None = None
+    attempts: Attempts = field(default_factory=Attempts)
 
 
 def resend(

@@ -14,7 +14,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import REJECTIONS, Evidence
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.session_details import SessionDetails
-from pocket_miner.sessions.submission import Attempts, Submission
+from pocket_miner.sessions.submission import Delivery
 
 _FARTHEST_HEIGHT: Final = 2**53  # heights are transported as JSON numbers
 _LONGEST_SESSION: Final = 100_000  # blocks
@@ -75,10 +75,8 @@ class TrackedSession:
     first_seen: dict[str, int] = field(default_factory=dict)
     """Height at which this owner first saw the "claim" and the "proof" on chain."""
     behind: bool = False  # the last read did not reach the end of the stream
-    claim: Submission | None = None
-    claim_attempts: Attempts = field(default_factory=Attempts)
-    proof: Submission | None = None
-    proof_attempts: Attempts = field(default_factory=Attempts)
+    claim: Delivery = field(default_factory=Delivery)
+    proof: Delivery = field(default_factory=Delivery)
     sample: tuple[bytes, float] | None = None  # seed hash, and the sample drawn with it
     proof_message: tuple[bytes, Message] | None = None  # seed hash, and the message built with it
     conflicting: bool = False  # the claim on chain has a root that is not ours

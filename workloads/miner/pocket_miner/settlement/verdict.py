@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pocket.api.recipients import bounded
 from pocket.chain.model import Event
 from pocket.chain.settlement_event import ClaimEnd, ClaimOutcome, claim_end
 from pocket_miner.sessions.evidence import Fact
-from pocket_miner.sessions.recipients import bounded
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.outcomes import SessionOutcome
 

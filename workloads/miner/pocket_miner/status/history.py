@@ -6,8 +6,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pocket.api.miner_status import DayTotals
+from pocket.api.recipients import added
 from pocket.api.status import MOST_RECIPIENTS
-from pocket_miner.sessions.recipients import added
 from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
 
 DAYS: Final = 35
@@ -61,6 +61,11 @@ def newest_day(days: Mapping[str, DayTotals]) -> dict[str, Any] | None:
         return None
     date = max(days)
     return {"date": date, **days[date].model_dump(include={"earned_by", "fees_upokt", "settled", "lost"})}
+
+
+def fees_by_day(days: Mapping[str, DayTotals]) -> dict[str, int]:
+    """Return the fees of the newest days with outcomes by date, upokt."""
+    return {date: days[date].fees_upokt for date in sorted(days)[-_FEE_DAYS - 1 :]}
 
 
 def fees_per_day_upokt(days: Mapping[str, DayTotals]) -> int | None:

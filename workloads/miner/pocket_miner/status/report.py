@@ -10,15 +10,22 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.api.miner_status import DayTotals
+from pocket.api.recipients import added
 from pocket.api.status import MOST_RECIPIENTS
 from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import config_active
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.deadlines import Deadline
-from pocket_miner.sessions.recipients import added
 from pocket_miner.sessions.stages import Stage
-from pocket_miner.status.history import amounts, fees_per_day_upokt, newest_day, restored_days, with_outcome
+from pocket_miner.status.history import (
+    amounts,
+    fees_by_day,
+    fees_per_day_upokt,
+    newest_day,
+    restored_days,
+    with_outcome,
+)
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
@@ -164,7 +171,7 @@ class SupplierReport:
             "endpoint_problems": self.endpoint_problems,
             "balance_upokt": self.balance_upokt, "public_key_on_chain": self.public_key_on_chain,
             "deadline": None if self.deadline is None else asdict(self.deadline), "day": newest_day(self.days),
-            "fees_per_day_upokt": fees_per_day_upokt(self.days),
+            "fees_per_day_upokt": fees_per_day_upokt(self.days), "fees_by_day": fees_by_day(self.days),
         }  # fmt: skip
 
 

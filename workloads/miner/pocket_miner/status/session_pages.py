@@ -216,11 +216,11 @@ def explain_open(row: SessionAt, leaves: int, height: int, payments: Iterable[tu
         ]
     if session.claim_seen_at:
         facts.append(("claim on chain", f"last seen at height {session.claim_seen_at}"))
-    for label, attempts in (("claim attempts", session.claim_attempts), ("proof attempts", session.proof_attempts)):
+    for label, attempts in (("claim attempts", session.claim.attempts), ("proof attempts", session.proof.attempts)):
         if attempts.number:
             facts.append((label, f"signed again {attempts.number} times: {attempts.failed or 'not included'}"))
     facts += [("evidence", evidence_text(statement)) for statement in session.evidence.to_list()]
-    sent = [(kind, sub.tx_hash) for kind, sub in (("claim", session.claim), ("proof", session.proof)) if sub]
+    sent = [(kind, sub.tx_hash) for kind, sub in (("claim", session.claim.sent), ("proof", session.proof.sent)) if sub]
     return Explanation(
         supplier=row.supplier,
         session_id=session.session_id,

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -62,7 +63,9 @@ class Audit:
         self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
         # One connection, used by the event loop and by threads: a transaction must not be interleaved.
         self._lock = threading.RLock()
+        self._read_only = read_only
         self._head: AuditHead | None = None
+        self._trail = ""
 
     def close(self) -> None:
         """Close the file."""
@@ -236,15 +239,21 @@ class Audit:
 
     @property
     def head_row(self) -> dict[str, Any] | None:
-        """Return the head as JSON, None before `load_head`."""
-        return None if self._head is None else asdict(self._head)
+        """Return the head with the trail's identifier as JSON, None before `load_head`."""
+        return None if self._head is None else {**asdict(self._head), "trail": self._trail}
 
     def load_head(self) -> None:
         """Read the last outcome's number and hash from the volume.
 
-        Outcomes that retention deleted count, too. The number is 0 without any. Raises sqlite3.Error.
+        Outcomes that retention deleted count, too. The number is 0 without any. The trail's identifier is created at
+        the first call. Raises sqlite3.Error.
         """
         with self._lock:
+            if not self._read_only:
+                fresh = ("trail", secrets.token_hex(16))
+                self._database.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", fresh)
+            known = self._database.execute("SELECT value FROM meta WHERE name='trail'").fetchone()
+            self._trail = str(known[0]) if known else ""
             row = self._database.execute("SELECT number, hash FROM outcome ORDER BY number DESC LIMIT 1").fetchone()
             if row is None:
                 row = self._database.execute(

@@ -123,6 +123,11 @@ class SessionEndFile:
                     database.execute("ROLLBACK")
                 raise
 
+    def has(self, supplier: str, session_id: str) -> bool:
+        """Return True if a session is registered."""
+        with self._lock:
+            return self._number(supplier, session_id) is not None
+
     def sessions(self) -> list[StoredSession]:
         """Return all sessions in the file."""
         with self._lock:
@@ -141,7 +146,7 @@ class SessionEndFile:
     def store_all(self, batches: Sequence["LeafBatch"]) -> list[int | None]:
         """Store the leaves and the new positions of several sessions in one durable step.
 
-        Returns the number of new leaves of each, None for a session that the file does not have: it ended meanwhile.
+        Returns the number of new leaves of each, None for a session that the file does not have.
         """
         with self._lock:
             database = self._database

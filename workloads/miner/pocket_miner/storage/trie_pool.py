@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import hashlib
 import multiprocessing
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from pocket.errors import PocketError
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
@@ -111,6 +112,14 @@ class TrieWorkFailed(PocketError):
     """
 
 
+class VolumeUnreadable(TrieWorkFailed):
+    """The leaves of a session could not be read from the volume."""
+
+
+UNREADABLE: Final = (VolumeUnreadable, sqlite3.Error, OSError)
+"""Errors after which a session may be read from elsewhere."""
+
+
 def _processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
@@ -127,7 +136,7 @@ class _Executor:
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """Run the work in the process and return its result.
 
-        Raises TooLarge and VolumeCorrupted, and TrieWorkFailed for every other failure.
+        Raises TooLarge, VolumeCorrupted and VolumeUnreadable, and TrieWorkFailed for every other failure.
         """
         async with self._turn:
             try:
@@ -144,6 +153,8 @@ class _Executor:
             except Exception as error:
                 if corruption_in(error) is not None:
                     raise
+                if isinstance(error, sqlite3.Error | OSError):
+                    raise VolumeUnreadable(f"the leaves cannot be read: {error}") from error
                 raise TrieWorkFailed(f"the trie process failed: {str(error) or type(error).__name__}") from error
 
     async def _renew(self) -> None:
@@ -195,7 +206,7 @@ class TriePool:
     async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
         """Run `compute_root` in a process.
 
-        Raises TrieWorkFailed and VolumeCorrupted.
+        Raises TrieWorkFailed, VolumeUnreadable and VolumeCorrupted.
         """
         return await self._run(compute_root, str(path), supplier, session_id, sealed_root)
 
@@ -204,7 +215,7 @@ class TriePool:
     ) -> tuple[bytes, bytes]:
         """Run `compute_proof` in a process.
 
-        Raises TrieWorkFailed and VolumeCorrupted.
+        Raises TrieWorkFailed, VolumeUnreadable and VolumeCorrupted.
         """
         return await self._run(compute_proof, str(path), supplier, session_id, proof_path, sealed_root)
 

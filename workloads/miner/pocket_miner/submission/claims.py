@@ -3,29 +3,27 @@
 import asyncio
 import enum
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.model import Block
-from pocket.errors import ChainError, DecodingError, PocketError
+from pocket.errors import DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
-from pocket.protocol.transactions.build import Message, create_claim_message, transaction_hash
+from pocket.protocol.transactions.build import Message, create_claim_message
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
 from pocket_miner.sessions.submission import (
-    LAST_BLOCKS,
     Attempts,
-    Submission,
     divide,
     highest_gas_factor,
     is_last_chance,
@@ -35,8 +33,10 @@ from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.storage.trie_pool import SealedSet, Tries
+from pocket_miner.storage.trie_pool import UNREADABLE, SealedSet, Tries
+from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.known_seals import KnownSeals
 from pocket_miner.submission.sender import (
     PreparedBatch,
     Sender,
@@ -66,8 +66,15 @@ class SealSource(enum.Enum):
     """The data from which a session is sealed."""
 
     STREAM = "stream"  # the stream in Redis, read to its end
-    VOLUME_AND_STREAM = "volume and stream"  # what could be stored on the volume; the seal is in Redis
     VOLUME = "volume"  # what is on the volume; so is the seal
+
+
+class VolumeFallback(enum.IntEnum):
+    """What to do for a session that cannot be stored on or read from the volume."""
+
+    RETRY = 0  # at the next block
+    COPY = 1  # seal a temporary copy
+    PARTIAL = 2  # the same, or else what is on the volume
 
 
 @dataclass(slots=True)
@@ -85,23 +92,32 @@ class ClaimSubmitter:
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
     """Returns the latest known height. The block being decided may be older."""
+    copies: SessionCopies | None = None
+    seals: KnownSeals = field(init=False)
+    deliveries: Deliveries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deliveries = Deliveries(CLAIM, self.store, self.sender, self.fees, self.latest_height)
+        self.seals = KnownSeals(self.supplier, self.store, self.audit)
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
-        source: SealSource = SealSource.STREAM,
+        source: SealSource = SealSource.STREAM, fallback: VolumeFallback = VolumeFallback.RETRY,
     ) -> None:  # fmt: skip
         """Close sessions of one end height, read them to the end, seal them and send their claims.
 
         A session that fails is retried at the next block without affecting the others. Every step can be repeated from
-        the start. Raises the errors of Redis and of the chain that concern all of them.
+        the start. Raises the errors of Redis and of the chain that concern all of them, and without a fallback those of
+        the volume.
         """
         end = sessions[0].end
         by_id = {s.session_id: s for s in sessions}
         last_ids: dict[str, str] = {}
+        unread: Collection[str] = ()
         if source is not SealSource.VOLUME:
-            last_ids = await self._close_and_read(by_id, end, to_the_end=source is SealSource.STREAM)
+            last_ids, unread = await self._close_and_read(by_id, end, fallback)
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
-        sets = await self._sets(by_id, end)
+        sets = await self._sets(by_id, unread, fallback)
         tokenomics = await tokenomics_or_unknown(self.sender.chain)
         rows = [(by_id[i], sets[i]) for i in self._profitable(by_id, sets, proof, tokenomics)]
         await send_in_batches(
@@ -109,21 +125,49 @@ class ClaimSubmitter:
             lambda pack: self._seal(pack, last_ids, block, source),
         )  # fmt: skip
 
-    async def _sets(self, by_id: Mapping[str, TrackedSession], end: int) -> dict[str, SealedSet]:
+    async def _sets(
+        self, by_id: Mapping[str, TrackedSession], unread: Collection[str], fallback: VolumeFallback
+    ) -> dict[str, SealedSet]:
         """Compute the roots.
 
-        A session whose trie cannot be built is skipped until the next block.
+        The volume does not have all relays of the sessions in `unread`. A session whose trie cannot be built is skipped
+        until the next block.
         """
         sets = {}
-        for session_id in by_id:
+        for session_id, session in by_id.items():
             try:
-                sets[session_id] = await self.pool.root(self.mirror.path(end), self.supplier, session_id)
+                sets[session_id] = await self._root(session, fallback, on_volume=session_id not in unread)
             except (PocketError, OSError, sqlite3.Error, ValueError) as error:
                 if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels("trie").inc()
                 _LOG.error("building the trie of a session failed, retrying", session=session_id, error=error)
         return sets
+
+    async def _root(
+        self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool = True, known: bytes = b""
+    ) -> SealedSet:
+        """Compute a root from the volume, or from a copy if the volume cannot be read or does not have all relays.
+
+        `known` is the root on chain, if there is one. Raises the errors of the trie pool and of copying.
+        """
+        file = self.mirror.path(session.end)
+        if on_volume:
+            try:
+                return await self.pool.root(file, self.supplier, session.session_id, known)
+            except UNREADABLE as error:
+                if corruption_in(error) is not None or self.copies is None or fallback is VolumeFallback.RETRY:
+                    raise
+        try:
+            if self.copies is None:
+                raise CopyFailed("sessions are not copied here")
+            async with self.copies.of(session, root_known=bool(known)) as path:
+                return await self.pool.root(path, self.supplier, session.session_id, known)
+        except (PocketError, OSError, sqlite3.Error) as error:
+            if fallback is not VolumeFallback.PARTIAL or isinstance(error, StaleEpoch):
+                raise
+            _LOG.error("sealing only the relays on the volume: free up space on it", error=error)
+            return await self.pool.root(file, self.supplier, session.session_id, known)
 
     async def _seal(
         self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
@@ -143,26 +187,12 @@ class ClaimSubmitter:
         on_volume = source is SealSource.VOLUME
         if not on_volume and not await self._store(seals, last_ids, f"{end}/claim/{ids[0][:16]}", signed):
             # A predecessor has sealed them before: its seals count, not ours.
-            await self.load_seals({session.session_id: session for session, _ in rows})
+            await self.seals.load({session.session_id: session for session, _ in rows})
             return
-        await self._save_seals(seals, end, signed.encode(), needed=on_volume)
+        await self.seals.save(seals, end, signed.encode(), needed=on_volume)
         for session, seal in zip(sessions, seals, strict=True):
             session.seal = seal
-        await self._broadcast(signed.tx_raw, sessions, block, signed.timeout_ns)
-
-    async def _save_seals(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
-        """Save seals to the volume.
-
-        A full volume does not stop claims whose seals are in Redis. If `needed`, they are not, and sqlite3.Error is
-        raised.
-        """
-        try:
-            await asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)
-        except sqlite3.Error as error:
-            if needed:
-                raise
-            miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("seals not saved to the volume: free up space on it", error=error)
+        await self.deliveries.broadcast(signed.tx_raw, sessions, block, timeout_ns=signed.timeout_ns)
 
     async def _store(
         self, seals: list[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
@@ -181,12 +211,13 @@ class ClaimSubmitter:
         return True
 
     async def _close_and_read(
-        self, by_id: Mapping[str, TrackedSession], end: int, *, to_the_end: bool = True
-    ) -> dict[str, str]:
-        """Close sessions and copy their streams to the end.
+        self, by_id: Mapping[str, TrackedSession], end: int, fallback: VolumeFallback
+    ) -> tuple[dict[str, str], Collection[str]]:
+        """Close sessions and store their streams to the end.
 
-        Returns the last entry ids of complete ones. Incomplete sessions are retried at the next block. Raises
-        ConcurrentAppend if none is complete.
+        Returns the last entry ids, and the sessions whose relays the volume could not store. Without a fallback its
+        error is raised. Incomplete sessions are left out and retried at the next block. Raises ConcurrentAppend if none
+        is complete.
         """
         last_ids = await self.store.close(dict.fromkeys(by_id, end))
 
@@ -194,19 +225,19 @@ class ClaimSubmitter:
             return [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]
 
         try:
+            await self.consumer.register_missing(by_id.values())
             while behind():
                 if not await self.consumer.consume_once():
                     break
         except (sqlite3.Error, VolumeFull) as error:
-            if to_the_end or corruption_in(error) is not None:
+            if fallback is VolumeFallback.RETRY or corruption_in(error) is not None:
                 raise
-            _LOG.error("sealing only the relays on the volume: free up space on it", error=error)
-        if not to_the_end:
-            return last_ids
+            _LOG.error("relays not stored on the volume: free up space on it", error=error)
+            return last_ids, behind()
         late = behind()
         if late and len(late) == len(by_id):
             raise ConcurrentAppend(f"{len(late)} sessions are not read to their end yet")
-        return {i: last for i, last in last_ids.items() if i not in late}
+        return {i: last for i, last in last_ids.items() if i not in late}, ()
 
     async def _prepare(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, gas_factor: float = 1.0
@@ -227,8 +258,6 @@ class ClaimSubmitter:
             sessions[position].details.refusal = str(error)[:300]
             miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc()
         good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
-        for session in good:
-            session.details.refusal = None
         return sifted.prepared, good
 
     def _profitable(
@@ -265,23 +294,16 @@ class ClaimSubmitter:
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)
 
-    async def import_seals(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
-        """Save peers' seals, so that nothing else is ever claimed for their sessions."""
-        known = await asyncio.to_thread(self.audit.seals, self.supplier)
-        for session_id, (end, seal) in seals.items():
-            ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
-            if session_id in known or ended is not None:
-                continue
-            await self._save_seals([seal], end, "", needed=False)
-
     async def adopt(self, session: TrackedSession, block: Block) -> None:
         """Adopt a claim on chain without a known seal, if our leaves have its root.
 
         Otherwise the claim conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
         """
         session_id, end = session.session_id, session.end
-        await self._close_and_read({session_id: session}, end)
-        found = await self.pool.root(self.mirror.path(end), self.supplier, session_id, session.claimed_root)
+        _, unread = await self._close_and_read({session_id: session}, end, VolumeFallback.COPY)
+        found = await self._root(
+            session, VolumeFallback.COPY, on_volume=session_id not in unread, known=session.claimed_root
+        )
         if found.root != session.claimed_root:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
@@ -297,33 +319,9 @@ class ClaimSubmitter:
         session.details.foreign_root = None
         seal = SessionSeal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
         await self.store.restore({session_id: seal}, {session_id: end})
-        await self._save_seals([seal], end, "", needed=False)
+        await self.seals.save([seal], end, "", needed=False)
         session.seal = seal
         _LOG.info("claim adopted", session=session_id)
-
-    async def load_own_seals(self, sessions: Mapping[str, TrackedSession]) -> dict[str, tuple[int, SessionSeal]]:
-        """Load the seals on the volume into `sessions` and return all of them."""
-        kept = await asyncio.to_thread(self.audit.seals, self.supplier)
-        for session_id, (_, seal) in kept.items():
-            if session_id in sessions:
-                sessions[session_id].seal = seal
-        return kept
-
-    async def load_seals(self, sessions: Mapping[str, TrackedSession]) -> None:
-        """Load existing seals from Redis and the volume.
-
-        Restores in Redis those that it lost.
-        """
-        kept = await self.load_own_seals(sessions)
-        seals = await self.store.load()
-        missing = {i: seal for i, (_, seal) in kept.items() if i not in seals and i in sessions}
-        if missing:
-            await self.store.restore(missing, {i: kept[i][0] for i in missing})
-        for session_id, seal in seals.items():
-            session = sessions.get(session_id)
-            if session is not None and session.seal is None:
-                session.seal = seal
-                await self._save_seals([seal], session.end, "", needed=False)
 
     async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Send sealed claims again that the chain does not show.
@@ -333,23 +331,25 @@ class ClaimSubmitter:
         """
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
-        results = await self.sender.results_of(session.claim for session in sessions)
+        results = await self.sender.results_of(session.claim.sent for session in sessions)
         close = sessions[0].windows.claim_close if sessions[0].windows else 0
         same, signed_anew = divide(
-            ((s, s.claim, s.claim_attempts) for s in sessions), results, block.height, block.time.nanoseconds,
+            ((s, s.claim.sent, s.claim.attempts) for s in sessions), results, block.height, block.time.nanoseconds,
             shared=shared, left=close - block.height,
         )  # fmt: skip
         attempts = {session.session_id: tried for session, tried in signed_anew}
         anew = [session for session, _ in signed_anew]
         failure = await send_same_bytes(
-            ((session, session.claim) for session in same), lambda raw, group: self._broadcast(raw, group, block)
+            ((session, session.claim.sent) for session in same),
+            lambda raw, group: self.deliveries.broadcast(raw, group, block),
         )
         for session in same:
-            if is_last_chance(session.claim, block.height, close):
+            if is_last_chance(session.claim.sent, block.height, close):
                 anew.append(session)
-                attempts[session.session_id] = session.claim_attempts.next(shared=shared)
+                attempts[session.session_id] = session.claim.attempts.next(shared=shared)
         try:
-            anew = await self._still_missing(anew, block)
+            if any(session.claim.sent is not None for session in anew):
+                anew = await self.deliveries.missing(anew, block)
             await send_in_batches(
                 [(session, session.seal.root) for session in anew if session.seal is not None],
                 lambda row: self._message(*row),
@@ -362,34 +362,17 @@ class ClaimSubmitter:
         if failure is not None:
             raise failure
 
-    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Query the chain before a second fee is paid.
-
-        Returns the sessions without our claim. If no node answers, a claim that was sent before waits for the next
-        block, while there is one.
-        """
-        if all(session.claim is None for session in sessions):
-            return list(sessions)
-        windows = sessions[0].windows
-        now = max(self.latest_height(), block.height)
-        try:
-            claimed = {(claim.header.session_id, claim.root_hash) for claim in await self.sender.claims_at(now)}
-        except (ChainError, DecodingError, TimeoutError):
-            last = windows is not None and windows.claim_close - block.height <= LAST_BLOCKS
-            return [session for session in sessions if last or session.claim is None]
-        return [s for s in sessions if s.seal is None or (s.session_id, s.seal.root) not in claimed]
-
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Load transactions that were signed with the seals, before a restart or by a predecessor."""
-        waiting = {s.session_id: s for s in sessions if s.claim is None and not s.claim_attempts.number}
+        waiting = {s.session_id: s for s in sessions if s.claim.sent is None and not s.claim.attempts.number}
         if not waiting:
             return
-        groups = await asyncio.to_thread(self.audit.signed, self.supplier, sessions[0].end)
+        groups = await self._signed_on_volume(sessions[0].end)
         if not any(group.timeout_ns > block.time.nanoseconds for group in groups):
             groups = await self._signed_in_redis(sessions[0].end)
         submissions = signed_before(groups, block.time.nanoseconds, lambda transaction: transaction.claims)
         for session_id, session in waiting.items():
-            session.claim = submissions.get(session_id)
+            session.claim.sent = submissions.get(session_id)
 
     async def _resend(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]
@@ -399,12 +382,22 @@ class ClaimSubmitter:
         if prepared is None:
             return
         for session in good:
-            session.claim_attempts = attempts[session.session_id]
-            session.claim = None
-            if session.claim_attempts.failed:
-                session.details.refusal = session.claim_attempts.failed
+            session.claim.attempts = attempts[session.session_id]
+            session.claim.sent = None
+            if session.claim.attempts.failed:
+                session.details.refusal = session.claim.attempts.failed
         miner_metrics.CLAIMS.labels("resent").inc(len(good))
-        await self._broadcast(prepared.signed.raw, good, block, prepared.timeout.nanoseconds)
+        await self.deliveries.broadcast(prepared.signed.raw, good, block, timeout_ns=prepared.timeout.nanoseconds)
+
+    async def _signed_on_volume(self, end: int) -> list[SignedGroup]:
+        """Return what was signed with the seals of a session end, nothing if the volume cannot be read."""
+        try:
+            return await asyncio.to_thread(self.audit.signed, self.supplier, end)
+        except sqlite3.Error as error:
+            if corruption_in(error) is not None:
+                raise
+            _LOG.error("signed claims not read from the volume", error=error)
+            return []
 
     async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
         """Return what a predecessor signed.
@@ -415,35 +408,3 @@ class ClaimSubmitter:
             return await self.store.signed(end)
         except (RedisStoreError, DecodingError):
             return []
-
-    async def _broadcast(
-        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, timeout_ns: int = 0
-    ) -> None:
-        """Broadcast a transaction to all nodes.
-
-        Raises SendError. If no node answered, the same bytes are sent again at the next block.
-        """
-        height = max(self.latest_height(), block.height)
-        submission = sessions[0].claim
-        if submission is None or submission.raw != raw:
-            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
-        for session in sessions:
-            session.claim = submission
-        await self.fees.record_pending(self.store, raw)
-        try:
-            answer = await self.sender.broadcast(raw)
-        except SendError as error:
-            miner_metrics.CLAIMS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not BroadcastFailure.UNREACHABLE:
-                # The nodes rejected these bytes: newly signed ones may be accepted.
-                for session in sessions:
-                    session.details.refusal = str(error)[:300]
-                    session.claim_attempts = session.claim_attempts.next(shared=len(sessions) > 1)
-                    session.claim = None
-                await self.fees.record_rejected(self.store, raw)
-            raise
-        for session in sessions:
-            session.claim = submission.handed_over(height, answer.height, known_before=answer.known_before)
-        miner_metrics.CLAIMS.labels("sent").inc(len(sessions))
-        await self.fees.record_sent(self.store, raw)
-        _LOG.info("claims sent", session_end=sessions[0].end, claims=len(sessions), tx=answer.tx_hash, height=height)

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -13,7 +13,6 @@ from pocket.errors import ChainError, DecodingError, PocketError
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import (
     INVALID,
-    VALIDATED,
     Claim,
     ProofParams,
     ProofRequirement,
@@ -23,16 +22,17 @@ from pocket.protocol.claims.proof_requirement import (
 )
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
-from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, Submission, divide, highest_gas_factor
+from pocket_miner.ingest.session_copies import SessionCopies
+from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.storage.trie_pool import Tries
+from pocket_miner.storage.trie_pool import UNREADABLE, Tries
+from pocket_miner.submission.deliveries import PROOF, Deliveries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender, SendError, send_in_batches, send_same_bytes, signed_before
@@ -79,6 +79,11 @@ class ProofSubmitter:
     """Returns the latest known height. The block being decided may be older."""
     seeds: SeedHashes | None = None
     """Shared by all suppliers of a process. Created here if not given."""
+    copies: SessionCopies | None = None
+    deliveries: Deliveries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deliveries = Deliveries(PROOF, self.store, self.sender, self.fees, self.latest_height)
 
     def _seeds(self) -> SeedHashes:
         if self.seeds is None:
@@ -112,24 +117,24 @@ class ProofSubmitter:
         An invalid proof does not stop the others. Raises the first error after all have been tried.
         """
         await self._load_signed(sessions, block)
-        invalid = [session for session in sessions if session.proof is not None and _invalid(session)]
+        invalid = [session for session in sessions if session.proof.sent is not None and _invalid(session)]
         for session in invalid:
             self._doubt(session)
         repaired = {session.session_id for session in invalid}
         others = [session for session in sessions if session.session_id not in repaired]
-        results = await self.sender.results_of(session.proof for session in others)
+        results = await self.sender.results_of(session.proof.sent for session in others)
         same, signed_anew = divide(
-            ((s, s.proof, s.proof_attempts) for s in others), results, block.height, block.time.nanoseconds,
+            ((s, s.proof.sent, s.proof.attempts) for s in others), results, block.height, block.time.nanoseconds,
             shared=len(sessions) > 1, left=sessions[0].windows.proof_close - block.height if sessions[0].windows else 0,
         )  # fmt: skip
-        attempts = {session.session_id: session.proof_attempts for session in invalid}
+        attempts = {session.session_id: session.proof.attempts for session in invalid}
         attempts |= {session.session_id: tried for session, tried in signed_anew}
         anew = [session for session in sessions if session.session_id in attempts]
         failure = await send_same_bytes(
-            ((session, session.proof) for session in same),
+            ((session, session.proof.sent) for session in same),
             lambda raw, group: self._broadcast(raw, group, block, params),
         )
-        missing = await self._still_missing(anew, block)
+        missing = await self.deliveries.missing(anew, block)
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:
             await send_in_batches(
@@ -149,7 +154,7 @@ class ProofSubmitter:
         waiting = {
             session.session_id: session
             for session in sessions
-            if session.proof is None and not session.proof_attempts.number and not _invalid(session)
+            if session.proof.sent is None and not session.proof.attempts.number and not _invalid(session)
         }
         windows = sessions[0].windows
         if not waiting or windows is None or windows.proof_close - block.height <= LAST_BLOCKS:
@@ -162,33 +167,15 @@ class ProofSubmitter:
         newest_first = sorted(groups, key=lambda group: -group.height)
         submissions = signed_before(newest_first, block.time.nanoseconds, lambda transaction: transaction.proofs)
         for session_id, session in waiting.items():
-            session.proof = submissions.get(session_id)
+            session.proof.sent = submissions.get(session_id)
 
     def _doubt(self, session: TrackedSession) -> None:
         """Query the hash of the seed block again, because the chain found the proof invalid."""
-        proof, windows = session.proof, session.windows
+        proof, windows = session.proof.sent, session.windows
         if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
             session.measured.add(f"doubted {proof.tx_hash}")
             self._seeds().doubt(windows.proof_seed)
         session.details.proof_refusal = "the chain found the proof invalid"
-
-    async def _still_missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Query the chain before a second fee is paid.
-
-        Returns the sessions without a valid proof. A former owner, or this miner before a restart, may have sent one.
-        If no node answers, a proof that was sent before waits for the next block, while there is one.
-        """
-        if not sessions:
-            return []
-        windows = sessions[0].windows
-        now = max(self.latest_height(), block.height)
-        try:
-            claims = await self.sender.claims_at(now)
-        except (ChainError, DecodingError, TimeoutError):
-            last = windows is not None and windows.proof_close - block.height <= LAST_BLOCKS
-            return [session for session in sessions if last or session.proof is None]
-        proven = {claim.header.session_id for claim in claims if claim.proof_validation_status == VALIDATED}
-        return [session for session in sessions if session.session_id not in proven]
 
     async def _send(
         self, built: list[_Built], block: Block, params: ProofParams, attempts: Mapping[str, Attempts]
@@ -210,9 +197,9 @@ class ProofSubmitter:
             return
         good = [session for position, (session, _) in enumerate(built) if position not in sifted.refused]
         for session in good:
-            session.proof_attempts, session.proof = attempts[session.session_id], None
+            session.proof.attempts, session.proof.sent = attempts[session.session_id], None
         raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
-        shared = SignedGroup(raw, timeout, max(self.latest_height(), block.height))
+        shared = SignedGroup(raw, timeout, self.deliveries.height(block))
         try:
             await self.store.share_proofs(good[0].end, transaction_hash(raw), shared)
         except RedisStoreError as error:
@@ -222,36 +209,8 @@ class ProofSubmitter:
     async def _broadcast(
         self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, params: ProofParams, timeout_ns: int = 0
     ) -> None:
-        """Broadcast a transaction to all nodes.
-
-        Raises SendError. If no node answered, the same bytes are sent again at the next block.
-        """
-        height = max(self.latest_height(), block.height)
-        submission = sessions[0].proof
-        if submission is None or submission.raw != raw:
-            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
-        for session in sessions:
-            session.proof = submission
-        await self.fees.record_pending(self.store, raw, params.proof_submission_fee_upokt)
-        try:
-            answer = await self.sender.broadcast(raw)
-        except SendError as error:
-            miner_metrics.PROOFS.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not BroadcastFailure.UNREACHABLE:
-                for session in sessions:
-                    session.details.proof_refusal = str(error)[:300]
-                    session.proof_attempts = session.proof_attempts.next(shared=len(sessions) > 1)
-                    session.proof = None
-                await self.fees.record_rejected(self.store, raw)
-            raise
-        for session in sessions:
-            session.proof = submission.handed_over(height, answer.height, known_before=answer.known_before)
-            session.details.proof_refusal = None
-            if session.proof_attempts.failed:
-                session.details.proof_refusal = session.proof_attempts.failed
-        miner_metrics.PROOFS.labels("sent").inc(len(sessions))
-        await self.fees.record_sent(self.store, raw, params.proof_submission_fee_upokt)
-        _LOG.info("proofs sent", session_end=sessions[0].end, proofs=len(sessions), tx=answer.tx_hash, height=height)
+        fee = params.proof_submission_fee_upokt
+        await self.deliveries.broadcast(raw, sessions, block, timeout_ns=timeout_ns, submission_fee_upokt=fee)
 
     async def _built(self, session: TrackedSession, block: Block) -> Message | None:
         """Build the proof message, or return None if it cannot be sent now.
@@ -281,18 +240,31 @@ class ProofSubmitter:
         before = session.proof_message
         if before is not None and before[0] == seed:
             # The chain found this very proof invalid: sending it again would only cost the submission fee.
-            return None if _invalid(session) and session.proof is not None else before[1]
+            return None if _invalid(session) and session.proof.sent is not None else before[1]
         path = proof_path(seed, session.session_id)
-        file, sealed = self.mirror.path(session.end), session.seal.root
-        root, proof = await self.pool.proof(file, self.supplier, session.session_id, path, sealed)
+        root, proof = await self._proof(session, path, session.seal.root)
         if root != session.seal.root:
             session.details.proof_problem = "the mirrored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()
-            _LOG.error(
-                "proof not built, the leaves on the volume have another root than the seal",
-                session=session.session_id,
-            )
+            _LOG.error("proof not built, the leaves have another root than the seal", session=session.session_id)
             return None
         message = submit_proof_message(self.supplier, session.header, proof)
         session.proof_message = (seed, message)
         return message
+
+    async def _proof(self, session: TrackedSession, path: bytes, sealed: bytes) -> tuple[bytes, bytes]:
+        """Return root and proof from the volume, or from a copy if the volume does not have the sealed leaves.
+
+        Raises the errors of the trie pool and of copying.
+        """
+        session_id = session.session_id
+        try:
+            root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session_id, path, sealed)
+            if root == sealed or self.copies is None:
+                return root, proof
+        except UNREADABLE as error:
+            if corruption_in(error) is not None or self.copies is None:
+                raise
+            _LOG.error("the leaves of a session cannot be read from the volume", session=session_id, error=error)
+        async with self.copies.of(session, root_known=True, nearest=path) as copy:
+            return await self.pool.proof(copy, self.supplier, session_id, path, sealed)

@@ -1,5 +1,6 @@
 """Build the miners of single suppliers from the keys folder, the volume and the chain."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import ConsumeRounds
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.ingest.session_copies import SessionCopies
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import Reports
@@ -66,6 +68,7 @@ class SupplierFactory:
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
     _rounds: ConsumeRounds = field(init=False)
+    _copying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.keyring = Keyring(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
@@ -184,13 +187,14 @@ class SupplierFactory:
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
+        copies = SessionCopies(consumer, self.mirror, self.peers, self._copying)
         claims = ClaimSubmitter(
             address, store, self.audit, self.mirror, self.pool, sender, consumer, self._fees, largest,
-            self.latest_height,
+            self.latest_height, copies,
         )  # fmt: skip
         proofs = ProofSubmitter(
             address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,
-            self.latest_height, self._seeds,
+            self.latest_height, self._seeds, copies,
         )  # fmt: skip
         return SupplierMiner(
             address, self.chain, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs, sessions,

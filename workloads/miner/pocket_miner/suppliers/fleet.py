@@ -20,10 +20,11 @@ from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TRANSIENT_ERRORS, SupplierWorker
+from pocket_miner.suppliers.running import SupplierWorker
 from pocket_miner.suppliers.standby import Standby, delete_leftovers
 
 if TYPE_CHECKING:

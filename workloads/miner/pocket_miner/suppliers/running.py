@@ -4,19 +4,18 @@ import asyncio
 import contextlib
 import math
 import random
-import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 from structlog.typing import FilteringBoundLogger
 
-from pocket.errors import PocketError
 from pocket.redis_store.notifications import NOTIFY_SECONDS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -27,7 +26,6 @@ _BATCH = 20
 _HEAL_SECONDS = 5.0
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
-TRANSIENT_ERRORS = (PocketError, OSError, sqlite3.Error)
 
 
 @dataclass(slots=True)
@@ -68,7 +66,9 @@ class SupplierWorker:
 
     async def _run_tasks(self) -> None:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._decide()), group.create_task(self._tail())]
+            decide = self._repeat("decide", self._decide, lambda _: min(1.0, self.block_seconds / 4))
+            tail = self._repeat("tail", self._tail, lambda failures: min(2.0, 0.1 * 2 ** min(failures, 5)))
+            tasks = [group.create_task(decide), group.create_task(tail)]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 task.cancel()
@@ -95,29 +95,42 @@ class SupplierWorker:
             and scanned > since + KEY_REMOVAL_GRACE_SECONDS
         )
 
-    async def _tail(self) -> None:
-        failures = 0
+    async def _repeat(
+        self, step: str, work: Callable[[], Awaitable[None]], pause_seconds: Callable[[int], float]
+    ) -> None:
+        """Repeat a step until the supplier is retired or another miner owns it.
+
+        After a failure it pauses, for as long as `pause_seconds` returns for the number of failures in a row. Raises
+        VolumeCorrupted.
+        """
+        failures, logged = 0, ""
         while not self._over:
             try:
-                read = await self.supplier.tail(self.consume_limit)
-                failures = 0
+                await work()
+                failures, logged = 0, ""
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
             except TRANSIENT_ERRORS as error:
                 if corruption_in(error) is not None:
                     raise
-                # A full volume stops copying, never claims: what is not copied is still in the streams.
-                miner_metrics.ERRORS.labels("tail").inc()
+                miner_metrics.ERRORS.labels(step).inc()
                 failures += 1
-                if failures == 1:
-                    _LOG.warning("consuming relays failed, retrying", error=error)
-                await asyncio.sleep(min(2.0, 0.1 * 2 ** min(failures, 5)))
-                continue
-            now = asyncio.get_running_loop().time()
-            since, self._read_at = now - self._read_at, now if read else self._read_at
-            if not read or not self.supplier.behind:
-                await self._rest(read, since)
+                if str(error) != logged:
+                    logged = str(error)
+                    _LOG.warning("step of a supplier failed, retrying", step=step, error=error)
+                await asyncio.sleep(pause_seconds(failures))
+
+    async def _tail(self) -> None:
+        """Consume new relays once, and wait until more may have come.
+
+        A full volume stops consuming, never claims: what is not consumed is still in the streams.
+        """
+        read = await self.supplier.tail(self.consume_limit)
+        now = asyncio.get_running_loop().time()
+        since, self._read_at = now - self._read_at, now if read else self._read_at
+        if not read or not self.supplier.behind:
+            await self._rest(read, since)
 
     async def _rest(self, read: int, since: float) -> None:
         """Wait after a read of that many relays, `since` seconds after the previous one that found any.
@@ -141,30 +154,18 @@ class SupplierWorker:
         self._woken.clear()
 
     async def _decide(self) -> None:
-        """Decide at every new block, and again after a while without one.
+        """Decide at the next new block, or again after a while without one.
 
         Of several blocks that arrive at once only the newest is decided.
         """
-        while not self._over:
-            await self.board.wait_newer(self.seen, max(1.0, self.block_seconds))
-            try:
-                async with self.decide_limit:
-                    block = self.board.latest  # blocks that arrived while others decided are skipped
-                    if block is None:
-                        continue
-                    bind_contextvars(height=block.height)  # of this task
-                    self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
-                self.seen = block.height
-            except StaleEpoch as error:
-                self.fenced(self.supplier.supplier, error)
+        await self.board.wait_newer(self.seen, max(1.0, self.block_seconds))
+        async with self.decide_limit:
+            block = self.board.latest  # blocks that arrived while others decided are skipped
+            if block is None:
                 return
-            except TRANSIENT_ERRORS as error:
-                if corruption_in(error) is not None:
-                    raise
-                # One supplier's error must not cost the others their windows.
-                miner_metrics.ERRORS.labels("decide").inc()
-                _LOG.warning("deciding failed, retrying", error=error)
-                await asyncio.sleep(min(1.0, self.block_seconds / 4))
+            bind_contextvars(height=block.height)  # of this task
+            self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
+        self.seen = block.height
 
 
 async def _sleep_to_tick(time: float, tick: float) -> None:

@@ -19,9 +19,9 @@ from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import TRANSIENT_ERRORS
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG: FilteringBoundLogger = structlog.get_logger()

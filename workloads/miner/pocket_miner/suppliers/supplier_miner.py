@@ -13,19 +13,18 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
-from pocket.errors import ChainError, PocketError
+from pocket.errors import PocketError
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
-    CommandRejected,
     ConcurrentAppend,
     FenceMissing,
-    RedisStoreError,
     RedisUnavailable,
     StaleEpoch,
 )
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check
+from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
@@ -38,29 +37,18 @@ from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.submission.claims import ClaimSubmitter, SealSource
+from pocket_miner.submission.claims import ClaimSubmitter, SealSource, VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
-from pocket_miner.submission.sender import SendError
 from pocket_miner.suppliers.claim_queries import query_claims
+from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS, concerns_one
 from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_TRANSIENT_ERRORS: Final = (PocketError, OSError, sqlite3.Error)
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
 _SCAN_SECONDS: Final = 4.0
-_OF_ONE: Final = (PocketError, ValueError, KeyError, sqlite3.DataError)
-"""Errors that a single session of a group may cause."""
-_OF_ALL: Final = (ChainError, RedisStoreError, SendError)
-"""Exceptions to that: they concern the whole group, or sending has already tried it in halves."""
-
-
-def _concerns_one(error: Exception) -> bool:
-    """Return whether a single session of a group may have caused an error."""
-    return isinstance(error, CommandRejected) or (isinstance(error, _OF_ONE) and not isinstance(error, _OF_ALL))
 
 
 async def _confirmed() -> None:
@@ -118,7 +106,7 @@ class SupplierMiner:
             return
         await self.consumer.restore()
         await self.concluder.restore()
-        await self.claims.load_own_seals(self.sessions)
+        await self.claims.seals.load_own(self.sessions)
         self._restored = True
 
     async def start(self) -> None:
@@ -129,17 +117,31 @@ class SupplierMiner:
         async with self._starting:
             if self._started:
                 return
-            await self.restore()
+            await self._on_volume("restoring sessions", self.restore())
             await self._fence()
             for session_id in await self.consumer.ended_elsewhere():
                 session = self.sessions.pop(session_id)
-                await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+                remove = asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+                await self._on_volume("deleting a session that ended elsewhere", remove)
             await self.consumer.discover(self.concluder.finished)
-            if self.peers is not None:
-                await self.claims.import_seals(await self.peers.seals(self.supplier))
-            await self.claims.load_seals(self.sessions)
-            await self._merge_peers()
+            seals = await self.peers.seals(self.supplier) if self.peers is not None else {}
+            await self._on_volume("importing seals", self.claims.seals.import_from_peers(seals))
+            await self.claims.seals.load(self.sessions, seals)
+            await self._on_volume("merging peers", self._merge_peers())
             self._started = True
+
+    async def _on_volume(self, step: str, work: Awaitable[None]) -> None:
+        """Run a step that a volume may fail without stopping the others.
+
+        What is missing then comes from Redis, from peers and from the chain. Raises VolumeCorrupted and other errors.
+        """
+        try:
+            await work
+        except (sqlite3.Error, OSError) as error:
+            if corruption_in(error) is not None:
+                raise
+            miner_metrics.ERRORS.labels("volume").inc()
+            _LOG.error("step failed on the volume, continuing without it", step=step, error=error)
 
     async def _connect(self, height: int) -> bool:
         """Return True if Redis and the Lease let this owner write.
@@ -152,20 +154,22 @@ class SupplierMiner:
         try:
             if not self._started:
                 await self.start()
+            if not self._restored:
+                await self._on_volume("restoring sessions", self.restore())
             if self._needs_fence:
                 await self._fence()
             if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
                 # No owner seals a session before its end. What Redis lost with the fence is restored at once.
                 due, self._seals_due = self._seals_due, False  # before the wait, in which they may become due again
                 try:
-                    await self.claims.load_seals(self.sessions)
+                    await self.claims.seals.load(self.sessions)
                 except BaseException:
                     self._seals_due = self._seals_due or due
                     raise
         except StaleEpoch:
             raise
         except (RedisUnavailable, ConcurrentAppend) as error:
-            await self.restore()
+            await self._on_volume("restoring sessions", self.restore())
             _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
             return False
         return True
@@ -175,9 +179,10 @@ class SupplierMiner:
 
         Peers that do not answer are skipped.
         """
-        self._needs_peer_merge = self.peers is not None and not await self.consumer.merge(
-            self.peers, self.concluder.finished
-        )
+        if self.peers is not None:
+            self._needs_peer_merge = True  # until it was done
+            merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.peers)
+            self._needs_peer_merge = not await merge.merge(self.concluder.finished)
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm)
@@ -222,11 +227,13 @@ class SupplierMiner:
 
     async def _discover(self) -> None:
         finished = self.concluder.finished
-        lost = await self.consumer.discover(finished)
-        if lost or self._needs_fence:
-            # Another Redis, an emptied one, or one restored from an older state may hold no fence.
+        if await self.consumer.discover(finished):
+            # Another Redis, an emptied one, or one restored from an older state may hold no fence. Each step stays due
+            # until it was done.
+            self._needs_fence, self._needs_peer_merge = True, self.peers is not None
+        if self._needs_fence:
             await self._fence()
-        if lost:
+        if self._needs_peer_merge:
             await self._merge_peers()
         for session_id, end in self.consumer.revived(finished):
             # A write-ahead log that is replayed to an emptied Redis brings back sessions that ended long ago.
@@ -248,7 +255,7 @@ class SupplierMiner:
             self._cutoff = due
         except StaleEpoch:
             raise
-        except _TRANSIENT_ERRORS as error:
+        except TRANSIENT_ERRORS as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("advancing the session cut-off failed, retrying at the next block", error=error)
 
@@ -306,10 +313,10 @@ class SupplierMiner:
         except ConcurrentAppend as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("action postponed, retrying at the next block", error=error)
-        except (*_TRANSIENT_ERRORS, ValueError, KeyError) as error:
+        except (*TRANSIENT_ERRORS, ValueError, KeyError) as error:
             if corruption_in(error) is not None:
                 raise
-            if len(group) > 1 and _concerns_one(error):
+            if len(group) > 1 and concerns_one(error):
                 half = len(group) // 2
                 for part in (group[:half], group[half:]):
                     await self._act_in_parts(action, part, block, proof, connected=connected)
@@ -326,7 +333,7 @@ class SupplierMiner:
             await work()
         except StaleEpoch:
             raise
-        except _TRANSIENT_ERRORS as error:
+        except TRANSIENT_ERRORS as error:
             if corruption_in(error) is not None:
                 raise
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
@@ -400,7 +407,8 @@ class SupplierMiner:
         """Seal and claim sessions of one end height.
 
         Sealing waits after a restart of Redis until the second half of the claim window, so that relayers can replay
-        their logs. Without Redis it waits until the last third, and then seals what the volume holds.
+        their logs. Without the volume it waits as long, and then seals copies. Without Redis it waits until the last
+        third, and then seals what the volume holds.
         """
         windows = group[0].windows
         if windows is None:
@@ -413,19 +421,16 @@ class SupplierMiner:
         if connected and not self.redis_settled() and 2 * left > length:
             _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
             return
+        fallback = VolumeFallback.PARTIAL if late else VolumeFallback(2 * left <= length)
         try:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
-            await self.claims.seal_and_claim(group, block, proof)
+            await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
         except RedisUnavailable:
             if not late:
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)
-        except (sqlite3.Error, VolumeFull) as error:
-            if not late or corruption_in(error) is not None:
-                raise
-            await self.claims.seal_and_claim(group, block, proof, source=SealSource.VOLUME_AND_STREAM)
 
     async def _seal_from_volume(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:
         """Seal and claim without Redis, leaving out sessions with a claim on chain.

@@ -1,0 +1,136 @@
+"""Read the outcomes that miners conclude and count them in the books of their Suppliers."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.api.miner_status import EndedSession, OutcomePage
+from pocket_operator.decide.books import Books, books_in
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
+from pocket_operator.decide.pod_report import Report
+from pocket_operator.resources.kinds import SUPPLIERS
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+Object = dict[str, Any]
+FetchPage = Callable[[int], Awaitable[OutcomePage | None]]
+"""Reads the page of outcomes after a number, None if the miner does not answer."""
+_PAGES_AT_ONCE: Final = 20
+_IDLE_OUTCOMES: Final = 2000
+"""Outcomes of others after which a Supplier's position in a trail is renewed, and as many are read again at a start.
+
+A trail that is not longer is counted from its beginning.
+"""
+
+
+class BooksKeeper:
+    """The books of all Suppliers. They begin with what the Suppliers' status has, and the status keeps them."""
+
+    def __init__(self, cache: ObjectCache) -> None:
+        self._cache = cache
+        self._books: dict[str, Books] = {}
+        self._heads: dict[tuple[str, str], tuple[str, int]] = {}
+        self._read: dict[tuple[ReconcileKey, str], int] = {}
+
+    def of(self, supplier: Object) -> Books:
+        """Return the books of one Supplier."""
+        uid = str(supplier["metadata"]["uid"])
+        if uid not in self._books:
+            self._books[uid] = books_in(supplier.get("status") or {})
+        return self._books[uid]
+
+    async def count(self, key: ReconcileKey, report: Report, fetch: FetchPage) -> bool:
+        """Count the outcomes that a miner's report shows to be new.
+
+        Returns True if any books changed.
+        """
+        audit = report.answer.audit
+        if audit is None or not audit.trail:
+            return False
+        head, place = (audit.trail, audit.number), (key.namespace, report.pod)
+        steady = self._heads.get(place) == head
+        self._heads[place] = head
+        changed = await self._meet(key, report, *head, steady=steady, fetch=fetch)
+        for _ in range(_PAGES_AT_ONCE):
+            after = self._position(key, audit.trail, audit.number)
+            if after >= audit.number:
+                break
+            page = await fetch(after)
+            if page is None or page.next <= after:
+                break
+            if page.first > after + 1:
+                _LOG.warning(
+                    "outcomes were deleted by retention before they were counted",
+                    pod=report.pod, counted=after, first=page.first,
+                )  # fmt: skip
+            changed |= self._add(key, audit.trail, page)
+            self._read[key, audit.trail] = page.next
+        return changed
+
+    def forget_deleted(self) -> None:
+        """Drop the books of Suppliers that are gone."""
+        known = {str(supplier["metadata"]["uid"]) for supplier in self._cache.all(SUPPLIERS.name)}
+        self._books = {uid: books for uid, books in self._books.items() if uid in known}
+
+    async def _meet(
+        self, key: ReconcileKey, report: Report, trail: str, number: int, *, steady: bool, fetch: FetchPage
+    ) -> bool:
+        """Begin to count an unknown trail, and go back with a trail that was restored from a backup.
+
+        A short trail is counted from its beginning. Of a long one the totals are adopted, from the second of two
+        reports with the same last outcome, which includes it for sure.
+        """
+        changed = False
+        suppliers = self._suppliers(key)
+        if any(trail not in self.of(supplier).trails for supplier in suppliers.values()):
+            whole = not number or (number <= _IDLE_OUTCOMES and _is_whole(await fetch(0)))
+            for address, supplier in suppliers.items():
+                books = self.of(supplier)
+                if trail in books.trails or not (whole or steady):
+                    continue
+                known, row = (0, None) if whole else (number, report.supplier(address))
+                changed |= self._put(supplier, books.adopted(trail, known, row))
+            self._read.pop((key, trail), None)
+        for supplier in suppliers.values():
+            books = self.of(supplier)
+            if books.trails.get(trail, 0) > number:
+                changed |= self._put(supplier, books.through(trail, number))
+        if self._read.get((key, trail), 0) > number:
+            self._read[key, trail] = number
+        return changed
+
+    def _position(self, key: ReconcileKey, trail: str, number: int) -> int:
+        """Return the number of the outcome up to which everybody's outcomes of a trail are counted."""
+        known = [self.of(supplier).trails.get(trail) for supplier in self._suppliers(key).values()]
+        counted = min((row for row in known if row is not None), default=number)
+        return max(counted, self._read.get((key, trail), 0))
+
+    def _add(self, key: ReconcileKey, trail: str, page: OutcomePage) -> bool:
+        rows: dict[str, list[EndedSession]] = {}
+        for row in page.rows:
+            rows.setdefault(row.supplier, []).append(row)
+        changed = False
+        for address, supplier in self._suppliers(key).items():
+            books = self.of(supplier)
+            if trail not in books.trails:
+                continue
+            books = books.counted(trail, rows.get(address, ()))
+            if page.next - books.trails[trail] >= _IDLE_OUTCOMES:
+                books = books.through(trail, page.next)
+            changed |= self._put(supplier, books)
+        return changed
+
+    def _put(self, supplier: Object, books: Books) -> bool:
+        uid = str(supplier["metadata"]["uid"])
+        changed = self._books.get(uid) != books
+        self._books[uid] = books
+        return changed
+
+    def _suppliers(self, key: ReconcileKey) -> Mapping[str, Object]:
+        return {operator_address(supplier): supplier for supplier in self._cache.suppliers(key)}
+
+
+def _is_whole(page: OutcomePage | None) -> bool:
+    """Return True if the trail still has its first outcome."""
+    return page is not None and page.first == 1

@@ -1,0 +1,88 @@
+"""Requests that a client sends before it has the response to an earlier one."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from hostile_clients import MIB, SHORT_TIMEOUTS, dial, post, served, until
+from relays import relaying
+
+pytestmark = pytest.mark.redis
+
+
+async def test_pipelined_relays_of_a_client_that_reads_nothing_end_its_connection(redis, tmp_path):
+    async with relaying(redis, tmp_path, timeouts=SHORT_TIMEOUTS) as relayer:
+        relayer.backend.answer = (200, {"Content-Type": "application/json"}, bytes(60_000))
+        _, writer = await dial(relayer, limit=1024)
+        for number in range(300):
+            body = relayer.request(body=b"%d" % number).encode()
+            writer.write(post(len(body)) + body)
+        await until(lambda: relayer.connections.open == 1)
+        await until(lambda: relayer.connections.open == 0)
+        writer.close()
+        assert len(relayer.backend.requests) < 300
+        assert await served(relayer, body=b"after")
+
+
+async def test_pipelined_requests_behind_a_slow_one_count_as_memory_until_they_are_served(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        reader, writer = await dial(relayer)
+        bodies = [relayer.request(body=b"%d" % n + bytes(20_000)).encode() for n in range(4)]
+        writer.write(post(len(bodies[0])) + bodies[0])
+        await relayer.backend.asked.wait()
+        first = relayer.memory.used
+        writer.write(b"".join(post(len(body)) + body for body in bodies[1:]))
+        await until(lambda: relayer.memory.used >= first + sum(map(len, bodies[1:])))
+        relayer.backend.gate.set()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 4:
+            answers += await asyncio.wait_for(reader.read(65_536), 10)
+        await until(lambda: relayer.memory.used == 0)
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def pipelining(relayer, number, size):
+    """Open connections with a relay at the backend, and `size` bytes of a request behind it."""
+    gate = relayer.backend.gate = asyncio.Event()
+    writers = []
+    try:
+        for n in range(number):
+            _, writer = await dial(relayer)
+            writers.append(writer)
+            body = relayer.request(body=b"first of %d" % n).encode()
+            writer.write(post(len(body)) + body)
+        await until(lambda: len(relayer.backend.requests) == number)
+        relayer.backend.gate = None
+        for writer in writers:
+            writer.write(post(size) + bytes(size))
+        yield writers
+    finally:
+        gate.set()
+        for writer in writers:
+            writer.close()
+
+
+async def test_pipelined_requests_behind_a_slow_one_are_not_read_on(redis, tmp_path):
+    async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
+        async with pipelining(relayer, 1, 32 * MIB) as (writer,):
+            await until(lambda: relayer.memory.used > 64 * 1024)
+            for number in range(5):
+                assert await served(relayer, body=b"%d of another connection" % number)
+            assert relayer.memory.used < relayer.memory.connection_limit
+            assert writer.transport.get_write_buffer_size() > 16 * MIB
+            assert relayer.connections.open
+        await until(lambda: relayer.memory.used == 0)
+
+
+async def test_pipelined_requests_of_many_connections_end_some_of_them_and_relays_go_on(redis, tmp_path):
+    async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
+        async with pipelining(relayer, 30, MIB):
+            await until(lambda: relayer.connections.open < 30)
+            assert relayer.memory.used <= relayer.memory.address_limit
+            for number in range(5):
+                assert await served(relayer, body=b"%d of another connection" % number)
+        await until(lambda: relayer.memory.used == 0)
+        assert await served(relayer, body=b"after")

@@ -1,0 +1,131 @@
+"""A temporary copy of a session: what the volume, the stream and peers still have of it, and nothing else."""
+
+import asyncio
+import hashlib
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from mine import slow_root
+from pocket.protocol.smst.digest import Root
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket_miner.ingest.peers import PeerSession
+from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
+from pocket_miner.storage.corruption import VolumeCorrupted
+from pocket_miner.storage.trie_pool import compute_proof, compute_root
+
+pytestmark = pytest.mark.redis
+
+
+class OnePeer:
+    """A peer that has the relays of one session."""
+
+    def __init__(self, header, rows):
+        self.header, self.rows = header, rows
+
+    async def sessions(self, supplier):
+        row = PeerSession("http://peer", self.header.session_id, self.header.encode(), "1-1", "other", len(self.rows))
+        return True, [row]
+
+    async def relays(self, row, supplier, end, take):
+        await take([row.relay for row in self.rows])
+        return True
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+def left_over():
+    return list(Path(tempfile.gettempdir()).iterdir())
+
+
+async def root_of(copies, session, **options):
+    async with copies.of(session, **options) as path:
+        return (await asyncio.to_thread(compute_root, str(path), session.terms.supplier, session.session_id)).root
+
+
+async def test_a_copy_has_the_relays_of_volume_stream_and_peers_once(alice):
+    header = alice.header()
+    rows = alice.relays(header, 9)
+    await alice.record(rows[:3])
+    await alice.miner.tail()
+    await alice.record(rows[2:6])  # one is in the stream twice, three are not on the volume
+    session = alice.miner.sessions[header.session_id]
+    copies = SessionCopies(alice.miner.consumer, alice.mirror, OnePeer(header, rows[5:]))
+    assert await root_of(copies, session) == slow_root(rows)
+    assert left_over() == []
+
+
+async def test_a_proof_from_a_copy_is_that_of_the_volume(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 40))
+    await alice.miner.tail()
+    session, supplier = alice.miner.sessions[header.session_id], alice.supplier
+    copies = SessionCopies(alice.miner.consumer, alice.mirror)
+    for number in range(20):
+        path = hashlib.sha256(bytes([number])).digest()
+        async with copies.of(session, nearest=path) as copy:
+            proof = await asyncio.to_thread(compute_proof, str(copy), supplier, session.session_id, path)
+        of_volume = str(alice.mirror.path(session.end))
+        assert proof == await asyncio.to_thread(compute_proof, of_volume, supplier, session.session_id, path)
+
+
+@pytest.mark.parametrize("root_known", [False, True])
+async def test_without_redis_only_a_copy_whose_root_is_known_is_made(alice, monkeypatch, root_known):
+    header = alice.header()
+    rows = alice.relays(header, 3)
+    await alice.record(rows)
+    await alice.miner.tail()
+    session = alice.miner.sessions[header.session_id]
+
+    async def away(*_):
+        raise RedisUnavailable("reset")
+
+    monkeypatch.setattr(alice.miner.consumer.tail, "read", away)
+    copies = SessionCopies(alice.miner.consumer, alice.mirror)
+    if root_known:
+        assert await root_of(copies, session, root_known=True) == slow_root(rows)
+    else:
+        with pytest.raises(RedisUnavailable):
+            await root_of(copies, session)
+    assert left_over() == []
+
+
+async def test_a_copy_that_grows_too_large_or_cannot_be_used_is_an_error_of_its_own(alice, monkeypatch):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.miner.tail()
+    session = alice.miner.sessions[header.session_id]
+    copies = SessionCopies(alice.miner.consumer, alice.mirror)
+    with pytest.raises(CopyFailed):
+        async with copies.of(session) as path:
+            raise VolumeCorrupted(str(path))
+    monkeypatch.setattr("pocket_miner.ingest.session_copies._MAX_BYTES", 1000)
+    with pytest.raises(CopyFailed, match="MiB"):
+        await root_of(copies, session)
+    assert left_over() == []
+
+
+async def test_a_full_volume_costs_no_relay_of_a_claim(alice):
+    header = alice.header()
+    rows = alice.relays(header, 6)
+    await alice.record(rows[:2])
+    await alice.to(8)
+    miner = alice.miner
+    miner.claims.copies = miner.proofs.copies = SessionCopies(miner.consumer, alice.mirror)
+    await alice.record(rows[2:])
+    miner.consumer._volume_full = lambda: True
+    for height in range(9, 21):
+        alice.skip(height)
+        await miner.on_block(await alice.comet.block(), await alice.client.proof_params())
+    claim = alice.claim(header)
+    assert claim is None or Root(claim.root_hash).count == 6
+    miner.consumer._volume_full = lambda: False
+    await alice.to(22)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    assert alice.outcomes()[header.session_id]["details"]["relays"] == 6

@@ -1,0 +1,80 @@
+"""Copy relays that Redis has lost from the volumes of other miners."""
+
+import asyncio
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pocket.protocol.smst.digest import Root
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.stream_reader import StreamExtent
+from pocket_miner import miner_metrics
+from pocket_miner.ingest.peers import Peers
+from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.relay_store import RelayStore
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMerge:
+    """Merges the relays of other miners into one supplier's sessions."""
+
+    consumer: RelayConsumer
+    mirror: RelayStore
+    sessions: Mapping[str, TrackedSession]
+    peers: Peers
+
+    async def merge(self, finished: Mapping[str, object]) -> bool:
+        """Copy relays that the streams have lost from peers' volumes, without those of `finished` sessions.
+
+        Only peers that read entries of another origin, or further than its streams reach, can have more. Returns
+        False if it must be retried. Raises the errors of the volume.
+        """
+        supplier, consumer = self.consumer.supplier, self.consumer
+        answered, found = await self.peers.sessions(supplier)
+        found = [row for row in found if row.session_id not in finished]
+        reach = await extents(consumer, {row.session_id for row in found}) if found else {}
+        whole = answered
+        for row in found:
+            if not row.may_have_more(consumer.origin, reach.get(row.session_id, StreamExtent())):
+                continue
+            if row.session_id not in self.sessions:
+                await consumer.track({row.session_id: row.header})
+            session = self.sessions.get(row.session_id)
+            if session is None or session.rejected or await asyncio.to_thread(self._has_sealed, session):
+                continue
+            if not await consumer.learn_terms(session) or session.terms is None:
+                whole = whole and session.rejected
+                continue
+            take = functools.partial(self._take, session, session.terms)
+            await consumer.register_missing([session])
+            whole = await self.peers.relays(row, supplier, session.end, take) and whole
+        return whole
+
+    def _has_sealed(self, session: TrackedSession) -> bool:
+        """Return True if a session is sealed and the volume has as many leaves as its seal."""
+        if session.seal is None:
+            return False
+        stored = self.mirror.file(session.end).count(self.consumer.supplier, session.session_id)
+        return stored >= Root(session.seal.root).count
+
+    async def _take(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> None:
+        miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
+
+    def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
+        supplier, leaves = self.consumer.supplier, valid_leaves(values, terms)
+        added = self.mirror.file(session.end).add(supplier, session.session_id, leaves)
+        miner_metrics.RELAYS.labels(supplier).inc(added)
+        return added
+
+
+async def extents(consumer: RelayConsumer, session_ids: Iterable[str]) -> dict[str, StreamExtent]:
+    """Return how far the streams of these sessions reach.
+
+    The result is empty while Redis is unavailable, because any peer may have more relays then.
+    """
+    try:
+        return await consumer.tail.extents(session_ids)
+    except RedisUnavailable:
+        return {}

@@ -1,0 +1,135 @@
+"""Send claims and proofs to the chain's nodes, and find out which of them the chain does not show yet."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import Counter
+from structlog.typing import FilteringBoundLogger
+
+from pocket.chain.model import Block
+from pocket.errors import ChainError, DecodingError
+from pocket.protocol.claims.proof_requirement import VALIDATED, Claim
+from pocket.protocol.sessions.windows import Windows
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
+from pocket.protocol.transactions.build import transaction_hash
+from pocket.redis_store.seals import SealStore
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.submission import LAST_BLOCKS, Delivery, Submission
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.sender import Sender, SendError
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class MessageKind:
+    """The kind of a message: claim or proof.
+
+    `close` returns the height at which the window of such messages closes. `is_shown` returns True for a claim on chain
+    that shows that the session's message arrived.
+    """
+
+    sent_event: str
+    counter: Counter
+    delivery: Callable[[TrackedSession], Delivery]
+    close: Callable[[Windows], int]
+    record_refusal: Callable[[TrackedSession, str | None], None]
+    is_shown: Callable[[TrackedSession, Claim], bool]
+
+
+def _record_claim_refusal(session: TrackedSession, text: str | None) -> None:
+    session.details.refusal = text
+
+
+def _record_proof_refusal(session: TrackedSession, text: str | None) -> None:
+    session.details.proof_refusal = text
+
+
+CLAIM = MessageKind(
+    "claims sent", miner_metrics.CLAIMS, lambda session: session.claim, lambda windows: windows.claim_close,
+    _record_claim_refusal,
+    lambda session, claim: session.seal is not None and claim.root_hash == session.seal.root,
+)  # fmt: skip
+PROOF = MessageKind(
+    "proofs sent", miner_metrics.PROOFS, lambda session: session.proof, lambda windows: windows.proof_close,
+    _record_proof_refusal,
+    lambda session, claim: claim.proof_validation_status == VALIDATED,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """The deliveries of one supplier's messages of one kind."""
+
+    kind: MessageKind
+    store: SealStore
+    sender: Sender
+    fees: FeeTracker
+    latest_height: Callable[[], int]
+    """Returns the latest known height. The block being decided may be older."""
+
+    def height(self, block: Block) -> int:
+        """Return the latest known height."""
+        return max(self.latest_height(), block.height)
+
+    async def broadcast(
+        self, raw: bytes, sessions: Sequence[TrackedSession], block: Block, *, timeout_ns: int = 0,
+        submission_fee_upokt: int = 0,
+    ) -> None:  # fmt: skip
+        """Broadcast a transaction with the messages of sessions to all nodes.
+
+        Raises SendError. If no node answered, the same bytes are sent again at the next block.
+        """
+        kind, height = self.kind, self.height(block)
+        deliveries = [kind.delivery(session) for session in sessions]
+        submission = deliveries[0].sent
+        if submission is None or submission.raw != raw:
+            submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
+        for delivery in deliveries:
+            delivery.sent = submission
+        await self.fees.record_pending(self.store, raw, submission_fee_upokt)
+        try:
+            answer = await self.sender.broadcast(raw)
+        except SendError as error:
+            kind.counter.labels(error.refusal.name.lower()).inc(len(sessions))
+            if error.refusal is not BroadcastFailure.UNREACHABLE:
+                # The nodes rejected these bytes: newly signed ones may be accepted.
+                for session, delivery in zip(sessions, deliveries, strict=True):
+                    kind.record_refusal(session, str(error)[:300])
+                    delivery.attempts = delivery.attempts.next(shared=len(sessions) > 1)
+                    delivery.sent = None
+                await self.fees.record_rejected(self.store, raw)
+            raise
+        for session, delivery in zip(sessions, deliveries, strict=True):
+            delivery.sent = submission.handed_over(height, answer.height, known_before=answer.known_before)
+            kind.record_refusal(session, delivery.attempts.failed or None)
+        kind.counter.labels("sent").inc(len(sessions))
+        await self.fees.record_sent(self.store, raw, submission_fee_upokt)
+        _LOG.info(
+            kind.sent_event, session_end=sessions[0].end, sessions=len(sessions), tx=answer.tx_hash, height=height
+        )
+
+    async def missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+        """Query the chain before a second fee is paid.
+
+        Returns the sessions whose message it does not show: a former owner, or this miner before a restart, may have
+        sent one. If no node answers, a message that was sent before waits for the next block, while there is one.
+        """
+        if not sessions:
+            return []
+        windows = sessions[0].windows
+        try:
+            claims = await self.sender.claims_at(self.height(block))
+        except (ChainError, DecodingError, TimeoutError):
+            last = windows is not None and self.kind.close(windows) - block.height <= LAST_BLOCKS
+            return [session for session in sessions if last or self.kind.delivery(session).sent is None]
+        by_session: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_session.setdefault(claim.header.session_id, []).append(claim)
+        return [
+            session
+            for session in sessions
+            if not any(self.kind.is_shown(session, claim) for claim in by_session.get(session.session_id, ()))
+        ]

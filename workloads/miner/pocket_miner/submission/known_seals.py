@@ -1,0 +1,86 @@
+"""Save and load the seals of one supplier: on the volume, in Redis and from peers (docs/fragile/seal.md)."""
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.redis_store.seals import SealStore, SessionSeal
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import corruption_in
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSeals:
+    """The seals of one supplier's sessions, wherever they are."""
+
+    supplier: str
+    store: SealStore
+    audit: Audit
+
+    async def save(self, seals: Sequence[SessionSeal], end: int, signed: str, *, needed: bool) -> None:
+        """Save seals to the volume.
+
+        A full volume does not stop claims whose seals are in Redis. If `needed`, they are not, and sqlite3.Error is
+        raised.
+        """
+        try:
+            await asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)
+        except sqlite3.Error as error:
+            if needed:
+                raise
+            miner_metrics.ERRORS.labels("volume").inc()
+            _LOG.error("seals not saved to the volume: free up space on it", error=error)
+
+    async def import_from_peers(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
+        """Save peers' seals, so that nothing else is ever claimed for their sessions.
+
+        Raises the errors of the volume.
+        """
+        known = await asyncio.to_thread(self.audit.seals, self.supplier)
+        for session_id, (end, seal) in seals.items():
+            ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
+            if session_id in known or ended is not None:
+                continue
+            await self.save([seal], end, "", needed=False)
+
+    async def load_own(self, sessions: Mapping[str, TrackedSession]) -> None:
+        """Load the seals on the volume into `sessions`. Raises the errors of the volume."""
+        for session_id, (_, seal) in (await asyncio.to_thread(self.audit.seals, self.supplier)).items():
+            session = sessions.get(session_id)
+            if session is not None and session.seal is None:
+                session.seal = seal
+
+    async def load(
+        self, sessions: Mapping[str, TrackedSession], peers: Mapping[str, tuple[int, SessionSeal]] | None = None
+    ) -> None:
+        """Load existing seals from the volume and Redis, or else those of `peers`.
+
+        Restores in Redis those that it lost. A volume that cannot be read is skipped. Raises the errors of Redis.
+        """
+        try:
+            await self.load_own(sessions)
+        except sqlite3.Error as error:
+            if corruption_in(error) is not None:
+                raise
+            _LOG.error("seals not read from the volume", error=error)
+        seals = await self.store.load()
+        for session_id, (_, seal) in (peers or {}).items():
+            session = sessions.get(session_id)
+            if session is not None and session.seal is None and session_id not in seals:
+                session.seal = seal
+        missing = {i: s.seal for i, s in sessions.items() if s.seal is not None and i not in seals}
+        if missing:
+            await self.store.restore(missing, {i: sessions[i].end for i in missing})
+        for session_id, seal in seals.items():
+            session = sessions.get(session_id)
+            if session is not None and session.seal is None:
+                session.seal = seal
+                await self.save([seal], session.end, "", needed=False)
