@@ -35,6 +35,12 @@ FENCE = (
     "if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end\nif tonumber(ARGV[1]) > fence",
     "if tonumber(ARGV[1]) > fence",
 )
+OTHER_FORKS = (
+    "core/pocket/chain/failover.py",
+    "        ranked = [(rank, i) for i in range(len(self.nodes)) if (rank := node_health.rank(i)) is not None]\n",
+    "        ranked = [(node_health.rank(i) or 0, i) for i in range(len(self.nodes))]\n",
+)
+"""Nodes on another fork are asked, too: they are not asked for long."""
 PLANTS = [
     # Claims.
     Plant("sealed claims are not sent again", "workloads/miner/pocket_miner/sessions/stages.py",
@@ -84,12 +90,12 @@ PLANTS = [
     Plant("the first answer about the seed block decides over stake", "workloads/miner/pocket_miner/submission/seeds.py",
           "        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1",
           "        return next(iter(self.answers.values())), True",
-          (Kind.NODE_OTHER_HASH,)),
+          (Kind.NODE_OTHER_HASH,), (OTHER_FORKS,)),
     Plant("nor does an invalid proof make that seed doubted", "workloads/miner/pocket_miner/submission/seeds.py",
           "        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1",
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,),
-          (("workloads/miner/pocket_miner/submission/proofs.py",
+          (OTHER_FORKS, ("workloads/miner/pocket_miner/submission/proofs.py",
             "            self._seeds().doubt(windows.proof_seed)\n", ""),)),
     Plant("a requirement is decided once", "workloads/miner/pocket_miner/submission/proofs.py",
           "        if windows is None or session.seal is None:\n            return\n        try:\n            seed, confirmed",
@@ -229,7 +235,7 @@ PLANTS = [
     # Recording.
     Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/pipeline.py",
           "            if self._recording is Recording.STRICT:\n", "            if False:\n",
-          (Kind.REDIS_CRASH, Kind.REDIS_FULL, Kind.KILL,)),
+          (Kind.DISK_FULL,)),
     Plant("the log is not appended again after Redis was lost", "core/pocket/redis_store/relay_recorder.py",
           "            if self._log.segments:\n                await self.replay", "            if False:\n                await self.replay",
           (Kind.REDIS_EMPTY_UNREAD,)),
