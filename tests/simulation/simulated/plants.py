@@ -231,7 +231,9 @@ PLANTS = [
           "    except (PocketError, TimeoutError):\n        return []\n", "    except ZeroDivisionError:\n        return []\n",
           (Kind.SUPPLIER_AWAY,),
           (("workloads/miner/pocket_miner/suppliers/running.py",
-            "                await asyncio.sleep(pause_seconds(failures))\n", "                raise RuntimeError(\"one supplier's trouble\") from error\n"),)),
+            "                await asyncio.sleep(pause_seconds(failures))\n", "                raise RuntimeError(\"one supplier's trouble\") from error\n"),
+           ("workloads/miner/pocket_miner/suppliers/fleet.py",
+            "                await asyncio.sleep(_AGAIN_SECONDS)\n\n    def _report_corruption", "                raise\n\n    def _report_corruption"))),
     # Recording.
     Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/pipeline.py",
           "            if self._recording is Recording.STRICT:\n", "            if False:\n",
