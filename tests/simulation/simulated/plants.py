@@ -236,7 +236,7 @@ PLANTS = [
             "                await asyncio.sleep(_AGAIN_SECONDS)\n\n    def _report_corruption", "                raise\n\n    def _report_corruption"))),
     # Recording.
     Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/pipeline.py",
-          "            if self._recording is Recording.STRICT:\n", "            if False:\n",
+          "create_future() if self._recording is Recording.STRICT else None", "create_future() if False else None",
           (Kind.DISK_FULL,)),
     Plant("the log is not appended again after Redis was lost", "core/pocket/redis_store/relay_recorder.py",
           "            if self._log.segments:\n                await self.replay", "            if False:\n                await self.replay",
