@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
-from pocket.chain.model import Block
+from pocket.chain.model import Block, checked_block
 from pocket.chain.plausible_heights import Belief, HeightGuard
-from pocket.errors import PocketError
+from pocket.errors import DecodingError, PocketError
 from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -30,8 +30,9 @@ def decode_block(text: str | bytes) -> Block | None:
     """
     try:
         row = json.loads(text)
-        return Block(int(row["height"]), bytes.fromhex(row["hash"]), Timestamp.of_nanoseconds(int(row["time_ns"])))
-    except (ValueError, KeyError, TypeError):
+        time = Timestamp.of_nanoseconds(int(row["time_ns"]))
+        return checked_block(int(row["height"]), bytes.fromhex(row["hash"]), time)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, DecodingError):
         return None
 
 
@@ -69,17 +70,15 @@ class LatestBlockWatcher:
         self._patience = 2 * block_seconds + 1.0
         self._clock = clock
         self._guard = HeightGuard(block_seconds)
+        self.height = 0
+        """The latest height, 0 before the first."""
         self._published: Block | None = None
         self.updated_at = clock()
-
-    @property
-    def height(self) -> int:
-        """Return the latest height, 0 before the first."""
-        return self._guard.height
 
     def _learn(self, block: Block | None) -> None:
         if block is not None and self._guard.observe(block, self._clock()) in (Belief.NEWER, Belief.REPLACED):
             self.updated_at = self._clock()
+            self.height = self._guard.height
 
     @property
     def stale(self) -> bool:

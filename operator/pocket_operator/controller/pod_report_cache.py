@@ -121,7 +121,7 @@ class Poller:
                 key = ReconcileKey(namespace, str(labels[names.LABEL_RELAY_MINER]))
                 group.create_task(self._poll(http, key, name, str(status["podIP"])))
         self._reports.forget_except(polled)
-        self._books.forget_deleted()
+        self._books.forget_except(polled)
 
     async def _poll(self, http: aiohttp.ClientSession, key: ReconcileKey, pod: str, address: str) -> None:
         host = f"[{address}]" if ":" in address else address

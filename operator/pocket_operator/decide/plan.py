@@ -134,6 +134,9 @@ def plan(snapshot: Snapshot) -> Plan:
             f"The prefix {parsed.prefix} in this Redis belongs to the older RelayMiner {snapshot.prefix_owner}. Delete "
             "this RelayMiner and create it again with another spec.prefix.",
         )
+    for (kind, name), message in snapshot.unprotected.items():
+        if kind != "Supplier":
+            blocked_by = BlockingProblem(ConditionReason.API_SERVER_REJECTED, f"{kind} {name}: {message}")
     if blocked_by is not None and not deleting:
         return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
     context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)

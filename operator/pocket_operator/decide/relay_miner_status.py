@@ -18,7 +18,7 @@ from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
-from pocket_operator.decide.served import served_condition, served_suppliers
+from pocket_operator.decide.served import long_unserved, served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
 from pocket_operator.decide.volume_claims import declared_size, volume_growth
@@ -49,11 +49,12 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     rolling = problem is None and (is_rolling(deployment) or is_rolling(stateful))
     serving = serves(deployment) and serves(stateful)
     served = served_suppliers(snapshot, plan)
+    serves_all = served_condition(snapshot, served, keys)
     heads, cut = audit_heads(published_heads(relay_miner.get("status") or {}), snapshot.reports)
     specs = [
-        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving, overdue=overdue),
+        *_summary(snapshot, plan, problem, serves_all, rolling=rolling, serving=serving, overdue=overdue),
         keys,
-        served_condition(snapshot, served, keys),
+        serves_all,
         redis,
         _volumes(reports, volume_growth(snapshot.claims, declared_size(relay_miner))),
         chain,
@@ -351,6 +352,7 @@ def _summary(
     snapshot: Snapshot,
     plan: Plan,
     problem: tuple[ConditionReason, str] | None,
+    serves_all: ConditionSpec,
     *,
     rolling: bool,
     serving: bool,
@@ -387,6 +389,8 @@ def _summary(
         pass  # enough pods serve, some of them of another revision
     elif going_on is not None:
         ready = ConditionSpec(ConditionType.READY, "False", *going_on)
+    elif serves_all.reason is ConditionReason.SUPPLIERS_NOT_SERVED and long_unserved(snapshot):
+        ready = ConditionSpec(ConditionType.READY, "False", serves_all.reason, serves_all.message)
     return [
         ready,
         ConditionSpec(

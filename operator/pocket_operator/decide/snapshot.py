@@ -168,6 +168,8 @@ class Snapshot:
     """Address → time since which no relayer may record relays of a draining supplier (monotonic seconds)."""
     rejections: Mapping[ChildKey, Rejection] = field(default_factory=dict)
     """Children that the last attempt could not write."""
+    unprotected: Mapping[ChildKey, str] = field(default_factory=dict)
+    """What the API server let us not protect from deletion, with its message."""
     owner_names: Mapping[str, str] = field(default_factory=dict)
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)

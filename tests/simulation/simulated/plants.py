@@ -257,7 +257,7 @@ PLANTS = [
           "        if connected and not self.redis_settled() and 2 * left > length:\n", "        if False:\n",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("a miner without Redis does not go on with what is sealed", "workloads/miner/pocket_miner/suppliers/sealed_work.py",
-          "        if block is None or self.owners_known():\n", "        if True:\n",
+          "        if block is None or not waiting:\n", "        if True:\n",
           (Kind.REDIS_AWAY,)),
     # Chain nodes.
     Plant("the first node's error goes up", "core/pocket/chain/failover.py",

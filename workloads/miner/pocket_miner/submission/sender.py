@@ -151,6 +151,7 @@ class Sender:
             used = await self._chain.simulate(trial.raw)
         except ChainQueryRejected as refusal:
             text = str(refusal)
+            self.forget_account()  # its number may be the cause
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error

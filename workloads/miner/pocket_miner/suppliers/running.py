@@ -15,14 +15,15 @@ from pocket.redis_store.notifications import NOTIFY_SECONDS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
+from pocket_miner.suppliers.error_scope import STEP_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _TICKS = (0.2, 0.4, 0.8)  # seconds
-_BATCH = 20
+_BATCH = 100
+"""Relays of a supplier that are worth a round: its fixed cost is that of about a hundred relays."""
 _HEAL_SECONDS = 5.0
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
@@ -111,7 +112,7 @@ class SupplierWorker:
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
-            except TRANSIENT_ERRORS as error:
+            except STEP_ERRORS as error:
                 if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels(step).inc()
@@ -135,9 +136,9 @@ class SupplierWorker:
     async def _rest(self, read: int, since: float) -> None:
         """Wait after a read of that many relays, `since` seconds after the previous one that found any.
 
-        A supplier that just had relays is read again when about twenty may have come, but before relayers may notify of
-        the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are at
-        ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
+        A supplier that just had relays is read again when about a hundred may have come, but before relayers may notify
+        of the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are
+        at ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
         """
         now = asyncio.get_running_loop().time()
         if read:

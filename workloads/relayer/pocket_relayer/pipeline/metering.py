@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
-from prometheus_client import Counter
-
 from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
@@ -19,6 +17,7 @@ from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer import relayer_metrics
+from pocket_relayer.metric_batches import BatchedCounter
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 LIMIT_REACHED = "session relay limit reached"
@@ -26,8 +25,8 @@ LIMIT_REACHED = "session relay limit reached"
 
 
 @functools.cache
-def _metered(service_id: str, result: ChargeResult) -> Counter:
-    return relayer_metrics.METERED.labels(service_id, result.name.lower())
+def _metered(service_id: str, result: ChargeResult) -> BatchedCounter:
+    return BatchedCounter(relayer_metrics.METERED.labels(service_id, result.name.lower()))
 
 
 _MOST_APPLICATIONS = 100
