@@ -156,7 +156,10 @@ async def test_a_supplier_whose_key_comes_back_is_mined_on():
     found.retire(None)
     task = asyncio.create_task(found.run())
     board.publish(block(1))
-    await until(lambda: supplier.decided and supplier.tails > 1)
+    await until(lambda: supplier.decided)
+    before = supplier.tails
+    found.wake()
+    await until(lambda: supplier.tails > before)
     assert not task.done()
     task.cancel()
     await asyncio.wait({task})

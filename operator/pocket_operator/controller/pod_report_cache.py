@@ -24,7 +24,7 @@ _CONCURRENCY = 16
 _SECONDS = 2.0
 _LARGEST = 16 * 1024 * 1024
 _STALE_SECONDS = 10.0
-_PASSING = frozenset({"height", "waiting", "recent", "looked"})
+_PASSING = frozenset({"height", "waiting", "recent", "looked", "budgets"})
 
 
 class PodReportCache:

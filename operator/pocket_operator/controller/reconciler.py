@@ -27,6 +27,7 @@ from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.controller.update_queue import UpdateQueue
+from pocket_operator.controller.volume_expander import VolumeExpander
 from pocket_operator.decide.conditions import OPERATOR_CONFLICT, events_to_emit
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
@@ -109,7 +110,7 @@ class Reconciler:
         self._capabilities = capabilities
         self._schemas = schemas
         self._updates = updates
-        self._failed_creates = FailedCreates(api, clock)
+        self._failed_creates, self._claims = FailedCreates(api, clock), VolumeExpander(api, clock)
         claim = OperatorClaim(api, settings.namespace, clock)
         self._conflicts = OperatorConflicts(api, cache, claim, settings.namespace, now)
         self._writer = ChildWriter(api, cache)
@@ -216,6 +217,7 @@ class Reconciler:
         return Snapshot(
             prefix_owner=self._prefix_owner(key, relay_miner, secrets),
             failed_creates=await self._failed_creates.read(key, children),
+            claims=await self._claims.grown(key, relay_miner, children),
             rolling_since=state.rolling.since if rolling else None,
             now=self._now(),
             clock=self._clock(),

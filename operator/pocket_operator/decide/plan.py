@@ -31,6 +31,7 @@ from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
 from pocket_operator.decide.update import UpdatePlan, current_images, plan_update
+from pocket_operator.decide.volume_claims import template_size
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
@@ -320,6 +321,7 @@ def _context(
         operator_namespace=snapshot.settings.namespace,
         suppliers=suppliers,
         redis_digest=redis_digest,
+        claim_size=template_size(snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))),
         restarted_at=(metadata.get("annotations") or {}).get(names.ANNOTATION_RESTARTED, ""),
         capabilities=snapshot.capabilities,
         inherited={key: labels[key] for key in sorted(labels) if key in names.INHERITED_LABELS},

@@ -6,6 +6,7 @@ from pocket.api.problems import ProblemCode
 from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
+    ConsoleStatus,
     KeySetStatus,
     RelayMinerStatus,
     RolloutStatus,
@@ -20,6 +21,7 @@ from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.served import long_unserved, served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
+from pocket_operator.decide.volume_claims import declared_size, volume_growth
 from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
@@ -54,7 +56,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         keys,
         serves_all,
         redis,
-        _volumes(reports),
+        _volumes(reports, volume_growth(snapshot.claims, declared_size(relay_miner))),
         chain,
         claims,
         schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
@@ -83,8 +85,22 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         operator=snapshot.settings.namespace,
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
+        console=_console(snapshot, plan),
         audit=heads,
     )
+
+
+def _console(snapshot: Snapshot, plan: Plan) -> ConsoleStatus | None:
+    """Return the state of the console, None without one."""
+    if plan.context is None or plan.context.relay_miner.spec.console is None or plan.context.deleting:
+        return None
+    name = names.console(snapshot.name)
+    deployment = snapshot.children.get(("Deployment", name))
+    pods = (pod for pod in snapshot.pods if pod.component == names.CONSOLE and not pod.deleting)
+    problem = _failed_create(snapshot, (deployment,)) or next((pod.problem for pod in pods if pod.problem), "")
+    port = plan.context.relay_miner.spec.console.port
+    ready, endpoint = serves(deployment), f"http://{name}.{snapshot.namespace}.svc:{port}"
+    return ConsoleStatus(ready=ready, endpoint=endpoint, problem="" if ready else problem)
 
 
 def _rollout(plan: Plan) -> RolloutStatus:
@@ -196,7 +212,7 @@ def _redis(reports: list[Report], stated: str) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
-def _volumes(reports: list[Report]) -> ConditionSpec:
+def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSpec:
     kind = ConditionType.VOLUMES_HEALTHY
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
@@ -208,6 +224,8 @@ def _volumes(reports: list[Report]) -> ConditionSpec:
     filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
     if filling:
         return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+    if growth is not None:
+        return growth
     return ConditionSpec(kind, "True", ConditionReason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
 
 
@@ -294,7 +312,7 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
         return failure
     unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
     for pod in unready.values():
-        if pod.problem:
+        if pod.problem and pod.component != names.CONSOLE:
             return f"Pod {pod.name}: {pod.problem}"
     for report in snapshot.steady_reports:
         for problem in report.answer.problems:

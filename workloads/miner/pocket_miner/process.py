@@ -160,12 +160,14 @@ class MinerProcess:
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
+            on_query=miner_metrics.observe_query,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(
-            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock
-        )
+            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock,
+            on_query=miner_metrics.observe_query,
+        )  # fmt: skip
         nodes = await stack.enter_async_context(
             NodeMonitor(
                 addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
@@ -309,9 +311,10 @@ class MinerProcess:
             if parts.fleet.keeper.leads:
                 await publisher.publish(block)
 
-        blocks = FallbackBlocks(parts.comet, parts.chain, self._config.chain.id)
+        chain, clock = self._config.chain, self._platform.clock
+        blocks = FallbackBlocks(parts.comet, parts.chain, chain.id, block_seconds=chain.block_seconds, clock=clock)
         return BlockFeed(
-            blocks, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2), clock=self._platform.clock,
+            blocks, on_block, poll_seconds=min(1.0, chain.block_seconds / 2), clock=clock,
             on_error=lambda error: _LOG.warning("block feed failed, retrying", error=error), rng=self._platform.rng,
         )  # fmt: skip
 

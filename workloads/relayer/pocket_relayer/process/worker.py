@@ -169,8 +169,12 @@ class Worker:
             clock=clock,
             wall_clock=platform.wall_seconds,
             channel=platform.channel,
+            on_query=relayer_metrics.observe_query,
         )
-        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock)
+        comet = CometClient(
+            nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock,
+            on_query=relayer_metrics.observe_query,
+        )  # fmt: skip
         watch = NodeMonitor(
             nodes,
             http,
@@ -185,7 +189,7 @@ class Worker:
             await chain.close()
             await redis.aclose()
             return
-        blocks = FallbackBlocks(comet, chain, config.chain.id)
+        blocks = FallbackBlocks(comet, chain, config.chain.id, block_seconds=config.chain.block_seconds, clock=clock)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
         await asyncio.to_thread(keyring.reload)
@@ -361,6 +365,7 @@ class Worker:
             leaving=sorted((pipeline.in_flight.suppliers | recorder.suppliers_with_unacknowledged) - loaded),
             recent=pipeline.recent.totals(),
             unhealthy=pipeline.registry.unhealthy_endpoints(),
+            budgets=pipeline.budgets(),
         )
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
