@@ -1,169 +1,22 @@
 """The operator's staking against a localnet: stopped before or after every request, one fee is paid."""
 
-import asyncio
 import copy
-import itertools
-import random
-import time
-from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
-from pocket.api.crd import definitions
-from pocket.api.supplier import Supplier
 from pocket.chain.client import ChainClient
-from pocket.kube.api_client import Conflict, KubeError
 from pocket.protocol.crypto.addresses import address_of
 from pocket.staking.chain import StakeChain
-from pocket_localnet.local_chain import LocalChain
-from pocket_localnet.server import serve
-from pocket_operator.controller.stake_keeper import StakeKeeper
-from pocket_operator.controller.stake_sources import StakeKeys
-from pocket_operator.decide.object_cache import ObjectCache
-from pocket_operator.decide.schemas import Schemas
-from pocket_operator.decide.stake_decision import APPROVAL
-from pocket_operator.resources.kinds import RELAY_MINERS, SECRETS, SUPPLIERS
-from resources import address, key_of, relay_miner, secret, supplier
-from world import World, key
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-FUNDS, COST = 60_000_000, 6_000_001
-STAKE = {
-    "policy": "Apply",
-    "budgetUpokt": 10_000_000,
-    "amountUpokt": 5_000_000,
-    "services": [{"id": "eth", "endpoints": [{"url": "https://relay.example", "rpcType": "jsonRpc"}]}],
-}
-ENOUGH = 40
-"""More requests than a stake takes."""
-
-
-class Stopped(BaseException):
-    """The operator ends here."""
-
-
-class Requests:
-    """Counts what leaves the process, and stops it before or after one of them."""
-
-    def __init__(self, stop_at=None, *, after=False):
-        self.stop_at, self.after, self.count = stop_at, after, 0
-
-    async def around(self, request):
-        self.count += 1
-        if self.count == self.stop_at and not self.after:
-            request.close()
-            raise Stopped
-        answer = await request
-        if self.count == self.stop_at and self.after:
-            raise Stopped
-        return answer
-
-
-class Api:
-    """Just enough of an API server: one Supplier with versions, Secrets, and a status that is applied."""
-
-    def __init__(self, stake, name="alice"):
-        self.object = supplier("ns", name, stake=stake)
-        self.object["metadata"] |= {"uid": name, "resourceVersion": "1", "generation": 1}
-        self.secrets = {"main-miner-keys": secret("ns", "main-miner-keys", **{address("alice"): key_of("alice")})}
-        self.requests = Requests()
-        self.installed = {}
-        self.secret_reads = 0
-        self.release, self.written = asyncio.Event(), asyncio.Event()
-
-    async def get_or_none(self, kind, namespace, name):
-        async def answer():
-            self.secret_reads += kind is SECRETS
-            if name.startswith("slow"):
-                await self.release.wait()
-                return None
-            return copy.deepcopy(self.object if kind is SUPPLIERS else self.secrets.get(name))
-
-        return await self.requests.around(answer())
-
-    async def call(self, method, path, *, body, **_):
-        async def answer():
-            metadata = self.object["metadata"]
-            if body["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
-                raise Conflict("changed", 409)
-            if Schemas(self.installed).pruned_status("Supplier", body["status"]) != body["status"]:
-                raise KubeError("field not declared in schema", 500)
-            metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
-            self.object["status"] = copy.deepcopy(body["status"])
-            self.written.set()
-            return copy.deepcopy(self.object)
-
-        assert (method, path.rsplit("/", 1)[1]) == ("PATCH", "status")
-        return await self.requests.around(answer())
-
-    @property
-    def reason(self):
-        return self.object["status"]["conditions"][0]["reason"]
-
-
-class Staking:
-    """A localnet, the API and the operator's staking, which may be stopped and started."""
-
-    def __init__(self, net, monkeypatch, name="alice"):
-        self.net = net
-        self.api = Api(copy.deepcopy(STAKE), name)
-        self.store = ObjectCache()
-        chain = {"nodes": [{"grpc": net.grpc_url, "rpc": net.rpc_url}]}
-        owner = relay_miner("ns", chain=chain)
-        owner["metadata"]["uid"] = "main"
-        self.store.put(RELAY_MINERS.name, owner)
-        self.store.put(SUPPLIERS.name, self.api.object)
-        for method in ("snapshot", "sign", "send", "outcome"):
-            self._counted(monkeypatch, method)
-
-    def _counted(self, monkeypatch, name):
-        real = getattr(StakeChain, name)
-
-        async def counted(chain, *arguments):
-            return await self.api.requests.around(real(chain, *arguments))
-
-        monkeypatch.setattr(StakeChain, name, counted)
-
-    def keeper(self):
-        return StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic, schemas=self.schemas)
-
-    def schemas(self):
-        return Schemas(self.api.installed)
-
-    async def round(self):
-        """One round of an operator that was just started, and a block."""
-        try:
-            await self.keeper().once()
-        except BaseExceptionGroup as stopped:
-            if stopped.subgroup(Stopped) is None:
-                raise
-        self.net.step()
-
-    @property
-    def balance(self):
-        return self.net.chain.state.balances[address("alice")]
-
-    @property
-    def staked(self):
-        return self.net.chain.state.suppliers[address("alice")].stake_upokt
+from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
+from resources import address, secret, supplier
+from staking_world import COST, ENOUGH, FUNDS, STAKE, Requests, Staking, approve, restake, settled, staking_world
+from world import key
 
 
 @pytest.fixture
 async def world(monkeypatch):
-    made = World(suppliers=("bob",))
-    accounts = [*made.genesis().accounts, {"address": address("alice"), "balance": FUNDS}]
-    chain = LocalChain(made.genesis(accounts=accounts, minimum_gas_price="0.000001upokt"))
-    async with serve(chain) as net:
-        yield Staking(net, monkeypatch)
-
-
-async def settled(world):
-    for _ in range(ENOUGH):
-        await world.round()
-        if world.api.object.get("status") and world.api.reason == "AsDeclared":
-            return
-    raise AssertionError(world.api.object["status"])
+    async with staking_world(monkeypatch) as made:
+        yield made
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -183,19 +36,6 @@ async def test_stopped_anywhere_the_stake_is_made_with_one_fee(world, after):
         world.api.requests = Requests(stop_at, after=after)
         await settled(world)
         assert world.balance == FUNDS - COST, f"stopped at request {stop_at}"
-
-
-def approve(world):
-    """Approve the plan that the status shows."""
-    shown = world.api.object["status"]["staking"]["plan"]["hash"]
-    world.api.object["metadata"]["annotations"] = {APPROVAL: shown}
-
-
-def restake(world, upokt):
-    """Change the stake as another writer does."""
-    suppliers = world.net.chain.state.suppliers
-    suppliers[address("alice")] = replace(suppliers[address("alice")], stake_upokt=upokt)
-    world.net.step()
 
 
 async def test_an_approval_is_good_for_one_transaction_even_if_the_same_record_comes_back(world):
@@ -312,45 +152,6 @@ async def test_an_expired_transaction_that_a_lagging_node_does_not_show_is_not_s
     assert (shown["transaction"]["hash"], shown["spentUpokt"]) == (first, COST)
 
 
-async def test_fields_of_a_newer_release_do_not_abandon_a_transaction(world):
-    world.net.chain.faults.evict = 6  # its bytes have to be sent again
-    await world.round()
-    shown = world.api.object["status"]["staking"]
-    first = shown["transaction"]["hash"]
-    shown["novel"] = 1
-    shown["transaction"]["novel"] = {"a": 1}
-    await settled(world)
-    assert world.api.object["status"]["staking"]["transaction"]["hash"] == first
-    assert world.balance == FUNDS - COST
-
-
-def without(*path):
-    """Return the Supplier definition of an older release, which lacks a field of status.staking."""
-    rows = {row["spec"]["names"]["kind"]: row["spec"]["versions"][0] for row in definitions().values()}
-    schema = copy.deepcopy(rows["Supplier"]["schema"]["openAPIV3Schema"])
-    fields = schema["properties"]["status"]["properties"]["staking"]["properties"]
-    for part in path[:-1]:
-        fields = fields[part]["properties"]
-    del fields[path[-1]]
-    return {"Supplier": schema}
-
-
-async def test_an_older_definition_gets_the_fields_that_it_knows(world):
-    world.api.installed = without("inherited")
-    await settled(world)
-    assert "inherited" not in world.api.object["status"]["staking"]
-    assert world.balance == FUNDS - COST
-
-
-async def test_what_an_older_definition_cannot_record_is_not_sent(world):
-    world.api.installed = without("transaction", "raw")
-    for _ in range(3):
-        await world.round()
-    assert world.api.reason == "CRDOlder"
-    assert world.balance == FUNDS
-    assert address("alice") not in world.net.chain.state.suppliers
-
-
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_a_transaction_is_followed_to_its_end_without_its_declaration(world, deleted):
     world.net.chain.faults.evict = 6  # its bytes have to be sent again
@@ -409,88 +210,6 @@ async def test_without_a_node_nothing_is_concluded(world):
     await world.round()
     assert world.api.reason == "ChainUnreachable"
     assert world.api.object["status"]["conditions"][0]["status"] == "Unknown"
-
-
-async def test_without_a_key_the_plan_is_shown(world):
-    world.api.secrets.clear()
-    await world.round()
-    assert world.api.reason == "KeyMissing"
-    assert world.api.object["status"]["staking"]["plan"]["costUpokt"] == COST
-    assert world.balance == FUNDS
-
-
-async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its_supplier_changes(world):
-    await settled(world)
-    now = 0.0
-    keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now)
-    asked = []
-    for now in (1.0, 2.0, 48.0, 62.0):  # noqa: B007 - the clock of the keeper
-        before = world.api.requests.count
-        await keeper.once()
-        asked.append(world.api.requests.count > before)
-    assert asked == [True, False, False, True]
-    world.api.object["metadata"]["generation"] += 1
-    before = world.api.requests.count
-    await keeper.once()
-    assert world.api.requests.count > before
-
-
-async def test_a_state_that_does_not_change_is_compared_less_and_less_often(world):
-    world.api.object["spec"]["stake"]["policy"] = "Plan"
-    now = 0.0
-    keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now, rng=random.Random(1))
-    asked = []
-    for now in range(0, 400, 5):
-        before = world.api.requests.count
-        await keeper.once()
-        if world.api.requests.count > before:
-            asked.append(now)
-    assert world.api.reason == "AwaitsApproval"
-    pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
-    assert pauses[:5] == [5, 5, 10, 20, 35]
-    assert all(45 < pause <= 60 for pause in pauses[5:])
-    approve(world)  # ends the rest
-    await keeper.once()
-    assert world.api.reason == "Signing"
-
-
-async def test_a_policy_that_signs_nothing_reads_no_key(world):
-    world.api.object["spec"]["stake"]["policy"] = "Observe"
-    await world.round()
-    assert (world.api.reason, world.api.secret_reads) == ("Differs", 0)
-
-
-async def test_suppliers_of_one_relay_miner_read_its_keys_once_a_round():
-    api = Api(STAKE)
-    parsed, keys = Supplier.model_validate(api.object), StakeKeys(api)
-    found = await asyncio.gather(*(keys.key("ns", "main", parsed) for _ in range(3)))
-    assert {address_of(row.public_key) for row in found} == {address("alice")}
-    assert api.secret_reads == 1
-
-
-async def test_a_relay_miner_that_hangs_delays_no_other(world):
-    for number in range(20):
-        slow, waiting = (
-            relay_miner("ns", f"{number // 4}"),
-            supplier("ns", f"slow{number}", f"{number // 4}", stake=STAKE),
-        )
-        for each in (slow, waiting):
-            each["metadata"]["uid"] = each["metadata"]["name"]
-            world.store.put(each["kind"], each)
-    running = asyncio.create_task(world.keeper().once())
-    async with asyncio.timeout(10):
-        await world.api.written.wait()
-    world.api.release.set()
-    await running
-    assert world.api.reason == "Signing"
-
-
-@pytest.mark.parametrize(("field", "value"), [("spec", {"paused": True}), ("status", {"operator": "elsewhere"})])
-async def test_a_relay_miner_that_is_paused_or_managed_elsewhere_is_left_alone(world, field, value):
-    owner = world.store.get(RELAY_MINERS.name, "ns", "main")
-    owner[field] = owner.get(field, {}) | value
-    await world.round()
-    assert world.api.requests.count == 0
 
 
 async def test_the_owners_key_pays_and_leaves_the_services_to_the_operator(world):
