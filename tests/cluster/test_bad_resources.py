@@ -21,6 +21,8 @@ KEY_HEX = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f817
 IDENTITY = {"keyId": "canary", "applicationPublicKey": KEY_HEX, "gatewayPublicKeys": [KEY_HEX]}
 SIMULATION = "spec.relayer.simulation"
 
+MISTYPED = address("alice")[:-1] + ("q" if address("alice")[-1] != "q" else "p")
+
 BAD_MINERS = [
     (SIMULATION, {"enabled": True}, "at least one identity that is enabled"),
     (SIMULATION, {"enabled": True, "identities": [IDENTITY | {"enabled": False}]}, "one identity that is enabled"),
@@ -175,6 +177,8 @@ BAD_POD_TEMPLATES = [
 BAD_SUPPLIERS = [
     ("spec.operatorAddress", "pokt1short", "pokt1 and 38"),
     ("spec.operatorAddress", "cosmos1nh8l853v6232xvcty6qukay73faqht9rv8jvm6", "43"),
+    ("spec.operatorAddress", MISTYPED, f'"{MISTYPED}" must have the checksum'),
+    ("spec.stake", {"amountUpokt": 5, "owner": MISTYPED}, f'"{MISTYPED}" must have the checksum'),
     ("spec.operatorAddress", ..., "Required"),
     ("spec.relayMinerRef", ..., "Required"),
     ("spec.relayMinerRef.name", "", "at least 1 chars"),
@@ -189,6 +193,7 @@ IMMUTABLE = [
     ("spec.chain.id", "other", "immutable: create another RelayMiner for another chain"),
     ("spec.miner.shards", 8, "immutable: create another RelayMiner with more shards"),
     ("spec.miner.storage", "9.5Gi", "10Gi in the resource, 9.5Gi is smaller"),
+    ("spec.miner.storageClassName", "fast", "storageClassName is immutable"),
     ("spec.prefix", "other", "prefix is immutable"),
 ]
 
@@ -280,6 +285,12 @@ async def test_what_names_the_ledger_or_the_volumes_cannot_be_changed(api, names
     with pytest.raises(KubeError) as caught:
         await api.merge(RELAY_MINERS, namespace, "main", patch)
     assert said in str(caught.value)
+
+
+async def test_the_volume_of_a_trial_redis_keeps_its_size(api, namespace):
+    await api.create(RELAY_MINERS, namespace, changed(relay_miner(namespace), "spec.redis", {"trial": {}}))
+    with pytest.raises(KubeError, match="the volume keeps its size"):
+        await api.merge(RELAY_MINERS, namespace, "main", {"spec": {"redis": {"trial": {"storage": "2Gi"}}}})
 
 
 @pytest.mark.parametrize(

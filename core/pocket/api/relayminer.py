@@ -233,6 +233,7 @@ class RelayerSpec(Model):
         return self
 
 
+_SAME_CLASS = "storageClassName is immutable: volumes keep their class, set it when the RelayMiner is created"
 _FITS = "more replicas than shards: the surplus would idle"
 
 
@@ -244,6 +245,7 @@ class MinerSpec(Model):
             rule("!has(self.replicas) || self.replicas <= self.shards", _FITS),
             rule("!has(self.autoscaling) || self.autoscaling.maxReplicas <= self.shards", _FITS),
             rule("!(has(self.replicas) && has(self.autoscaling))", _ONE_SCALE),
+            rule("has(self.storageClassName) == has(oldSelf.storageClassName)", _SAME_CLASS),
         )
     }
 

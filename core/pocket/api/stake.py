@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
-from pocket.api.bech32 import CHECKSUM
+from pocket.api.bech32 import CHECKSUM, checksum_rule
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
@@ -103,7 +103,7 @@ class StakeSpec(Model):
         default="Staked", description="Unstaked ends the stake after the unbonding period."
     )
     amount_upokt: int = Field(ge=1, le=_LARGEST, description="Total stake, upokt.")
-    owner: PoktAddress | None = Field(
+    owner: Annotated[PoktAddress, checksum_rule()] | None = Field(
         default=None, description="Owner on chain, who gets the stake back. Default: the operator. Never changed here."
     )
     services: tuple[StakedServiceSpec, ...] = Field(
@@ -166,7 +166,9 @@ class StakeTransactionStatus(Model):
     cost_upokt: int = Field(default=0, description="What it costs once it is in a block, upokt.")
     fee_upokt: int = Field(default=0, description="What it costs where it fails in a block, upokt.")
     outcome: Literal["", "Sent", "Included", "Failed", "Expired"] = ""
-    height: int = 0
+    height: int = Field(
+        default=0, description="Block of the transaction, or the block whose time ruled out that it is included."
+    )
     log: str = Field(default="", max_length=4096)
 
 
@@ -180,3 +182,4 @@ class StakingStatus(Model):
     transaction: StakeTransactionStatus = StakeTransactionStatus()
     spent_upokt: int = Field(default=0, description="Spent by policy Apply without approval, upokt.")
     reached: str = Field(default="", description="Digest of the declaration that the chain last agreed with.")
+    included: str = Field(default="", description="Hash of the last transaction signed here that is in a block.")
