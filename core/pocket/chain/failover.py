@@ -155,6 +155,8 @@ class Failover(Generic[N]):
             failed = ChainUnavailable(str(error), nodes=(name,))
         except TimeoutError:
             failed = ChainUnavailable(f"{name}: no answer within {seconds:.1f} s", nodes=(name,))
+        except Exception as error:  # noqa: BLE001 - whatever a node answers, the others are asked
+            failed = ChainUnavailable(f"{name}: its answer raised {type(error).__name__}: {error}", nodes=(name,))
         else:
             self._failed_until.pop(index, None)
             return answer
