@@ -1,10 +1,16 @@
 """Damaged values among a supplier's rows in Redis: they cost neither a claim nor a proof of any session."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from mine import PREFIX
+from pocket.coordination.elector import LeaseRecord
+from pocket.coordination.stores.lease_store import StoredLease
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SealStore, SignedGroup
+from pocket_miner.suppliers.factory import SupplierFactory
 
 pytestmark = pytest.mark.redis
 KEYS = RedisKeys(PREFIX)
@@ -56,3 +62,20 @@ async def test_a_fence_that_is_no_number_costs_no_claim_that_is_sealed(alice, re
     alice.start()
     await alice.to(22)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_fence_that_is_no_number_keeps_no_shard_from_being_taken(redis):
+    await redis.set(KEYS.fence("one"), b"x")
+    await redis.set(KEYS.fence("two"), b"7")
+    factory = object.__new__(SupplierFactory)
+    factory.redis, factory.keys = redis, KEYS
+    assert await factory.highest_fence(["one", "two", "three"]) == 7
+
+
+async def test_lease_records_that_cannot_be_read_end_no_member(redis):
+    store = RedisLeaseStore(redis, "leases", call_seconds=5.0)
+    now = datetime.now(UTC)
+    await redis.hset("leases", mapping={b"\xff": b"\xff", "one": b"null"})
+    assert isinstance(await store.write("two", LeaseRecord("me", 15, now, now, 1), None), StoredLease)
+    found = await store.read()
+    assert (found["two"].record.holder, found["one"].record.holder) == ("me", "")

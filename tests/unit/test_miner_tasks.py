@@ -303,6 +303,32 @@ async def test_a_volume_knows_an_epoch_though_redis_is_away():
     assert await made.known_epoch(1) == 41
 
 
+@pytest.mark.parametrize("error", [ValueError("no number"), KeyError("r"), TypeError("null")])
+async def test_a_damaged_value_that_reading_meets_does_not_interrupt_deciding(error):
+    board, deciding, go_on, failed = LatestBlock(), asyncio.Event(), asyncio.Event(), []
+
+    async def waits(_):
+        deciding.set()
+        await go_on.wait()
+
+    async def breaks(limit):
+        await deciding.wait()
+        failed.append(error)
+        raise error
+
+    supplier = Supplier("a", waits)
+    supplier.tail = breaks
+    task = asyncio.create_task(running(supplier, board).run())
+    board.publish(block(1))
+    await until(lambda: failed)
+    for _ in range(20):  # in which the failure would have ended the decision
+        await asyncio.sleep(0)
+    go_on.set()
+    await until(lambda: task.done() or supplier.decided == [1])
+    assert supplier.decided == [1]
+    task.cancel()
+
+
 async def test_what_nobody_foresaw_ends_neither_the_supplier_nor_the_others(monkeypatch):
     monkeypatch.setattr("pocket_miner.suppliers.fleet._AGAIN_SECONDS", 0.0)
     made, suppliers = fleet("a", "b")

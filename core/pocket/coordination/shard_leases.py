@@ -193,9 +193,9 @@ class ShardLeaseManager:
                 try:
                     await self.tick()
                     self._complained = ""
-                except LeaseUnavailable as error:
+                except (LeaseUnavailable, ValueError, KeyError, TypeError) as error:
                     if str(error) != self._complained:
-                        _LOG.warning("lease store unavailable, retrying", error=error)
+                        _LOG.warning("lease store unavailable or its records damaged, retrying", error=error)
                     self._complained = str(error)
                 await self._pause(stop)
         finally:

@@ -242,16 +242,19 @@ class MinerProcess:
         return keeper.is_recent
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Return the loops that mining cannot do without."""
+        """Return the loops that mining cannot do without.
+
+        One that fails is restarted as well: its defect must not end the claims and proofs of all suppliers.
+        """
         fleet = parts.fleet
-        return [
-            parts.settlements.run(),
-            self._watch_redis(parts.redis_watch, fleet),
-            self._stop_on_corruption(fleet),
-            fleet.watch_keys(),
-            fleet.listen(NotificationReader(parts.redis, parts.keys)),
-            fleet.follow(),
-        ]
+        loops: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "settlements": parts.settlements.run,
+            "Redis": lambda: self._watch_redis(parts.redis_watch, fleet),
+            "keys": fleet.watch_keys,
+            "notifications": lambda: fleet.listen(NotificationReader(parts.redis, parts.keys)),
+            "standbys": fleet.follow,
+        }
+        return [self._stop_on_corruption(fleet), *(supervise(name, loop) for name, loop in loops.items())]
 
     def _background_loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Return the supervised background loops: one that fails is restarted."""

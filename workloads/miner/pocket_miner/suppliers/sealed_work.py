@@ -19,7 +19,7 @@ from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
+from pocket_miner.suppliers.error_scope import STEP_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -95,7 +95,7 @@ class SealedWork:
             await self._miners[address].on_block(block, await self.params.at(block.height))
         except StaleEpoch as error:
             _LOG.info("supplier skipped, another miner owns it", error=error)
-        except TRANSIENT_ERRORS as error:
+        except STEP_ERRORS as error:
             if corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("sealed work").inc()
