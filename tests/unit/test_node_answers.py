@@ -22,7 +22,7 @@ async def wrong_and_right(results):
     """Run a node with these results by method, which may change, and one with the right ones."""
     right = {"status": STATUS, "commit": COMMIT}
     async with rpc_node(results) as bad, rpc_node(right) as good, aiohttp.ClientSession() as http:
-        yield CometClient([bad, good], http, 5.0, chain_id="pocket")
+        yield lambda: CometClient([bad, good], http, 5.0, chain_id="pocket")  # a new one asks the wrong node first
 
 
 def rpc_node(results):
@@ -32,10 +32,10 @@ def rpc_node(results):
 @pytest.mark.parametrize("path", [*paths_in(STATUS)], ids=".".join)
 async def test_a_wrong_field_of_a_status_is_read_from_the_next_node(path):
     results = {}
-    async with wrong_and_right(results) as client:
+    async with wrong_and_right(results) as new_client:
         for value in WRONG:
             results["status"] = changed(STATUS, path, value)
-            block = await client.block()
+            block = await new_client().block()
             assert (block.height, block.hash) in (RIGHT, (7, RIGHT[1])), value
             assert block.height == 12 or value == 7, "a whole number is a height"
 
@@ -43,11 +43,10 @@ async def test_a_wrong_field_of_a_status_is_read_from_the_next_node(path):
 @pytest.mark.parametrize("path", [*paths_in(COMMIT)], ids=".".join)
 async def test_a_wrong_field_of_a_commit_is_read_from_the_next_node(path):
     results = {}
-    async with wrong_and_right(results) as client:
+    async with wrong_and_right(results) as new_client:
         for value in WRONG:
             results["commit"] = changed(COMMIT, path, value)
-            client._blocks.clear()
-            block = await client.block(12)
+            block = await new_client().block(12)
             assert (block.height, block.hash) == RIGHT, value
 
 
