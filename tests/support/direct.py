@@ -39,7 +39,7 @@ class DirectChain(ChainClient):
         """Call the node and reject malformed answers, as the client does."""
         raw = await self._call_raw(method, request, height)
         try:
-            check_answer(method, raw)
+            check_answer(method, request, raw)
         except DecodingError as error:
             raise ChainUnavailable(str(error)) from error
         return response.FromString(raw)
@@ -48,7 +48,7 @@ class DirectChain(ChainClient):
         """Ask the only node."""
         try:
             raw = await self._call_raw(method, request, height)
-            check_answer(method, raw)
+            check_answer(method, request, raw)
         except (ChainError, DecodingError) as error:
             failed = error if isinstance(error, ChainError) else ChainUnavailable(str(error))
             return {"direct": NodeAnswer(error=failed, height=failed.height)}

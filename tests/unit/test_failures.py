@@ -4,6 +4,7 @@ import random
 
 import grpc
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from pocket.errors import (
     MethodNotImplemented,
     NotFound,
 )
+from pocket_localnet.grpc_service import METHODS as SERVED
 
 CALLS = load("chain/grpc")["calls"]
 ERRORS = {call["id"]: call for call in CALLS if call["status"] != "OK"}
@@ -91,13 +93,19 @@ def test_the_rpc_tells_a_block_that_is_not_there_from_one_that_is_kept_no_more()
     assert classify_rpc("Internal error") is FailureClass.TRANSIENT
 
 
+def request_of(call):
+    kind = SERVED[call["method"]][0] if call["method"] in SERVED else Empty
+    return kind.FromString(bytes.fromhex(call["request"]))
+
+
 @pytest.mark.parametrize("call", [c for c in CALLS if c["status"] == "OK"], ids=lambda c: c["id"])
 def test_every_recorded_answer_is_taken_and_none_that_was_emptied(call):
-    check_answer(call["method"], bytes.fromhex(call["response"]))
+    method, request = call["method"], request_of(call)
+    check_answer(method, request, bytes.fromhex(call["response"]))
     checked = {"GetSession", "AllClaims", "ParamsAtHeight", "Claim", "Account", "RelayMiningDifficultyAtHeight"}
-    if call["method"].rsplit("/", 1)[-1] in checked:
+    if method.rsplit("/", 1)[-1] in checked:
         with pytest.raises(DecodingError):
-            check_answer(call["method"], b"")
+            check_answer(method, request, b"")
 
 
 # Failover: every node is asked before an error goes up, in whatever order and whatever the others say.

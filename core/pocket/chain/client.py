@@ -153,7 +153,7 @@ class ChainClient:
         if committed and committed < needed:
             text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
             raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
-        check_answer(method, answer)
+        check_answer(method, request, answer)
         return answer, committed
 
     def usable_addresses(self) -> list[NodeAddress]:
@@ -283,7 +283,7 @@ class ChainClient:
         answer = await self._call(
             "/pocket.supplier.Query/Params", supplier_pb.QueryParamsRequest(), supplier_pb.QueryParamsResponse
         )
-        return StakingParams(convert.amount(answer.params.min_stake), convert.amount(answer.params.staking_fee))
+        return convert.staking_params(answer.params)
 
     async def supplier_min_stake_upokt(self) -> int:
         """Least stake of a supplier."""

@@ -152,7 +152,7 @@ class CachedChain(ChainClient):
         self, method: str, request: Message, request_bytes: bytes, lifetime: float, generation: int
     ) -> bytes:
         redis_key = self.shared_key((method, request_bytes))
-        answer = await self._from_redis(method, redis_key)
+        answer = await self._from_redis(method, request, redis_key)
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
@@ -196,7 +196,7 @@ class CachedChain(ChainClient):
         except RedisUnavailable:
             return
 
-    async def _from_redis(self, method: str, key: str) -> bytes | None:
+    async def _from_redis(self, method: str, request: Message, key: str) -> bytes | None:
         try:
             answer = await self._redis.get(key)
         except RedisUnavailable:
@@ -204,7 +204,7 @@ class CachedChain(ChainClient):
         if not isinstance(answer, bytes):
             return None
         try:
-            check_answer(method, answer)
+            check_answer(method, request, answer)
         except DecodingError:
             return None
         self.counters.redis += 1

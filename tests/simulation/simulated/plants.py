@@ -266,7 +266,7 @@ PLANTS = [
     Plant("an error that nobody knows means that the session is not there", "core/pocket/chain/failures.py",
           "if row.matches(name, code, text)), FailureClass.TRANSIENT)", "if row.matches(name, code, text)), FailureClass.SESSION_NEVER)",
           (Kind.NODE_FAILS,)),
-    Plant("answers are not checked", "core/pocket/chain/client.py", "        check_answer(method, answer)\n", "",
+    Plant("answers are not checked", "core/pocket/chain/client.py", "        check_answer(method, request, answer)\n", "",
           (Kind.NODE_GARBAGE, Kind.NODE_EMPTY,)),
     Plant("a node that has not committed a height answers for it", "core/pocket/chain/client.py",
           "if committed and committed < needed:", "if False:",

@@ -92,7 +92,7 @@ class SessionContexts:
             return await self._chain.supplier(address)
         except NotFound:
             raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
-        except ChainError:
+        except (ChainError, DecodingError):
             return None
 
     async def of(self, header: SessionHeader, address: str = "") -> SessionContext:

@@ -1,0 +1,223 @@
+"""One of two nodes answers a query with a wrong value: the other one is asked, and the wrong answer is not kept."""
+
+import contextlib
+
+import pytest
+
+from pocket.chain.client import HEIGHT_HEADER
+from pocket.chain.failover import NodeAddress
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.errors import ChainUnavailable
+from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
+from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket_localnet.grpc_service import answer
+from pocket_localnet.local_chain import LocalChain
+from world import World, address
+
+pytestmark = pytest.mark.redis
+WORLD, KEYS = World(), RedisKeys("wrong")
+BAD, GOOD = (NodeAddress.parse(f"{name}:9090", f"http://{name}") for name in ("bad", "good"))
+APP = WORLD.application("eth")
+
+
+class Reply:
+    """A node's reply with the height of its state."""
+
+    def __init__(self, raw, height):
+        self.raw, self.height = raw, height
+
+    def __await__(self):
+        yield from ()
+        return self.raw
+
+    async def initial_metadata(self):
+        return ((HEIGHT_HEADER, str(self.height)),)
+
+
+class Node:
+    """A channel to a localnet, whose answers of one type are changed."""
+
+    def __init__(self, chain, kind=None, change=None):
+        self.chain, self.kind, self.change = chain, kind, change
+        self.asked = []
+
+    def unary_unary(self, method, *_):
+        def call(request, timeout, metadata):
+            self.asked.append(method)
+            raw, height = answer(self.chain, method, request, dict(metadata).get(HEIGHT_HEADER, "0"))
+            if self.kind is not None and method == self.kind[0]:
+                message = self.kind[1].FromString(raw)
+                self.change(message)
+                raw = message.SerializeToString()
+            return Reply(raw, height)
+
+        return call
+
+    async def close(self, _):
+        return
+
+
+def another_account(message):
+    other = auth_pb.BaseAccount.FromString(message.account.value)
+    other.address = address("other")
+    message.account.value = other.SerializeToString()
+
+
+def another_key(message):
+    other = auth_pb.BaseAccount.FromString(message.account.value)
+    other.pub_key.value = b"\x0a\x21" + b"\x02" * 33
+    message.account.value = other.SerializeToString()
+
+
+QUERIES = {
+    "session": (
+        ("/pocket.session.Query/GetSession", session_pb.QueryGetSessionResponse),
+        lambda chain: chain.session(APP, "eth", 5),
+        {
+            "without suppliers": lambda m: m.session.ClearField("suppliers"),
+            "without id": lambda m: m.session.header.ClearField("session_id"),
+            "of another service": lambda m: setattr(m.session.header, "service_id", "base"),
+            "of another application": lambda m: setattr(m.session.header, "application_address", address("other")),
+            "of another application's stake": lambda m: setattr(m.session.application, "address", address("other")),
+            "without stake": lambda m: m.session.application.ClearField("stake"),
+            "with a stake that is no number": lambda m: setattr(m.session.application.stake, "amount", "1e9"),
+            "with a stake without number": lambda m: m.session.application.stake.ClearField("amount"),
+            "that begins later": lambda m: setattr(m.session.header, "session_start_block_height", 6),
+            "that ended before": lambda m: setattr(m.session.header, "session_end_block_height", 4),
+            "of other length": lambda m: setattr(m.session.header, "session_end_block_height", 11),
+            "without blocks": lambda m: m.session.ClearField("num_blocks_per_session"),
+            "without header": lambda m: m.session.ClearField("header"),
+        },
+    ),
+    "params": (
+        ("/pocket.shared.Query/ParamsAtHeight", shared_pb.QueryParamsAtHeightResponse),
+        lambda chain: chain.shared_params(5),
+        {
+            "without granularity": lambda m: m.params.ClearField("compute_unit_cost_granularity"),
+            "without blocks": lambda m: m.params.ClearField("num_blocks_per_session"),
+        },
+    ),
+    "difficulty": (
+        ("/pocket.service.Query/RelayMiningDifficultyAtHeight",
+         service_pb.QueryGetRelayMiningDifficultyAtHeightResponse),
+        lambda chain: chain.difficulty("eth", 5),
+        {
+            "without target": lambda m: m.relayMiningDifficulty.ClearField("target_hash"),
+            "zero": lambda m: setattr(m.relayMiningDifficulty, "target_hash", bytes(32)),
+            "short": lambda m: setattr(m.relayMiningDifficulty, "target_hash", b"\xff" * 31),
+            "of another service": lambda m: setattr(m.relayMiningDifficulty, "service_id", "base"),
+        },
+    ),
+    "units": (
+        ("/pocket.service.Query/ComputeUnitsPerRelayAtHeight", service_pb.QueryComputeUnitsPerRelayAtHeightResponse),
+        lambda chain: chain.compute_units_per_relay("eth", 5),
+        {"none": lambda m: m.ClearField("computeUnitsPerRelay")},
+    ),
+    "places": (
+        ("/pocket.session.Query/Params", session_pb.QueryParamsResponse),
+        lambda chain: chain.num_suppliers_per_session(),
+        {"none": lambda m: m.params.ClearField("num_suppliers_per_session")},
+    ),
+    "application": (
+        ("/pocket.application.Query/Application", application_pb.QueryGetApplicationResponse),
+        lambda chain: chain.application(APP),
+        {
+            "another": lambda m: setattr(m.application, "address", address("other")),
+            "without stake": lambda m: m.application.ClearField("stake"),
+            "with a stake that is no number": lambda m: setattr(m.application.stake, "amount", " 1 "),
+            "with another coin": lambda m: setattr(m.application.stake, "denom", "atom"),
+        },
+    ),
+    "supplier": (
+        ("/pocket.supplier.Query/Supplier", supplier_pb.QueryGetSupplierResponse),
+        lambda chain: chain.supplier(address("alice")),
+        {
+            "another": lambda m: setattr(m.supplier, "operator_address", address("other")),
+            "without stake": lambda m: m.supplier.ClearField("stake"),
+            "with a stake that is no number": lambda m: setattr(m.supplier.stake, "amount", "-1"),
+        },
+    ),
+    "account": (
+        ("/cosmos.auth.v1beta1.Query/Account", auth_pb.QueryAccountResponse),
+        lambda chain: chain.account(APP),
+        {"another": another_account, "of another key": another_key},
+    ),
+    "proof params": (
+        ("/pocket.proof.Query/Params", proof_pb.QueryParamsResponse),
+        lambda chain: chain.proof_params(),
+        {
+            "with a probability above one": lambda m: setattr(m.params, "proof_request_probability", 2.0),
+            "with no probability": lambda m: setattr(m.params, "proof_request_probability", float("nan")),
+            "with an amount that is none": lambda m: setattr(m.params.proof_submission_fee, "amount", "x"),
+        },
+    ),
+    "tokenomics params": (
+        ("/pocket.tokenomics.Query/Params", tokenomics_pb.QueryParamsResponse),
+        lambda chain: chain.tokenomics_params(),
+        {"that mint nothing": lambda m: setattr(m.params, "mint_ratio", 0.0)},
+    ),
+}  # fmt: skip
+CASES = [(name, case) for name, (_, _, cases) in QUERIES.items() for case in cases]
+
+
+def localnet():
+    chain = LocalChain(WORLD.genesis())
+    while chain.height < 6:
+        chain.step()
+    return chain
+
+
+@contextlib.asynccontextmanager
+async def cached(redis, *nodes):
+    """Make a new process's client of these nodes."""
+    channels = dict(zip((BAD, GOOD), nodes, strict=False))
+    chain = CachedChain([*channels], redis, KEYS, timeout_seconds=2.0, channel=channels.__getitem__)
+    yield chain
+    await chain.close()
+
+
+async def kept(redis):
+    return {name: await redis.get(name) async for name in redis.scan_iter("wrong:cache:*") if b"known" not in name}
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+async def test_a_wrong_answer_is_replaced_by_another_nodes_and_kept_nowhere(redis, name, case):
+    kind, query, cases = QUERIES[name]
+    chain = localnet()
+    bad = Node(chain, kind, cases[case])
+    async with cached(redis, bad) as alone:
+        with pytest.raises(ChainUnavailable):
+            await query(alone)
+        assert bad.asked[-1] == kind[0]
+        assert (await kept(redis), len(alone._memory)) == ({}, 0)
+    async with cached(redis, Node(chain), Node(chain)) as right:
+        expected = await query(right)
+    answers = await kept(redis)
+    assert answers
+    await redis.flushdb()
+    async with cached(redis, bad, Node(chain)) as chain_client:
+        assert await query(chain_client) == expected
+    assert await kept(redis) == answers
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+async def test_a_wrong_answer_that_redis_holds_is_not_used(redis, name, case):
+    """A process of an older version may have written it."""
+    kind, query, cases = QUERIES[name]
+    chain = localnet()
+    async with cached(redis, Node(chain)) as right:
+        expected = await query(right)
+    for key, raw in (await kept(redis)).items():
+        if b"witness" not in key:
+            message = kind[1].FromString(raw)
+            cases[case](message)
+            await redis.set(key, message.SerializeToString())
+    async with cached(redis, Node(chain)) as other:
+        assert await query(other) == expected
