@@ -2,12 +2,14 @@
 
 import contextlib
 
+import grpc
+import grpc.aio
 import pytest
 
 from pocket.chain.client import HEIGHT_HEADER
 from pocket.chain.failover import NodeAddress
 from pocket.chain_cache.cached_client import CachedChain
-from pocket.errors import ChainUnavailable
+from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
@@ -16,9 +18,12 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.grpc_service import answer
 from pocket_localnet.local_chain import LocalChain
+from pocket_relayer.pipeline.session_context import SessionContexts
+from pocket_relayer.rejection import Rejected, RejectionReason
 from world import World, address
 
 pytestmark = pytest.mark.redis
@@ -30,11 +35,13 @@ APP = WORLD.application("eth")
 class Reply:
     """A node's reply with the height of its state."""
 
-    def __init__(self, raw, height):
-        self.raw, self.height = raw, height
+    def __init__(self, raw=b"", height=0, error=None):
+        self.raw, self.height, self.error = raw, height, error
 
     def __await__(self):
         yield from ()
+        if self.error is not None:
+            raise self.error
         return self.raw
 
     async def initial_metadata(self):
@@ -42,17 +49,19 @@ class Reply:
 
 
 class Node:
-    """A channel to a localnet, whose answers of one type are changed."""
+    """A channel to a localnet, whose answers of one type are changed, or which fails."""
 
-    def __init__(self, chain, kind=None, change=None):
-        self.chain, self.kind, self.change = chain, kind, change
+    def __init__(self, chain=None, kind=None, change=None, error=None):
+        self.chain, self.kind, self.change, self.error = chain, kind, change, error
         self.asked = []
 
     def unary_unary(self, method, *_):
         def call(request, timeout, metadata):
             self.asked.append(method)
+            if self.error is not None and self.kind in (None, method):
+                return Reply(error=self.error)
             raw, height = answer(self.chain, method, request, dict(metadata).get(HEIGHT_HEADER, "0"))
-            if self.kind is not None and method == self.kind[0]:
+            if self.change is not None and method == self.kind[0]:
                 message = self.kind[1].FromString(raw)
                 self.change(message)
                 raw = message.SerializeToString()
@@ -221,3 +230,70 @@ async def test_a_wrong_answer_that_redis_holds_is_not_used(redis, name, case):
             await redis.set(key, message.SerializeToString())
     async with cached(redis, Node(chain)) as other:
         assert await query(other) == expected
+
+
+def denied(method, height):
+    """Return what a node at a height answers for an entity that it does not have."""
+    row = grpc.aio.Metadata((HEIGHT_HEADER, str(height)))
+    if method.endswith("GetSession"):
+        text, code = f"could not find app with address {APP}", grpc.StatusCode.INTERNAL
+    else:
+        text, code = "not found", grpc.StatusCode.NOT_FOUND
+    return grpc.aio.AioRpcError(code, row, grpc.aio.Metadata(), text)
+
+
+SILENT = grpc.aio.AioRpcError(
+    grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), grpc.aio.Metadata(), "Deadline Exceeded"
+)
+HEADER = SessionHeader(APP, "eth", "5" * 64, 1, 10)
+
+
+@pytest.mark.parametrize("name", ["session", "difficulty", "application", "supplier", "account"])
+@pytest.mark.parametrize(("at", "latest"), [(4, 0), (4, 1000), (997, 1000)])
+async def test_a_statement_of_a_node_that_lags_is_none(redis, name, at, latest):
+    kind, query, _ = QUERIES[name]
+    async with cached(redis, Node(error=denied(kind[0], at))) as chain:
+        chain.latest_height = lambda: latest
+        expected = ChainUnavailable if latest or name in ("session", "difficulty") else NotFound
+        with pytest.raises(expected):
+            await query(chain)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("name", ["session", "supplier"])
+async def test_a_relay_is_refused_only_if_no_node_leaves_its_session_open(redis, name, order):
+    """One node states that there is no such entity, while the other one does not answer."""
+    method = QUERIES[name][0][0]
+    states = Node(error=denied(method, 1000))
+    for other, reason in ((Node(error=SILENT), RejectionReason.CHAIN_UNAVAILABLE), (states, None)):
+        async with cached(redis, *[states, other][::order]) as chain:
+            contexts = SessionContexts(chain, lambda: 5, lambda: 0.0)
+            if name == "supplier":
+                if reason is None:
+                    with pytest.raises(Rejected):
+                        await contexts.supplier(address("alice"))
+                else:
+                    assert await contexts.supplier(address("alice")) is None
+                continue
+            with pytest.raises(Rejected) as caught:
+                await contexts.of(HEADER)
+            assert caught.value.reason is (reason or RejectionReason.SESSION_MISMATCH)
+
+
+@pytest.mark.parametrize("name", ["application", "account"])
+async def test_a_node_without_the_ring_of_a_session_that_the_chain_has_costs_no_relay_its_session(redis, name):
+    chain, method = localnet(), QUERIES[name][0][0]
+
+    async with cached(redis, Node(chain, method, error=denied(method, 6))) as client:
+        header = (await client.session(APP, "eth", 5)).header
+        with pytest.raises(Rejected) as caught:
+            await SessionContexts(client, lambda: 6, lambda: 0.0).of(header)
+        assert caught.value.reason is RejectionReason.CHAIN_UNAVAILABLE
+
+
+async def test_units_of_the_present_are_read_only_if_no_healthy_node_knows_those_of_a_height(redis):
+    text = "unknown method ComputeUnitsPerRelayAtHeight for service pocket.service.Query"
+    old = grpc.aio.AioRpcError(grpc.StatusCode.UNIMPLEMENTED, grpc.aio.Metadata(), grpc.aio.Metadata(), text)
+    async with cached(redis, Node(error=old), Node(error=SILENT)) as chain:
+        with pytest.raises(ChainUnavailable):
+            await chain.compute_units_per_relay("eth", 5)

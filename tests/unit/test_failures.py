@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from corpus import load
 from pocket.chain.failover import Failover
 from pocket.chain.failures import classify_rpc, classify_status, error_from_status
+from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable
 from pocket.chain.response_checks import check_answer
 from pocket.errors import (
     STATED,
@@ -149,5 +150,24 @@ async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
         best = "refused" if "refused" in stated else "absent"
         assert isinstance(error, type(OUTCOMES[best]()))
         assert error.nodes == (best,)
+        assert sorted(error.unanswered) == sorted(name for name in outcomes if name not in ("absent", "refused"))
     else:
-        assert isinstance(error, MethodNotImplemented) == ("unsupported" in outcomes)
+        assert isinstance(error, MethodNotImplemented) == (set(outcomes) == {"unsupported"})
+
+
+async def test_a_node_that_is_known_to_be_unreachable_keeps_no_statement_from_being_final():
+    async def ask(node):
+        raise OUTCOMES[node]()
+
+    health = NodeHealthTable(2)
+    for statement, kind in (("absent", NotFound), ("unsupported", MethodNotImplemented)):
+        nodes = Failover(["down", statement], node_health=health, names=["down", statement])
+        health.assessments = (NodeAssessment(NodeHealth.UNREACHABLE), NodeAssessment())
+        with pytest.raises(kind) as caught:
+            await nodes.call("q", ask, 5)
+        assert caught.value.unanswered == ()
+        health.assessments = (NodeAssessment(), NodeAssessment())
+        with pytest.raises(ChainError) as caught:
+            await nodes.call("q", ask, 5)
+        assert caught.value.unanswered == (("down",) if kind is NotFound else ())
+        assert isinstance(caught.value, kind) == (kind is NotFound)

@@ -32,9 +32,9 @@ from pocket.chain.model import (
     StakingParams,
     TransactionResult,
 )
-from pocket.chain.node_health import NodeHealthTable
+from pocket.chain.node_health import ALLOWED_LAG_BLOCKS, NodeHealthTable
 from pocket.chain.response_checks import check_answer, required_height
-from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
+from pocket.errors import STATED, ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -102,6 +102,8 @@ class ChainClient:
         names = [address.name for address in addresses]
         self._nodes = Failover(self._channels, clock, node_health=node_health, names=names)
         self._timeout = timeout_seconds
+        self.latest_height: Callable[[], int] = lambda: 0
+        """The chain's height as this process knows it, 0 if it does not follow the chain."""
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
 
     async def __aenter__(self) -> Self:
@@ -148,13 +150,26 @@ class ChainClient:
             committed = _height_of(await call.initial_metadata())
         except grpc.aio.AioRpcError as error:
             at = _height_of(error.initial_metadata()) or _height_of(error.trailing_metadata())
-            raise error_from_status(method, error.code(), error.details() or "", at) from error
-        needed = required_height(method, request)
-        if committed and committed < needed:
-            text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
-            raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
+            failed = error_from_status(method, error.code(), error.details() or "", at)
+            if failed.failure in STATED:
+                self._require_height(method, at, self._least_height(method, request, height))
+            raise failed from error
+        self._require_height(method, committed, required_height(method, request))
         check_answer(method, request, answer)
         return answer, committed
+
+    def _least_height(self, method: str, request: Message, height: int) -> int:
+        """Return the height that a node must have committed so that its answer is about the present.
+
+        Returns 0 for a query as of a past height.
+        """
+        return 0 if height else max(required_height(method, request), self.latest_height() - ALLOWED_LAG_BLOCKS)
+
+    def _require_height(self, method: str, committed: int, needed: int) -> None:
+        """Raise ChainUnavailable for a node that is known to be at a lower height."""
+        if 0 < committed < needed:
+            text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
+            raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
 
     def usable_addresses(self) -> list[NodeAddress]:
         """Return the addresses of nodes that are not on another fork or chain."""

@@ -261,7 +261,7 @@ PLANTS = [
           (Kind.REDIS_AWAY,)),
     # Chain nodes.
     Plant("the first node's error goes up", "core/pocket/chain/failover.py",
-          "            errors.append(outcome)\n", "            errors.append(outcome)\n            break\n",
+          "            errors[index] = outcome\n", "            errors[index] = outcome\n            break\n",
           (Kind.NODE_DOWN,)),
     Plant("an error that nobody knows means that the session is not there", "core/pocket/chain/failures.py",
           "if row.matches(name, code, text)), FailureClass.TRANSIENT)", "if row.matches(name, code, text)), FailureClass.SESSION_NEVER)",
@@ -269,7 +269,7 @@ PLANTS = [
     Plant("answers are not checked", "core/pocket/chain/client.py", "        check_answer(method, request, answer)\n", "",
           (Kind.NODE_GARBAGE, Kind.NODE_EMPTY,)),
     Plant("a node that has not committed a height answers for it", "core/pocket/chain/client.py",
-          "if committed and committed < needed:", "if False:",
+          "if 0 < committed < needed:", "if False:",
           (Kind.NODE_LAGS,)),
     Plant("any height is believed", "core/pocket/chain/plausible_heights.py",
           "        if self._possible(known, block, now):\n", "        if True:\n",

@@ -161,6 +161,7 @@ class MinerProcess:
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
         )  # fmt: skip
+        chain.latest_height = lambda: self._board.height
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(

@@ -90,7 +90,9 @@ class SessionContexts:
         """
         try:
             return await self._chain.supplier(address)
-        except NotFound:
+        except NotFound as error:
+            if error.unanswered:
+                return None
             raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
         except (ChainError, DecodingError):
             return None
@@ -109,8 +111,8 @@ class SessionContexts:
             ring = self._known_ring(key)
             if ring is None:
                 ring = await self._query(key, lambda: self._ring(key))
-        except NotFound as error:
-            raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
+        except NotFound as error:  # of the ring: the chain knows the session, so this is no statement about the relay
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
         return SessionContext(session, target_hash, windows, ring, self._height())
@@ -129,18 +131,14 @@ class SessionContexts:
         await self._check_grid(header)
         try:
             return await self._query(key, lambda: self._session(key))
-        except NotFound as error:
-            denied = Rejected(
-                RejectionReason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}"
-            )
-            cause: Exception = error
-        except ChainQueryRejected as error:
-            denied, cause = (
-                Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such session: {error}"),
-                error,
-            )
-        self._budget.strike(address)
-        raise self._negative_cache.remember(key, denied) from cause
+        except (NotFound, ChainQueryRejected) as error:
+            self._budget.strike(address)
+            if error.unanswered:
+                text = f"not all chain nodes answered: {', '.join(error.unanswered)}"
+                raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, text) from error
+            what = "application or service" if isinstance(error, NotFound) else "session"
+            denied = Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such {what}: {error}")
+            raise self._negative_cache.remember(key, denied) from error
 
     async def _check_grid(self, header: SessionHeader) -> None:
         """Reject heights that belong to no session, or to one that is over or far away.

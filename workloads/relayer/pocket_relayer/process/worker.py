@@ -187,6 +187,7 @@ class Worker:
             return
         blocks = FallbackBlocks(comet, chain, config.chain.id)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
+        chain.latest_height = lambda: latest_block.height
         keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
         await asyncio.to_thread(keyring.reload)
         relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
