@@ -1,13 +1,14 @@
 """One of two nodes answers a query with a wrong value: the other one is asked, and the wrong answer is not kept."""
 
 import contextlib
+from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
-from pocket.chain.client import HEIGHT_HEADER
 from pocket.chain.failover import NodeAddress
+from pocket.chain.node_answer import HEIGHT_HEADER
 from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -21,14 +22,16 @@ from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.grpc_service import answer
+from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
+from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.session_context import SessionContexts
 from pocket_relayer.rejection import Rejected, RejectionReason
 from world import World, address
 
 pytestmark = pytest.mark.redis
 WORLD, KEYS = World(), RedisKeys("wrong")
-BAD, GOOD = (NodeAddress.parse(f"{name}:9090", f"http://{name}") for name in ("bad", "good"))
+PLACES = [NodeAddress.parse(f"{name}:9090", f"http://{name}") for name in ("bad", "good", "better")]
 APP = WORLD.application("eth")
 
 
@@ -186,7 +189,7 @@ def localnet():
 @contextlib.asynccontextmanager
 async def cached(redis, *nodes):
     """Make a new process's client of these nodes."""
-    channels = dict(zip((BAD, GOOD), nodes, strict=False))
+    channels = dict(zip(PLACES, nodes, strict=False))
     chain = CachedChain([*channels], redis, KEYS, timeout_seconds=2.0, channel=channels.__getitem__)
     yield chain
     await chain.close()
@@ -297,3 +300,112 @@ async def test_units_of_the_present_are_read_only_if_no_healthy_node_knows_those
     async with cached(redis, Node(error=old), Node(error=SILENT)) as chain:
         with pytest.raises(ChainUnavailable):
             await chain.compute_units_per_relay("eth", 5)
+
+
+def with_header(**fields):
+    def change(message):
+        for name, value in fields.items():
+            setattr(message.session.header, name, value)
+
+    return change
+
+
+def other_suppliers(message):
+    del message.session.suppliers[1:]
+    message.session.suppliers[0].operator_address = address("other")
+
+
+def no_gateways(message):
+    del message.application.delegatee_gateway_addresses[:]
+
+
+def without_key(message):
+    other = auth_pb.BaseAccount.FromString(message.account.value)
+    other.ClearField("pub_key")
+    message.account.value = other.SerializeToString()
+
+
+# Answers that no check of one answer can find wrong: they answer the query and are possible.
+POSSIBLE = {
+    "another session id": ("session", with_header(session_id="5" * 64)),
+    "other suppliers": ("session", other_suppliers),
+    "a short grace period": ("params", lambda m: setattr(m.params, "grace_period_end_offset_blocks", 0)),
+    "other sessions": ("params", lambda m: setattr(m.params, "num_blocks_per_session", 4)),
+    "other gateways": ("application", no_gateways),
+    "an account that never signed": ("account", without_key),
+}
+
+
+def relay(chain):
+    header = hydrate(chain.state, chain.block_hash, APP, "eth", 1).header
+    return WORLD.request(header, address("alice"), b"{}", "http://gateway/"), header
+
+
+async def outcome(admission, request, header):
+    """Return None for an admitted relay, or why it was refused."""
+    try:
+        await admission.validate(request, header)
+    except Rejected as rejected:
+        return rejected.reason
+    return None
+
+
+def new_worker(client, height):
+    return Admission(client, lambda: height, lambda: 0.0, generation=lambda: client.generation)
+
+
+@pytest.mark.parametrize("case", POSSIBLE)
+async def test_one_nodes_possible_but_wrong_answer_refuses_no_relay(redis, case):
+    """Of three nodes, one is wrong: its cached answer is replaced by that of the others."""
+    name, change = POSSIBLE[case]
+    chain = localnet()
+    while chain.height < 11:  # in the grace period of the first session
+        chain.step()
+    bad, (request, header) = Node(chain, QUERIES[name][0], change), relay(chain)
+    async with cached(redis, bad, Node(chain), Node(chain)) as client:
+        worker = new_worker(client, 11)
+        outcomes = [await outcome(worker, request, header) for _ in range(3)]
+        assert set(outcomes) <= {None, RejectionReason.CHAIN_UNAVAILABLE}
+        assert outcomes[-1] is None, "the others' answer stays"
+        asked = len(bad.asked)
+        assert await outcome(new_worker(client, 11), request, header) is None, (
+            "another worker has the corrected answers"
+        )
+        assert len(bad.asked) == asked
+
+
+@pytest.mark.parametrize("case", POSSIBLE)
+async def test_two_nodes_that_disagree_refuse_no_relay_and_leave_nothing_cached(redis, case):
+    name, change = POSSIBLE[case]
+    chain = localnet()
+    while chain.height < 11:
+        chain.step()
+    request, header = relay(chain)
+    async with cached(redis, Node(chain, QUERIES[name][0], change), Node(chain)) as client:
+        for height in (10, 11, 11):
+            assert await outcome(new_worker(client, height), request, header) in (
+                None,
+                RejectionReason.CHAIN_UNAVAILABLE,
+            )
+
+
+async def test_a_relay_that_all_nodes_refuse_is_refused_after_one_more_query_a_block(redis):
+    chain = localnet()
+    nodes, height = [Node(chain), Node(chain)], [6]
+    request, header = relay(chain)
+    forged = replace(request, payload=b"another")
+    wrong = replace(header, session_id="5" * 64)
+    async with cached(redis, *nodes) as client:
+        admission = Admission(client, lambda: height[0], lambda: 0.0, generation=lambda: client.generation)
+        for height[0] in (6, 7):
+            for relayed, of, reason in (
+                (forged, header, RejectionReason.INVALID_SIGNATURE), (request, wrong, RejectionReason.SESSION_MISMATCH),
+            ):  # fmt: skip
+                with pytest.raises(Rejected) as caught:
+                    await admission.validate(relayed, of)
+                assert caught.value.reason is reason
+            asked = sum(len(node.asked) for node in nodes)
+            for relayed, of in ((forged, header), (request, wrong)) * 5:
+                with pytest.raises(Rejected):
+                    await admission.validate(relayed, of)
+            assert sum(len(node.asked) for node in nodes) == asked

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
-from pocket.chain.client import ChainClient, NodeAnswer
+from pocket.chain.client import ChainClient
 from pocket.chain.end_block_events import EventFilter
 from pocket.chain.failures import classify_rpc, error_from_status, error_of
 from pocket.chain.model import Block, Event
+from pocket.chain.node_answer import NodeAnswer
 from pocket.chain.response_checks import check_answer
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
 from pocket.protocol.claims.proof_requirement import Claim

@@ -8,9 +8,9 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -32,6 +32,7 @@ from pocket.chain.model import (
     StakingParams,
     TransactionResult,
 )
+from pocket.chain.node_answer import HEIGHT_HEADER, NodeAnswer, height_of
 from pocket.chain.node_health import ALLOWED_LAG_BLOCKS, NodeHealthTable
 from pocket.chain.response_checks import check_answer, required_height
 from pocket.errors import STATED, ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
@@ -53,30 +54,10 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import DENOMINATION
 
 M = TypeVar("M", bound=Message)
-HEIGHT_HEADER: Final = "x-cosmos-block-height"
 _BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
 _BROADCAST_CONNECTIONS: Final = 5
 """New connections to each address that a transaction is sent over, in addition to the standing one."""
 _BROADCAST_PAUSE_SECONDS: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class NodeAnswer:
-    """One node's response as of its own height, 0 if unknown."""
-
-    raw: bytes = b""
-    height: int = 0
-    error: ChainError | None = None
-
-
-def _height_of(metadata: Any) -> int:
-    """Return the height of the state that answered, from a call's metadata.
-
-    Returns 0 if it is missing or not a number.
-    """
-    value = next((value for key, value in metadata or () if key.lower() == HEIGHT_HEADER), "")
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    return int(text) if text.isdecimal() else 0
 
 
 class ChainClient:
@@ -147,9 +128,9 @@ class ChainClient:
         )
         try:
             answer: bytes = await call
-            committed = _height_of(await call.initial_metadata())
+            committed = height_of(await call.initial_metadata())
         except grpc.aio.AioRpcError as error:
-            at = _height_of(error.initial_metadata()) or _height_of(error.trailing_metadata())
+            at = height_of(error.initial_metadata()) or height_of(error.trailing_metadata())
             failed = error_from_status(method, error.code(), error.details() or "", at)
             if failed.failure in STATED:
                 self._require_height(method, at, self._least_height(method, request, height))
@@ -175,7 +156,7 @@ class ChainClient:
         """Return the addresses of nodes that are not on another fork or chain."""
         return [self._addresses[index] for index in self._nodes.order()]
 
-    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
+    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
         """Query every usable node without caches. Returns the answers by node name."""
 
         async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
@@ -186,6 +167,9 @@ class ChainClient:
             name: NodeAnswer(error=row, height=row.height) if isinstance(row, ChainError) else NodeAnswer(*row)
             for name, row in found.items()
         }
+
+    async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
+        """Replace the cached answer to a query, or drop it for None. This client has no caches."""
 
     async def chain_id(self) -> str:
         """Network name of the node."""

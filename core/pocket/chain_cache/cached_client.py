@@ -5,6 +5,7 @@ cached. A Redis outage only costs chain queries.
 """
 
 import base64
+import contextlib
 import hashlib
 import random
 import time
@@ -188,6 +189,20 @@ class CachedChain(ChainClient):
     async def fetch_uncached(self, method: str, request: Message) -> bytes:
         """Query the chain without caches."""
         return await super()._call_raw(method, request)
+
+    async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
+        """Replace the cached answer to a query in memory and Redis, or drop it for None."""
+        cache_key = (method, request.SerializeToString(deterministic=True))
+        known = self._memory.get(cache_key)
+        if known is None or known[1] != raw:
+            self.generation += 1
+        if raw is not None:
+            self._store(cache_key, self._clock() + LIFETIMES[method], raw)
+            await self._to_redis(self.shared_key(cache_key), raw, LIFETIMES[method])
+            return
+        self._drop(cache_key)
+        with contextlib.suppress(RedisUnavailable):
+            await self._redis.delete(self.shared_key(cache_key))
 
     async def _follow(self, cache_key: CacheKey) -> None:
         """Mark a record as in use, so that the leader keeps refreshing it."""
