@@ -34,7 +34,7 @@ from pocket.chain.model import (
 )
 from pocket.chain.node_answer import HEIGHT_HEADER, NodeAnswer, height_of
 from pocket.chain.node_health import ALLOWED_LAG_BLOCKS, NodeHealthTable
-from pocket.chain.response_checks import check_answer, required_height
+from pocket.chain.response_checks import OF_THE_PRESENT, check_answer, required_height
 from pocket.errors import STATED, ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
@@ -135,7 +135,9 @@ class ChainClient:
             if failed.failure in STATED:
                 self._require_height(method, at, self._least_height(method, request, height))
             raise failed from error
-        self._require_height(method, committed, required_height(method, request))
+        present = method in OF_THE_PRESENT
+        needed = self._least_height(method, request, height) if present else required_height(method, request)
+        self._require_height(method, committed, needed)
         check_answer(method, request, answer)
         return answer, committed
 

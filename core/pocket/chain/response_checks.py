@@ -71,6 +71,20 @@ _HEIGHT_FIELDS: Final[Mapping[str, str]] = {
 }
 """Queries that a lagging node answers with present values instead of those at the height."""
 
+OF_THE_PRESENT: Final = frozenset({
+    "/pocket.shared.Query/Params",
+    "/pocket.proof.Query/Params",
+    "/pocket.session.Query/Params",
+    "/pocket.supplier.Query/Params",
+    "/pocket.tokenomics.Query/Params",
+    "/pocket.application.Query/Application",
+    "/pocket.supplier.Query/Supplier",
+    "/pocket.service.Query/Service",
+    "/cosmos.auth.v1beta1.Query/Account",
+    "/cosmos.bank.v1beta1.Query/Balance",
+})  # fmt: skip
+"""Queries of records that change, which a lagging node answers with former ones."""
+
 
 def required_height(method: str, request: Message) -> int:
     """Return the height that a node must have committed to answer.
