@@ -281,7 +281,7 @@ async def test_a_relayer_takes_up_another_ring_as_soon_as_it_is_told(redis, tmp_
         assert (await relayer.send(first))[0] == 200
         app = relayer.world.application("eth")
         record = relayer.chain.state.applications[app]
-        relayer.chain.state.applications[app] = replace(record, gateway_addresses=(address("other"),))
+        relayer.chain.state.applications[app] = replace(record, gateway_addresses=(address("alice"),))
         assert (await relayer.send(relayer.request(body=b"2")))[0] == 200, "the ring is cached"
         async for name in redis.scan_iter("relayer-test:cache:Application:*"):
             await redis.delete(name)
