@@ -170,7 +170,7 @@ class Worker:
             wall_clock=platform.wall_seconds,
             channel=platform.channel,
         )
-        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock)
+        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=clock)
         watch = NodeMonitor(
             nodes,
             http,
