@@ -335,12 +335,12 @@ async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(
         async with relaying(redis, tmp_path, recording=Recording.FAST, record_patience=0.3) as relayer:
             mined, lost = counted()
             assert (await relayer.send(relayer.request()))[0] == 200
-            await relayer.recorder._queue.join()
+            await relayer.recorder.settled()
             assert counted() == (mined + 1, lost)
             request = relayer.request(body=b"2")
             server.kill()
             assert (await relayer.send(request))[0] == 200, "answered before it is recorded"
-            await relayer.recorder._queue.join()
+            await relayer.recorder.settled()
             assert counted() == (mined + 1, lost + 1)
         await redis.aclose()
 

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from pocket_relayer.backends.backend_connection import BrokenResponse, ConnectionEnded, HeaderTooLong
-from pocket_relayer.backends.http1_client import Http1Client, encode_head, plain_origin
+from pocket_relayer.backends.http1_client import Http1Client, _Pool, encode_head, plain_origin
 from raw import answer, raw_server, read_request
 
 ORIGIN = plain_origin("http://b:8545/path")
@@ -294,3 +294,26 @@ async def test_a_switch_of_protocols_that_was_not_asked_for_is_a_status(caplog):
             assert (await send())[0] == 101
         assert len(connections) == 2
     assert "transport" not in caplog.text
+
+
+async def test_no_slot_is_lost_to_callers_that_give_up_while_they_wait():
+    pool = _Pool(0)
+    calls = [asyncio.create_task(pool.acquire(5.0)) for _ in range(4)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    await asyncio.wait(calls[:1])
+    pool.release()  # to the second, which gives up before it runs
+    calls[1].cancel()
+    await asyncio.wait_for(calls[2], 5)
+    pool.release()
+    await asyncio.wait_for(calls[3], 5)
+    pool.release()
+    assert (pool.free, len(pool.waiting)) == (1, 0)
+
+
+async def test_a_wait_for_a_slot_ends_in_time():
+    pool = _Pool(0)
+    with pytest.raises(TimeoutError):
+        await pool.acquire(0.01)
+    pool.release()
+    assert (pool.free, len(pool.waiting)) == (1, 0)

@@ -16,7 +16,7 @@ import aiohttp
 from cachetools import FIFOCache
 
 from pocket.chain.end_block_events import EndBlockEventParser, EventFilter
-from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.failover import Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import classify_rpc, error_of
 from pocket.chain.model import Block, Event, NodeRetention, checked_block
 from pocket.chain.node_health import NodeHealthTable
@@ -177,9 +177,10 @@ class CometClient:
         chain_id: str = "",
         *,
         clock: Callable[[], float] = time.monotonic,
+        on_query: QueryObserver | None = None,
     ) -> None:
         names = [address.name for address in addresses]
-        self._nodes = Failover(list(addresses), clock, node_health=node_health, names=names)
+        self._nodes = Failover(list(addresses), clock, node_health=node_health, names=names, on_query=on_query)
         self._http = http
         self._timeout = timeout_seconds
         self._chain_id = chain_id

@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.channels import channel_of
 from pocket.chain.client import ChainClient
-from pocket.chain.failover import NodeAddress
+from pocket.chain.failover import NodeAddress, QueryObserver
 from pocket.chain.model import Application, Session, StakedSupplier
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.response_checks import check_answer
@@ -37,6 +37,7 @@ from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -118,8 +119,11 @@ class CachedChain(ChainClient):
         wall_clock: Callable[[], float] = time.time,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         rng: random.Random | None = None,
+        on_query: QueryObserver | None = None,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng)
+        super().__init__(
+            addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng, on_query=on_query
+        )
         self._redis = redis
         self._keys = keys
         self._clock = clock
@@ -130,7 +134,7 @@ class CachedChain(ChainClient):
         self._memory: OrderedDict[CacheKey, tuple[float, bytes]] = OrderedDict()
         self._session_fingerprints: FIFOCache[tuple[str, str, int], None] = FIFOCache(entries)
         self._single_flight = SingleFlight()
-        self._decoded: FIFOCache[tuple[str | int, ...], tuple[float, int, Any]] = FIFOCache(entries)
+        self._decoded: BoundedDict[tuple[str | int, ...], tuple[float, int, Any]] = BoundedDict(entries)
         self.counters = CacheCounters()
         self.generation = 0
         """Grows on each invalidation. Values derived from answers are then recomputed."""
@@ -231,16 +235,18 @@ class CachedChain(ChainClient):
         except RedisUnavailable:
             return
 
-    async def _decoded_value(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
-        """Return a decoded answer at most one second older than the cached bytes.
+    def _known_value(self, key: tuple[str | int, ...]) -> Any:
+        """Return a decoded answer at most one second older than the cached bytes, or None.
 
         Relays ask for the same answer thousands of times.
         """
         found = self._decoded.get(key)
-        if found is not None and found[0] > self._clock() and found[1] == self.generation:
-            self.counters.memory += 1
-            value: T = found[2]
-            return value
+        if found is None or found[0] <= self._clock() or found[1] != self.generation:
+            return None
+        self.counters.memory += 1
+        return found[2]
+
+    async def _decode(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
         generation = self.generation
         value = await load()
         self._decoded[key] = (self._clock() + _DECODED_SECONDS, generation, value)
@@ -250,25 +256,38 @@ class CachedChain(ChainClient):
         """Return the params effective at `height`. Live params (0) are never cached."""
         if height <= 0:
             return await ChainClient.shared_params(self, height)
-        return await self._decoded_value(("shared", height), lambda: ChainClient.shared_params(self, height))
+        known: SharedParams | None = self._known_value(("shared", height))
+        if known is not None:
+            return known
+        return await self._decode(("shared", height), lambda: ChainClient.shared_params(self, height))
 
     async def num_suppliers_per_session(self) -> int:
         """Return the cached number of suppliers in a session."""
-        return await self._decoded_value(("session",), lambda: ChainClient.num_suppliers_per_session(self))
+        known: int | None = self._known_value(("session",))
+        if known is not None:
+            return known
+        return await self._decode(("session",), lambda: ChainClient.num_suppliers_per_session(self))
 
     async def application(self, address: str) -> Application:
         """Return the application's cached record. Raises NotFound."""
-        return await self._decoded_value(("application", address), lambda: ChainClient.application(self, address))
+        known: Application | None = self._known_value(("application", address))
+        if known is not None:
+            return known
+        return await self._decode(("application", address), lambda: ChainClient.application(self, address))
 
     async def supplier(self, operator_address: str) -> StakedSupplier:
         """Return the supplier's cached record. Raises NotFound."""
-        return await self._decoded_value(
-            ("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address)
-        )
+        known: StakedSupplier | None = self._known_value(("supplier", operator_address))
+        if known is not None:
+            return known
+        return await self._decode(("supplier", operator_address), lambda: ChainClient.supplier(self, operator_address))
 
     async def compute_units_per_relay(self, service_id: str, height: int) -> int:
         """Return the cached compute units per relay effective at `height`."""
-        return await self._decoded_value(
+        known: int | None = self._known_value(("units", service_id, height))
+        if known is not None:
+            return known
+        return await self._decode(
             ("units", service_id, height), lambda: ChainClient.compute_units_per_relay(self, service_id, height)
         )
 

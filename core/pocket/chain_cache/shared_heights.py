@@ -70,17 +70,15 @@ class LatestBlockWatcher:
         self._patience = 2 * block_seconds + 1.0
         self._clock = clock
         self._guard = HeightGuard(block_seconds)
+        self.height = 0
+        """The latest height, 0 before the first."""
         self._published: Block | None = None
         self.updated_at = clock()
-
-    @property
-    def height(self) -> int:
-        """Return the latest height, 0 before the first."""
-        return self._guard.height
 
     def _learn(self, block: Block | None) -> None:
         if block is not None and self._guard.observe(block, self._clock()) in (Belief.NEWER, Belief.REPLACED):
             self.updated_at = self._clock()
+            self.height = self._guard.height
 
     @property
     def stale(self) -> bool:

@@ -29,6 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from pocket.redis_store.cluster_slots import SlotMap, slot_of
 from pocket.redis_store.node_addresses import Address, format_address
 from pocket.redis_store.node_backoff import NodeBackoff
+from pocket.redis_store.node_client import NodeClient
 from pocket.runtime.single_flight import SingleFlight
 
 _REDIRECTIONS: Final = 16
@@ -74,7 +75,7 @@ class ClusterClient(Redis):
     def _node(self, address: Address) -> Redis:
         node = self._nodes.get(address)
         if node is None:
-            node = self._nodes[address] = Redis.from_pool(self._pool_of(address))
+            node = self._nodes[address] = NodeClient.from_pool(self._pool_of(address))
         self._used_at[address] = self._clock()
         return node
 
@@ -167,7 +168,8 @@ class ClusterClient(Redis):
 
     def primary_of(self, name: str) -> Address | None:
         """Return the address of the primary of a key, as far as known."""
-        return self._slots.primary(slot_of(("GET", name))) if self._slots is not None else None
+        slot = slot_of(("GET", name))
+        return self._slots.primary(slot) if self._slots is not None and slot is not None else None
 
     async def primaries(self) -> dict[Address, Redis]:
         """Return a client of each primary, by address, after asking for the present ones.

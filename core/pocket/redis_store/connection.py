@@ -25,6 +25,7 @@ from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
 from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
+from pocket.redis_store.script_connection import ScriptConnection
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import RedisInfo, combine, read_info
 from pocket.redis_store.store_client import StoreClient, StoreClusterClient
@@ -181,11 +182,19 @@ class _Pool(BlockingConnectionPool):
             if not issubclass(connection_class, SSLConnection):
                 raise ConfigurationError(_NO_TLS)
             options["ssl_ca_certs"] = access.ca_file
+        self.scripts: ScriptConnection | None = None
         if transport is not None:
             super().__init__(connection_class=transport, generation=self.generation, **options)
             return
         kind = _Secure if issubclass(connection_class, SSLConnection) else _Plain
         super().__init__(connection_class=kind, generation=self.generation, primary=primary, **options)
+        self.scripts = ScriptConnection(self.make_connection, self.generation, options["socket_timeout"])
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections."""
+        if self.scripts is not None:
+            await self.scripts.aclose()
+        await super().disconnect(inuse_connections)
 
 
 def connect(
@@ -194,11 +203,12 @@ def connect(
 ) -> "Redis":  # fmt: skip
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
-    At most `connections` are open to a server, however many tasks there are: a command waits for a free one.
-    `transport` is a class of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection
-    leads to the primary that they name, and connections to a former primary are replaced once it rejects a write. With
-    a URL of a Cluster every command goes to the primary of its keys. `access` names the files of a login and of
-    certificate authorities: `inspect` notices changed ones, and every connection is opened again with them.
+    At most `connections` are open to a server, at least two, however many tasks there are: a command waits for a free
+    one. One of them carries all scripts. `transport` is a class of connections to use instead of TCP and TLS. With a
+    URL of Sentinels every new connection leads to the primary that they name, and connections to a former primary are
+    replaced once it rejects a write. With a URL of a Cluster every command goes to the primary of its keys. `access`
+    names the files of a login and of certificate authorities: `inspect` notices changed ones, and every connection is
+    opened again with them.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
@@ -207,7 +217,7 @@ def connect(
     def pool_of(url: str, primary: PrimaryResolver | None = None) -> _Pool:
         pool: _Pool = _Pool.from_url(
             url,
-            max_connections=connections,
+            max_connections=connections if transport is not None else max(1, connections - 1),
             transport=transport,
             clock=clock,
             primary=primary,

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,29 +24,12 @@ from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUna
 from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
+from pocket.runtime.cpu_utilization import CpuUtilization
 
 _REPLAY_BATCH = 256
 _BATCH_BYTES = 4 * 1024 * 1024
 """Bound of a batch in bytes, since relays with large requests fill a command with few."""
 _BEATS_PER_SEGMENT = 30
-_BUSY_SECONDS = 0.1
-
-
-class _CpuUtilization:
-    """The process's share of one CPU over the last tenth of a second."""
-
-    def __init__(self, cpu: Callable[[], float]) -> None:
-        self._cpu = cpu
-        self._since = 0.0
-        self._used = 0.0
-        self._last = 0.0
-
-    def read(self, now: float) -> float:
-        elapsed = now - self._since
-        if elapsed >= _BUSY_SECONDS:
-            used = self._cpu()
-            self._last, self._used, self._since = (used - self._used) / elapsed, used, now
-        return self._last
 
 
 @dataclass(slots=True)
@@ -107,7 +90,11 @@ class RelayRecorder:
         self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
         self._notifier = notifier
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(self._limits.queue)
+        self._queue: deque[_Waiting] = deque()
+        self._arrival: asyncio.Future[None] | None = None  # that `run` waits for while nothing is queued
+        self._unsettled = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._queued_bytes = 0
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
@@ -118,14 +105,14 @@ class RelayRecorder:
         self._memory_ratio = 0.0
         self._beats = 0
         self._stopping = False
-        self._busyness = _CpuUtilization(cpu)
+        self._busyness = CpuUtilization(cpu)
         self._unique = unique
         self.counters = RecorderCounters()
 
     @property
     def waiting(self) -> int:
         """Return the number of relays not recorded yet."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     @property
     def suppliers_with_unacknowledged(self) -> set[str]:
@@ -143,7 +130,7 @@ class RelayRecorder:
 
     @property
     def _full(self) -> bool:
-        return self._queue.full() or self._queued_bytes >= self._limits.queue_bytes
+        return len(self._queue) >= self._limits.queue or self._queued_bytes >= self._limits.queue_bytes
 
     async def record(self, record: WalRecord) -> None:
         """Record one relay.
@@ -157,10 +144,15 @@ class RelayRecorder:
 
         Raises QueueFull.
         """
-        waiting = _Waiting(record, asyncio.get_running_loop().create_future())
         if self._full:
-            raise QueueFull(f"{self._queue.qsize()} relays are already waiting to be recorded: retry later")
-        self._queue.put_nowait(waiting)
+            raise QueueFull(f"{len(self._queue)} relays are already waiting to be recorded: retry later")
+        waiting = _Waiting(record, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if not self._unsettled:
+            self._settled.clear()
+        self._unsettled += 1
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
         self._queued_bytes += len(record.relay)
         self._queued[record.supplier] += 1
         return waiting.done
@@ -169,7 +161,10 @@ class RelayRecorder:
         """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
         try:
             while True:
-                first = await self._queue.get()
+                while not self._queue:
+                    self._arrival = asyncio.get_running_loop().create_future()
+                    await self._arrival
+                first = self._queue.popleft()
                 busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
                 batch, size = [first], len(first.record.relay)
                 try:
@@ -178,11 +173,8 @@ class RelayRecorder:
                 except asyncio.CancelledError:
                     self._settle(batch)
                     raise
-                while len(batch) < self._limits.batch and size < _BATCH_BYTES:
-                    try:
-                        waiting = self._queue.get_nowait()
-                    except asyncio.QueueEmpty:
-                        break
+                while self._queue and len(batch) < self._limits.batch and size < _BATCH_BYTES:
+                    waiting = self._queue.popleft()
                     batch.append(waiting)
                     size += len(waiting.record.relay)
                 await self._flush(batch)
@@ -200,7 +192,13 @@ class RelayRecorder:
             self._queued[supplier] -= 1
             if not self._queued[supplier]:
                 del self._queued[supplier]
-            self._queue.task_done()
+            self._unsettled -= 1
+        if not self._unsettled:
+            self._settled.set()
+
+    async def settled(self) -> None:
+        """Wait until everything queued is recorded or rejected."""
+        await self._settled.wait()
 
     async def drain(self, timeout_seconds: float = 0.0) -> None:
         """Wait until everything queued is recorded or rejected.
@@ -208,7 +206,7 @@ class RelayRecorder:
         Then wait up to the given seconds for Redis to accept unacknowledged relays.
         """
         self._stopping = True
-        await self._queue.join()
+        await self.settled()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 while self.suppliers_with_unacknowledged:  # noqa: ASYNC110 - the heartbeat appends it

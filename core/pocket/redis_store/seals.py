@@ -234,7 +234,7 @@ class SealStore:
         wanted = [name for name in names if name.startswith(f"{session_end}/{what}/")]
         if not wanted:
             return []
-        rows = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
+        rows: Any = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
         groups = []
         for row in filter(None, rows):
             try:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from pocket.redis_store.cluster import ClusterClient, ClusterPipeline
+from pocket.redis_store.node_client import NodeClient
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, translate, translated
 
 
@@ -25,13 +25,15 @@ class StorePipeline(Pipeline):
         return replies if raise_on_error else _with_ours(replies)
 
 
-class StoreClient(Redis):
+class StoreClient(NodeClient):
     """A client of one server, or of the primary that Sentinels name."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
-        with translated():
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own
+        try:
+            return await super().execute_command(*args, **options)
+        except NATIVE_ERRORS as error:
+            raise translate(error) from error
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> StorePipeline:
         """Return a pipeline that raises as `execute_command` does."""

@@ -28,8 +28,16 @@ class SupplierGroups:
 
     async def run(self, works: Iterable[Work]) -> None:
         """Run the calls until all have ended, or in a Cluster until the patience is over."""
+        rows = list(works)
+        if len(rows) == 1 and self._patience is None:
+            call, ended = rows[0]
+            try:
+                await call
+            finally:
+                ended()
+            return
         tasks = []
-        for call, ended in works:
+        for call, ended in rows:
             task = asyncio.create_task(call)
             task.add_done_callback(functools.partial(_report, ended))
             tasks.append(task)

@@ -160,13 +160,15 @@ class MinerProcess:
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
+            on_query=miner_metrics.observe_query,
         )  # fmt: skip
         chain.latest_height = lambda: self._board.height
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(
-            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock
-        )
+            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock,
+            on_query=miner_metrics.observe_query,
+        )  # fmt: skip
         nodes = await stack.enter_async_context(
             NodeMonitor(
                 addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
@@ -229,6 +231,7 @@ class MinerProcess:
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
+            fleet.unowned,
         )  # fmt: skip
         return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
 

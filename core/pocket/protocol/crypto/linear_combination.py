@@ -34,6 +34,9 @@ def plain(first: Point, a: int, second: Point, b: int) -> bytes:
     return encode_point(curve.add(curve.multiply(a, first), curve.multiply(b, second)))
 
 
+_Encoded: Final = ctypes.c_char * POINT_BYTES
+
+
 class _Table:
     """A table of the library, freed with its last reference."""
 
@@ -70,10 +73,13 @@ class Accelerator:
     def __init__(self, library: Path, tables: int = 256) -> None:
         """Load the library and build the generator's table. Raises OSError."""
         self._lib = _open(library)
+        self._combine = self._lib.ra_combine
         self._tables: OrderedDict[bytes, _Table] = OrderedDict()
         self._earned: OrderedDict[bytes, int] = OrderedDict()
         self._most = tables
         self._base = self._table(BASE.encoded)
+        self.missed = False
+        """True if a point had no table since the last promotion."""
 
     def __len__(self) -> int:
         """Return the number of points with a table, without the generator."""
@@ -85,30 +91,30 @@ class Accelerator:
             raise InvalidPoint("cannot build a table: not a point of secp256k1")
         return _Table(self._lib, made)
 
-    def _table_of(self, point: Point) -> _Table | None:
-        if point is BASE:
-            return self._base
-        table = self._tables.get(point.encoded)
-        if table is not None:
-            self._tables.move_to_end(point.encoded)
-        return table
-
     def linear_combination(self, first: Point, a: int, second: Point, b: int) -> bytes | None:
         """Compute like `plain`, or return None if a point has no table.
 
         Scalars are below 2^256.
         """
-        one, other = self._table_of(first), self._table_of(second)
+        tables, first_encoded, second_encoded = self._tables, first.encoded, second.encoded
+        one = self._base if first is BASE else tables.get(first_encoded)
+        other = self._base if second is BASE else tables.get(second_encoded)
+        if one is not None and first is not BASE:
+            tables.move_to_end(first_encoded)
+        if other is not None and second is not BASE:
+            tables.move_to_end(second_encoded)
         if one is None or other is None:
+            self.missed = True
             return None
-        out = ctypes.create_string_buffer(POINT_BYTES)
+        out = _Encoded()
         first_scalar, second_scalar = a.to_bytes(32, "big"), b.to_bytes(32, "big")
-        if not self._lib.ra_combine(out, one.address, first_scalar, other.address, second_scalar):
+        if not self._combine(out, one.address, first_scalar, other.address, second_scalar):
             return None
         return out.raw
 
     def promote(self, points: Iterable[bytes]) -> None:
         """Count the points of a verified signature and build tables for frequent ones."""
+        self.missed = False
         for encoded in points:
             if encoded in self._tables:
                 continue
@@ -161,5 +167,5 @@ def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
 
 def record_verified(points: Iterable[bytes]) -> None:
     """Record the points of a verified signature as candidates for tables."""
-    if accelerator is not None:
+    if accelerator is not None and accelerator.missed:  # otherwise all of them have tables
         accelerator.promote(points)

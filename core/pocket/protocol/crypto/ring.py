@@ -16,7 +16,6 @@ from pocket.protocol.crypto.linear_combination import BASE, linear_combination, 
 
 _HEAD_BYTES = 69
 _MEMBER_BYTES = 65
-_ORDER = curve.N.to_bytes(curve.SCALAR_BYTES, "big")
 _FOREIGN_KEY = "the ring signature names a key that is neither the application's nor a delegated gateway's"
 
 
@@ -110,10 +109,14 @@ def verify_ring_signature(message_hash: bytes, data: bytes, expected_members: fr
     signature = decode_ring_signature(data)
     if not expected_members.issuperset(signature.members):
         raise InvalidSignature(_FOREIGN_KEY)
+    _check_equation(message_hash, signature)
+    return signature
+
+
+def _check_equation(message_hash: bytes, signature: RingSignature) -> None:
     if not verify_ring_equation(message_hash, signature):
         raise InvalidSignature("the ring signature does not match the request")
     record_verified(_points(signature))
-    return signature
 
 
 def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRing) -> bytes:
@@ -131,11 +134,20 @@ def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRin
     if len(data) != _HEAD_BYTES + _MEMBER_BYTES * count:
         raise DecodingError(f"ring signature: {len(data)} bytes are not those of {count} members")
     pairs = [data[at : at + _MEMBER_BYTES] for at in range(_HEAD_BYTES, len(data), _MEMBER_BYTES)]
-    if not ring.keys.issuperset(pair[curve.SCALAR_BYTES :] for pair in pairs):
+    members = [pair[curve.SCALAR_BYTES :] for pair in pairs]
+    if not ring.keys.issuperset(members):
         raise InvalidSignature(_FOREIGN_KEY)
-    if any(scalar >= _ORDER for scalar in (data[4:36], *(pair[: curve.SCALAR_BYTES] for pair in pairs))):
+    start = int.from_bytes(data[4:36], "big")
+    scalars = [int.from_bytes(pair[: curve.SCALAR_BYTES], "big") for pair in pairs]
+    if start >= N or max(scalars) >= N:
         raise DecodingError("ring signature: a scalar is not below the order of the curve")
-    verify_ring_signature(message_hash, data, ring.keys)
+    try:
+        key_image = _seen_key_image(data[36:69])
+        for member in members:
+            curve.decode_long_lived_point(member)
+    except InvalidPoint as error:
+        raise DecodingError(f"ring signature: {error}") from error
+    _check_equation(message_hash, RingSignature(start, key_image, tuple(scalars), tuple(members)))
     return _identity(pairs)
 
 

@@ -54,6 +54,7 @@ class SessionHeader:
     session_start_block_height: int
     session_end_block_height: int
     _encoding: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _field: bytes = field(default=b"", init=False, repr=False, compare=False)
     _problem: str | None = field(default=None, init=False, repr=False, compare=False)
     """Result of the basic validation, None before it."""
 
@@ -62,6 +63,12 @@ class SessionHeader:
         if not self._encoding:
             object.__setattr__(self, "_encoding", _encode_header(self))
         return self._encoding
+
+    def encode_field(self) -> bytes:
+        """Canonical bytes as field 1 of a request's or response's metadata."""
+        if not self._field:
+            object.__setattr__(self, "_field", bytes_field(1, self.encode()))
+        return self._field
 
     def problem(self) -> str | None:
         """Return the first failed basic validation, or None.
@@ -110,6 +117,8 @@ class RelayRequest:
     payload: bytes
     _encoding: bytes = field(default=b"", init=False, repr=False, compare=False)
     """The bytes that it was decoded from, if these are canonical."""
+    _cuts: tuple[int, int, int, int] = field(default=(0, 0, 0, 0), init=False, repr=False, compare=False)
+    """Where in them the metadata begins, the header ends, the signature ends, and the metadata ends."""
 
     def encode(self) -> bytes:
         """Canonical bytes."""
@@ -117,7 +126,12 @@ class RelayRequest:
 
     def signable_bytes(self) -> bytes:
         """Canonical bytes without the signature."""
-        return self._encode(b"")
+        data = self._encoding
+        if not data:
+            return self._encode(b"")
+        meta, header_end, signature_end, meta_end = self._cuts
+        size = wire.varint(header_end - meta + meta_end - signature_end)
+        return b"".join((b"\x0a", size, data[meta:header_end], data[signature_end:meta_end], data[meta_end:]))
 
     def signable_hash(self) -> bytes:
         """Return the 32 bytes that the ring signs."""
@@ -125,7 +139,7 @@ class RelayRequest:
 
     def _encode(self, signature: bytes) -> bytes:
         meta = (
-            (b"" if self.header is None else bytes_field(1, self.header.encode()))
+            (b"" if self.header is None else self.header.encode_field())
             + _optional(2, signature)
             + _optional(3, _raw(self.supplier_operator_address))
         )
@@ -195,9 +209,17 @@ class RelayResponse:
         )
 
     def _encode(self, signature: bytes, payload: bytes) -> bytes:
-        meta = (b"" if self.header is None else bytes_field(1, self.header.encode())) + _optional(2, signature)
-        error = b"" if self.relay_miner_error is None else bytes_field(3, self.relay_miner_error.encode())
-        return bytes_field(1, meta) + _optional(2, payload) + error + _optional(4, self.payload_hash or b"")
+        meta = b"" if self.header is None else self.header.encode_field()
+        if signature:
+            meta += bytes_field(2, signature)
+        fields = [bytes_field(1, meta)]
+        if payload:
+            fields.append(bytes_field(2, payload))
+        if self.relay_miner_error is not None:
+            fields.append(bytes_field(3, self.relay_miner_error.encode()))
+        if self.payload_hash:
+            fields.append(bytes_field(4, self.payload_hash))
+        return b"".join(fields)
 
     def problem(self) -> str | None:
         """Return the first failed basic validation, or None.
@@ -298,6 +320,7 @@ def _sliced_request(data: bytes) -> RelayRequest | None:
         header, data[signature:signature_end], _text(data[supplier:supplier_end]), data[payload:payload_end]
     )
     object.__setattr__(request, "_encoding", data)
+    object.__setattr__(request, "_cuts", (meta, header_end, signature_end, meta_end))
     return request
 
 
@@ -308,9 +331,13 @@ def _slice(data: bytes, at: int, tag: int) -> tuple[int, int]:
     """
     size, start = data[at + 1], at + 2
     if size >= 0x80:
-        size, start = wire.read_varint(data, at + 1)
-        if data[at + 1 : start] != wire.varint(size):
-            raise DecodingError("protobuf: a length is not in its shortest form")
+        second = data[at + 2]
+        if 0 < second < 0x80:
+            size, start = size & 0x7F | second << 7, at + 3
+        else:
+            size, start = wire.read_varint(data, at + 1)
+            if data[at + 1 : start] != wire.varint(size):
+                raise DecodingError("protobuf: a length is not in its shortest form")
     if data[at] != tag or not size:
         raise DecodingError("protobuf: not the expected field")
     return start, start + size

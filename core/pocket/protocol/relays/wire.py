@@ -87,6 +87,8 @@ def bytes_field(number: int, value: bytes) -> bytes:
     size = len(value)
     if size < 0x80:
         return _SHORT_HEADS[number][size] + value
+    if size < 0x4000:
+        return bytes((number << 3 | BYTES, size & 0x7F | 0x80, size >> 7)) + value
     return bytes((number << 3 | BYTES,)) + varint(size) + value
 
 

@@ -185,6 +185,7 @@ class SupplierFactory:
             gas_adjustment=config.chain.gas_adjustment,
             block_seconds=config.chain.block_seconds,
             nonces=UnorderedNonceAllocator(offset=epoch),
+            clock=self.platform.clock,
         )
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)

@@ -115,6 +115,11 @@ class SupplierManager:
         known = {*self._suppliers.addresses, *self._running}
         return sorted(address for address in known if self._shard(address) == shard)
 
+    def unowned(self, addresses: Collection[str]) -> set[str]:
+        """Return the suppliers whose shard no live miner holds, as last seen."""
+        shards = self.keeper.unowned
+        return {address for address in addresses if self._shard(address) in shards}
+
     async def known_epoch(self, shard: int) -> int:
         """Return the highest epoch of a shard in its suppliers' fences and on this volume.
 

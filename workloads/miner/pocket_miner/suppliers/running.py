@@ -22,7 +22,8 @@ from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _TICKS = (0.2, 0.4, 0.8)  # seconds
-_BATCH = 20
+_BATCH = 100
+"""Relays of a supplier that are worth a round: its fixed cost is that of about a hundred relays."""
 _HEAL_SECONDS = 5.0
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
@@ -135,9 +136,9 @@ class SupplierWorker:
     async def _rest(self, read: int, since: float) -> None:
         """Wait after a read of that many relays, `since` seconds after the previous one that found any.
 
-        A supplier that just had relays is read again when about twenty may have come, but before relayers may notify of
-        the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are at
-        ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
+        A supplier that just had relays is read again when about a hundred may have come, but before relayers may notify
+        of the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are
+        at ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
         """
         now = asyncio.get_running_loop().time()
         if read:

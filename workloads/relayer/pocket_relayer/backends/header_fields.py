@@ -4,13 +4,16 @@ Invariants: a name is a token and a value is printable text. Fields of one conne
 cannot set what the configuration sets, in any spelling.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_header_name
+from pocket.runtime.bounded_dict import BoundedDict
+from pocket_relayer.backends.backend_connection import BrokenResponse
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -42,6 +45,11 @@ _NOT_OF_STREAMS: Final = frozenset({
 They describe the backend's own body and host. The head of a stream is the relayer's own.
 """
 _STREAM_HEADERS, _STREAM_HEADER_CHARACTERS = 64, 4096
+_Pairs = tuple[tuple[str, str], ...]
+_SHORT_FIELD: Final = 128  # characters of a response's field up to which it is remembered
+_SHORT_HEADERS: Final = 2048  # characters of a request's headers up to which they are remembered
+_known_requests: Final[BoundedDict[tuple[object, ...], CIMultiDictProxy[str]]] = BoundedDict(512)
+"""Headers for a backend by what they are made of: a session's relays repeat them."""
 
 
 def _named_by_connection(headers: Mapping[str, Iterable[str]]) -> set[str]:
@@ -97,21 +105,34 @@ def sent_fields(request: HttpRequest, ours: Iterable[str]) -> list[tuple[str, st
 
 def request_headers(
     request: HttpRequest, outer: Mapping[str, str], extra: Mapping[str, str], configured: Mapping[str, str]
-) -> CIMultiDict[str]:
+) -> CIMultiDictProxy[str]:
     """Return the headers for the backend.
 
     The envelope's headers come first, gaps are filled from the outer request, and Pocket-* and configured headers
     override both. Raises Rejected.
     """
+    filled = tuple((name, outer[name]) for name in _FILLED_FROM_OUTSIDE if name in outer)
+    pocket = tuple((name, value) for name, value in outer.items() if name.lower().startswith("pocket-"))
+    key = (*request.headers.items(), None, filled, pocket, *extra.items(), None, *configured.items())
+    known = _known_requests.get(key)
+    if known is None:
+        known = CIMultiDictProxy(_combined(request, filled, pocket, extra, configured))
+        if sum(len(name) + len(value) for name, value in known.items()) <= _SHORT_HEADERS:
+            _known_requests[key] = known
+    return known
+
+
+def _combined(
+    request: HttpRequest, filled: _Pairs, pocket: _Pairs, extra: Mapping[str, str], configured: Mapping[str, str]
+) -> CIMultiDict[str]:
     ours = {name.lower() for name in (*extra, *configured)}
     headers: CIMultiDict[str] = CIMultiDict(sent_fields(request, ours))
-    for name in _FILLED_FROM_OUTSIDE:
-        if name not in headers and name in outer:
-            headers[name] = outer[name]
-    for name, value in outer.items():
-        if name.lower().startswith("pocket-"):
-            check_field(name, value)
+    for name, value in filled:
+        if name not in headers:
             headers[name] = value
+    for name, value in pocket:
+        check_field(name, value)
+        headers[name] = value
     headers.update(extra)
     headers.update(configured)
     headers["Accept-Encoding"] = "identity"
@@ -132,18 +153,34 @@ def _readable(value: str) -> str:
     return _CONTROL.sub(" ", value)
 
 
+def _answer_field(name: str, value: str) -> tuple[str, tuple[str]]:
+    """Return a field's canonical name, or '' for a field of the connection, and its readable value.
+
+    Raises BrokenResponse for a name that is no token.
+    """
+    if not _TOKEN.fullmatch(name):
+        raise BrokenResponse
+    key = canonical_header_name(name)
+    if key in _HOP_BY_HOP_NAMES:
+        return "", ("",)
+    return key, (value if value.isascii() and value.isprintable() else _readable(value),)
+
+
+_known_answer_field = functools.lru_cache(maxsize=4096)(_answer_field)
+
+
 def answer_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     """Return a response's headers as they are signed.
 
-    Names are canonical, values readable, and fields of the connection are left out.
+    Names are canonical, values readable, and fields of the connection are left out. Raises BrokenResponse for a name
+    that is no token: "Content-Length " would be another field for the next reader.
     """
     headers: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
-        key = canonical_header_name(name)
-        if key in _HOP_BY_HOP_NAMES:
-            continue
-        plain = value if value.isascii() and value.isprintable() else _readable(value)
-        headers[key] = (*headers[key], plain) if key in headers else (plain,)
+        short = len(name) + len(value) <= _SHORT_FIELD
+        key, plain = _known_answer_field(name, value) if short else _answer_field(name, value)
+        if key:
+            headers[key] = (*headers[key], *plain) if key in headers else plain
     named = headers.pop("Connection", ())
     for option in (part.strip() for value in named for part in value.split(",")):
         headers.pop(canonical_header_name(option), None)

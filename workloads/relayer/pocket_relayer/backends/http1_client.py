@@ -14,10 +14,16 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket_relayer.backends.backend_connection import BackendConnection, ConnectionEnded
 
 _IDLE_SECONDS: Final = 90.0
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25
+_SHORT_HEAD: Final = 2048
+"""Bytes up to which the head of a request is remembered."""
+_SHORT_FIELD: Final = 128
+_known_heads: Final[BoundedDict[tuple[object, ...], bytes]] = BoundedDict(512)
+"""Heads without their length: the relays of a session repeat them."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods whose requests have no length if they have no body."""
 
@@ -50,14 +56,30 @@ def encode_head(method: str, target: str, origin: Origin, headers: Iterable[tupl
 
     Raises ValueError for a field that would end early or start another one.
     """
+    fields = tuple(headers)
+    key = (method, target, origin.name, *fields)
+    known = _known_heads.get(key)
+    if known is None:
+        known = _encode_fields(method, target, origin, fields)
+        if len(known) <= _SHORT_HEAD:
+            _known_heads[key] = known
+    return known + (b"Content-Length: %d\r\n\r\n" % size if size or method not in _BODILESS else b"\r\n")
+
+
+def _encode_fields(method: str, target: str, origin: Origin, headers: Iterable[tuple[str, str]]) -> bytes:
     lines = [f"{method} {target} HTTP/1.1\r\nHost: {origin.name}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    if size or method not in _BODILESS:
-        lines.append(f"Content-Length: {size}")
     text = "\r\n".join(lines)
     if not text.count("\r") == text.count("\n") == len(lines) or "\0" in text:
         raise ValueError("a header field holds the end of a line")
-    return f"{text}\r\n\r\n".encode()
+    return f"{text}\r\n".encode()
+
+
+def _text(name: bytes, value: bytes) -> tuple[str, str]:
+    return name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+
+
+_known_text = lru_cache(maxsize=4096)(_text)
 
 
 class Http1Response:
@@ -69,7 +91,7 @@ class Http1Response:
         self._connection: BackendConnection | None = connection
         self.status = connection.status
         self.headers = [
-            (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+            _known_text(name, value) if len(name) + len(value) <= _SHORT_FIELD else _text(name, value)
             for name, value in connection.headers
         ]
 
@@ -92,7 +114,34 @@ class _Pool:
 
     def __init__(self, limit: int) -> None:
         self.idle: deque[BackendConnection] = deque()
-        self.slots = asyncio.Semaphore(limit)
+        self.free = limit
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, seconds: float) -> None:
+        """Wait for a slot, in order of arrival.
+
+        Raises TimeoutError.
+        """
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.release()  # it was given in the meantime
+            elif turn in self.waiting:
+                self.waiting.remove(turn)
+            raise
+
+    def release(self) -> None:
+        """Give a slot to the first that waits, or back."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.free += 1
 
 
 class Http1Client:
@@ -119,11 +168,10 @@ class Http1Client:
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = _Pool(self._limit)
-        if pool.slots.locked():
-            async with asyncio.timeout(dial_seconds):
-                await pool.slots.acquire()
+        if pool.free > 0:
+            pool.free -= 1
         else:
-            await pool.slots.acquire()
+            await pool.acquire(dial_seconds)
         connection: BackendConnection | None = None
         try:
             connection = self._idle(pool)
@@ -137,7 +185,7 @@ class Http1Client:
         except BaseException:
             if connection is not None:
                 connection.close()
-            pool.slots.release()
+            pool.release()
             raise
 
     async def _exchange(
@@ -171,7 +219,7 @@ class Http1Client:
     def give_back(self, origin: Origin, connection: BackendConnection) -> None:
         """Keep a connection for the next request, or close it."""
         pool = self._pools[origin]
-        pool.slots.release()
+        pool.release()
         if self._closed or not connection.reusable or self._loop is None:
             connection.close()
             return

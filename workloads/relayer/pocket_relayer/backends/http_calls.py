@@ -9,7 +9,7 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import LineTooLong
-from multidict import CIMultiDict
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from pocket.api.services import Backend
@@ -135,7 +135,7 @@ async def _request(
     method: str,
     endpoint: str,
     target: str,
-    headers: CIMultiDict[str],
+    headers: CIMultiDictProxy[str],
     body: bytes,
     dial_seconds: float,
 ) -> _Response:
@@ -177,7 +177,7 @@ async def call_http(
     backend: Backend,
     url: str,
     request: HttpRequest,
-    headers: CIMultiDict[str],
+    headers: CIMultiDictProxy[str],
     limit: int,
     deadline: float,
     reservation: MemoryReservation | None = None,

@@ -90,3 +90,10 @@ class Pool:
     def healthy(self, now: float) -> int:
         """Return the number of available endpoints."""
         return sum(endpoint.available(now) for endpoint in self.endpoints)
+
+    def available(self, now: float) -> bool:
+        """Return True if an endpoint is available."""
+        for endpoint in self.endpoints:  # noqa: SIM110 - a generator for any() costs more than the check
+            if endpoint.available(now):
+                return True
+        return False

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 from pocket.protocol.relays.envelope import Headers
 from pocket_relayer.backends.paths import prefix_of
 
-_REFERENCES: Final = ("Location", "Content-Location", "Refresh", "Link")
+_REFERENCES: Final = frozenset({"Location", "Content-Location", "Refresh", "Link"})
 _KEY_CHARACTERS: Final = 12  # shorter path segments are words
 
 
@@ -52,7 +52,7 @@ def without_endpoint(
 
     A reference that still reveals a key is left out, and so is the text of a redirect that repeats the address.
     """
-    if not any(name in headers for name in _REFERENCES):
+    if _REFERENCES.isdisjoint(headers):
         return headers, body
     target = urlsplit(endpoint)
     secrets = _secrets(target, base_path)

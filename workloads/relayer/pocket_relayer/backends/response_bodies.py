@@ -78,7 +78,8 @@ class ResponseBodyDecoder:
 
 
 def _declared(headers: Headers) -> bool:
-    return headers.get("Content-Encoding", ("",))[0].strip().lower() in _GZIP
+    encoding = headers.get("Content-Encoding")
+    return encoding is not None and encoding[0].strip().lower() in _GZIP
 
 
 def _text(headers: Headers) -> bool:

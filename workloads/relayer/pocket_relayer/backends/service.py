@@ -81,7 +81,7 @@ class ServiceBackends:
         pool = self.pools.get(rpc_type)
         if pool is None:
             raise Rejected(RejectionReason.BACKEND_MISSING, f"service {self.service.id} has no {rpc_type} backend")
-        if not pool.healthy(self._clock()):
+        if not pool.available(self._clock()):
             raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
         return pool
 

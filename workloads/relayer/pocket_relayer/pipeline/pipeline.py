@@ -145,6 +145,10 @@ class RelayPipeline:
         """
         return await self._meter.charge(relay.service, relay.header, relay.supplier, b"")
 
+    def budgets(self) -> list[dict[str, object]]:
+        """Return the budgets of the applications that were charged last."""
+        return self._meter.limits.rows()
+
     def refund(self, metered: Metered) -> None:
         """Refund a relay that was charged and not served."""
         self._meter.refund(metered)
@@ -333,10 +337,12 @@ class RelayPipeline:
         record = WalRecord(relay.supplier, header.session_id, header.encode(), mined, header.session_end_block_height)
         try:
             done = self._recorder.submit(record)
-            # Recording outlives the client's connection: a cancelled request must not cancel it.
-            done.add_done_callback(lambda end: self._on_recorded(end, service_id, found))
-            if self._recording is Recording.STRICT:
-                await asyncio.shield(done)
+            # Recording outlives the client's connection: a cancelled request cancels only its own wait.
+            wait = done.get_loop().create_future() if self._recording is Recording.STRICT else None
+            done.add_done_callback(functools.partial(self._on_recorded, service_id, found, wait))
+            if wait is not None:
+                await wait
+                done.result()
         except SessionClosed as error:
             raise Rejected(
                 RejectionReason.SESSION_CLOSED, "the session is closed: it is too late to claim this relay"
@@ -347,8 +353,12 @@ class RelayPipeline:
         except RedisStoreError as error:
             raise Rejected(RejectionReason.NOT_RECORDED, "the relay could not be recorded") from error
 
-    def _on_recorded(self, end: "asyncio.Future[None]", service_id: str, found: bytes) -> None:
-        """Count the result of recording a relay, which fast recording does not wait for."""
+    def _on_recorded(
+        self, service_id: str, found: bytes, wait: "asyncio.Future[None] | None", end: "asyncio.Future[None]"
+    ) -> None:
+        """Count the result of recording a relay, and end the wait for it. Fast recording does not wait."""
+        if wait is not None and not wait.done():
+            wait.set_result(None)
         error = None if end.cancelled() else end.exception()
         if end.cancelled() or error is not None:
             closed = isinstance(error, SessionClosed)

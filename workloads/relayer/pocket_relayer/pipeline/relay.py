@@ -1,7 +1,7 @@
 """Decode a relay, the same for every transport."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -63,18 +63,14 @@ class AdmissibleRelay:
     simulated: str = ""
     """Key id of a simulated relay, empty for a real one."""
 
-    @property
-    def service(self) -> ServiceSpec:
-        """Return the service as configured for this relay.
+    service: ServiceSpec = field(init=False)
+    """The service as configured for this relay. The configuration may change in the meantime."""
+    supplier: str = field(init=False)
+    """The supplier's operator address."""
 
-        The configuration may change in the meantime.
-        """
-        return self.service_backends.service
-
-    @property
-    def supplier(self) -> str:
-        """Return the supplier's operator address."""
-        return self.request.supplier_operator_address
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "service", self.service_backends.service)
+        object.__setattr__(self, "supplier", self.request.supplier_operator_address)
 
     @property
     def fairness_key(self) -> str:
@@ -90,9 +86,9 @@ class AdmissibleRelay:
 
     def pocket_headers(self) -> dict[str, str]:
         """Return the headers that describe the relay to a backend."""
-        return pocket_headers(self.supplier, self.header.service_id) | {
-            "Pocket-Application": self.header.application_address
-        }
+        found = pocket_headers(self.supplier, self.header.service_id)
+        found["Pocket-Application"] = self.header.application_address
+        return found
 
 
 def pocket_headers(supplier: str, service_id: str) -> dict[str, str]:

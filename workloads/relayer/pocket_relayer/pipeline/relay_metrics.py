@@ -7,6 +7,7 @@ import functools
 from abc import ABC, abstractmethod
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.metric_batches import BatchedCounter, BatchedHistogram
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats, is_our_failure
 from pocket_relayer.rejection import Rejected
@@ -52,20 +53,38 @@ class RelayMetrics(ABC):
         self._served(relay, seconds)
 
 
+# One batch for each series: services and transports are those of the configuration, so these are few.
+@functools.cache
+def _latency(service_id: str) -> BatchedHistogram:
+    return BatchedHistogram(relayer_metrics.LATENCY.labels(service_id))
+
+
+@functools.cache
+def _backend_latency(service_id: str) -> BatchedHistogram:
+    return BatchedHistogram(relayer_metrics.BACKEND_LATENCY.labels(service_id))
+
+
+@functools.cache
+def _stage(name: str) -> BatchedHistogram:
+    return BatchedHistogram(relayer_metrics.STAGES.labels(name))
+
+
+@functools.cache
+def _answer(service_id: str, outcome: str) -> BatchedCounter:
+    return BatchedCounter(relayer_metrics.ANSWERS.labels(service_id, outcome))
+
+
 class _ServiceSeries:
     """The series of one service and transport, looked up once."""
 
     def __init__(self, service_id: str, rpc_type: str) -> None:
-        self.received = relayer_metrics.RECEIVED.labels(service_id, rpc_type)
-        self.served = relayer_metrics.SERVED.labels(service_id, rpc_type)
-        self.latency = relayer_metrics.LATENCY.labels(service_id)
-        self.backend_latency = relayer_metrics.BACKEND_LATENCY.labels(service_id)
+        self.received = BatchedCounter(relayer_metrics.RECEIVED.labels(service_id, rpc_type))
+        self.served = BatchedCounter(relayer_metrics.SERVED.labels(service_id, rpc_type))
+        self.latency = _latency(service_id)
+        self.backend_latency = _backend_latency(service_id)
 
 
-# Services and transports are those of the configuration, so these are few.
 _series_of = functools.cache(_ServiceSeries)
-_stage = functools.cache(relayer_metrics.STAGES.labels)
-_answer = functools.cache(relayer_metrics.ANSWERS.labels)
 
 
 class PaidRelayMetrics(RelayMetrics):

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from cachetools import FIFOCache, LRUCache
+from cachetools import LRUCache
 
 from pocket.chain.agreement import (
     ConfirmableChain,
@@ -22,6 +22,7 @@ from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer.pipeline.authorization import SessionContext, check_session
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
@@ -32,8 +33,8 @@ _RingKey = tuple[str, int]
 """Application address and session end height."""
 _SessionKey = tuple[str, str, int]
 """Application address, service id and session start height."""
-_SessionRow = tuple[Session, bytes, SharedParams]
-"""Session, target hash and parameters, as of the session's start."""
+_SessionRow = tuple[Session, bytes, Windows]
+"""Session, target hash and windows, by the parameters at the session's start."""
 _RING_SECONDS = 30.0
 _RINGS = 4096
 _CONCURRENT_QUERIES = 32
@@ -103,8 +104,8 @@ class SessionContexts:
         self._clock = clock
         self._query_limit = asyncio.Semaphore(_CONCURRENT_QUERIES)
         self._single_flight = SingleFlight()
-        self._rings: FIFOCache[_RingKey, tuple[float, int, ExpectedRing]] = FIFOCache(_RINGS)
-        self._sessions: FIFOCache[_SessionKey, _SessionRow] = FIFOCache(_RINGS)
+        self._rings: BoundedDict[_RingKey, tuple[float, int, ExpectedRing]] = BoundedDict(_RINGS)
+        self._sessions: BoundedDict[_SessionKey, _SessionRow] = BoundedDict(_RINGS)
         self._confirmations: LRUCache[_SessionKey | _RingKey | str, tuple[int, object]] = LRUCache(_RINGS)
         self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
@@ -132,8 +133,7 @@ class SessionContexts:
         """
         key = (header.application_address, header.session_end_block_height)
         try:
-            session, target_hash, params = row = await self._known_session(header, address)
-            windows = Windows.after(header.session_end_block_height, params)
+            session, target_hash, windows = row = await self._known_session(header, address)
             try:
                 check_session(header, session, windows, self._height())
             except Rejected as rejected:
@@ -278,14 +278,14 @@ class SessionContexts:
             return await load()
 
     async def _session(self, key: _SessionKey) -> _SessionRow:
-        """Return session, target hash and parameters at the session's start height."""
+        """Return session, target hash and windows, by the parameters at the session's start height."""
         application_address, service_id, start = key
         session = await self._chain.session(application_address, service_id, start)
         params = await self._chain.shared_params(start)
         difficulty = await self._chain.difficulty(service_id, start)
-        row = (session, difficulty.target_hash, params)
         # Only the chain's own sessions are cached, so that clients cannot fill the cache with invented ones.
         found = session.header
+        row = (session, difficulty.target_hash, Windows.after(found.session_end_block_height, params))
         if (found.application_address, found.service_id, found.session_start_block_height) == key:
             self._sessions[key] = row
         return row

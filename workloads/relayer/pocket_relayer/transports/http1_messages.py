@@ -5,16 +5,20 @@ llhttp (through httptools) parses the head as strictly as aiohttp does. Any othe
 
 import time
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 from httptools import HttpParserError, HttpRequestParser
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket_relayer.transports.replies import OutgoingResponse
 
 MAX_HEAD_BYTES: Final = 8190
 """Length of a request's head up to which it is ordinary."""
+_SHORT_HEAD: Final = 1024
+"""Length of a head up to which it is remembered."""
 _METHOD: Final = b"POST "
 _VERSION: Final = b" HTTP/1.1"
 _UNUSUAL: Final = frozenset({
@@ -29,13 +33,17 @@ class _Unusual(Exception):
 
 
 class RequestHead:
-    """The head of an ordinary relay request: POST with a length, without any encoding."""
+    """The head of an ordinary relay request: POST with a length, without any encoding.
 
-    __slots__ = ("body_bytes", "headers", "keep_alive", "path")
+    It may be shared by requests with the same head.
+    """
+
+    __slots__ = ("_fields", "body_bytes", "headers", "keep_alive", "path")
 
     def __init__(self) -> None:
         self.path = ""
-        self.headers: CIMultiDict[str] = CIMultiDict()
+        self._fields: CIMultiDict[str] = CIMultiDict()
+        self.headers = CIMultiDictProxy(self._fields)
         self.body_bytes = -1
         self.keep_alive = True
 
@@ -61,7 +69,7 @@ class RequestHead:
                 raise _Unusual
         elif lowered in _UNUSUAL or (lowered == b"content-type" and value.startswith(b"application/grpc")):
             raise _Unusual
-        self.headers.add(name.decode(), value.decode("utf-8", "surrogateescape"))
+        self._fields.add(name.decode(), value.decode("utf-8", "surrogateescape"))
 
 
 def parse_head(data: bytes) -> tuple[RequestHead, int] | None:
@@ -72,12 +80,21 @@ def parse_head(data: bytes) -> tuple[RequestHead, int] | None:
     end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
     if end < 4 or not data.startswith(_METHOD) or not data.endswith(_VERSION, 0, data.find(b"\r\n", 0, end)):
         return None
+    head = _known_head(data[:end]) if end <= _SHORT_HEAD else _parsed(data[:end])
+    return (head, end) if head is not None else None
+
+
+def _parsed(data: bytes) -> RequestHead | None:
     head = RequestHead()
     try:
-        HttpRequestParser(head).feed_data(data[:end])
+        HttpRequestParser(head).feed_data(data)
     except (HttpParserError, UnicodeDecodeError):
         return None
-    return (head, end) if head.body_bytes >= 0 and "Host" in head.headers else None
+    return head if head.body_bytes >= 0 and "Host" in head.headers else None
+
+
+_known_head = lru_cache(maxsize=512)(_parsed)
+"""Clients repeat their heads, since their relays have few lengths."""
 
 
 class _Date:
@@ -85,12 +102,12 @@ class _Date:
 
     def __init__(self) -> None:
         self._second = 0
-        self._text = ""
+        self._text = b""
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         second = int(time.time())
         if second != self._second:
-            self._second, self._text = second, formatdate(second, usegmt=True)
+            self._second, self._text = second, formatdate(second, usegmt=True).encode()
         return self._text
 
 
@@ -102,16 +119,26 @@ def encode_response_head(reply: OutgoingResponse, *, chunked: bool = False, clos
 
     Raises ValueError for a field that would end early or start another one.
     """
+    key = (reply.status, *reply.headers.items(), *reply.trailers.items())
+    known = _known_responses.get(key)
+    if known is None:
+        known = _encode_fields(reply)
+        if len(known) <= _SHORT_HEAD:
+            _known_responses[key] = known
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(reply.body)
+    return b"%b%b\r\nDate: %b\r\n%b" % (known, length, _DATE.text(), _CLOSE if close else _END)
+
+
+def _encode_fields(reply: OutgoingResponse) -> bytes:
     lines = [f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, '')}"]
-    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-    lines += [f"{name}: {value}" for name, value in reply.trailers.items()]
-    lines.append("Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(reply.body)}")
-    lines.append(f"Date: {_DATE.text()}\r\nServer: relayer")
-    text = "\r\n".join(lines)
+    lines += [f"{name}: {value}" for name, value in (*reply.headers.items(), *reply.trailers.items())]
+    text = "\r\n".join(lines) + "\r\n"
     if not text.count("\r") == text.count("\n") == len(lines) or "\0" in text:
         raise ValueError("a header field of a response holds the end of a line")
-    return f"{text}{_CLOSE if close else _END}".encode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogateescape")
 
 
-_END: Final = "\r\n\r\n"
-_CLOSE: Final = "\r\nConnection: close\r\n\r\n"
+_known_responses: Final[BoundedDict[tuple[object, ...], bytes]] = BoundedDict(256)
+"""Status lines and fields without length and date, which repeat."""
+_END: Final = b"Server: relayer\r\n\r\n"
+_CLOSE: Final = b"Server: relayer\r\nConnection: close\r\n\r\n"
