@@ -122,7 +122,7 @@ def _check_session(request: session_pb.QueryGetSessionRequest, answer: session_p
     if not 0 < first <= (height or first) <= last or last - first + 1 != session.num_blocks_per_session:
         raise DecodingError(f"the node was asked for a session at {height} and answered with {first} to {last}")
     if problem := header.problem():
-        raise DecodingError(f"the node's session is none: {problem}")
+        raise DecodingError(f"the node's session header is invalid: {problem}")
 
 
 def _check_difficulty(request: Any, answer: service_pb.QueryGetRelayMiningDifficultyAtHeightResponse) -> None:
