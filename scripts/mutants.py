@@ -287,7 +287,7 @@ MUTANTS = [
            f"{ROUNDS}::test_what_cannot_be_stored_of_one_supplier_keeps_no_other_from_the_volume"),
     Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "await self._replace_terms(session, best)", "pass",
            f"{WRONG}::test_terms_of_a_node_that_lags_are_corrected_before_anything_is_sealed"),
-    Mutant("core/pocket/chain/plausible_heights.py", "if self._doubts < _REPEATS:", "if False:",
+    Mutant("core/pocket/chain/plausible_heights.py", "if not self._above.observe(block, now):", "if False:",
            f"{EVIDENCE}::test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing"),
     Mutant("core/pocket/chain/response_checks.py", "if missing := [path for path in paths if not _has(message, path)]:",
            "if missing := []:",

@@ -64,18 +64,25 @@ class ChainError(PocketError):
     """A chain node gave no usable answer.
 
     `failure` is the cause, `height` the committed height of the statement (0 if unknown), `nodes` the nodes that
-    made it.
+    made it. `unanswered` are healthy nodes that failed otherwise, so that the statement is not final.
     """
 
     default: ClassVar[FailureClass] = FailureClass.TRANSIENT
 
     def __init__(
-        self, message: str, *, failure: FailureClass | None = None, height: int = 0, nodes: tuple[str, ...] = ()
+        self,
+        message: str,
+        *,
+        failure: FailureClass | None = None,
+        height: int = 0,
+        nodes: tuple[str, ...] = (),
+        unanswered: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.failure = failure or self.default
         self.height = height
         self.nodes = nodes
+        self.unanswered = unanswered
 
 
 class ChainUnavailable(ChainError):
@@ -95,6 +102,6 @@ class ChainQueryRejected(ChainError):
 
 
 class MethodNotImplemented(ChainError):
-    """No node knows the method (older release)."""
+    """No healthy node knows the method (older release)."""
 
     default = FailureClass.UNSUPPORTED

@@ -125,25 +125,59 @@ async def test_a_process_that_missed_a_message_forgets_all_that_can_change(redis
             assert await member.gateways() == [address("other")]
 
 
-async def test_what_is_gone_leaves_the_caches_at_once_and_the_followed_records_after_three_misses(redis):
+async def test_what_is_gone_leaves_the_caches_at_the_next_block_and_the_followed_records_after_three_misses(redis):
     chain, counted = LocalChain(World().genesis()), []
     async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
         one = CachedChain([NodeAddress.parse(localnet.grpc_url, localnet.rpc_url)], redis, KEYS)
         assert (await one.application(APP)).address == APP
         del chain.state.applications[APP]
         await refresher.refresh()
+        await refresher.refresh()
+        assert await redis.get(KEYS.cache_version) is None, "one node at one height may be wrong"
+        localnet.step()
+        await refresher.refresh()
         assert await redis.get(KEYS.cache_version) == b"1"
         one.forget()
         with pytest.raises(NotFound):
             await one.application(APP)
-        await refresher.refresh()
-        await refresher.refresh()
         asked = chain.state.height
         await refresher.refresh()
         assert counted == ["failed", "failed", "evicted"]
         assert await redis.zcard(KEYS.cache_known) == 0
         assert asked == chain.state.height
         await one.close()
+
+
+async def test_one_node_without_a_record_evicts_nothing(redis):
+    """The next round reaches a node that has it."""
+    chain, counted = LocalChain(World().genesis()), []
+    async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
+        await refresher.chain.application(APP)
+        for _ in range(3):
+            record = chain.state.applications.pop(APP)
+            await refresher.refresh()
+            chain.state.applications[APP] = record
+            localnet.step()
+            await refresher.refresh()
+        assert counted == ["failed", "same"] * 3
+        assert await redis.get(KEYS.cache_version) is None
+
+
+async def test_a_node_that_lags_changes_no_shared_record(redis):
+    """Behind one address, one of two nodes is far behind: what it has was right once."""
+    chain, counted, height = LocalChain(World().genesis()), [], [0]
+    async with serve(chain) as localnet, leader(redis, localnet, counted) as refresher:
+        while chain.height < 5:
+            localnet.step()
+        await refresher.chain.application(APP)
+        refresher.chain.latest_height = lambda: height[0]
+        record = chain.state.applications[APP]
+        for height[0] in (1000, 5, 1000, 7):
+            lags = height[0] == 1000
+            chain.state.applications[APP] = replace(record, gateway_addresses=()) if lags else record
+            await refresher.refresh()
+        assert counted == ["failed", "same"] * 2
+        assert await redis.get(KEYS.cache_version) is None
 
 
 async def test_an_answer_whose_map_is_only_written_in_another_order_is_no_change(redis, monkeypatch):
@@ -247,7 +281,7 @@ async def test_a_relayer_takes_up_another_ring_as_soon_as_it_is_told(redis, tmp_
         assert (await relayer.send(first))[0] == 200
         app = relayer.world.application("eth")
         record = relayer.chain.state.applications[app]
-        relayer.chain.state.applications[app] = replace(record, gateway_addresses=(address("other"),))
+        relayer.chain.state.applications[app] = replace(record, gateway_addresses=(address("alice"),))
         assert (await relayer.send(relayer.request(body=b"2")))[0] == 200, "the ring is cached"
         async for name in redis.scan_iter("relayer-test:cache:Application:*"):
             await redis.delete(name)

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
-from pocket.chain.client import ChainClient, NodeAnswer
+from pocket.chain.client import ChainClient
 from pocket.chain.end_block_events import EventFilter
 from pocket.chain.failures import classify_rpc, error_from_status, error_of
 from pocket.chain.model import Block, Event
+from pocket.chain.node_answer import NodeAnswer
 from pocket.chain.response_checks import check_answer
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
 from pocket.protocol.claims.proof_requirement import Claim
@@ -39,7 +40,7 @@ class DirectChain(ChainClient):
         """Call the node and reject malformed answers, as the client does."""
         raw = await self._call_raw(method, request, height)
         try:
-            check_answer(method, raw)
+            check_answer(method, request, raw)
         except DecodingError as error:
             raise ChainUnavailable(str(error)) from error
         return response.FromString(raw)
@@ -48,7 +49,7 @@ class DirectChain(ChainClient):
         """Ask the only node."""
         try:
             raw = await self._call_raw(method, request, height)
-            check_answer(method, raw)
+            check_answer(method, request, raw)
         except (ChainError, DecodingError) as error:
             failed = error if isinstance(error, ChainError) else ChainUnavailable(str(error))
             return {"direct": NodeAnswer(error=failed, height=failed.height)}

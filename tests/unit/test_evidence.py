@@ -126,6 +126,41 @@ def test_a_first_height_that_others_contradict_is_let_go_and_a_confirmed_one_nev
     assert guard.height == 103
 
 
+@given(st.integers(1, 40), st.integers(110, 10**6), st.sampled_from([0, 200]))
+def test_a_height_that_repeats_or_jumps_is_no_evidence_however_often_it_is_read(times, ahead, swing):
+    guard = HeightGuard(1.0)
+    guard.observe(block(100), 0.0)
+    for number in range(times):
+        jumps = ahead + swing * (number % 2)
+        assert guard.observe(block(100 + jumps, 100), number / 100) is Belief.IMPLAUSIBLE
+    assert guard.height == 100
+    assert guard.observe(block(101), 1.0) is Belief.NEWER
+
+
+def test_a_foreign_chain_that_was_believed_is_let_go_for_the_one_that_grows():
+    guard, now = HeightGuard(1.0), 0.0
+    guard.observe(block(100), now)
+    for number in range(8):  # no other node answers for so long
+        now += 1.0
+        guard.observe(block(1000 + number, 100 + now), now)
+    assert guard.height == 1007
+    found = []
+    for number in range(40):
+        now += 0.25
+        found.append(guard.observe(block(108 + number // 4, 108 + number // 4), now))
+    assert Belief.REPLACED in found
+    assert guard.height == 117
+    assert found[-1] is Belief.KNOWN
+
+
+def test_a_node_that_lags_never_replaces_a_confirmed_height_though_it_grows():
+    guard = HeightGuard(1.0)
+    for height in (1000, 1001, 1002):
+        guard.observe(block(height), float(height))
+    assert {guard.observe(block(900 + n), 1002.0 + n) for n in range(50)} == {Belief.KNOWN}
+    assert guard.height == 1002
+
+
 async def test_a_subscription_that_announces_nothing_is_made_up_for_and_made_anew():
     heights, seen, opened = iter([*range(1, 8)]), [], []
 

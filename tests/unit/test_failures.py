@@ -4,12 +4,14 @@ import random
 
 import grpc
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import load
 from pocket.chain.failover import Failover
 from pocket.chain.failures import classify_rpc, classify_status, error_from_status
+from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable
 from pocket.chain.response_checks import check_answer
 from pocket.errors import (
     STATED,
@@ -21,6 +23,7 @@ from pocket.errors import (
     MethodNotImplemented,
     NotFound,
 )
+from pocket_localnet.grpc_service import METHODS as SERVED
 
 CALLS = load("chain/grpc")["calls"]
 ERRORS = {call["id"]: call for call in CALLS if call["status"] != "OK"}
@@ -91,13 +94,19 @@ def test_the_rpc_tells_a_block_that_is_not_there_from_one_that_is_kept_no_more()
     assert classify_rpc("Internal error") is FailureClass.TRANSIENT
 
 
+def request_of(call):
+    kind = SERVED[call["method"]][0] if call["method"] in SERVED else Empty
+    return kind.FromString(bytes.fromhex(call["request"]))
+
+
 @pytest.mark.parametrize("call", [c for c in CALLS if c["status"] == "OK"], ids=lambda c: c["id"])
 def test_every_recorded_answer_is_taken_and_none_that_was_emptied(call):
-    check_answer(call["method"], bytes.fromhex(call["response"]))
+    method, request = call["method"], request_of(call)
+    check_answer(method, request, bytes.fromhex(call["response"]))
     checked = {"GetSession", "AllClaims", "ParamsAtHeight", "Claim", "Account", "RelayMiningDifficultyAtHeight"}
-    if call["method"].rsplit("/", 1)[-1] in checked:
+    if method.rsplit("/", 1)[-1] in checked:
         with pytest.raises(DecodingError):
-            check_answer(call["method"], b"")
+            check_answer(method, request, b"")
 
 
 # Failover: every node is asked before an error goes up, in whatever order and whatever the others say.
@@ -141,5 +150,24 @@ async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
         best = "refused" if "refused" in stated else "absent"
         assert isinstance(error, type(OUTCOMES[best]()))
         assert error.nodes == (best,)
+        assert sorted(error.unanswered) == sorted(name for name in outcomes if name not in ("absent", "refused"))
     else:
-        assert isinstance(error, MethodNotImplemented) == ("unsupported" in outcomes)
+        assert isinstance(error, MethodNotImplemented) == (set(outcomes) == {"unsupported"})
+
+
+async def test_a_node_that_is_known_to_be_unreachable_keeps_no_statement_from_being_final():
+    async def ask(node):
+        raise OUTCOMES[node]()
+
+    health = NodeHealthTable(2)
+    for statement, kind in (("absent", NotFound), ("unsupported", MethodNotImplemented)):
+        nodes = Failover(["down", statement], node_health=health, names=["down", statement])
+        health.assessments = (NodeAssessment(NodeHealth.UNREACHABLE), NodeAssessment())
+        with pytest.raises(kind) as caught:
+            await nodes.call("q", ask, 5)
+        assert caught.value.unanswered == ()
+        health.assessments = (NodeAssessment(), NodeAssessment())
+        with pytest.raises(ChainError) as caught:
+            await nodes.call("q", ask, 5)
+        assert caught.value.unanswered == (("down",) if kind is NotFound else ())
+        assert isinstance(caught.value, kind) == (kind is NotFound)

@@ -1,6 +1,5 @@
 """One wrong value in an answer of a node: a typed error for that node alone, and nothing that stays wrong."""
 
-import copy
 import json
 
 import pytest
@@ -20,43 +19,12 @@ from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.sender import Sender, SendError
 from world import address, key
+from wrong_values import COMMIT, STATUS, WRONG, changed, paths_in
 
-WRONG = [None, 7, -1.5, float("inf"), float("nan"), "", "x", "9" * 5000, [], {}, [None], {"a": None}, True]
-STATUS = {
-    "node_info": {"network": "pocket", "other": {"tx_index": "on"}},
-    "sync_info": {
-        "latest_block_height": "12", "latest_block_hash": "AB" * 32, "latest_block_time": "2026-01-01T00:00:00.5Z",
-        "earliest_block_height": "1",
-    },
-}  # fmt: skip
-COMMIT = {
-    "signed_header": {
-        "header": {"height": "12", "time": "2026-01-01T00:00:00.5Z", "chain_id": "pocket"},
-        "commit": {"block_id": {"hash": "AB" * 32}},
-    }
-}
 PARSERS = {
     "latest block": (latest_block_of, STATUS), "network": (network_of, STATUS), "retention": (retention_of, STATUS),
     "commit": (block_of, COMMIT), "body": (result_of, {"jsonrpc": "2.0", "result": STATUS}),
 }  # fmt: skip
-
-
-def paths_in(value, before=()):
-    yield before
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from paths_in(part, (*before, name))
-
-
-def changed(value, path, new):
-    if not path:
-        return new
-    value = copy.deepcopy(value)
-    place = value
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = new
-    return value
 
 
 @pytest.mark.parametrize("parser", PARSERS)

@@ -7,8 +7,9 @@ import grpc.aio
 import pytest
 
 from corpus import load, unhex
-from pocket.chain.client import HEIGHT_HEADER, ChainClient
+from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.node_answer import HEIGHT_HEADER
 from pocket.errors import ChainQueryRejected, ChainUnavailable, MethodNotImplemented, NotFound
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb

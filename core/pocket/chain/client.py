@@ -8,9 +8,9 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -32,9 +32,10 @@ from pocket.chain.model import (
     StakingParams,
     TransactionResult,
 )
-from pocket.chain.node_health import NodeHealthTable
-from pocket.chain.response_checks import check_answer, required_height
-from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
+from pocket.chain.node_answer import HEIGHT_HEADER, NodeAnswer, height_of
+from pocket.chain.node_health import ALLOWED_LAG_BLOCKS, NodeHealthTable
+from pocket.chain.response_checks import OF_THE_PRESENT, check_answer, required_height
+from pocket.errors import STATED, ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
@@ -53,30 +54,10 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import DENOMINATION
 
 M = TypeVar("M", bound=Message)
-HEIGHT_HEADER: Final = "x-cosmos-block-height"
 _BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
 _BROADCAST_CONNECTIONS: Final = 5
 """New connections to each address that a transaction is sent over, in addition to the standing one."""
 _BROADCAST_PAUSE_SECONDS: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class NodeAnswer:
-    """One node's response as of its own height, 0 if unknown."""
-
-    raw: bytes = b""
-    height: int = 0
-    error: ChainError | None = None
-
-
-def _height_of(metadata: Any) -> int:
-    """Return the height of the state that answered, from a call's metadata.
-
-    Returns 0 if it is missing or not a number.
-    """
-    value = next((value for key, value in metadata or () if key.lower() == HEIGHT_HEADER), "")
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    return int(text) if text.isdecimal() else 0
 
 
 class ChainClient:
@@ -103,6 +84,8 @@ class ChainClient:
         names = [address.name for address in addresses]
         self._nodes = Failover(self._channels, clock, node_health=node_health, names=names, on_query=on_query)
         self._timeout = timeout_seconds
+        self.latest_height: Callable[[], int] = lambda: 0
+        """The chain's height as this process knows it, 0 if it does not follow the chain."""
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
 
     async def __aenter__(self) -> Self:
@@ -146,22 +129,37 @@ class ChainClient:
         )
         try:
             answer: bytes = await call
-            committed = _height_of(await call.initial_metadata())
+            committed = height_of(await call.initial_metadata())
         except grpc.aio.AioRpcError as error:
-            at = _height_of(error.initial_metadata()) or _height_of(error.trailing_metadata())
-            raise error_from_status(method, error.code(), error.details() or "", at) from error
-        needed = required_height(method, request)
-        if committed and committed < needed:
+            at = height_of(error.initial_metadata()) or height_of(error.trailing_metadata())
+            failed = error_from_status(method, error.code(), error.details() or "", at)
+            if failed.failure in STATED:
+                self._require_height(method, at, self._least_height(method, request, height))
+            raise failed from error
+        present = method in OF_THE_PRESENT
+        needed = self._least_height(method, request, height) if present else required_height(method, request)
+        self._require_height(method, committed, needed)
+        check_answer(method, request, answer)
+        return answer, committed
+
+    def _least_height(self, method: str, request: Message, height: int) -> int:
+        """Return the height that a node must have committed so that its answer is about the present.
+
+        Returns 0 for a query as of a past height.
+        """
+        return 0 if height else max(required_height(method, request), self.latest_height() - ALLOWED_LAG_BLOCKS)
+
+    def _require_height(self, method: str, committed: int, needed: int) -> None:
+        """Raise ChainUnavailable for a node that is known to be at a lower height."""
+        if 0 < committed < needed:
             text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
             raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
-        check_answer(method, answer)
-        return answer, committed
 
     def usable_addresses(self) -> list[NodeAddress]:
         """Return the addresses of nodes that are not on another fork or chain."""
         return [self._addresses[index] for index in self._nodes.order()]
 
-    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, "NodeAnswer"]:
+    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
         """Query every usable node without caches. Returns the answers by node name."""
 
         async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
@@ -172,6 +170,9 @@ class ChainClient:
             name: NodeAnswer(error=row, height=row.height) if isinstance(row, ChainError) else NodeAnswer(*row)
             for name, row in found.items()
         }
+
+    async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
+        """Replace the cached answer to a query, or drop it for None. This client has no caches."""
 
     async def chain_id(self) -> str:
         """Network name of the node."""
@@ -284,7 +285,7 @@ class ChainClient:
         answer = await self._call(
             "/pocket.supplier.Query/Params", supplier_pb.QueryParamsRequest(), supplier_pb.QueryParamsResponse
         )
-        return StakingParams(convert.amount(answer.params.min_stake), convert.amount(answer.params.staking_fee))
+        return convert.staking_params(answer.params)
 
     async def supplier_min_stake_upokt(self) -> int:
         """Least stake of a supplier."""

@@ -3,8 +3,9 @@
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -17,13 +18,14 @@ from pocket.chain.model import (
     ServiceConfig,
     Session,
     StakedSupplier,
+    StakingParams,
     TransactionResult,
     checked_block,
 )
 from pocket.errors import DecodingError
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
-from pocket.protocol.crypto.addresses import is_address
+from pocket.protocol.crypto.addresses import address_of, is_address
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import cosmos_base_abci_v1beta1_pb2 as abci_pb
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
@@ -33,21 +35,32 @@ from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.pb import tendermint_types_pb2 as comet_pb
 from pocket.protocol.relays import wire
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import SECP256K1_PUBLIC_KEY, Timestamp
+from pocket.protocol.transactions.build import DENOMINATION, SECP256K1_PUBLIC_KEY, Timestamp
+
+_AMOUNT: Final = re.compile(r"[0-9]{1,78}")  # of 256 bits
 
 
 def amount(coin: base_pb.Coin) -> int:
-    """Return the amount of a coin in upokt. Raises DecodingError."""
-    try:
-        return int(coin.amount or "0")
-    except ValueError as error:
-        raise DecodingError(f"amount {coin.amount[:40]!r} is not a whole number") from error
+    """Return the amount of a coin in upokt, 0 for a coin that is not set. Raises DecodingError."""
+    if not coin.amount and not coin.denom:
+        return 0
+    if not _AMOUNT.fullmatch(coin.amount):
+        raise DecodingError(f"amount {coin.amount[:40]!r} is not a whole number")
+    return int(coin.amount)
+
+
+def _stake(record: application_pb.Application | shared_pb.Supplier) -> int:
+    """Return the stake of a record in upokt. Raises DecodingError if it has none."""
+    if not record.HasField("stake") or record.stake.denom != DENOMINATION:
+        raise DecodingError(f"the record has no stake in {DENOMINATION}")
+    return amount(record.stake)
 
 
 def header_of(message: session_pb.SessionHeader) -> SessionHeader:
@@ -69,13 +82,20 @@ def shared_params(message: shared_pb.Params) -> SharedParams:
 
 
 def proof_params(message: proof_pb.Params) -> ProofParams:
-    """Proof params."""
+    """Proof params. Raises DecodingError for an impossible probability."""
+    if not 0 <= message.proof_request_probability <= 1:
+        raise DecodingError(f"proof params with the probability {message.proof_request_probability}")
     return ProofParams(
         message.proof_request_probability,
         amount(message.proof_requirement_threshold),
         amount(message.proof_missing_penalty),
         amount(message.proof_submission_fee),
     )
+
+
+def staking_params(message: supplier_pb.Params) -> StakingParams:
+    """Parameters of supplier stakes."""
+    return StakingParams(amount(message.min_stake), amount(message.staking_fee))
 
 
 def tokenomics_params(message: tokenomics_pb.Params) -> TokenomicsParams:
@@ -105,7 +125,7 @@ def application(message: application_pb.Application) -> Application:
     """Application record."""
     return Application(
         message.address,
-        amount(message.stake),
+        _stake(message),
         tuple(c.service_id for c in message.service_configs),
         tuple(message.delegatee_gateway_addresses),
         {height: tuple(row.gateway_addresses) for height, row in message.pending_undelegations.items()},
@@ -119,7 +139,7 @@ def session(message: session_pb.Session) -> Session:
         header_of(message.header),
         message.session_number,
         message.num_blocks_per_session,
-        amount(message.application.stake),
+        _stake(message.application),
         frozenset(supplier.operator_address for supplier in message.suppliers),
     )
 
@@ -141,7 +161,7 @@ def supplier(message: shared_pb.Supplier) -> StakedSupplier:
     return StakedSupplier(
         message.operator_address,
         message.owner_address,
-        amount(message.stake),
+        _stake(message),
         frozenset(config.service_id for config in message.services),
         message.unstake_session_end_height,
         tuple(_service_config(row) for row in message.service_config_history),
@@ -175,12 +195,17 @@ def account(type_url: str, value: bytes) -> Account:
             key = secp_pb.PubKey.FromString(base.pub_key.value).key or None
     except (DecodeError, DecodingError) as error:
         raise DecodingError(f"account of type {type_url[:80]!r} cannot be read") from error
+    if key is not None and address_of(key) != base.address:
+        raise DecodingError(f"the public key of {base.address} is that of another account")
     return Account(base.address, base.account_number, base.sequence, key)
 
 
 def difficulty(message: service_pb.RelayMiningDifficulty) -> Difficulty:
-    """Convert a difficulty. An empty target means the base target."""
-    return Difficulty(message.service_id, message.target_hash or BASE_TARGET, message.num_relays_ema)
+    """Convert a difficulty. An empty target means the base target. Raises DecodingError."""
+    target = message.target_hash or BASE_TARGET
+    if len(target) != len(BASE_TARGET) or not any(target):
+        raise DecodingError(f"target {target[:40].hex()} is not a number of 32 bytes above zero")
+    return Difficulty(message.service_id, target, message.num_relays_ema)
 
 
 def claim(message: proof_pb.Claim) -> Claim:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +19,9 @@ _LAG_RETRY_SECONDS = (0.05, 0.1, 0.15)
 """Pauses in seconds before nodes that all lag are queried again."""
 _COOLDOWN_FAILURES = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
 """Failures after which a node is queried last for some seconds."""
+
+_NOT_SILENT = STATED | {FailureClass.PRUNED_NODE}
+"""Answers that leave no doubt about another node's statement."""
 
 
 def _is_address(text: str, schemes: Collection[str]) -> bool:
@@ -118,9 +121,10 @@ class Failover(Generic[N]):
 
         If all of them lag they are queried again, a few times within a third of a second. Raises ChainUnavailable
         if no node answered in time. Raises what the nodes state about the chain (NotFound, ChainQueryRejected) as of
-        the greatest height, with the names of all that state it; MethodNotImplemented if no node knows the method.
+        the greatest height, with the names of all that state it and of the healthy nodes that failed otherwise;
+        MethodNotImplemented if no healthy node knows the method.
         """
-        errors: list[ChainError] = []
+        errors: dict[int, ChainError] = {}
         end = self.clock() + deadline_seconds
         order = self.order()
         if not order:
@@ -131,7 +135,9 @@ class Failover(Generic[N]):
         for pause in (0.0, *_LAG_RETRY_SECONDS):
             # Behind one address there may be several nodes: where this one lags, the next call may reach another.
             if pause:
-                if {error.failure for error in errors} != {FailureClass.LAGGING_NODE} or end - self.clock() <= pause:
+                if {error.failure for error in errors.values()} != {
+                    FailureClass.LAGGING_NODE
+                } or end - self.clock() <= pause:
                     break
                 await asyncio.sleep(pause)
                 errors.clear()
@@ -144,8 +150,8 @@ class Failover(Generic[N]):
                 outcome = await self._ask(index, ask, share)
                 if not isinstance(outcome, ChainError):
                     return outcome
-                errors.append(outcome)
-        raise _merged(what, errors)
+                errors[index] = outcome
+        raise self._merge(what, order, errors)
 
     async def ask_all(self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> dict[str, T | ChainError]:
         """Query every usable node concurrently. Returns the answers by node name."""
@@ -180,18 +186,31 @@ class Failover(Generic[N]):
         if self.on_query is not None:
             self.on_query(result, self.clock() - began)
 
+    def _is_healthy(self, index: int) -> bool:
+        """Return whether a node is known neither to lag nor to be unreachable."""
+        rank = (0, 0) if self.node_health is None else self.node_health.rank(index)
+        return rank is not None and rank[0] == 0
 
-def _merged(what: str, errors: Sequence[ChainError]) -> ChainError:
-    """Merge the nodes' errors. A statement about the chain outranks a node's own failure."""
-    for wanted in (STATED, frozenset({FailureClass.UNSUPPORTED})):
-        found = [error for error in errors if error.failure in wanted]
-        if found:
-            best = max(found, key=lambda error: error.height)
-            same = dict.fromkeys(name for error in found if error.failure is best.failure for name in error.nodes)
-            return error_of(best.failure, str(best), best.height, tuple(same))
-    kinds = {error.failure for error in errors}
-    causes = "; ".join(map(str, errors)) or "deadline passed"
-    return error_of(
-        kinds.pop() if len(kinds) == 1 else FailureClass.TRANSIENT, f"{what}: no chain node answered ({causes})",
-        nodes=tuple(name for error in errors for name in error.nodes),
-    )  # fmt: skip
+    def _merge(self, what: str, order: Sequence[int], errors: Mapping[int, ChainError]) -> ChainError:
+        """Merge the nodes' errors. A statement about the chain outranks a node's own failure.
+
+        It carries the healthy nodes that made no statement. That one node does not know a method means nothing
+        while a healthy one fails otherwise.
+        """
+        healthy = [index for index in order if self._is_healthy(index)]
+        stated = [error for error in errors.values() if error.failure in STATED]
+        if stated:
+            best = max(stated, key=lambda error: error.height)
+            same = dict.fromkeys(name for error in stated if error.failure is best.failure for name in error.nodes)
+            silent = (i for i in healthy if i not in errors or errors[i].failure not in _NOT_SILENT)
+            return error_of(best.failure, str(best), best.height, tuple(same), tuple(map(self.name, silent)))
+        names = tuple(name for error in errors.values() for name in error.nodes)
+        causes = "; ".join(map(str, errors.values())) or "deadline passed"
+        kinds = {errors[i].failure if i in errors else FailureClass.TRANSIENT for i in healthy}
+        kinds = kinds or {error.failure for error in errors.values()}
+        if kinds == {FailureClass.UNSUPPORTED}:
+            return error_of(FailureClass.UNSUPPORTED, causes, nodes=names)
+        kinds = {error.failure for error in errors.values()}
+        only = kinds.pop() if len(kinds) == 1 else FailureClass.TRANSIENT
+        failure = FailureClass.TRANSIENT if only is FailureClass.UNSUPPORTED else only
+        return error_of(failure, f"{what}: no chain node answered ({causes})", nodes=names)

@@ -88,9 +88,16 @@ def classify_rpc(text: str) -> FailureClass:
     return next((failure for failure, pattern in _RPC_ROWS if pattern.search(text)), FailureClass.TRANSIENT)
 
 
-def error_of(failure: FailureClass, message: str, height: int = 0, nodes: tuple[str, ...] = ()) -> ChainError:
+def error_of(
+    failure: FailureClass,
+    message: str,
+    height: int = 0,
+    nodes: tuple[str, ...] = (),
+    unanswered: tuple[str, ...] = (),
+) -> ChainError:
     """Build the typed error of a class."""
-    return _KINDS.get(failure, ChainUnavailable)(message, failure=failure, height=height, nodes=nodes)
+    kind = _KINDS.get(failure, ChainUnavailable)
+    return kind(message, failure=failure, height=height, nodes=nodes, unanswered=unanswered)
 
 
 def error_from_status(method: str, code: grpc.StatusCode, message: str, height: int = 0) -> ChainError:

@@ -1,7 +1,9 @@
 """Decide whether a reported block can be the chain's. Pure, with the time passed in.
 
 Blocks take time. A height that the elapsed time does not allow comes from another network, or from a damaged node. It
-is not believed until it repeats. A height that was believed without a reference is dropped when others contradict it.
+is not believed until its chain grows for as long as several blocks take. A height that was believed without a
+reference is dropped when others contradict it. Any height is dropped for a lower chain that grows and whose blocks are
+younger: a node that lags has older ones.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pocket.chain.model import Block
 
 _FASTEST: Final = 0.2  # of the observed time between blocks
 _SLACK_BLOCKS: Final = 3
-_REPEATS: Final = 3  # observations in a row after which an implausible height is believed
+_GROWTH: Final = 3  # blocks in a row, at the chain's pace, after which another chain than the known one is believed
 _CONTRADICTIONS: Final = 2  # observations in a row that contradict a height believed without a reference
 _SLOWEST_SECONDS: Final = 600.0
 _SHARE: Final = 0.2  # of a new observation in the mean
@@ -28,6 +30,35 @@ class Belief(StrEnum):
 
 
 @dataclass(slots=True)
+class _Rival:
+    """Blocks that contradict the known one, if they are of one chain that grows."""
+
+    block_seconds: float
+    last: Block | None = None
+    _seen_at: float = 0.0
+    _grown: int = 0
+
+    def observe(self, block: Block, now: float) -> bool:
+        """Return whether the chain of this block grew for as long as several blocks take.
+
+        A height that repeats is not evidence, and neither is one that jumps or comes before its time.
+        """
+        last = self.last
+        if last is not None and block.height == last.height:
+            return False
+        elapsed = now - self._seen_at
+        allowed = _SLACK_BLOCKS + elapsed / (_FASTEST * self.block_seconds)
+        if last is None or not 0 < block.height - last.height <= allowed:
+            self._grown = 0
+        elif elapsed >= _FASTEST * self.block_seconds:
+            self._grown += 1
+        else:
+            return False  # too early to count
+        self.last, self._seen_at = block, now
+        return self._grown >= _GROWTH
+
+
+@dataclass(slots=True)
 class HeightGuard:
     """Tracks the latest block. `block_seconds` is the measured time between blocks."""
 
@@ -35,9 +66,9 @@ class HeightGuard:
     block: Block | None = None
     _seen_at: float = 0.0
     _confirmed: bool = False  # a later block followed it at the chain's pace
-    _doubted: Block | None = None
-    _doubts: int = 0
     _contradictions: int = 0
+    _above: _Rival | None = None
+    _below: _Rival | None = None
 
     @property
     def height(self) -> int:
@@ -54,10 +85,8 @@ class HeightGuard:
         if self._possible(known, block, now):
             self._measure(known, block)
             return self._believe(block, now, confirmed=True)
-        same = self._doubted is not None and block.height >= self._doubted.height
-        self._doubts = self._doubts + 1 if same else 1
-        self._doubted = block
-        if self._doubts < _REPEATS:
+        self._above = self._above or _Rival(self.block_seconds)
+        if not self._above.observe(block, now):
             return Belief.IMPLAUSIBLE
         return self._believe(block, now, confirmed=False)
 
@@ -71,20 +100,24 @@ class HeightGuard:
         return block.height - known.height <= _SLACK_BLOCKS + seconds / (_FASTEST * self.block_seconds)
 
     def _not_above(self, block: Block, now: float) -> Belief:
-        self._doubted, self._doubts = None, 0
         known = self.height
-        if self._confirmed or known - block.height <= _SLACK_BLOCKS + (now - self._seen_at) / self.block_seconds:
-            self._contradictions = 0
+        if known - block.height <= _SLACK_BLOCKS + (now - self._seen_at) / self.block_seconds:
+            self._contradictions, self._above, self._below = 0, None, None
             return Belief.KNOWN
         self._contradictions += 1
-        if self._contradictions < _CONTRADICTIONS:
+        self._below = self._below or _Rival(self.block_seconds)
+        grows = self._below.observe(block, now) and self._is_younger(block)
+        if not grows and (self._confirmed or self._contradictions < _CONTRADICTIONS):
             return Belief.KNOWN
         self._believe(block, now, confirmed=False)
         return Belief.REPLACED
 
+    def _is_younger(self, block: Block) -> bool:
+        return self.block is None or block.time.nanoseconds > self.block.time.nanoseconds
+
     def _believe(self, block: Block, now: float, *, confirmed: bool) -> Belief:
         self.block, self._seen_at, self._confirmed = block, now, confirmed
-        self._doubted, self._doubts, self._contradictions = None, 0, 0
+        self._contradictions, self._above, self._below = 0, None, None
         return Belief.NEWER
 
     def _measure(self, known: Block, block: Block) -> None:

@@ -5,6 +5,7 @@ cached. A Redis outage only costs chain queries.
 """
 
 import base64
+import contextlib
 import hashlib
 import random
 import time
@@ -156,7 +157,7 @@ class CachedChain(ChainClient):
         self, method: str, request: Message, request_bytes: bytes, lifetime: float, generation: int
     ) -> bytes:
         redis_key = self.shared_key((method, request_bytes))
-        answer = await self._from_redis(method, redis_key)
+        answer = await self._from_redis(method, request, redis_key)
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
@@ -193,6 +194,20 @@ class CachedChain(ChainClient):
         """Query the chain without caches."""
         return await super()._call_raw(method, request)
 
+    async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
+        """Replace the cached answer to a query in memory and Redis, or drop it for None."""
+        cache_key = (method, request.SerializeToString(deterministic=True))
+        known = self._memory.get(cache_key)
+        if known is None or known[1] != raw:
+            self.generation += 1
+        if raw is not None:
+            self._store(cache_key, self._clock() + LIFETIMES[method], raw)
+            await self._to_redis(self.shared_key(cache_key), raw, LIFETIMES[method])
+            return
+        self._drop(cache_key)
+        with contextlib.suppress(RedisUnavailable):
+            await self._redis.delete(self.shared_key(cache_key))
+
     async def _follow(self, cache_key: CacheKey) -> None:
         """Mark a record as in use, so that the leader keeps refreshing it."""
         try:
@@ -200,7 +215,7 @@ class CachedChain(ChainClient):
         except RedisUnavailable:
             return
 
-    async def _from_redis(self, method: str, key: str) -> bytes | None:
+    async def _from_redis(self, method: str, request: Message, key: str) -> bytes | None:
         try:
             answer = await self._redis.get(key)
         except RedisUnavailable:
@@ -208,7 +223,7 @@ class CachedChain(ChainClient):
         if not isinstance(answer, bytes):
             return None
         try:
-            check_answer(method, answer)
+            check_answer(method, request, answer)
         except DecodingError:
             return None
         self.counters.redis += 1

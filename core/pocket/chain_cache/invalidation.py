@@ -122,6 +122,27 @@ def _meaning(response: type[Message], answer: bytes) -> bytes:
         return answer
 
 
+@dataclass(frozen=True, slots=True)
+class Misses:
+    """Statements in a row that the chain has no such record."""
+
+    number: int = 0
+    nodes: frozenset[str] = frozenset()
+    heights: frozenset[int] = frozenset()
+
+    def add(self, error: NotFound) -> "Misses":
+        """Return the misses with one more."""
+        return Misses(self.number + 1, self.nodes | set(error.nodes), self.heights | {error.height})
+
+    @property
+    def confirmed(self) -> bool:
+        """Return whether another node or a later height agrees with the first statement.
+
+        Rounds are a block apart, so that the last of several counts without a height.
+        """
+        return len(self.nodes) > 1 or len(self.heights) > 1 or self.number >= _MISSES
+
+
 @dataclass(slots=True)
 class CacheRefresher:
     """Refreshes followed records from the chain, once per block on the leader.
@@ -135,7 +156,7 @@ class CacheRefresher:
     wall_clock: Callable[[], float]
     counted: Callable[[str], None] = lambda _: None
     at_once: int = 8
-    _misses: dict[CacheKey, int] = field(default_factory=dict)
+    _misses: dict[CacheKey, Misses] = field(default_factory=dict)
     _written_at: dict[CacheKey, float] = field(default_factory=dict)
 
     async def refresh(self) -> None:
@@ -151,7 +172,7 @@ class CacheRefresher:
             for result in await self._refresh_part(cache_keys[start : start + _PART]):
                 self.counted(result)
         known = set(cache_keys)
-        self._misses = {cache_key: number for cache_key, number in self._misses.items() if cache_key in known}
+        self._misses = {cache_key: misses for cache_key, misses in self._misses.items() if cache_key in known}
         self._written_at = {cache_key: at for cache_key, at in self._written_at.items() if cache_key in known}
 
     async def _refresh_part(self, cache_keys: Sequence[CacheKey]) -> list[str]:
@@ -182,8 +203,8 @@ class CacheRefresher:
         request: Message = CHANGING[cache_key[0]][0].FromString(cache_key[1])
         try:
             answer = await self.chain.fetch_uncached(cache_key[0], request)
-        except NotFound:
-            return await self._missed(cache_key, self.chain.shared_key(cache_key))
+        except NotFound as error:
+            return await self._missed(cache_key, error)
         except PocketError:
             return "failed"
         self._misses.pop(cache_key, None)
@@ -209,15 +230,18 @@ class CacheRefresher:
             await pipe.execute()
         return changed
 
-    async def _missed(self, cache_key: CacheKey, redis_key: str) -> str:
+    async def _missed(self, cache_key: CacheKey, error: NotFound) -> str:
         """Evict a record that the chain no longer has.
 
-        It leaves every cache at once, and the followed records after several misses in a row.
+        One node's statement may be wrong. A second one, of another node or a later height, removes the record from
+        every cache, and several in a row remove it from the followed records.
         """
-        self._misses[cache_key] = self._misses.get(cache_key, 0) + 1
-        if await self.redis.delete(redis_key):
+        misses = self._misses[cache_key] = self._misses.get(cache_key, Misses()).add(error)
+        if not misses.confirmed:
+            return "failed"
+        if await self.redis.delete(self.chain.shared_key(cache_key)):
             await publish_invalidation(self.redis, self.keys, cache_key)
-        if self._misses[cache_key] < _MISSES:
+        if misses.number < _MISSES:
             return "failed"
         del self._misses[cache_key]
         await self.redis.zrem(self.keys.cache_known, encode_key(cache_key))

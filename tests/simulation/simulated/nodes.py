@@ -9,7 +9,7 @@ import aiohttp
 import grpc
 import grpc.aio
 
-from pocket.chain.client import HEIGHT_HEADER
+from pocket.chain.node_answer import HEIGHT_HEADER
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.transactions.build import transaction_hash

@@ -162,6 +162,7 @@ class MinerProcess:
             wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
             on_query=miner_metrics.observe_query,
         )  # fmt: skip
+        chain.latest_height = lambda: self._board.height
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(

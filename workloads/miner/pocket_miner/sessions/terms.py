@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pocket.chain import convert
-from pocket.chain.client import ChainClient, NodeAnswer
+from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
+from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainError, ChainQueryRejected, ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb

@@ -91,4 +91,10 @@ class Admission:
         message_hash = await asyncio.to_thread(request.signable_hash) if large else request.signable_hash()
         cost = max(QUANTUM, context.ring.size / 2)
         await self._verifications.turn(f"{header.application_address} {address}", cost)
-        return authorize(request, header, message_hash, context)
+        try:
+            return authorize(request, header, message_hash, context)
+        except Rejected:
+            corrected = await self._contexts.corrected(header, context)
+            if corrected is None:
+                raise
+        return authorize(request, header, message_hash, corrected)

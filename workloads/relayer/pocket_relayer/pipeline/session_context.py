@@ -7,6 +7,15 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from cachetools import LRUCache
+
+from pocket.chain.agreement import (
+    ConfirmableChain,
+    confirm_account,
+    confirm_application,
+    confirm_params,
+    confirm_session,
+)
 from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, NotFound
 from pocket.protocol.crypto.ring import ExpectedRing
@@ -32,7 +41,7 @@ _CONCURRENT_QUERIES = 32
 _MAX_QUERIES = 1024  # running and waiting queries for sessions and rings
 
 
-class ChainQueries(Protocol):
+class ChainQueries(ConfirmableChain, Protocol):
     """Chain queries of admission, implemented by pocket.chain.client.ChainClient."""
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
@@ -57,6 +66,25 @@ class ChainQueries(Protocol):
         """Return the relay mining difficulty at a height."""
 
 
+def _key_of(header: SessionHeader) -> _SessionKey:
+    return header.application_address, header.service_id, header.session_start_block_height
+
+
+def _grid_rejection(header: SessionHeader, grid: SharedParams, following: int, height: int) -> Rejected | None:
+    """Return why the heights belong to no session, or to one that is over, or None.
+
+    `following` is the start of the next session, which later parameters may describe.
+    """
+    start, end = header.session_start_block_height, header.session_end_block_height
+    if start == following or start < max(1, grid.session_grid_anchor_height):
+        return None
+    if (start, end) != (grid.session_start(start), grid.session_end(start)):
+        return Rejected(RejectionReason.SESSION_MISMATCH, "the session heights are not those of a session")
+    if Windows.after(end, grid).grace_elapsed(height):
+        return Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
+    return None
+
+
 class SessionContexts:
     """Reads sessions, rings and suppliers for one worker.
 
@@ -78,7 +106,8 @@ class SessionContexts:
         self._single_flight = SingleFlight()
         self._rings: BoundedDict[_RingKey, tuple[float, int, ExpectedRing]] = BoundedDict(_RINGS)
         self._sessions: BoundedDict[_SessionKey, _SessionRow] = BoundedDict(_RINGS)
-        self._grid: tuple[int, SharedParams] | None = None
+        self._confirmations: LRUCache[_SessionKey | _RingKey | str, tuple[int, object]] = LRUCache(_RINGS)
+        self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
 
@@ -89,9 +118,11 @@ class SessionContexts:
         """
         try:
             return await self._chain.supplier(address)
-        except NotFound:
+        except NotFound as error:
+            if error.unanswered:
+                return None
             raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
-        except ChainError:
+        except (ChainError, DecodingError):
             return None
 
     async def of(self, header: SessionHeader, address: str = "") -> SessionContext:
@@ -100,25 +131,80 @@ class SessionContexts:
         `address` is the client's, for the budget of fruitless queries. The chain is not queried for what the session's
         own grid decides, and no ring is queried for a header that is not the chain's. Raises Rejected.
         """
+        key = (header.application_address, header.session_end_block_height)
         try:
-            session, target_hash, windows = await self._known_session(header, address)
-            check_session(header, session, windows, self._height())
-            key = (header.application_address, header.session_end_block_height)
+            session, target_hash, windows = row = await self._known_session(header, address)
+            try:
+                check_session(header, session, windows, self._height())
+            except Rejected as rejected:
+                expired = rejected.reason is RejectionReason.SESSION_EXPIRED and self._grid_refuses(header)
+                if expired or not await self._has_changed(header, row):
+                    raise
+                raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes corrected the session") from None
             ring = self._known_ring(key)
             if ring is None:
                 ring = await self._query(key, lambda: self._ring(key))
-        except NotFound as error:
-            raise Rejected(RejectionReason.INVALID_SIGNATURE, f"the ring cannot be built: {error}") from error
+        except NotFound as error:  # of the ring: the chain knows the session, so this is no statement about the relay
+            await self._confirm(key, None, lambda: self._confirmed_ring(key))
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
         return SessionContext(session, target_hash, windows, ring, self._height())
+
+    async def corrected(self, header: SessionHeader, context: SessionContext) -> SessionContext | None:
+        """Return the context by which a refused relay is authorized again, None if the nodes confirm this one.
+
+        Every node is queried, once a block for a session. Raises Rejected while they do not agree.
+        """
+        row = self._sessions.get(_key_of(header))
+        ring_key = (header.application_address, header.session_end_block_height)
+        changed = await self._has_changed(header, row)
+        changed |= await self._confirm(ring_key, context.ring, lambda: self._confirmed_ring(ring_key))
+        return await self.of(header) if changed else None
+
+    async def _has_changed(self, header: SessionHeader, row: _SessionRow | None) -> bool:
+        """Return whether a session is another one after every node was queried. Raises Rejected."""
+        key = _key_of(header)
+        return await self._confirm(key, row, lambda: self._confirmed_session(key))
+
+    async def _confirm(
+        self, key: _SessionKey | _RingKey | str, known: object, load: Callable[[], Coroutine[Any, Any, object]]
+    ) -> bool:
+        """Return whether what most nodes state differs from what is known. Queries them once a block.
+
+        Raises Rejected while they do not agree.
+        """
+        found = self._confirmations.get(key)
+        if found is None or found[0] != self._height():
+            height = self._height()
+            try:
+                found = (height, await self._query(("confirm", key), load))
+            except (ChainError, DecodingError):
+                found = (height, None)
+            self._confirmations[key] = found
+        if found[1] is None:
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes do not agree on the session")
+        return found[1] != known
+
+    async def _confirmed_session(self, key: _SessionKey) -> _SessionRow:
+        self._sessions.pop(key, None)
+        await confirm_session(self._chain, *key)
+        return await self._session(key)
+
+    async def _confirmed_ring(self, key: _RingKey) -> ExpectedRing:
+        self._rings.pop(key, None)
+        await confirm_application(self._chain, key[0])
+        application = await self._chain.application(key[0])
+        for address in set(ring_addresses(application.delegations, key[1])) - {PLACEHOLDER_ADDRESS}:
+            await confirm_account(self._chain, address)
+        return await self._ring(key)
 
     async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
         """Return the chain's session of an application, service and start height.
 
         Raises Rejected and ChainError.
         """
-        key = (header.application_address, header.service_id, header.session_start_block_height)
+        key = _key_of(header)
         known = self._sessions.get(key)
         if known is not None:
             return known
@@ -127,18 +213,14 @@ class SessionContexts:
         await self._check_grid(header)
         try:
             return await self._query(key, lambda: self._session(key))
-        except NotFound as error:
-            denied = Rejected(
-                RejectionReason.SESSION_MISMATCH, f"the chain knows no such application or service: {error}"
-            )
-            cause: Exception = error
-        except ChainQueryRejected as error:
-            denied, cause = (
-                Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such session: {error}"),
-                error,
-            )
-        self._budget.strike(address)
-        raise self._negative_cache.remember(key, denied) from cause
+        except (NotFound, ChainQueryRejected) as error:
+            self._budget.strike(address)
+            if error.unanswered:
+                text = f"not all chain nodes answered: {', '.join(error.unanswered)}"
+                raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, text) from error
+            what = "application or service" if isinstance(error, NotFound) else "session"
+            denied = Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such {what}: {error}")
+            raise self._negative_cache.remember(key, denied) from error
 
     async def _check_grid(self, header: SessionHeader) -> None:
         """Reject heights that belong to no session, or to one that is over or far away.
@@ -149,25 +231,38 @@ class SessionContexts:
         height, start = self._height(), header.session_start_block_height
         if height < 1:
             return
-        params = self._grid
-        if params is None or params[0] != params[1].session_start(height):
+        known = self._grid
+        if known is None or known[0] != known[1].session_start(height):
             try:
                 found = await self._query("grid", lambda: self._chain.shared_params(height))
             except (ChainError, DecodingError):
                 return
-            params = self._grid = (found.session_start(height), found)
-        begun, grid = params
+            known = self._grid = (found.session_start(height), found, height)
+        begun, grid, queried = known
         following = grid.session_end(begun) + 1
         if start > following:
             raise Rejected(
                 RejectionReason.CHAIN_UNAVAILABLE, "the session has not begun at the height that is known here"
             )
-        if start == following or start < max(1, grid.session_grid_anchor_height):
+        rejected = _grid_rejection(header, grid, following, height)
+        if rejected is None:
             return
-        if (start, header.session_end_block_height) != (grid.session_start(start), grid.session_end(start)):
-            raise Rejected(RejectionReason.SESSION_MISMATCH, "the session heights are not those of a session")
-        if Windows.after(header.session_end_block_height, grid).grace_elapsed(height):
-            raise Rejected(RejectionReason.SESSION_EXPIRED, "the session and its grace period are over")
+        if await self._confirm("grid", grid, lambda: self._confirmed_grid(queried)):
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes corrected the length of sessions")
+        raise rejected
+
+    def _grid_refuses(self, header: SessionHeader) -> bool:
+        """Return whether the latest parameters refuse a session as well as those at its start."""
+        if self._grid is None:
+            return False
+        begun, grid, _ = self._grid
+        return _grid_rejection(header, grid, grid.session_end(begun) + 1, self._height()) is not None
+
+    async def _confirmed_grid(self, height: int) -> SharedParams:
+        await confirm_params(self._chain, height)
+        found = await self._chain.shared_params(height)
+        self._grid = (found.session_start(height), found, height)
+        return found
 
     async def _query(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Query the chain with limited concurrency, coalescing equal queries.

@@ -172,8 +172,8 @@ class Worker:
             on_query=relayer_metrics.observe_query,
         )
         comet = CometClient(
-            nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock,
-            on_query=relayer_metrics.observe_query,
+            nodes, http, seconds, config.chain.block_seconds, node_health, config.chain.id,
+            clock=clock, on_query=relayer_metrics.observe_query,
         )  # fmt: skip
         watch = NodeMonitor(
             nodes,
@@ -191,6 +191,7 @@ class Worker:
             return
         blocks = FallbackBlocks(comet, chain, config.chain.id, block_seconds=config.chain.block_seconds, clock=clock)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
+        chain.latest_height = lambda: latest_block.height
         keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
         await asyncio.to_thread(keyring.reload)
         relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))

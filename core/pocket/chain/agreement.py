@@ -1,0 +1,105 @@
+"""Replace cached answers by those that most chain nodes give.
+
+A cached answer is one node's. Before a relay is refused because of it, every node is queried.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from google.protobuf.message import Message
+
+from pocket.chain import convert
+from pocket.chain.node_answer import NodeAnswer
+from pocket.errors import STATED, ChainUnavailable
+from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+
+_SESSION: Final = "/pocket.session.Query/GetSession"
+_PARAMS: Final = "/pocket.shared.Query/ParamsAtHeight"
+_APPLICATION: Final = "/pocket.application.Query/Application"
+_ACCOUNT: Final = "/cosmos.auth.v1beta1.Query/Account"
+
+
+class ConfirmableChain(Protocol):
+    """Queries of every node, and the caches of their answers."""
+
+    async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
+        """Query every usable node without caches."""
+
+    async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
+        """Replace the cached answer to a query, or drop it for None."""
+
+
+def _session_facts(raw: bytes) -> object:
+    """Return what all nodes agree on: the application's record in it is of their own heights."""
+    session = convert.session(session_pb.QueryGetSessionResponse.FromString(raw).session)
+    return session.header, session.supplier_addresses
+
+
+def _account_facts(raw: bytes) -> object:
+    any_account = auth_pb.QueryAccountResponse.FromString(raw).account
+    account = convert.account(any_account.type_url, any_account.value)
+    return account.address, account.public_key
+
+
+_FACTS: Final[Mapping[str, Callable[[bytes], object]]] = {
+    _SESSION: _session_facts,
+    _PARAMS: lambda raw: convert.shared_params(shared_pb.QueryParamsAtHeightResponse.FromString(raw).params),
+    _APPLICATION: lambda raw: (
+        convert.application(application_pb.QueryGetApplicationResponse.FromString(raw).application).delegations
+    ),
+    _ACCOUNT: _account_facts,
+}
+"""The part of an answer that decides whether a relay is admitted."""
+
+
+def majority(votes: Sequence[Any]) -> int | None:
+    """Return the index of a vote that more than half of all equal, or None."""
+    return next((i for i, vote in enumerate(votes) if 2 * votes.count(vote) > len(votes)), None)
+
+
+async def _confirm(chain: ConfirmableChain, method: str, request: Message) -> None:
+    """Replace the cached answer by the one that more than half of the nodes give.
+
+    A node that does not answer agrees with none. Raises ChainUnavailable without a majority, and the cached answer
+    is dropped.
+    """
+    answers = list((await chain.ask_every_node(method, request)).values())
+    votes: list[object] = []
+    for answer in answers:
+        if answer.error is None:
+            votes.append(_FACTS[method](answer.raw))
+        else:
+            votes.append(answer.error.failure if answer.error.failure in STATED else answer.error)
+    index = majority(votes)
+    agreed = answers[index] if index is not None else None
+    if agreed is None or (agreed.error is not None and agreed.error.failure not in STATED):
+        await chain.adopt(method, request, None)
+        raise ChainUnavailable(f"{method}: the chain nodes do not agree: check spec.chain.nodes")
+    await chain.adopt(method, request, agreed.raw if agreed.error is None else None)
+
+
+async def confirm_session(chain: ConfirmableChain, application_address: str, service_id: str, height: int) -> None:
+    """Confirm a session and the params at its start. Raises ChainUnavailable."""
+    session = session_pb.QueryGetSessionRequest(
+        application_address=application_address, service_id=service_id, block_height=height
+    )
+    await _confirm(chain, _SESSION, session)
+    await confirm_params(chain, height)
+
+
+async def confirm_params(chain: ConfirmableChain, height: int) -> None:
+    """Confirm the shared params at a height. Raises ChainUnavailable."""
+    await _confirm(chain, _PARAMS, shared_pb.QueryParamsAtHeightRequest(height=height))
+
+
+async def confirm_application(chain: ConfirmableChain, address: str) -> None:
+    """Confirm an application's record. Raises ChainUnavailable."""
+    await _confirm(chain, _APPLICATION, application_pb.QueryGetApplicationRequest(address=address))
+
+
+async def confirm_account(chain: ConfirmableChain, address: str) -> None:
+    """Confirm an account. Raises ChainUnavailable."""
+    await _confirm(chain, _ACCOUNT, auth_pb.QueryAccountRequest(address=address))
