@@ -80,7 +80,9 @@ def test_budgets_and_recorder_outlive_reset_connections(tmp_path):
                 redis = connect(door.url)
                 budgets, log = Budgets(redis, RedisKeys("reset")), WriteAheadLog(tmp_path, "w")
                 recorder = RelayRecorder(redis, KEYS, log, FAST)
-                loops = [asyncio.create_task(run()) for run in (budgets.run, recorder.run, lambda: recorder.maintain(0.01))]
+                loops = [
+                    asyncio.create_task(run()) for run in (budgets.run, recorder.run, lambda: recorder.maintain(0.01))
+                ]
                 for number in range(RESETS):
                     calls = [budgets.charge(Charge("pokt1s", "one", 1, None, 600)) for _ in range(5)]
                     calls += [recorder.record(record(number * 5 + n)) for n in range(5)]

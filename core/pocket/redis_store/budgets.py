@@ -146,13 +146,13 @@ class Budgets:
         """Send pending charges to Redis. A failure is reported to the charges and never ends the loop."""
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
                 while self._waiting or self._refunds:
                     rows, self._waiting = self._waiting[: self._limits.batch], self._waiting[self._limits.batch :]
                     refunds, self._refunds = self._refunds, []
                     await self._groups.run([*self._charges(rows), *self._refunding(refunds)])
                 self._settle_idle()
+                await self._wake.wait()
+                self._wake.clear()
         finally:
             await self._groups.stop()
 

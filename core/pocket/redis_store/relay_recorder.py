@@ -64,6 +64,7 @@ class RecorderLimits:
 class _Waiting:
     record: WalRecord
     done: "asyncio.Future[None]"
+    settled: bool = False
 
 
 def _text(value: Any) -> str:
@@ -170,20 +171,23 @@ class RelayRecorder:
                 try:
                     if busy and self._limits.linger_seconds and not self._stopping:
                         await asyncio.sleep(self._limits.linger_seconds)
-                except asyncio.CancelledError:
-                    self._settle(batch)
+                    while self._queue and len(batch) < self._limits.batch and size < _BATCH_BYTES:
+                        waiting = self._queue.popleft()
+                        batch.append(waiting)
+                        size += len(waiting.record.relay)
+                    await self._flush(batch)
+                except BaseException:
+                    self._settle(batch)  # no relay waits for a loop that has failed or was cancelled
                     raise
-                while self._queue and len(batch) < self._limits.batch and size < _BATCH_BYTES:
-                    waiting = self._queue.popleft()
-                    batch.append(waiting)
-                    size += len(waiting.record.relay)
-                await self._flush(batch)
         finally:
             await self._groups.stop()
 
     def _settle(self, group: Iterable[_Waiting]) -> None:
-        """Take relays out of the account. Those that are not decided fail."""
+        """Take relays out of the account, once. Those that are not decided fail."""
         for waiting in group:
+            if waiting.settled:
+                continue
+            waiting.settled = True
             if not waiting.done.done():
                 waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
                 waiting.done.exception()
@@ -226,6 +230,8 @@ class RelayRecorder:
 
         def ended(group: list[_Waiting]) -> None:
             segment.pending -= 1
+            undecided = (waiting.record for waiting in group if not waiting.done.done())
+            segment.unacknowledged.update((record.supplier, record.session_id) for record in undecided)
             self._settle(group)
 
         try:

@@ -245,11 +245,11 @@ class MinerProcess:
         """Return the loops that mining cannot do without."""
         fleet = parts.fleet
         return [
-            parts.settlements.run(),
-            self._watch_redis(parts.redis_watch, fleet),
+            supervise("settlements", parts.settlements.run),
+            supervise("Redis watch", lambda: self._watch_redis(parts.redis_watch, fleet)),
             self._stop_on_corruption(fleet),
             fleet.watch_keys(),
-            fleet.listen(NotificationReader(parts.redis, parts.keys)),
+            supervise("notifications", lambda: fleet.listen(NotificationReader(parts.redis, parts.keys))),
             fleet.follow(),
         ]
 

@@ -38,6 +38,9 @@ DUPLICATES = Counter(
 )  # fmt: skip
 NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
 REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Replays of the write-ahead log.", ["reason"])
+RESTARTS = Counter(
+    "pocket_relayer_background_task_restarts_total", "Restarts of background tasks after an unexpected error.", ["task"]
+)
 LATENCY = Histogram(
     "pocket_relayer_relay_seconds", "Duration of a relay in seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
