@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _HEAD = 8
 _SUFFIX = ".log"
 
@@ -72,7 +76,8 @@ class Segment:
 
     `appended` holds the newest stream id. `rejected` are sessions that Redis rejected as past the cut-off.
     `unacknowledged` are sessions with relays that Redis did not acknowledge: they are appended again once Redis is
-    available, as `replaying` meanwhile.
+    available, as `replaying` meanwhile. `history` is the history of Redis to which all other relays were appended. The
+    file of a damaged segment cannot be read.
     """
 
     path: Path
@@ -83,6 +88,8 @@ class Segment:
     rejected: set[tuple[str, str]] = field(default_factory=set)
     unacknowledged: set[tuple[str, str]] = field(default_factory=set)
     replaying: set[tuple[str, str]] = field(default_factory=set)
+    history: str = ""
+    damaged: bool = False
 
     def is_rejected(self, pair: tuple[str, str]) -> bool:
         """Return True if none of a (supplier, session)'s relays here was acknowledged."""
@@ -103,6 +110,7 @@ class WriteAheadLog:
         self._lock = (self._folder / "lock").open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._number = 0
+        self.damaged = 0
         self._file: BinaryIO | None = None
         self.segments: list[Segment] = [Segment(p, p.stat().st_size) for p in sorted(self._folder.glob(f"*{_SUFFIX}"))]
         for segment in self.segments:
@@ -179,6 +187,12 @@ class WriteAheadLog:
             raise ValueError("the active segment is not released")
         self.segments.remove(segment)
         segment.path.unlink(missing_ok=True)
+
+    def report_damage(self, segment: Segment, error: OSError) -> None:
+        """Mark a segment whose file cannot be read. The file is kept and read again by the next worker."""
+        segment.damaged = True
+        self.damaged += 1
+        _LOG.error("segment of the write-ahead log cannot be read", file=str(segment.path), error=error)
 
     def close(self) -> None:
         """Close the files and unlock the folder. Unreleased segments stay for the next worker."""
