@@ -192,3 +192,21 @@ async def test_relays_that_were_recorded_during_the_replay_of_a_loss_are_appende
         await publisher.maintain_once()
         assert set(await entries(redis, supplier="pokt1a")) == {b"relay 1", b"relay 3"}
         assert await entries(redis, supplier="pokt1b") == [b"relay 2"]
+
+
+async def test_a_loss_within_the_replay_of_a_segment_has_that_segment_appended_once_more(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        publisher._log.append([record(number) for number in range(300)])  # more than one command
+        append = publisher._append
+
+        async def flushed(supplier, records, segment):
+            if records[0].relay != b"relay 0":
+                publisher._append = append
+                await redis.flushall()
+            return await append(supplier, records, segment)
+
+        publisher._append = flushed
+        await publisher.maintain_once()
+        assert 0 < len(await entries(redis)) < 300
+        await publisher.maintain_once()
+        assert set(await entries(redis)) == {b"relay %d" % n for n in range(300)}

@@ -1,4 +1,5 @@
 import resource
+import threading
 
 import pytest
 from hypothesis import given
@@ -103,3 +104,60 @@ def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
     again = WriteAheadLog(tmp_path, "w")
     assert [list(s.read()) for s in again.segments] == [rows(1)]
     again.close()
+
+
+def unreadable(path):
+    """Replace a file by one that no read succeeds on, whoever runs the test."""
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("folder", ["heir", "dead"])
+def test_a_segment_that_cannot_be_read_is_set_aside_and_hinders_no_other(tmp_path, folder):
+    before = WriteAheadLog(tmp_path, folder)
+    for row in rows(3):
+        before.append([row])
+        before.rotate()
+    before.close()
+    unreadable(before.segments[1].path)
+    heir = WriteAheadLog(tmp_path, "heir")
+    assert [record for segment in heir.segments for record in segment.read()] == [rows(3)[0], rows(3)[2]]
+    assert heir.damaged == 1
+    assert [path.name for path in tmp_path.glob("*.damaged")] == [f"{folder}-segment-00000002.damaged"]
+    assert folder == "heir" or not (tmp_path / folder).exists()
+    heir.close()
+    later = WriteAheadLog(tmp_path, "later")
+    assert (len(later.segments), later.damaged) == (2, 0)
+    later.close()
+
+
+def test_workers_that_start_and_end_at_once_never_share_or_lose_a_folder(tmp_path):
+    written, mistakes = [], []
+
+    def live(name):
+        for turn in range(40):
+            try:
+                log = WriteAheadLog(tmp_path, f"{name}-{turn}")
+            except FileNotFoundError as error:
+                mistakes.append(error)
+                continue
+            row = WalRecord(name, f"{turn}", b"h", b"r")
+            try:
+                log.append([row])
+            except OSError as error:
+                mistakes.append(error)
+            else:
+                written.append(row)
+            log.close()
+
+    threads = [threading.Thread(target=live, args=(f"w{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    heir = WriteAheadLog(tmp_path, "heir")
+    found = [record for segment in heir.segments for record in segment.read()]
+    heir.close()
+    assert mistakes == []
+    assert sorted(found, key=repr) == sorted(written, key=repr)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [tmp_path / "heir"]

@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _HEAD = 8
 _SUFFIX = ".log"
+_DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,37 +101,78 @@ class Segment:
         yield from decode_records(self.path.read_bytes())
 
 
+def _number_of(path: Path) -> int:
+    """Return the number of a segment's file."""
+    return int(path.stem.rpartition("-")[2])
+
+
 class WriteAheadLog:
     """The log of one worker below `root`, in a folder that is locked while the worker lives."""
 
     def __init__(self, root: Path, name: str, segment_bytes: int = 16 * 1024 * 1024) -> None:
+        self._root = root
         self._folder = root / name
         self._segment_bytes = segment_bytes
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._folder / "lock").open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._number = 0
         self.damaged = 0
         self._file: BinaryIO | None = None
-        self.segments: list[Segment] = [Segment(p, p.stat().st_size) for p in sorted(self._folder.glob(f"*{_SUFFIX}"))]
-        for segment in self.segments:
-            segment.sessions = {(r.supplier, r.session_id) for r in segment.read()}
-            self._number = max(self._number, int(segment.path.stem.split("-")[-1]))
-        self._recover_orphans(root)
+        self.segments: list[Segment] = []
+        with self._folders_locked():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self._folder / "lock").open("ab")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        own = sorted(self._folder.glob(f"*{_SUFFIX}"))
+        self._number = max((_number_of(path) for path in own), default=0)
+        for path in own:
+            self._recover(path)
+        self._recover_orphans()
 
-    def _recover_orphans(self, root: Path) -> None:
+    @contextlib.contextmanager
+    def _folders_locked(self) -> Iterator[None]:
+        """Wait until no other worker makes or deletes a folder: a lock on a deleted file would protect nothing."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _recover_orphans(self) -> None:
         """Recover the segments of workers that are gone."""
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and p != self._folder):
-            lock_path = folder / "lock"
-            with contextlib.suppress(OSError), lock_path.open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for orphan in sorted(folder.glob(f"*{_SUFFIX}")):
-                    segment = Segment(self._next_path(), orphan.stat().st_size)
-                    orphan.rename(segment.path)
-                    segment.sessions = {(r.supplier, r.session_id) for r in segment.read()}
-                    self.segments.append(segment)
-                lock_path.unlink()
-                folder.rmdir()
+        for folder in sorted(p for p in self._root.iterdir() if p.is_dir() and p != self._folder):
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                with self._folders_locked():
+                    lock = stack.enter_context((folder / "lock").open("ab"))
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in sorted(folder.glob(f"*{_SUFFIX}")):
+                    self._recover(path)
+                with self._folders_locked():
+                    (folder / "lock").unlink()
+                    folder.rmdir()
+
+    def _recover(self, path: Path) -> None:
+        """Take over a segment that an earlier worker wrote. One that cannot be read is kept for the operator."""
+        try:
+            segment = Segment(path, path.stat().st_size)
+            segment.sessions = {(record.supplier, record.session_id) for record in segment.read()}
+        except OSError as error:
+            self.report_damage(Segment(self._set_aside(path)), error)
+            return
+        try:
+            if path.parent != self._folder:
+                segment.path = self._next_path()
+                path.rename(segment.path)
+        except OSError as error:
+            _LOG.error("segment of the write-ahead log cannot be taken over", file=str(path), error=error)
+            return
+        self.segments.append(segment)
+
+    def _set_aside(self, path: Path) -> Path:
+        """Rename a segment that cannot be read, so that no worker reads it. Returns its path."""
+        aside = self._root / f"{path.parent.name}-{path.stem}{_DAMAGED}"
+        try:
+            path.rename(aside)
+        except OSError:
+            return path
+        return aside
 
     def _next_path(self) -> Path:
         self._number += 1
@@ -189,10 +231,14 @@ class WriteAheadLog:
         segment.path.unlink(missing_ok=True)
 
     def report_damage(self, segment: Segment, error: OSError) -> None:
-        """Mark a segment whose file cannot be read. The file is kept and read again by the next worker."""
+        """Mark a segment whose file cannot be read. The file is kept."""
         segment.damaged = True
         self.damaged += 1
-        _LOG.error("segment of the write-ahead log cannot be read", file=str(segment.path), error=error)
+        _LOG.error(
+            "segment of the write-ahead log cannot be read, its relays are lost if Redis loses them: check the volume",
+            file=str(segment.path),
+            error=error,
+        )
 
     def close(self) -> None:
         """Close the files and unlock the folder. Unreleased segments stay for the next worker."""

@@ -232,7 +232,7 @@ PLANTS = [
           "    return pair not in segment.unacknowledged and bool(ours and replicated and reached(replicated, ours))", "    return True",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("logs of dead workers are not adopted", "core/pocket/redis_store/write_ahead_log.py",
-          "        self._recover_orphans(root)\n", "",
+          "        self._recover_orphans()\n", "",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("a log that is appended again is held to the horizon", "core/pocket/redis_store/relay_recorder.py",
           "                batches[record.supplier].append(record)\n",

@@ -117,6 +117,10 @@ NODES = Gauge(
 )  # fmt: skip
 WAITING = Gauge("pocket_relayer_relays_queued", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes in write-ahead logs.", multiprocess_mode="livesum")
+LOG_DAMAGED = Gauge(
+    "pocket_relayer_local_log_damaged_segments", "Segments of write-ahead logs that could not be read since the start.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 

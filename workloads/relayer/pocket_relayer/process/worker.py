@@ -414,6 +414,7 @@ class Worker:
             relayer_metrics.HELD.set(connections.memory.used)
             await trimming.observe(connections.memory.used)
             relayer_metrics.LOG_BYTES.set(log.size)
+            relayer_metrics.LOG_DAMAGED.set(log.damaged)
             for source, number in chain.counters.taken():
                 relayer_metrics.CACHE.labels(source).inc(number)
             await asyncio.sleep(1.0)
