@@ -1,13 +1,42 @@
 """Positions of a log's relays in their streams, and what is known to be on a miner's volume."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
+from redis.asyncio import Redis
+
+from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.write_ahead_log import Segment, WalRecord
 
 _REPLAY_BATCH: Final = 256
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Bound of a batch in bytes, since relays with large requests fill a command with few."""
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+async def read_marks(
+    redis: "Redis", keys: RedisKeys, pairs: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return per (supplier, session) its replicated offset and why it is closed, or ''."""
+    by_supplier: dict[str, list[str]] = defaultdict(list)
+    for supplier, session_id in pairs:
+        by_supplier[supplier].append(session_id)
+    if not by_supplier:
+        return {}
+    async with redis.pipeline(transaction=False) as pipe:
+        for supplier, names in by_supplier.items():
+            pipe.hmget(keys.replicated(supplier), names)
+            pipe.hmget(keys.closed(supplier), names)
+        rows: list[Any] = await pipe.execute()
+    marks = {}
+    for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
+        for name, mark, reason in zip(names, replicated, closed, strict=True):
+            marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
+    return marks
 
 
 def is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str], history: str) -> bool:

@@ -14,19 +14,28 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect
-from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later
+from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later, read_marks
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
+from pocket.redis_store.store_errors import (
+    LogUnavailable,
+    QueueFull,
+    RedisStoreError,
+    RedisUnavailable,
+    SessionClosed,
+)
 from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
 
 
@@ -56,6 +65,7 @@ class RecorderLimits:
     append_timeout_seconds: float = 3.0
     retry_seconds: float = 0.05
     memory_high_water_mark: float = 0.9
+    log_reserve_bytes: int = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -104,6 +114,8 @@ class RelayRecorder:
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
         self._written: Segment | None = None
         self._memory_ratio = 0.0
+        self.log_problem = ""
+        """Why the write-ahead log takes no relays, until a probe succeeds."""
         self._beats = 0
         self._stopping = False
         self._busyness = CpuUtilization(cpu)
@@ -129,7 +141,7 @@ class RelayRecorder:
     @property
     def overloaded(self) -> bool:
         """Return True if new relays should be rejected before any work is done for them."""
-        return self._full or self._memory_ratio >= self._limits.memory_high_water_mark
+        return self._full or bool(self.log_problem) or self._memory_ratio >= self._limits.memory_high_water_mark
 
     @property
     def _full(self) -> bool:
@@ -138,7 +150,7 @@ class RelayRecorder:
     async def record(self, record: WalRecord) -> None:
         """Record one relay.
 
-        Raises SessionClosed, RedisUnavailable or QueueFull.
+        Raises SessionClosed, RedisUnavailable, LogUnavailable or QueueFull.
         """
         await self.submit(record)
 
@@ -221,8 +233,9 @@ class RelayRecorder:
     async def _flush(self, batch: list[_Waiting]) -> None:
         try:
             segment = self._log.append([waiting.record for waiting in batch])
-        except OSError as error:
-            self._fail(batch, RedisUnavailable(f"local log: {error}"))
+        except (LogUnavailable, OSError) as error:
+            self.log_problem = str(error)
+            self._fail(batch, error if isinstance(error, LogUnavailable) else RedisUnavailable(f"local log: {error}"))
             self._settle(batch)
             return
         if segment is not self._written:
@@ -339,6 +352,10 @@ class RelayRecorder:
 
     async def maintain_once(self) -> None:
         """Run one heartbeat. Raises RedisUnavailable."""
+        problem = self._log.problem(self._limits.log_reserve_bytes)
+        if problem and not self.log_problem:
+            _LOG.error("the write-ahead log takes no relays", problem=problem)
+        self.log_problem = problem
         info = await inspect(self._redis)
         self._memory_ratio = info.memory_ratio()
         restarted, self._seen_history = bool(self._seen_history), info.history_id
@@ -407,31 +424,13 @@ class RelayRecorder:
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
-        marks = await self._marks({pair for segment in ended for pair in segment.sessions})
+        marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
         history = self._seen_history
         if ended and (await inspect(self._redis)).history_id != history:
             return
         for segment in ended:
             if not segment.pending and all(is_safe(pair, segment, marks[pair], history) for pair in segment.sessions):
                 self._log.release(segment)
-
-    async def _marks(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Return per (supplier, session) its replicated offset and why it is closed, or ''."""
-        by_supplier: dict[str, list[str]] = defaultdict(list)
-        for supplier, session_id in pairs:
-            by_supplier[supplier].append(session_id)
-        if not by_supplier:
-            return {}
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for supplier, names in by_supplier.items():
-                pipe.hmget(self._keys.replicated(supplier), names)
-                pipe.hmget(self._keys.closed(supplier), names)
-            rows: list[Any] = await pipe.execute()
-        marks = {}
-        for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
-            for name, mark, reason in zip(names, replicated, closed, strict=True):
-                marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
-        return marks
 
 
 def _nothing() -> None:

@@ -8,8 +8,10 @@ length (2), header, relay bytes.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,10 +21,13 @@ from typing import BinaryIO
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.redis_store.store_errors import LogUnavailable
+
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _HEAD = 8
 _SUFFIX = ".log"
 _DAMAGED = ".damaged"
+_PROBE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,26 +122,45 @@ class WriteAheadLog:
         self.damaged = 0
         self._file: BinaryIO | None = None
         self.segments: list[Segment] = []
-        with self._folders_locked():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self._folder / "lock").open("ab")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._locks = contextlib.ExitStack()
+        self._open = False
+        try:
+            self._open_folder()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _LOG.warning("the volume of the write-ahead log is full, only earlier logs are appended", error=error)
         own = sorted(self._folder.glob(f"*{_SUFFIX}"))
         self._number = max((_number_of(path) for path in own), default=0)
         for path in own:
             self._recover(path)
         self._recover_orphans()
 
+    def _open_folder(self) -> None:
+        """Make and lock the own folder, if that has not succeeded yet. Raises OSError."""
+        if not self._open:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with self._folders_locked(), contextlib.ExitStack() as stack:
+                self._folder.mkdir(exist_ok=True)
+                lock = stack.enter_context((self._folder / "lock").open("ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._locks.enter_context(stack.pop_all())
+            self._open = True
+
     @contextlib.contextmanager
     def _folders_locked(self) -> Iterator[None]:
         """Wait until no other worker makes or deletes a folder: a lock on a deleted file would protect nothing."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(root, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(root)
 
     def _recover_orphans(self) -> None:
         """Recover the segments of workers that are gone."""
+        if not self._root.exists():
+            return
         for folder in sorted(p for p in self._root.iterdir() if p.is_dir() and p != self._folder):
             with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
                 with self._folders_locked():
@@ -144,12 +168,18 @@ class WriteAheadLog:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for path in sorted(folder.glob(f"*{_SUFFIX}")):
                     self._recover(path)
+                if not self._open:
+                    self._locks.enter_context(stack.pop_all())
+                    continue
                 with self._folders_locked():
                     (folder / "lock").unlink()
                     folder.rmdir()
 
     def _recover(self, path: Path) -> None:
-        """Take over a segment that an earlier worker wrote. One that cannot be read is kept for the operator."""
+        """Take over a segment that an earlier worker wrote. One that cannot be read is kept for the operator.
+
+        Without an own folder it stays where it is, in a folder that is locked until this log is closed.
+        """
         try:
             segment = Segment(path, path.stat().st_size)
             segment.sessions = {(record.supplier, record.session_id) for record in segment.read()}
@@ -157,7 +187,7 @@ class WriteAheadLog:
             self.report_damage(Segment(self._set_aside(path)), error)
             return
         try:
-            if path.parent != self._folder:
+            if self._open and path.parent != self._folder:
                 segment.path = self._next_path()
                 path.rename(segment.path)
         except OSError as error:
@@ -179,29 +209,55 @@ class WriteAheadLog:
         return self._folder / f"segment-{self._number:08d}{_SUFFIX}"
 
     def append(self, records: list[WalRecord]) -> Segment:
-        """Write the records with one system call. Raises OSError.
+        """Write the records with one system call.
 
         The kernel holds them when this returns. A partial write is truncated: reading ends at a torn record and would
-        miss every later one.
+        miss every later one. Raises LogUnavailable if nothing was written, and OSError where a part may be read.
         """
-        if self._file is None or self.segments[-1].size >= self._segment_bytes:
-            self._open_segment()
+        try:
+            if self._file is None or self.segments[-1].size >= self._segment_bytes:
+                self._open_segment()
+        except OSError as error:
+            raise LogUnavailable(f"{self._folder} takes no writes: {error.strerror}") from error
         file, segment = self._file, self.segments[-1]
         if file is None:
             raise ValueError("the log is closed")
         data = b"".join(encode_record(record) for record in records)
-        written = os.write(file.fileno(), data)
-        if written != len(data):
+        try:
+            if os.write(file.fileno(), data) != len(data):
+                raise OSError(f"short write to {segment.path.name}: free up space on the local log's volume")
+        except OSError as error:
             try:
                 os.ftruncate(file.fileno(), segment.size)
             except OSError:
                 self.rotate()
-            raise OSError(f"short write to {segment.path.name}: free up space on the local log's volume")
+                raise error from None
+            raise LogUnavailable(f"{segment.path}: {error}") from error
         segment.size += len(data)
         segment.sessions.update((record.supplier, record.session_id) for record in records)
         return segment
 
+    def problem(self, reserve_bytes: int) -> str:
+        """Return why no relay should be accepted for this log, '' if it takes writes. Writes a probe.
+
+        `reserve_bytes` must be free for relays that are being served.
+        """
+        try:
+            self._open_folder()
+            probe = self._folder / "probe"
+            try:
+                probe.write_bytes(bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            return f"{self._folder} takes no writes: {error.strerror}"
+        if free < reserve_bytes:
+            return f"{free} bytes are free below {self._root}, of {reserve_bytes} that relays in progress may need"
+        return ""
+
     def _open_segment(self) -> None:
+        self._open_folder()
         self.rotate()
         segment = Segment(self._next_path())
         self._file = segment.path.open("ab", buffering=0)
@@ -243,4 +299,4 @@ class WriteAheadLog:
     def close(self) -> None:
         """Close the files and unlock the folder. Unreleased segments stay for the next worker."""
         self.rotate()
-        self._lock.close()
+        self._locks.close()

@@ -126,7 +126,7 @@ KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", mul
 
 def start_at_zero(services: Iterable[str]) -> None:
     """Create the series of alerts, so that their first event is an increase from 0."""
-    for reason in ("full", "session_closed", "unavailable"):
+    for reason in ("full", "session_closed", "unavailable", "log"):
         NOT_RECORDED.labels(reason)
     for service in services:
         UNPROVABLE.labels(service)

@@ -250,6 +250,8 @@ class Worker:
             if not keyring.addresses:
                 text = f"no supplier key is loaded from {config.keys_dir}"
                 return Problem(code=ProblemCode.NO_KEYS, message=text)
+            if recorder.log_problem:
+                return Problem(code=ProblemCode.LOG_UNAVAILABLE, message=recorder.log_problem)
             if latest_block.stale:
                 text = "no new block for too long: check the chain nodes"
                 return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
