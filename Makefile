@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts hack tests benchmarks
 
-.PHONY: help demo setup lint unit test browser cluster e2e e2e-kind test-all mutants mutate failovers simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
+.PHONY: help demo setup lint unit test browser cluster e2e e2e-kind test-all mutants mutate simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -24,8 +24,8 @@ test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measu
 cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or hack/kubernetes/prepare once)
 	@scripts/test cluster
 
-test-all: ## everything: test, cluster, e2e, failovers, simulate, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make demo CHAOS=7" "make failovers" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+test-all: ## everything: test, cluster, e2e, simulate, mutants and a demo with chaos, each step's seconds
+	@scripts/steps "make test" "scripts/test long" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes, English
 	@.venv/bin/ruff check $(SOURCES)
@@ -54,9 +54,6 @@ sweep: setup ## one fault of every kind at every call of every boundary of the m
 
 browser: setup ## the console's pages in a headless Chromium, against a demo under chaos (SCREENSHOTS=1 renews docs/images)
 	@scripts/test browser
-
-failovers: setup ## explore two thousand failovers, each in another order of everything (SCHEDULES=<n>, FIRST_SEED=<n>)
-	@SCHEDULES=$${SCHEDULES:-2000} scripts/test failovers
 
 realchain: setup ## relayer and miner against a node of the chain itself (REALCHAIN=<program that starts one>: docs/realchain.md)
 	@scripts/test realchain

@@ -4,6 +4,7 @@ Prints how the connections ended. `python -m benchmarks.soak --hostile` runs all
 """
 
 import asyncio
+import os
 import struct
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 MIB: Final = 1024 * 1024
+_NICENESS: Final = 15
+"""Attackers have machines of their own: here they get the CPU time that relayer and paying clients leave."""
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _UPGRADE: Final = (
     b"GET / HTTP/1.1\r\nHost: relayer\r\nTarget-Service-Id: eth\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -179,6 +182,7 @@ async def attack(name: str, url: str, seconds: float) -> str:
 def main() -> None:
     """Run the attack that the arguments name."""
     name, url, seconds = sys.argv[1:4]
+    os.nice(_NICENESS)
     print(asyncio.run(attack(name, url, float(seconds))))
 
 

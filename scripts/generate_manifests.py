@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+import chart_values
 from generated import write_or_check
 from pocket.api.crd import definitions
 from pocket.runtime.version import VERSION
@@ -68,6 +69,7 @@ _PLACEHOLDERS = {
     "@OPERATOR@": "{{ .Values.images.operator }}",
     "@RELAYER@": "{{ .Values.images.relayer }}",
     "@MINER@": "{{ .Values.images.miner }}",
+    "@CONSOLE@": "{{ .Values.images.console }}",
     "@REDIS@": "{{ .Values.images.redis }}",
     "@PULL@": "{{ .Values.images.pullPolicy }}",
     "'@REPLICAS@'": "{{ .Values.replicas }}",
@@ -80,17 +82,23 @@ def _chart(folder: Path) -> dict[Path, str]:
 
     `namespaced` selects the flavour.
     """
-    values = Values("@NAMESPACE@", "@OPERATOR@", "@RELAYER@", "@MINER@", "@REDIS@", "@PULL@", "@REPLICAS@", "@LOG@")
+    values = Values(
+        namespace="@NAMESPACE@", operator_image="@OPERATOR@", relayer_image="@RELAYER@", miner_image="@MINER@",
+        console_image="@CONSOLE@", redis_image="@REDIS@", pull_policy="@PULL@", replicas="@REPLICAS@",
+        log_level="@LOG@",
+    )  # fmt: skip
     defaults = Values()
 
     def template(*, cluster_wide: bool) -> str:
-        return filled(install.objects(values, cluster_wide=cluster_wide))
+        rows = install.objects(values, cluster_wide=cluster_wide)
+        kinds = {"Deployment": chart_values.opened, "ServiceAccount": chart_values.annotated}
+        return filled([kinds[row["kind"]](row) if row["kind"] in kinds else row for row in rows])
 
     def filled(rows: list[dict[str, object]]) -> str:
         text = yaml.safe_dump_all(rows, sort_keys=False, width=120)
         for placeholder, expression in _PLACEHOLDERS.items():
             text = text.replace(placeholder, expression)
-        return text.rstrip()
+        return chart_values.with_actions(text).rstrip()
 
     both = (
         "{{- if .Values.namespaced }}\n"
@@ -99,6 +107,7 @@ def _chart(folder: Path) -> dict[Path, str]:
         + template(cluster_wide=True)
         + "\n{{- end }}\n"
     )
+    of_pod = chart_values.defaults(install.deployment(defaults, cluster_wide=True))
     settings: dict[str, object] = {
         "namespaced": False,
         "replicas": defaults.replicas,
@@ -108,9 +117,12 @@ def _chart(folder: Path) -> dict[Path, str]:
             "operator": defaults.operator_image,
             "relayer": defaults.relayer_image,
             "miner": defaults.miner_image,
+            "console": defaults.console_image,
             "redis": defaults.redis_image,
             "pullPolicy": defaults.pull_policy,
         },
+        "serviceAccount": {"annotations": {}},
+        "pod": of_pod,
     }
     about: dict[str, object] = {
         "apiVersion": "v2", "name": "pocket-operator", "type": "application", "version": VERSION,
@@ -134,10 +146,14 @@ def _chart(folder: Path) -> dict[Path, str]:
             "images": {
                 "type": "object", "additionalProperties": False,
                 "properties": {
-                    **dict.fromkeys(("operator", "relayer", "miner", "redis"), text),
+                    **dict.fromkeys(("operator", "relayer", "miner", "console", "redis"), text),
                     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
                 },
             },
+            "serviceAccount": {
+                "type": "object", "additionalProperties": False, "properties": {"annotations": {"type": "object"}},
+            },
+            "pod": chart_values.schema(of_pod, install.deployment(defaults, cluster_wide=True)),
             "global": {"type": "object"},
         },
     }  # fmt: skip

@@ -142,7 +142,7 @@ MUTANTS = [
     Mutant("core/pocket/protocol/claims/proof_requirement.py", "if claimed_upokt >= params.proof_requirement_threshold_upokt:",
            "if False:",
            "tests/vectors/test_proof_requirement_decision.py::test_the_decision_and_all_its_steps_equal_the_reference"),
-    Mutant("core/pocket/protocol/transactions/timeouts.py", "if last is not None and value <= last:", "if False:",
+    Mutant("core/pocket/protocol/transactions/timeouts.py", "if last is not None and value <= last < value + MAXIMUM_SECONDS * 1_000_000_000:", "if False:",
            "tests/unit/test_chain_client_parts.py::test_no_supplier_ever_gets_a_timestamp_twice_and_lanes_never_meet"),
     Mutant("core/pocket/protocol/transactions/broadcast_errors.py",
            'return BroadcastFailure.TOO_EARLY if "is less than" in log else BroadcastFailure.TOO_LATE',

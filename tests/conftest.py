@@ -20,6 +20,7 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "simulation", HERE / "
 import loop_guard  # noqa: E402 - after the path is set
 from pocket.redis_store.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
 from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
+from spread import spread  # noqa: E402 - after the path is set
 
 # In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. The
 # innermost frames say who it was; to look up all of them took half of the time of all tests. (The C implementation of
@@ -55,6 +56,26 @@ def _refusing_start(self: BaseProcess, start: Callable[[BaseProcess], None] = Ba
 
 sys.addaudithook(_refuse_processes)
 BaseProcess.start = _refusing_start  # type: ignore[method-assign]  # its spawning raises no audit event
+
+
+_LONG_TIMEOUT_SECONDS = 180
+
+
+def _estimated_seconds(item: pytest.Item) -> float:
+    """Estimate a test by what it starts, 0 for a short one."""
+    own = item.get_closest_marker("timeout")
+    if own is not None and own.args and own.args[0] > _LONG_TIMEOUT_SECONDS:
+        return 8.0
+    if item.get_closest_marker("processes"):
+        return 0.2 if "tests/unit" in item.nodeid else 4.0
+    return 0.4 if item.get_closest_marker("redis") else 0.0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        items[:] = spread(items, workers, lambda item: item.nodeid.partition("::")[0], _estimated_seconds)
 
 
 @pytest.fixture

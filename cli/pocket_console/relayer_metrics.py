@@ -8,7 +8,7 @@ from typing import Any, Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from pocket.api.problems import Problem
-from pocket_console.snapshot import RelayerSample, RelayerState, ServiceTotals, UnhealthyEndpoint
+from pocket_console.snapshot import BudgetLimit, RelayerSample, RelayerState, ServiceTotals, UnhealthyEndpoint
 
 _MOST_SERVICES: Final = 1000
 _PREFIX: Final = "pocket_relayer_"
@@ -31,6 +31,7 @@ _GAUGES: Final = {
     "pocket_relayer_relays_queued": "queued",
     "pocket_relayer_open_connections": "connections",
 }
+_MOST_BUDGETS: Final = 1000
 _UNHEALTHY: Final = "pocket_relayer_backend_endpoints_unhealthy"
 _WANTED: Final = (*_TOTALS, *_BY_LABEL, *_BUCKETS, *_GAUGES, _UNHEALTHY)
 
@@ -101,5 +102,14 @@ def state_of(report: Mapping[str, Any]) -> RelayerState:
         unhealthy=tuple(
             UnhealthyEndpoint(*(str(row.get(name) or "") for name in ("service", "transport", "endpoint", "problem")))
             for row in report.get("unhealthy") or ()
+        ),
+        budgets=tuple(
+            BudgetLimit(
+                str(row.get("service") or ""),
+                str(row.get("application") or ""),
+                int(row.get("limit_upokt") or 0),
+                int(row.get("over_budget") or 0),
+            )
+            for row in (report.get("budgets") or ())[:_MOST_BUDGETS]
         ),
     )

@@ -102,6 +102,16 @@ class UnhealthyEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLimit:
+    """What an application may spend per supplier and session (upokt), and its relays above that."""
+
+    service: str
+    application: str
+    limit_upokt: int
+    over_budget: int
+
+
+@dataclass(frozen=True, slots=True)
 class RelayerState:
     """The report of a relayer."""
 
@@ -112,6 +122,7 @@ class RelayerState:
     restarts: int = 0
     problems: tuple[Problem, ...] = ()
     unhealthy: tuple[UnhealthyEndpoint, ...] = ()
+    budgets: tuple[BudgetLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ def _options() -> Options:
     parser.add_argument("--health-port", type=int, default=8080)
     parser.add_argument("--relayer-image", default=environment.get("RELAYER_IMAGE", defaults.relayer))
     parser.add_argument("--miner-image", default=environment.get("MINER_IMAGE", defaults.miner))
+    parser.add_argument("--console-image", default=environment.get("CONSOLE_IMAGE", defaults.console))
     parser.add_argument("--redis-image", default=environment.get("REDIS_IMAGE", defaults.redis))
     parser.add_argument("--image-pull-policy", default=environment.get("IMAGE_PULL_POLICY", defaults.pull_policy))
     parser.add_argument(
@@ -48,7 +49,13 @@ def _options() -> Options:
         help="pause between the updates of two RelayMiners to a new release",
     )
     chosen = parser.parse_args()
-    images = Images(chosen.relayer_image, chosen.miner_image, chosen.redis_image, chosen.image_pull_policy)
+    images = Images(
+        relayer=chosen.relayer_image,
+        miner=chosen.miner_image,
+        console=chosen.console_image,
+        redis=chosen.redis_image,
+        pull_policy=chosen.image_pull_policy,
+    )
     return Options(
         settings=Settings(chosen.own_namespace, images, chosen.update_delay_seconds),
         namespaces=tuple(chosen.namespace),

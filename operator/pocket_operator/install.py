@@ -27,6 +27,7 @@ class Values:
     operator_image: str = f"ghcr.io/pocket-relay-mining/operator:{VERSION}"
     relayer_image: str = f"ghcr.io/pocket-relay-mining/relayer:{VERSION}"
     miner_image: str = f"ghcr.io/pocket-relay-mining/miner:{VERSION}"
+    console_image: str = f"ghcr.io/pocket-relay-mining/console:{VERSION}"
     redis_image: str = "docker.io/library/redis:8.2-alpine"
     pull_policy: str = "IfNotPresent"
     replicas: Any = 2
@@ -47,6 +48,7 @@ def watching_rules() -> list[Object]:
         _rule(GROUP, ["relayminers/status", "suppliers/status"], ["patch"]),
         _rule("", ["secrets"], ["get", "create", "patch", "delete"]),
         _rule("", ["pods"], [*READ, "patch"]),
+        _rule("", ["persistentvolumeclaims"], ["list", "patch"]),
         _rule("", ["events"], ["get", "list", "create", "patch"]),
         # To grant a miner the right to its Lease, the operator needs this right itself.
         _rule("coordination.k8s.io", ["leases"], ["get", "list", "create", "update"]),
@@ -243,6 +245,7 @@ def deployment(values: Values, *, cluster_wide: bool) -> Object:
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "RELAYER_IMAGE", "value": values.relayer_image},
             {"name": "MINER_IMAGE", "value": values.miner_image},
+            {"name": "CONSOLE_IMAGE", "value": values.console_image},
             {"name": "REDIS_IMAGE", "value": values.redis_image},
             {"name": "IMAGE_PULL_POLICY", "value": values.pull_policy},
             {"name": "LOG_LEVEL", "value": values.log_level},

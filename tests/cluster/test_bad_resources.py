@@ -188,7 +188,8 @@ BAD_SUPPLIERS = [
 IMMUTABLE = [
     ("spec.chain.id", "other", "immutable: create another RelayMiner for another chain"),
     ("spec.miner.shards", 8, "immutable: create another RelayMiner with more shards"),
-    ("spec.miner.storage", "20Gi", "immutable: grow the claims"),
+    ("spec.miner.storage", "9.5Gi", "10Gi in the resource, 9.5Gi is smaller"),
+    ("spec.miner.storageClassName", "fast", "storageClassName is immutable"),
     ("spec.prefix", "other", "prefix is immutable"),
 ]
 
@@ -280,6 +281,12 @@ async def test_what_names_the_ledger_or_the_volumes_cannot_be_changed(api, names
     with pytest.raises(KubeError) as caught:
         await api.merge(RELAY_MINERS, namespace, "main", patch)
     assert said in str(caught.value)
+
+
+async def test_the_volume_of_a_trial_redis_keeps_its_size(api, namespace):
+    await api.create(RELAY_MINERS, namespace, changed(relay_miner(namespace), "spec.redis", {"trial": {}}))
+    with pytest.raises(KubeError, match="the volume keeps its size"):
+        await api.merge(RELAY_MINERS, namespace, "main", {"spec": {"redis": {"trial": {"storage": "2Gi"}}}})
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ ALLOWED = [
     ("create", "secrets"), ("patch", "secrets"), ("patch", "pods"), ("watch", "pods"), ("create", "deployments.apps"),
     ("patch", "statefulsets.apps"), ("delete", "services"), ("create", "roles.rbac.authorization.k8s.io"),
     ("patch", "networkpolicies.networking.k8s.io"), ("create", "events"), ("get", "leases.coordination.k8s.io"),
-    ("list", "leases.coordination.k8s.io"),
+    ("patch", "persistentvolumeclaims"), ("list", "persistentvolumeclaims"), ("list", "leases.coordination.k8s.io"),
 ]  # fmt: skip
 DENIED = [
     ("list", "secrets"), ("watch", "secrets"), ("update", "suppliers.pocket.network"),

@@ -117,9 +117,9 @@ async def test_a_stake_is_declared_approved_survives_a_killed_operator_and_is_un
     spent = 2 * FEE + localnet.chain.state.balances[address("alice")]
     assert FUNDS - 10 < spent <= FUNDS, "both staking fees and three transaction fees, nothing else"
 
-    # Without the declaration, nothing of it stays in the status.
+    # Without the declaration, only what a later one goes on from stays in the status.
     await api.merge(SUPPLIERS, namespace, "alice", {"spec": {"stake": None}})
-    await eventually(lambda: _forgotten(api, namespace), 30, "no status of the stake")
+    await eventually(lambda: _forgotten(api, namespace), 30, "no plan and no condition of the stake")
 
 
 async def _staked(api, namespace):
@@ -146,4 +146,6 @@ async def _amount(localnet, upokt):
 async def _forgotten(api, namespace):
     status = (await api.get(SUPPLIERS, namespace, "alice"))["status"]
     kinds = {row["type"] for row in status["conditions"]}
-    return "staking" not in status and "StakeAsDeclared" not in kinds and "Ready" in kinds
+    staking = status["staking"]
+    assert staking["transaction"]["outcome"] == "Included"
+    return not (staking.get("plan") or {}).get("hash") and "StakeAsDeclared" not in kinds and "Ready" in kinds

@@ -1,6 +1,7 @@
 """Supplier keys: proven, published, taken up without restart, drained before they go."""
 
 import base64
+import json
 import sys
 import time
 
@@ -9,6 +10,7 @@ from waits import all_well, create, gone, published, reason
 
 from kube import condition, eventually
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, Subject, seal
+from pocket.kube.api_client import KubeError
 from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, secret, supplier
 
@@ -220,6 +222,56 @@ async def test_a_supplier_without_its_relay_miner_waits_for_it(api, namespace, o
     await all_well(api, namespace, "alice")
 
 
+def no_finalizer_on_bob(namespace):
+    """Return a policy of the cluster that denies finalizers on the Supplier bob."""
+    name, api_version = f"no-finalizer-{namespace}", "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": ["pocket.network"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["suppliers"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    denied = {"expression": "object.metadata.name != 'bob' || !has(object.metadata.finalizers)", "message": "not here"}
+    policy = {
+        "apiVersion": api_version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {"matchConstraints": {"namespaceSelector": here, "resourceRules": [rule]}, "validations": [denied]},
+    }  # fmt: skip
+    binding = {
+        "apiVersion": api_version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }  # fmt: skip
+    return {"apiVersion": "v1", "kind": "List", "items": [policy, binding]}
+
+
+async def test_a_supplier_that_a_policy_lets_nobody_protect_holds_up_no_other(
+    api, cluster, namespace, operator, nodes, tmp_path
+):
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(no_finalizer_on_bob(namespace)))
+    cluster.kubectl("apply", "-f", str(file))
+    bob = supplier(namespace, "bob")
+    elsewhere = changed(bob, "spec.relayMinerRef.name", "elsewhere")
+    await create(api, elsewhere)
+
+    async def denied():
+        try:
+            await api.merge(SUPPLIERS, namespace, "bob", {"metadata": {"finalizers": ["example.org/probe"]}})
+        except KubeError as error:
+            return "not here" in str(error)
+        await api.merge(SUPPLIERS, namespace, "bob", {"metadata": {"finalizers": None}})
+        return False
+
+    await eventually(denied)
+    await api.delete(SUPPLIERS, namespace, "bob")
+    await create(api, key_secret(namespace), key_secret(namespace, "bob"), relay_miner(namespace), bob)
+    await reason(api, SUPPLIERS, namespace, "bob", "APIServerRejected")
+    await create(api, supplier(namespace))
+
+    async def served():
+        return condition(await api.get(SUPPLIERS, namespace, "alice"), "Ready").get("status") == "True"
+
+    await eventually(served)
+    assert await published(api, namespace, "relayer") == {address("alice")}
+    cluster.kubectl("delete", "-f", str(file))
+    await all_well(api, namespace, "alice", "bob")
+
+
 async def controller_key(api, namespace: str) -> bytes:
     async def there():
         return await api.get(CONFIG_MAP, namespace, "pocket-operator-sealing-public")
@@ -265,6 +317,24 @@ async def test_a_key_sealed_to_its_namespaces_own_key_waits_for_it_and_is_reseal
     found = await reason(api, SUPPLIERS, namespace, "alice", "SealingKeyNotFound")
     assert "last good key stays in use" in found["message"]
     assert await published(api, namespace, "relayer") == {address("alice")}
+
+
+async def test_an_emptied_secret_of_sealing_keys_stops_nothing_and_its_backup_is_taken_again(
+    api, namespace, operator, nodes
+):
+    public = await controller_key(api, namespace)
+    backup = await api.get(SECRETS, namespace, "pocket-operator-sealing")
+
+    async def warned():
+        return "Secret without a valid sealing key" in operator.text()
+
+    await api.merge(SECRETS, namespace, "pocket-operator-sealing", {"data": dict.fromkeys(backup["data"])})
+    await eventually(warned, 60)
+    sealed = seal(public, Subject(namespace, "alice", address("alice")), key_of("alice"))
+    await create(api, relay_miner(namespace), supplier(namespace, key={"sealed": sealed}))
+    await all_well(api, namespace, "alice")
+    await api.merge(SECRETS, namespace, "pocket-operator-sealing", {"data": backup["data"]})
+    assert await controller_key(api, namespace) == public
 
 
 async def test_a_rotated_controller_key_still_opens_and_offers_the_resealed_text(api, namespace, operator, nodes):

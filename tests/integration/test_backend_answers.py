@@ -76,7 +76,31 @@ BROKEN = {
     "a NUL in a header": answer(b"{}", JSON + b"X: a\0b\r\n"),
     "a body that is cut off": answer(TEXT)[:-5],
     "too many headers": answer(b"{}", b"".join(b"X-%d: y\r\n" % n for n in range(5000))),
-}
+    "no head": b"{}",
+    **{
+        f"the field {field.decode()!r}": b"HTTP/1.1 200 OK\r\n" + field + b"\r\nConnection: close\r\n\r\n{}"
+        for field in (
+            b"Content-Length: 2\r\nContent-Length: 4", b"Content-Length: 2\r\nContent-Length: 2", b"Content-Length: -2",
+            b"Content-Length: +2", b"Content-Length: 2, 2", b"Content-Length: 99999999999999999999",
+            b"Content-Length : 2", b"Transfer-Encoding: gzip", b"Transfer-Encoding : chunked", b"X: a\rb",
+            b"no colon", b": no name", b"X Y: z",
+        )
+    },
+    **{
+        f"the chunks {chunks.decode()!r}": b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + chunks
+        for head, chunks in (
+            (b"Transfer-Encoding: chunked\r\nContent-Length: 4", b"2\r\n{}\r\n0\r\n\r\n"),
+            (b"Content-Length: 4\r\nTransfer-Encoding: chunked", b"2\r\n[]\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked, identity", b"2\r\n{}\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"10000000000000002\r\n{}\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"-2\r\n{}\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"0x2\r\n{}\r\n0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"2\r\n{}0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"5\r\n{}"),
+            (b"Transfer-Encoding: chunked", b"2\r\n{}\r\n"),
+        )
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BROKEN)

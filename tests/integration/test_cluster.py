@@ -15,6 +15,9 @@ from pocket.redis_store.notifications import NotificationReader, RelayNotifier
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import RedisNotDurable, RedisUnavailable
+from pocket.redis_store.stream_reader import StreamReader
+from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest
+from pocket_miner.storage.relay_store import RelayStore
 from recording import KEYS, entries, owned, publishing, record
 from servers import until
 
@@ -255,8 +258,74 @@ async def test_suppliers_of_other_primaries_are_served_while_one_does_not_answer
             cluster.servers.processes[victim].freeze(frozen=False)
             await recording
             assert await charged is ChargeResult.CHARGED
-            assert set(await entries(cluster.redis, supplier=hung)) == {b"relay 0", b"relay 1"}
+            assert set(await entries(redis, supplier=hung)) == {b"relay 0", b"relay 1"}
         charging.cancel()
+        await redis.aclose()
+
+
+class Consumer:
+    """The consumer of one supplier's streams, which has no sessions."""
+
+    def __init__(self, redis, supplier):
+        self.tail = StreamReader(redis, KEYS, supplier)
+
+    def accept(self, request, poll, count):
+        return []
+
+
+async def test_a_miner_reads_suppliers_of_other_primaries_while_one_does_not_answer(tmp_path):
+    async with running_cluster(replicas=False) as cluster:
+        redis = connect(cluster.servers.url, timeout_seconds=60.0)  # no deadline decides what is read first
+        with RelayStore(tmp_path) as mirror:
+            rounds = ConsumeRounds(redis, mirror, 0.005)
+            await redis.exists(KEYS.closed(SUPPLIERS[0]))  # which primaries there are is known
+
+            def read(supplier):
+                return rounds.join(ReadRequest(Consumer(redis, supplier), {}, 0, "", Check.NUMBER))
+
+            victim = cluster.primary_of(KEYS.closed(SUPPLIERS[0]))
+            hung = [s for s in SUPPLIERS if cluster.primary_of(KEYS.closed(s)) == victim]
+            others = [s for s in SUPPLIERS if s not in hung]
+            cluster.servers.processes[victim].freeze(frozen=True)
+            waiting = [asyncio.ensure_future(read(supplier)) for supplier in hung]
+            for _ in range(3):
+                assert await asyncio.gather(*map(read, others)) == [0] * len(others)
+            assert not any(task.done() for task in waiting)
+            cluster.servers.processes[victim].freeze(frozen=False)
+            assert await asyncio.gather(*waiting) == [0] * len(hung)
+        await redis.aclose()
+
+
+async def test_a_primary_that_did_not_answer_is_not_waited_for_by_every_command():
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            return self.now
+
+    async with running_cluster(replicas=False) as cluster:
+        clock = Clock()
+        redis = connect(cluster.servers.url, timeout_seconds=1.0, clock=clock)
+        hung = SUPPLIERS[0]
+        victim = cluster.primary_of(KEYS.closed(hung))
+        other = next(s for s in SUPPLIERS if cluster.primary_of(KEYS.closed(s)) != victim)
+        await redis.exists(KEYS.closed(hung))
+        cluster.servers.processes[victim].freeze(frozen=True)
+        with pytest.raises(RedisUnavailable):
+            await redis.exists(KEYS.closed(hung))
+        for _ in range(3):
+            with pytest.raises(RedisUnavailable, match="is not asked yet"):
+                await redis.exists(KEYS.closed(hung))
+            async with redis.pipeline(transaction=False) as pipe:
+                pipe.exists(KEYS.closed(other))
+                pipe.exists(KEYS.closed(hung))
+                answer, failure = await pipe.execute(raise_on_error=False)
+            assert answer == 0
+            assert isinstance(failure, RedisUnavailable)
+            assert "is not asked yet" in str(failure)
+        cluster.servers.processes[victim].freeze(frozen=False)
+        clock.now += 1.0
+        assert await redis.exists(KEYS.closed(hung)) == 0
         await redis.aclose()
 
 

@@ -161,7 +161,7 @@ async def test_a_session_in_place_of_another_is_found_by_its_id(together):
 async def test_a_round_whose_caller_is_cancelled_is_run_for_the_others(together):
     await together.write(2, *NAMES)
     first, *others = (asyncio.create_task(c.poll(Check.NUMBER)) for c in together.consumers.values())
-    while not together.rounds._turn.locked():  # noqa: ASYNC110 - lets the tasks under test go on, one step each
+    while not any(queue.turn.locked() for queue in together.rounds._queues.values()):  # noqa: ASYNC110 - lets the tasks under test go on, one step each
         await asyncio.sleep(0)
     first.cancel()
     assert await asyncio.gather(*others) == [2, 2, 2]

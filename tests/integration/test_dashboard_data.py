@@ -17,7 +17,7 @@ import yaml
 from pocket_operator.resources.dashboards import dashboard
 from relayctl.local_stack import free_port
 
-pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.long, pytest.mark.timeout(170)]
 
 NEEDS_EVENTS = {
     "Refused, by reason": "a rejected relay",

@@ -37,6 +37,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 FAULTS = Path(__file__).resolve().parents[1] / "support/faults"
 
 
+@pytest.mark.long
 def test_a_wrong_gateway_signature_makes_the_demo_fail(demo):
     run = demo("--corrupt", "gateway-signature")
     assert run.returncode == 1
@@ -57,6 +58,7 @@ def test_a_wrong_root_and_a_wrong_proof_are_refused_by_the_localnet_fail_the_dem
     assert set(failed) == {(root, "expired (PROOF_INVALID)"), (proof, "expired (PROOF_INVALID)")}, run.stdout
 
 
+@pytest.mark.long
 def test_chaos_with_a_redis_that_comes_back_empty_loses_no_acknowledged_relay(demo):
     run = demo("--chaos", "11", "--lose-redis")
     assert run.returncode == 0, run.stdout + run.stderr

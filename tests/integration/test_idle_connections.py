@@ -41,6 +41,27 @@ async def test_a_connection_without_a_whole_head_is_closed(redis, tmp_path, sent
         writer.close()
 
 
+BEFORE = {
+    "a new connection": b"",
+    "a health check": b"GET /health HTTP/1.1\r\nHost: relayer\r\n\r\n",
+    "a rejected relay": b"POST / HTTP/1.1\r\nHost: relayer\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+async def test_a_head_that_arrives_byte_by_byte_is_no_request_in_time(redis, tmp_path, before):
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=0.5)) as relayer:
+        reader, writer = await dialled(relayer)
+        writer.write(before + b"GET / HTTP/1.1\r\nX: ")
+        ended = asyncio.ensure_future(reader.read())
+        async with asyncio.timeout(10):
+            while not ended.done():
+                writer.write(b"x")
+                await asyncio.wait({ended}, timeout=0.05)
+        assert ended.exception() is not None or ended.result().count(b"HTTP/1.") == bool(before)
+        writer.close()
+
+
 async def test_a_kept_connection_is_closed_when_no_other_request_comes(redis, tmp_path):
     async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=1.5)) as relayer:
         reader, writer = await dialled(relayer)

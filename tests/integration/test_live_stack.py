@@ -29,18 +29,32 @@ SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(120)]
 
 
-@pytest.fixture
-def stack(tmp_path):
+@contextlib.contextmanager
+def started(folder):
     genesis = yaml.safe_load((SAMPLES / "genesis.yaml").read_text())
     genesis["shared_params"]["num_blocks_per_session"] = 200
-    (tmp_path / "genesis.yaml").write_text(yaml.safe_dump(genesis))
+    (folder / "genesis.yaml").write_text(yaml.safe_dump(genesis))
     manifests = load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"])
-    made = LocalStack(tmp_path / "stack", manifests, tmp_path / "genesis.yaml")
+    made = LocalStack(folder / "stack", manifests, folder / "genesis.yaml")
     try:
         made.start()
         yield made
     finally:
         made.stop()
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Start a stack for one test, which may stop or damage parts of it."""
+    with started(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_stack(tmp_path_factory):
+    """Start the stack of the tests that leave it as they found it."""
+    with started(tmp_path_factory.mktemp("shared")) as made:
+        yield made
 
 
 class Sending:
@@ -107,7 +121,8 @@ async def test_a_stop_under_load_loses_no_acknowledged_relay(stack):
         assert await recorded(stack) == acknowledged
 
 
-async def test_a_supplier_appears_and_disappears_without_restart(stack):
+async def test_a_supplier_appears_and_disappears_without_restart(shared_stack):
+    stack = shared_stack
     keys = stack.folder / "keys"
     supplier = min(p.name for p in keys.iterdir())
     async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
@@ -123,9 +138,10 @@ async def test_a_supplier_appears_and_disappears_without_restart(stack):
             assert stack.processes[name].running
 
 
-async def test_a_pod_tells_of_relays_that_redis_did_not_take_until_it_has_them(stack):
+async def test_a_pod_tells_of_relays_that_redis_did_not_take_until_it_has_them(shared_stack):
+    stack = shared_stack
     keys = stack.folder / "keys"
-    supplier = min(p.name for p in keys.iterdir())
+    supplier = max(p.name for p in keys.iterdir())  # of which no other test sends relays
 
     def leaving():
         with urlopen(stack.url("relayer-admin") + "/report", timeout=10) as answer:
@@ -149,10 +165,13 @@ async def test_a_pod_tells_of_relays_that_redis_did_not_take_until_it_has_them(s
         await redis.delete(stream)
         await until_leaving([])
         assert await redis.xlen(stream) == 1
+        shutil.move(stack.folder / "aside", keys / supplier)
+        await sending.until(200, supplier)
     await redis.aclose()
 
 
-async def test_services_change_in_all_workers_while_they_serve_and_a_broken_file_changes_nothing(stack):
+async def test_services_change_in_all_workers_while_they_serve_and_a_broken_file_changes_nothing(shared_stack):
+    stack = shared_stack
     file = stack.folder / "hot.json"
     good = file.read_text()
 

@@ -9,6 +9,8 @@ from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
+from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner.submission.sender import SendError
 
 pytestmark = pytest.mark.redis
@@ -46,6 +48,25 @@ async def test_of_two_owners_that_seal_at_once_one_wins_and_the_other_takes_its_
     claims = [t for t in alice.chain.transactions.values() if "/pocket.proof.MsgCreateClaim" in t.actions]
     assert len(claims) == 1
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_seal_in_redis_is_never_replaced_and_its_group_neither(redis):
+    """A second process of the owner, under the same epoch, reads other leaves."""
+    store = SealStore(redis, RedisKeys("test"), "supplier", 1)
+
+    async def confirm():
+        return
+
+    await store.fence(confirm)
+    last_ids = await store.close({"one": 10, "two": 10})
+    first, other = (SessionSeal("one", byte * 48, b"d" * 32, 12, 1) for byte in (b"r", b"s"))
+    signed = SignedGroup(b"bytes", 1, 12)
+    await store.seal([first], last_ids, "10/claim/one", signed)
+    both = [SessionSeal("two", b"t" * 48, b"d" * 32, 12, 1), other]
+    with pytest.raises(RedisStoreError, match="sealed already"):
+        await store.seal(both, last_ids, "10/claim/two", SignedGroup(b"other", 1, 12))
+    assert await store.load() == {"one": first}
+    assert await store.signed(10) == [signed]
 
 
 async def test_a_stream_that_grew_behind_the_close_is_read_again_before_sealing(alice, redis):

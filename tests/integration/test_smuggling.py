@@ -37,6 +37,20 @@ ATTEMPTS = {
     "a chunk length in words": b"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n" + HIDDEN,
     "a chunk length that overflows": b"Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n" + HIDDEN,
     "a chunk that ends early": b"Transfer-Encoding: chunked\r\n\r\n1\r\nxy0\r\n\r\n" + HIDDEN,
+    "a length above 64 bits": b"Content-Length: 18446744073709551616\r\n\r\n" + HIDDEN,
+    "a length in two words": b"Content-Length: 0 %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    "a length with an underscore": b"Content-Length: 1_0\r\n\r\n" + HIDDEN,
+    "a length in a folded line": b"Content-Length:\r\n %d\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
+    "an encoding after a vertical tab": b"Transfer-Encoding: \x0bchunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"
+    + HIDDEN,
+    "an encoding behind a comma": b"Transfer-Encoding: , chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "an encoding with a parameter": b"Transfer-Encoding: chunked;q=1\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "a chunk extension with LF": b"Transfer-Encoding: chunked\r\n\r\n0;a\n\r\n" + HIDDEN,
+    "a chunk that ends with LF": b"Transfer-Encoding: chunked\r\n\r\n1\nx\n0\n\n" + HIDDEN,
+    "a blank after a chunk length": b"Transfer-Encoding: chunked\r\n\r\n0 \r\n\r\n" + HIDDEN,
+    "a trailer that is a length": b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 4\n\r\n" + HIDDEN,
+    "a header without a name": b": x\r\nContent-Length: 0\r\n\r\n" + HIDDEN,
+    "a header without a colon": b"Content-Length\r\nContent-Length: 0\r\n\r\n" + HIDDEN,
     "lines that end with LF": b"Content-Length: 0\n\n" + HIDDEN,
     "a header line with a NUL": b"X: a\0b\r\nContent-Length: 0\r\n\r\n" + HIDDEN,
     "a lonely CR in a header": b"X: a\rContent-Length: %d\r\nContent-Length: 0\r\n\r\n%s" % (len(HIDDEN), HIDDEN),
@@ -131,6 +145,22 @@ async def test_a_request_behind_an_ambiguous_one_is_never_served_and_the_next_cl
             # What nginx takes for two requests on one connection are two: it must be what the relayer takes them for.
             rows = (line.split() for line in (tmp_path / "access.log").read_text().splitlines())
             assert sorted(paths) == sorted(path for path, upstream in rows if upstream != "-")
+
+
+async def test_a_request_behind_an_ambiguous_one_is_not_served_after_a_relay_on_the_same_connection(
+    redis, tmp_path, paths
+):
+    async with relaying(redis, tmp_path) as relayer:
+
+        async def after_a_relay(number, raw):
+            body = relayer.request(body=b"%d" % number).encode()
+            relay = b"POST /relay HTTP/1.1\r\nHost: relayer\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            return await exchange(relayer.url, relay + b"POST /first HTTP/1.1\r\nHost: relayer\r\n" + raw)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(after_a_relay(n, raw)) for n, raw in enumerate(ATTEMPTS.values())]
+        assert all(task.result().startswith(b"HTTP/1.1 200") for task in tasks)
+        assert "/hidden" not in paths
 
 
 @pytest.mark.parametrize("front", ["alone", "nginx"])

@@ -2,10 +2,12 @@
 
 import copy
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from pocket.chain.client import ChainClient
 from pocket.kube.api_client import Conflict
 from pocket.protocol.crypto.addresses import address_of
 from pocket.staking.chain import StakeChain
@@ -13,6 +15,7 @@ from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.decide.object_cache import ObjectCache
+from pocket_operator.decide.stake_decision import APPROVAL
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, key_of, relay_miner, secret, supplier
 from world import World, key
@@ -53,9 +56,9 @@ class Requests:
 class Api:
     """Just enough of an API server: one Supplier with versions, Secrets, and a status that is applied."""
 
-    def __init__(self, stake):
-        self.object = supplier("ns", stake=stake)
-        self.object["metadata"] |= {"uid": "alice", "resourceVersion": "1", "generation": 1}
+    def __init__(self, stake, name="alice"):
+        self.object = supplier("ns", name, stake=stake)
+        self.object["metadata"] |= {"uid": name, "resourceVersion": "1", "generation": 1}
         self.secrets = {"main-miner-keys": secret("ns", "main-miner-keys", **{address("alice"): key_of("alice")})}
         self.requests = Requests()
 
@@ -85,17 +88,17 @@ class Api:
 class Staking:
     """A localnet, the API and the operator's staking, which may be stopped and started."""
 
-    def __init__(self, net, monkeypatch):
+    def __init__(self, net, monkeypatch, name="alice"):
         self.net = net
-        self.api = Api(copy.deepcopy(STAKE))
+        self.api = Api(copy.deepcopy(STAKE), name)
         self.store = ObjectCache()
         chain = {"nodes": [{"grpc": net.grpc_url, "rpc": net.rpc_url}]}
         owner = relay_miner("ns", chain=chain)
         owner["metadata"]["uid"] = "main"
         self.store.put(RELAY_MINERS.name, owner)
         self.store.put(SUPPLIERS.name, self.api.object)
-        for name in ("snapshot", "sign", "send", "outcome"):
-            self._counted(monkeypatch, name)
+        for method in ("snapshot", "sign", "send", "outcome"):
+            self._counted(monkeypatch, method)
 
     def _counted(self, monkeypatch, name):
         real = getattr(StakeChain, name)
@@ -105,10 +108,13 @@ class Staking:
 
         monkeypatch.setattr(StakeChain, name, counted)
 
+    def keeper(self):
+        return StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic)
+
     async def round(self):
         """One round of an operator that was just started, and a block."""
         try:
-            await StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic).once()
+            await self.keeper().once()
         except BaseExceptionGroup as stopped:
             if stopped.subgroup(Stopped) is None:
                 raise
@@ -117,6 +123,10 @@ class Staking:
     @property
     def balance(self):
         return self.net.chain.state.balances[address("alice")]
+
+    @property
+    def staked(self):
+        return self.net.chain.state.suppliers[address("alice")].stake_upokt
 
 
 @pytest.fixture
@@ -155,6 +165,39 @@ async def test_stopped_anywhere_the_stake_is_made_with_one_fee(world, after):
         assert world.balance == FUNDS - COST, f"stopped at request {stop_at}"
 
 
+def approve(world):
+    """Approve the plan that the status shows."""
+    shown = world.api.object["status"]["staking"]["plan"]["hash"]
+    world.api.object["metadata"]["annotations"] = {APPROVAL: shown}
+
+
+def restake(world, upokt):
+    """Change the stake as another writer does."""
+    suppliers = world.net.chain.state.suppliers
+    suppliers[address("alice")] = replace(suppliers[address("alice")], stake_upokt=upokt)
+    world.net.step()
+
+
+async def test_an_approval_is_good_for_one_transaction_even_if_the_same_record_comes_back(world):
+    await settled(world)
+    world.api.object["spec"]["stake"] |= {"policy": "Plan", "amountUpokt": 3_000_000}
+    for _ in range(2):
+        restake(world, 5_000_000)
+        balance = world.balance
+        for _ in range(4):
+            await world.round()
+        assert world.api.reason == "AwaitsApproval"
+        assert (world.balance, world.staked) == (balance, 5_000_000)
+        approve(world)
+        # A transaction that expires uses up no approval and brings back no earlier hash.
+        world.net.chain.faults.evict = 6
+        await world.round()
+        for _ in range(340):
+            world.net.step()
+        await settled(world)
+        assert world.staked == 3_000_000
+
+
 async def test_a_status_that_was_changed_in_between_sends_nothing(world, monkeypatch):
     real = StakeChain.sign
 
@@ -188,6 +231,109 @@ async def test_a_transaction_that_expired_is_signed_again_at_no_cost(world):
     await settled(world)
     assert world.api.object["status"]["staking"]["transaction"]["hash"] != first
     assert world.balance == FUNDS - COST
+
+
+def lagging_records(world, monkeypatch, blocks):
+    """Lead queries for records to a node that lags, and everything else to one in step."""
+    real = ChainClient.ask_every_node
+
+    async def behind(client, *arguments):
+        faults = world.net.chain.faults
+        faults.lag_blocks = blocks
+        try:
+            return await real(client, *arguments)
+        finally:
+            faults.lag_blocks = 0
+
+    monkeypatch.setattr(ChainClient, "ask_every_node", behind)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_node_that_lags_behind_the_transactions_block_causes_no_second_one(world, monkeypatch, whole):
+    world.api.object["spec"]["stake"] |= {"budgetUpokt": FUNDS, "minIntervalSeconds": 60}
+    chain = world.net.chain
+    for _ in range(ENOUGH):
+        await world.round()
+        if world.api.reason == "TransactionIncluded":
+            break
+    last = world.api.object["status"]["staking"]["transaction"]
+    world.api.object["status"]["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
+    behind = chain.height - last["height"] + 1  # the record of before
+    if whole:
+        chain.faults.lag_blocks = behind
+        await world.round()
+    else:
+        with monkeypatch.context() as lagging:
+            lagging_records(world, lagging, behind)
+            await world.round()
+    assert world.api.reason == "ChainUnreachable"
+    assert world.api.object["status"]["staking"]["transaction"]["hash"] == last["hash"]
+    chain.faults.lag_blocks = 0
+    await settled(world)
+    assert world.balance == FUNDS - COST
+
+
+async def test_an_expired_transaction_that_a_lagging_node_does_not_show_is_not_signed_again(world, monkeypatch):
+    await world.round()
+    chain = world.net.chain
+    first = world.api.object["status"]["staking"]["transaction"]["hash"]
+    del chain.transactions[first]  # nodes without an index
+    for _ in range(340):
+        chain.step()
+    with monkeypatch.context() as lagging:
+        lagging_records(world, lagging, 341)
+        for _ in range(3):
+            await world.round()
+    assert world.api.object["status"]["staking"]["transaction"]["outcome"] == "Expired"
+    assert world.api.reason == "ChainUnreachable"
+    await settled(world)
+    assert world.balance == FUNDS - COST
+    shown = world.api.object["status"]["staking"]
+    assert (shown["transaction"]["hash"], shown["spentUpokt"]) == (first, COST)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_transaction_is_followed_to_its_end_without_its_declaration(world, deleted):
+    world.net.chain.faults.evict = 6  # its bytes have to be sent again
+    await world.round()
+    first, metadata = world.api.object["status"]["staking"]["transaction"]["hash"], world.api.object["metadata"]
+    spec = world.api.object["spec"]
+    declared = spec["stake"]
+    if deleted:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    else:
+        del spec["stake"]
+    for _ in range(4):
+        await world.round()
+    shown = world.api.object["status"]["staking"]
+    assert (shown["transaction"]["hash"], shown["transaction"]["outcome"]) == (first, "Included")
+    assert shown["spentUpokt"] == COST
+    before = world.api.requests.count
+    await world.round()
+    assert world.api.requests.count == before, "nothing is left to do"
+    metadata.pop("deletionTimestamp", None)
+    spec["stake"] = declared
+    await settled(world)
+    assert world.balance == FUNDS - COST, "no second transaction"
+
+
+async def test_a_declaration_that_comes_back_goes_on_from_what_was_spent_and_reached(world):
+    stake = world.api.object["spec"]["stake"]
+    stake |= {"budgetUpokt": FUNDS, "minIntervalSeconds": 60}
+    await settled(world)
+    spec = world.api.object["spec"]
+    del spec["stake"]
+    await world.round()
+    status = world.api.object["status"]
+    assert (status["staking"]["spentUpokt"], status.get("conditions", [])) == (COST, [])
+    restake(world, 4_000_000)  # another writer lowers it
+    spec["stake"] = stake
+    status["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
+    balance = world.balance
+    for _ in range(3):
+        await world.round()
+    assert (world.api.reason, world.balance) == ("AwaitsApproval", balance)
+    assert world.api.object["status"]["staking"]["plan"]["approvals"] == ["ChangedElsewhere"]
 
 
 async def test_what_the_chain_would_refuse_is_not_sent(world):
@@ -257,6 +403,31 @@ async def test_the_owners_key_pays_and_leaves_the_services_to_the_operator(world
     world.api.object["status"]["staking"]["transaction"]["signedAt"] = "2025-12-31T00:00:00Z"
     await settled(world)
     assert world.balance == FUNDS - 1_000_001
+
+
+async def test_suppliers_that_share_a_paying_key_are_all_staked_by_one_block(world, monkeypatch):
+    payer, chain = address_of(key("owner").public_key), world.net.chain
+    others = [Staking(world.net, monkeypatch, name) for name in ("carol", "dave")]
+    for each in (world, *others):
+        each.api.secrets["owner-key"] = secret("ns", "owner-key", hex=f"{key('owner').scalar:064x}")
+        each.api.object["spec"]["stake"] |= {"owner": payer, "keySecretRef": {"name": "owner-key", "key": "hex"}}
+        await each.keeper().once()
+        assert each.api.reason == "Signing"
+    world.net.step()
+    assert {address(name) for name in ("alice", "carol", "dave")} <= set(chain.state.suppliers)
+
+
+async def test_what_nodes_answer_to_the_bytes_is_shown_while_they_wait(world):
+    world.net.chain.faults.evict = 6
+    await world.round()
+    refusal = (18, "sdk", "failed to add unordered nonce")
+    world.net.chain.faults.refuse = [refusal] * 12
+    await world.round()
+    assert world.api.reason == "TransactionSent"
+    assert "failed to add unordered nonce" in world.api.object["status"]["conditions"][0]["message"]
+    world.net.chain.faults.refuse.clear()
+    await settled(world)
+    assert world.balance == FUNDS - COST
 
 
 async def test_services_of_another_supplier_reach_the_chain_and_are_named(world):

@@ -69,6 +69,32 @@ async def test_what_follows_a_refused_upgrade_is_no_request(redis, tmp_path, hea
         assert not relayer.backend.requests
 
 
+TARGETS = [
+    b"OPTIONS *", b"GET /%0a", b"GET /ready/%00%0d%0a", b"GET /%zz%00%ff", b"POST //[", b"GET http://other/ready",
+    b"GET http://[", b"GET relayer:80", b"GET *", b"CONNECT relayer:80", b"GET /\xff", b"GET /a\0b", b"GET \\ready",
+    b"PRI *", b"GET /ready#x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+async def test_every_odd_target_is_refused_with_a_code_and_counted(redis, tmp_path, captured_logs, target):
+    async with relaying(redis, tmp_path) as relayer:
+        growth = Growth()
+        reader, writer = await dial(relayer)
+        writer.write(target + b" HTTP/1.1\r\nHost: relayer\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.split()[1] in (b"400", b"404", b"405")
+    found = json.loads(body)
+    assert found["code"] in ("invalid_request", "unknown_service", "method_not_allowed")
+    assert len(found["request_id"]) == 16
+    if found["code"] != "unknown_service":
+        assert (
+            growth.of("pocket_relayer_relays_rejected_total", service="", transport="http", reason=found["code"]) >= 1
+        )
+    assert [event for event in captured_logs if event["log_level"] in ("error", "critical")] == []
+
+
 async def test_bytes_before_a_whole_head_are_counted_and_given_back(redis, tmp_path):
     async with relaying(redis, tmp_path) as relayer:
         reader, writer = await dial(relayer)

@@ -28,3 +28,18 @@ async def test_a_volume_that_cannot_be_used_for_a_whole_window_costs_nothing(red
     first, blocks = WINDOWS[window]
     fault = Fault("sqlite+files", kind, blocks=blocks, first_block=first)
     assert await guarded(Life(script, redis, fault, first if restarted else 0).run()) == []
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("kind", ["raises", "worker killed", "worker hung"])
+async def test_processes_of_tries_that_cannot_be_used_for_a_whole_window_cost_nothing(redis, script, kind, window):
+    asyncio.get_running_loop().set_debug(False)
+    first, blocks = WINDOWS[window]
+    assert await guarded(Life(script, redis, Fault("tries", kind, blocks=blocks, first_block=first)).run()) == []
+
+
+async def test_a_lease_that_can_be_read_but_not_written_costs_no_proof_of_what_is_sealed(redis, script):
+    asyncio.get_running_loop().set_debug(False)
+    first, blocks = WINDOWS["proof window"]
+    fault = Fault("leases", "conflict", blocks=blocks, first_block=first)
+    assert await guarded(Life(script, redis, fault, first).run()) == []

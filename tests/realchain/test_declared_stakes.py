@@ -7,7 +7,7 @@ import pytest
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.staking import Endpoint, StakedService
-from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
+from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail, lane_of
 from pocket.staking.stake_model import DeclaredStake, Signing, StakeChange, StakeState
 from pocket.staking.stake_plan import plan_stake
 from realchain import GAS_PRICE
@@ -34,7 +34,7 @@ class Declarer:
     async def carry_out(self, plan):
         """Send a plan and return its cost in upokt."""
         before = await self.balance()
-        signed, expires_at = await self.chain.sign(plan, self.key)
+        signed, expires_at = await self.chain.sign(plan, self.key, lane_of(self.address, ""))
         await self.chain.send(signed.raw)
         state = await self.chain.outcome(signed.tx_hash, expires_at)
         while state.outcome is SentOutcome.WAITING:

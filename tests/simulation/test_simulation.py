@@ -16,7 +16,7 @@ from simulated.plan import Fault, Kind
 from simulated.shrink import shrunk, story
 
 FIRST = int(os.environ.get("FIRST", "1"))
-SEEDS = int(os.environ.get("SEEDS", "6"))
+SEEDS = int(os.environ.get("SEEDS", "4"))
 
 
 def simulated(*arguments):
@@ -27,9 +27,9 @@ def simulated(*arguments):
 
 @pytest.mark.processes
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, 3))
+@pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, 4))
 def test_no_life_loses_a_relay_a_claim_or_stake(first):
-    done = simulated("--first", first, "--seeds", min(3, FIRST + SEEDS - first))
+    done = simulated("--first", first, "--seeds", min(4, FIRST + SEEDS - first))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -97,7 +97,17 @@ def totals(served=100.0, **fields):
     return ServiceTotals(**(known | fields))
 
 
-def relayer(name="relayer-0", *, answered_at=NOW - 1, error="", samples=None, problems=(), unhealthy=(), addresses=()):
+def relayer(
+    name="relayer-0",
+    *,
+    answered_at=NOW - 1,
+    error="",
+    samples=None,
+    problems=(),
+    unhealthy=(),
+    addresses=(),
+    budgets=(),
+):
     made = (
         RelayerSample(NOW - 61, {"eth": totals(100.0)}),
         RelayerSample(NOW - 1, {"eth": totals(700.0)}, in_flight=2, connections=9),
@@ -107,6 +117,7 @@ def relayer(name="relayer-0", *, answered_at=NOW - 1, error="", samples=None, pr
         RelayerState(
             workers=2, addresses=frozenset({ALICE, *addresses}), height=HEIGHT,
             problems=tuple(Problem(code="", message=text) for text in problems), unhealthy=unhealthy,
+            budgets=budgets,
         ),
         made if samples is None else samples,
         ((NOW - 61, {"eth": 100.0}), (NOW - 31, {"eth": 400.0}), (NOW - 1, {"eth": 700.0})),

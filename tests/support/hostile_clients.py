@@ -7,6 +7,7 @@ from callers import http1
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 
 MIB = 1024 * 1024
+LARGE = {"maxBodyBytes": 10 * MIB}
 SHORT_TIMEOUTS = ClientTimeouts(idle_seconds=30.0, read_seconds=0.3, write_seconds=0.3, bytes_per_second=1e9)
 
 

@@ -228,7 +228,8 @@ class Life:
             rng=random.Random(1),
         )  # fmt: skip
         self.sealed = SealedWork(
-            self, self.board, self.params, 1.0, lambda: self.keeper.is_recent, lambda: self.miners, 0.0
+            self, self.board, self.params, 1.0, lambda: self.keeper.is_recent, lambda: self.miners, 0.0,
+            lambda addresses: set(addresses) if self.keeper.unowned else set(),
         )  # fmt: skip
 
     @property

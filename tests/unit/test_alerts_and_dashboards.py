@@ -1,10 +1,7 @@
 """Alerts fire when they should, by promtool, and dashboards query existing metrics."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from pocket_operator.resources.dashboard_panels import ROLES, ROWS
 from pocket_operator.resources.dashboards import dashboard, dashboards
 from pocket_operator.resources.monitoring import ALERTS, rules
 from pocket_relayer import relayer_metrics
+from promtool import passes, promtool, without_others
 from resources import relay_miner
 
 RUNBOOK = Path(__file__).parents[2] / "docs/runbook.md"
@@ -189,13 +187,6 @@ def context():
     return Context(resource, "uid-1", Images(), "pocket-system", capabilities=capabilities)
 
 
-def promtool(*arguments):
-    tool = shutil.which("promtool")
-    if tool is None and not os.environ.get("CI"):
-        pytest.skip("promtool is not installed (Debian: prometheus)")
-    return subprocess.run([tool or "promtool", *arguments], capture_output=True, text=True, check=False)
-
-
 def series(rows, relay_miner_name):
     for name, values in rows.items():
         family, _, more = name.rstrip("}").partition("{")
@@ -218,7 +209,6 @@ def test_every_alert_has_a_case_a_runbook_entry_and_asks_for_what_there_is():
 @pytest.mark.parametrize("name", CASES)
 def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path, name):
     (rule,) = rules(context())
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
     alert = next(row for group in rule["spec"]["groups"] for row in group["rules"] if row.get("alert") == name)
     fires, quiet = CASES[name]
     # Another RelayMiner's trouble, beside our sound series, must not fire ours.
@@ -226,10 +216,7 @@ def test_an_alert_fires_for_its_own_relayminer_and_not_for_a_sound_one(tmp_path,
     tests = []
     for rows, expected in ((list(series(fires, "main")), True), (sound, False)):
         tests.append({"interval": "1m", "input_series": rows, "alert_rule_test": [_expected(alert, expected)]})
-    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
-    told = promtool("test", "rules", str(tmp_path / "test.yaml"))
-    assert told.returncode == 0, told.stdout + told.stderr
+    passes(tmp_path, without_others(rule["spec"], name), *tests)
 
 
 OF_REPLICAS = 'namespace="pocket-system",pod="{pod}"'
@@ -261,7 +248,6 @@ def test_an_alert_on_the_operator_fires_and_stays_quiet(tmp_path, name):
     assert set(OPERATOR_CASES) <= entries
     fires, quiet, labels = OPERATOR_CASES[name]
     (rule,) = (row for row in install.monitors(install.Values()) if row["kind"] == "PrometheusRule")
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
     alert = next(row for group in rule["spec"]["groups"] for row in group["rules"] if row.get("alert") == name)
     shown = {**labels, **alert["labels"]}
     tests = []
@@ -273,10 +259,7 @@ def test_an_alert_on_the_operator_fires_and_stays_quiet(tmp_path, name):
         told = [{"exp_labels": shown, "exp_annotations": alert["annotations"]}] if expected else []
         case = {"eval_time": "59m", "alertname": name, "exp_alerts": told}
         tests.append({"interval": "1m", "input_series": inputs, "alert_rule_test": [case]})
-    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
-    found = promtool("test", "rules", str(tmp_path / "test.yaml"))
-    assert found.returncode == 0, found.stdout + found.stderr
+    passes(tmp_path, without_others(rule["spec"], name), *tests)
 
 
 def _expected(alert, fires):
@@ -336,17 +319,13 @@ def test_an_alert_fires_for_the_first_event_of_a_pod_that_restarted(tmp_path, al
         before, after = name, name.replace('pod="r"', 'pod="new"')
     rows = {before: "7x45", after: "_x47 0x3 1x9", **dict(others)}
     (rule,) = rules(context())
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
     row = next(r for group in rule["spec"]["groups"] for r in group["rules"] if r.get("alert") == alert.name)
     expected = _expected(row, True)
     for entry in expected["exp_alerts"]:
         if "sum(" not in alert.expression:
             entry["exp_labels"]["pod"] = "new"
-    tests = [{"interval": "1m", "input_series": list(series(rows, "main")), "alert_rule_test": [expected]}]
-    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(wanted))
-    told = promtool("test", "rules", str(tmp_path / "test.yaml"))
-    assert told.returncode == 0, told.stdout + told.stderr
+    test = {"interval": "1m", "input_series": list(series(rows, "main")), "alert_rule_test": [expected]}
+    passes(tmp_path, without_others(rule["spec"], alert.name), test)
 
 
 @pytest.mark.processes

@@ -257,8 +257,55 @@ async def test_a_supplier_that_is_declared_again_has_what_its_miners_trails_stil
     assert sum(operator.keeper.of(ALICE).earned_by.values()) == earned([1, 2])
     assert sum(operator.keeper.of(other).earned_by.values()) == earned([3])
     operator.cache.drop(SUPPLIERS.name, other)
-    operator.keeper.forget_deleted()
+    operator.keeper.forget_except(())
     assert set(operator.keeper._books) == {"alice"}
+
+
+async def test_another_supplier_that_names_the_same_address_takes_no_outcomes(miners, operator):
+    miner = miners("0")
+    miner.conclude(1)
+    await operator.poll(miner)
+    zoe = {**ALICE, "metadata": {**ALICE["metadata"], "name": "zoe", "uid": "zoe", "creationTimestamp": "2099"}}
+    operator.cache.put(SUPPLIERS.name, zoe)
+    miner.conclude(2)
+    await operator.poll(miner)
+    assert sum(operator.keeper.of(ALICE).earned_by.values()) == earned([1, 2])
+    operator.cache.drop(SUPPLIERS.name, ALICE)
+    miner.conclude(3)
+    await operator.poll(miner)
+    operator.cache.put(SUPPLIERS.name, ALICE)
+    operator.cache.drop(SUPPLIERS.name, zoe)
+    miner.conclude(5)
+    await operator.poll(miner)
+    assert sum(operator.keeper.of(ALICE).earned_by.values()) == earned([1, 2, 3, 5])
+
+
+async def test_more_miners_than_trails_are_kept_count_nothing_twice(miners, operator, monkeypatch):
+    monkeypatch.setattr("pocket_operator.decide.books.MOST_TRAILS", 2)
+    here = [miners(str(number)) for number in range(3)]
+    for number, miner in enumerate(here):
+        miner.conclude(10 * number + 1)
+    for _ in range(4):
+        await operator.poll(*here)
+    assert sum(operator.keeper.of(ALICE).earned_by.values()) == earned([1, 11])
+    operator.keeper.forget_except({(KEY.namespace, miner.pod) for miner in here[1:]})
+    for _ in range(2):
+        await operator.poll(*here[1:])
+    assert sum(operator.keeper.of(ALICE).earned_by.values()) == earned([1, 11, 21])
+    assert list(operator.keeper.of(ALICE).trails) == [miner.report().trail for miner in here[1:]]
+
+
+async def test_books_of_a_newer_version_are_read_without_what_it_added(miners, operator):
+    miner = miners("0")
+    miner.conclude(1, 2)
+    await operator.poll(miner)
+    status = operator.status(miner)
+    for part in ("books", "day", "last"):
+        status[part]["shiny"] = 1
+    assert books_in({**status, "earned": [{**row, "shiny": 1} for row in status["earned"]]}) == books_in(
+        operator.status(miner)
+    )
+    assert sum(books_in(status).earned_by.values()) == earned([1, 2])
 
 
 async def test_outcomes_of_others_do_not_touch_the_books_until_many_have_passed(miners, operator):

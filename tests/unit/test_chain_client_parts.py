@@ -29,6 +29,25 @@ def test_node_addresses_are_normalised(grpc_text, rpc, target, secure, socket):
     assert node.websocket_url == socket
 
 
+async def test_each_query_of_a_node_is_observed_with_its_result_and_seconds():
+    clock, seen = [10.0], []
+    nodes = Failover(
+        ["bad", "good"], clock=lambda: clock[0], on_query=lambda result, seconds: seen.append((result, seconds))
+    )
+
+    async def ask(node):
+        clock[0] += 0.5 if node == "bad" else 0.25
+        if node == "bad":
+            raise ChainUnavailable("down", failure=FailureClass.PRUNED_NODE)
+        return node
+
+    assert await nodes.call("q", ask, 5) == "good"
+    assert seen == [("pruned_node", 0.5), ("answered", 0.25)]
+    seen.clear()
+    await nodes.ask_all(ask, 5)
+    assert sorted(result for result, _ in seen) == ["answered", "pruned_node"]
+
+
 @pytest.mark.parametrize(
     ("grpc_text", "rpc"),
     [("ftp://x", "http://x"), ("grpc://", "http://x"), ("grpc://x", "x:1"), ("x:70000", "http://x"), ("x", "http://x:a"),

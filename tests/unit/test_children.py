@@ -81,6 +81,31 @@ CASES = {
         ),
         capabilities=frozenset(),
     ),
+    "console": context(
+        changed(
+            changed(
+                relay_miner("pocket"),
+                "spec.networkPolicy",
+                {
+                    "enabled": True,
+                    "consoleFrom": [{"podSelector": {"matchLabels": {"app": "login-proxy"}}}],
+                },
+            ),
+            "spec.console",
+            {
+                "hosts": ["console.example.org"],
+                "blockUrl": "https://explorer.example.org/block/{height}",
+                "dashboardsUrl": "https://grafana.example.org",
+                "port": 80,
+                "resources": {"limits": {"memory": "256Mi"}},
+                "podTemplate": {
+                    "labels": {"tier": "inside"},
+                    "tolerations": [{"key": "console", "operator": "Exists"}],
+                },
+            },
+        ),
+        capabilities=frozenset(),
+    ),
     "redis-secret": context(
         changed(relay_miner("pocket"), "spec.redis", {"urlSecretRef": {"name": "r", "key": "url"}}), redis_digest="abc"
     ),

@@ -13,6 +13,7 @@ from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import Rejection, SecretView
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.decide.volume_claims import VolumeClaim
 from resources import address, changed, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
@@ -140,6 +141,20 @@ SITUATIONS = [
         ConditionReason.CHAIN_NODES_DISAGREE,
     ),
     ("rm", {"reports": LOADED}, "VolumesHealthy", "True", ConditionReason.VOLUMES_FINE),
+    (
+        "rm",
+        {"reports": LOADED, "claims": (VolumeClaim("data-main-miner-0", "10Gi", "5Gi"),)},
+        "VolumesHealthy",
+        "True",
+        ConditionReason.VOLUME_EXPANDING,
+    ),
+    (
+        "rm",
+        {"reports": LOADED, "claims": (VolumeClaim("data-main-miner-0", "5Gi", "5Gi", "forbidden"),)},
+        "VolumesHealthy",
+        "False",
+        ConditionReason.VOLUME_NOT_EXPANDED,
+    ),
     ("rm", {"reports": LOADED}, "SchemaCurrent", "True", ConditionReason.SCHEMA_MATCHES),
     (
         "rm",

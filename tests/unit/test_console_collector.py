@@ -11,7 +11,7 @@ from console_snapshots import ALICE, ended, opened, supplier
 from pocket_console import collector as collecting
 from pocket_console.discovery import DiscoveryError, Found
 from pocket_console.relayer_metrics import sample_of, state_of
-from pocket_console.snapshot import AnswerFreshness, Component, ProcessOrigin
+from pocket_console.snapshot import AnswerFreshness, BudgetLimit, Component, ProcessOrigin
 from pocket_console.views.merged import merged
 from pocket_console.views.overview import overview_view
 from pocket_console.views.sessions import SessionFilter, sessions_view
@@ -216,7 +216,13 @@ def test_metrics_of_other_families_and_too_many_services_are_ignored():
 
 def test_a_report_lists_endpoints_without_requests():
     row = {"service": "eth", "transport": "json_rpc", "endpoint": "http://b:1", "healthy": False, "problem": "refused"}
-    state = state_of({"component": "relayer", "unhealthy": [row], "addresses": [ALICE], "problems": ["draining"]})
+    budget = {"service": "eth", "application": "pokt1app", "limit_upokt": 7, "over_budget": 2, "later": 1}
+    state = state_of({
+        "component": "relayer", "unhealthy": [row], "addresses": [ALICE], "problems": ["draining"],
+        "budgets": [budget] * 2000,
+    })  # fmt: skip
+    assert state.budgets[0] == BudgetLimit("eth", "pokt1app", 7, 2)
+    assert len(state.budgets) == 1000
     assert (state.unhealthy[0].endpoint, state.unhealthy[0].problem) == ("http://b:1", "refused")
     assert state.problems[0].message == "draining"
 

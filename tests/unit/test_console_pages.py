@@ -63,6 +63,7 @@ def hostile():
     server.report |= {
         "problems": [HOSTILE],
         "unhealthy": [{"service": HOSTILE, "endpoint": HOSTILE, "problem": HOSTILE}],
+        "budgets": [{"service": HOSTILE, "application": HOSTILE, "limit_upokt": 9, "over_budget": 1}],
     }
     server.explanations[HOSTILE, session.session_id] = Explanation(
         supplier=HOSTILE, session_id=session.session_id, open=session, facts=((HOSTILE, HOSTILE),),

@@ -22,7 +22,7 @@ from console_snapshots import (
     totals,
 )
 from pocket.api.miner_status import ChainNote, NodeState, RedisState, VolumeState
-from pocket_console.snapshot import AnswerFreshness, ClusterSnapshot, RelayerSample, UnhealthyEndpoint
+from pocket_console.snapshot import AnswerFreshness, BudgetLimit, ClusterSnapshot, RelayerSample, UnhealthyEndpoint
 from pocket_console.views.charts import earned_by_block, earned_by_day
 from pocket_console.views.fleet import fleet_view
 from pocket_console.views.merged import merged
@@ -331,6 +331,31 @@ def test_applications_are_those_of_open_sessions():
     rows = (opened(1), opened(2, supplier=BOB), opened(3, application="pokt1z", value_upokt=1))
     found = services(snapshot(miners=(miner(sessions=rows),))).applications
     assert [(row.sessions, row.value_upokt) for row in found] == [(2, 840), (1, 1)]
+
+
+def test_budgets_of_applications_are_the_smallest_limit_of_all_relayers_and_what_was_above_it():
+    first = (BudgetLimit("eth", "pokt1app", 1000, 0), BudgetLimit("eth", "pokt1gone", 10, 2))
+    second = (BudgetLimit("eth", "pokt1app", 900, 3),)
+    sessions = (opened(1, application="pokt1app", value_upokt=90), opened(2, application="pokt1app", value_upokt=450),
+                opened(3, application="pokt1new", value_upokt=1))  # fmt: skip
+    shot = snapshot(
+        miners=(miner(sessions=sessions),), relayers=(relayer(budgets=first), relayer("relayer-1", budgets=second))
+    )
+    rows = {row.application: row for row in services(shot).applications}
+    assert list(rows) == ["pokt1app", "pokt1new", "pokt1gone"]
+    app, new, gone = rows.values()
+    assert (app.limit_upokt, app.used_share, app.over_budget, app.nearly_used) == (900, 0.5, 3, False)
+    assert (new.limit_upokt, new.used_share, new.nearly_used) == (None, None, False)
+    assert (gone.sessions, gone.limit_upokt, gone.over_budget) == (0, 10, 2)
+
+
+@pytest.mark.parametrize(("value", "nearly_used"), [(899, False), (900, True), (1000, True)])
+def test_a_budget_of_which_little_is_left_is_marked(value, nearly_used):
+    shot = snapshot(
+        miners=(miner(sessions=(opened(1, application="pokt1app", value_upokt=value),)),),
+        relayers=(relayer(budgets=(BudgetLimit("eth", "pokt1app", 1000, 0),)),),
+    )
+    assert [row.nearly_used for row in services(shot).applications] == [nearly_used]
 
 
 @pytest.mark.parametrize(

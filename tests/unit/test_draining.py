@@ -119,7 +119,7 @@ miners = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     held=st.booleans(), published=st.sampled_from([None, SecretView({}), HERE]), deleted=st.booleans(),
     key=st.sampled_from([None, SecretView({}), SecretView({"hex": key_of("alice")})]),

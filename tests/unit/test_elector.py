@@ -168,7 +168,7 @@ class Election(RuleBasedStateMachine):
         assert len(leading) <= 1, leading
 
 
-Election.TestCase.settings = settings(max_examples=300, stateful_step_count=60)
+Election.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestElection = Election.TestCase
 
 

@@ -104,7 +104,7 @@ def encodings(draw):
     return entry[: draw(st.integers(0, len(entry)))] if draw(seldom) else entry
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(encodings())
 def test_a_relay_of_the_usual_form_is_one_that_the_decoder_takes(entry):
     if LeafBuilder(TERMS).has_usual_form(entry):

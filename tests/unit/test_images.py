@@ -1,6 +1,7 @@
 """Every image holds what its program imports: a package that only the developers' environment has is noticed here."""
 
 import ast
+import functools
 import re
 import sys
 from importlib.metadata import packages_distributions
@@ -24,14 +25,19 @@ def modules_of(folder):
     return files
 
 
+@functools.cache
 def imported(path):
     """Dotted names that a file imports, each name of a `from` import included."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+installed = functools.cache(packages_distributions)
 
 
 def reachable(own, program):
@@ -63,7 +69,7 @@ def test_whatever_the_program_of_an_image_imports_is_installed_in_it(image):
         for line in (ROOT / f"requirements/images/{image}.txt").read_text().splitlines()
         if "==" in line
     }
-    distributions = packages_distributions()
+    distributions = installed()
     missing = set()
     for path in files:
         for name in {name.partition(".")[0] for name in imported(path)}:

@@ -1,7 +1,9 @@
 """What is installed is generated, consistent, and has no more rights than it needs."""
 
+import functools
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -77,14 +79,99 @@ def test_the_charts_two_flavours_are_the_kustomize_ones_with_other_values():
         ("{{ .Values.logLevel }}", "INFO"), ("{{ .Values.images.pullPolicy }}", "IfNotPresent"),
         ("{{ .Values.images.operator }}", Values().operator_image),
         ("{{ .Values.images.relayer }}", Values().relayer_image),
+        ("{{ .Values.images.console }}", Values().console_image),
         ("{{ .Values.images.miner }}", Values().miner_image), ("{{ .Values.images.redis }}", Values().redis_image),
     ):  # fmt: skip
         text = text.replace(expression, value)
     namespaced, cluster = text.split("{{- else }}")
     namespaced = namespaced.split("{{- if .Values.namespaced }}")[1]
-    cluster = cluster.split("{{- end }}")[0]
-    assert list(yaml.safe_load_all(namespaced)) == objects(Values(), cluster_wide=False)
-    assert list(yaml.safe_load_all(cluster)) == objects(Values(), cluster_wide=True)
+    cluster = cluster.rpartition("{{- end }}")[0]
+    assert rendered(namespaced) == objects(Values(), cluster_wide=False)
+    assert rendered(cluster) == objects(Values(), cluster_wide=True)
+
+
+CHART = ROOT / "manifests/chart"
+_BLOCK = re.compile(r"\s*\{\{- with \.Values\.([\w.]+) \}\}(.*?)\s*\{\{- end \}\}", re.DOTALL)
+_INSERTED = re.compile(r"\s*\{\{- toYaml (\S+) \| nindent (\d+) \}\}")
+
+
+def rendered(template: str, **pod) -> list[dict]:
+    """Return the objects of a template of the chart with values below `pod`, merged with the defaults as Helm does.
+
+    Of Helm's language it knows what the generator writes: `with`, `toYaml` and `nindent`.
+    """
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name, value in pod.items():
+        known = values["pod"][name]
+        values["pod"][name] = known | value if isinstance(known, dict) else value
+
+    def of(path: str):
+        return functools.reduce(lambda found, key: found[key], path.removeprefix(".Values.").split("."), values)
+
+    def inserted(text: str, dot: object) -> str:
+        def lines(found: re.Match) -> str:
+            value = dot if found[1] == "." else of(found[1])
+            return textwrap.indent("\n" + yaml.safe_dump(value).rstrip("\n."), " " * int(found[2])).rstrip()
+
+        return _INSERTED.sub(lines, text)
+
+    blocks = _BLOCK.sub(lambda found: inserted(found[2], of(found[1])) if of(found[1]) else "", template)
+    return list(yaml.safe_load_all(inserted(blocks, None)))
+
+
+def chart_pod(**pod) -> dict:
+    text = (
+        (CHART / "templates/operator.yaml").read_text().split("{{- else }}")[0].split("{{- if .Values.namespaced }}")[1]
+    )
+    text = text.replace("{{ .Values.replicas }}", "2")
+    (deployment,) = [row for row in rendered(text, **pod) if row["kind"] == "Deployment"]
+    return deployment["spec"]["template"]
+
+
+def test_the_charts_pod_values_reach_the_operators_pod():
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+    template = chart_pod(
+        labels={"tier": "control"}, annotations={"a": "b"}, env=[{"name": "HTTPS_PROXY", "value": "http://proxy:1"}],
+        envFrom=[{"configMapRef": {"name": "more"}}], volumes=[{"name": "ca", "configMap": {"name": "ca"}}],
+        volumeMounts=[{"name": "ca", "mountPath": "/ca"}], containers=[{"name": "sidecar", "image": "s:1"}],
+        initContainers=[{"name": "first", "image": "i:1"}], resources={"limits": {"memory": "1Gi"}},
+        securityContext={"runAsUser": None, "fsGroup": 7}, containerSecurityContext={"privileged": False},
+        nodeSelector={"disk": "fast"}, affinity=affinity, tolerations=[{"key": "control"}], priorityClassName="high",
+        runtimeClassName="gvisor", imagePullSecrets=[{"name": "registry"}], hostAliases=[{"ip": "10.0.0.1"}],
+        dnsPolicy="None", dnsConfig={"nameservers": ["10.0.0.2"]}, topologySpreadConstraints=[],
+    )  # fmt: skip
+    plain = chart_pod()
+    assert template["metadata"]["labels"] == plain["metadata"]["labels"] | {"tier": "control"}
+    assert template["metadata"]["annotations"] == {"a": "b"}
+    spec, before = template["spec"], plain["spec"]
+    own, sidecar = spec["containers"]
+    assert sidecar == {"name": "sidecar", "image": "s:1"}
+    assert own["env"] == [*before["containers"][0]["env"], {"name": "HTTPS_PROXY", "value": "http://proxy:1"}]
+    assert own["volumeMounts"] == [*before["containers"][0]["volumeMounts"], {"name": "ca", "mountPath": "/ca"}]
+    assert (own["envFrom"], own["resources"]["limits"]) == ([{"configMapRef": {"name": "more"}}], {"memory": "1Gi"})
+    assert own["securityContext"] == before["containers"][0]["securityContext"] | {"privileged": False}
+    assert spec["securityContext"] == before["securityContext"] | {"runAsUser": None, "fsGroup": 7}
+    assert spec["volumes"] == [*before["volumes"], {"name": "ca", "configMap": {"name": "ca"}}]
+    assert {name: spec[name] for name in (
+        "nodeSelector", "affinity", "tolerations", "priorityClassName", "runtimeClassName", "imagePullSecrets",
+        "hostAliases", "dnsPolicy", "dnsConfig", "initContainers", "topologySpreadConstraints",
+    )} == {
+        "nodeSelector": {"disk": "fast"}, "affinity": affinity, "tolerations": [{"key": "control"}],
+        "priorityClassName": "high", "runtimeClassName": "gvisor", "imagePullSecrets": [{"name": "registry"}],
+        "hostAliases": [{"ip": "10.0.0.1"}], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.2"]},
+        "initContainers": [{"name": "first", "image": "i:1"}], "topologySpreadConstraints": [],
+    }  # fmt: skip
+
+
+def test_the_charts_schema_refuses_what_the_operator_owns():
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["pod"]
+    assert schema["additionalProperties"] is False
+    assert not {"command", "args", "image", "serviceAccountName", "ports", "livenessProbe"} & set(schema["properties"])
+    spec = chart_pod()["spec"]
+    own = {"env": spec["containers"][0]["env"], "volumes": spec["volumes"], "containers": spec["containers"]}
+    for name, rows in own.items():
+        refused = schema["properties"][name]["items"]["properties"]["name"]["not"]["enum"]
+        assert refused == [row["name"] for row in rows] != []
 
 
 def test_every_reason_and_every_alert_has_an_entry_that_says_what_to_do():

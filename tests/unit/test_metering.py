@@ -15,7 +15,7 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
-from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
+from pocket_relayer.pipeline.metering import Meter, RecentBudgets, relay_cost, session_budget
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 KEYS = RedisKeys("budgets")
@@ -218,6 +218,32 @@ async def test_what_was_charged_without_redis_is_not_taken_back_from_the_budget_
     await budgets.drain()
     assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
     task.cancel()
+
+
+@pytest.mark.redis
+async def test_the_budget_of_each_application_and_what_was_above_it_are_reported(redis):
+    budgets, task = await working(redis)
+    meter = Meter(Prices(), budgets, None, lambda: 5)
+    service = ServiceSpec.model_validate(
+        {"id": "eth", "serviceFactor": 1, "backends": {"jsonRpc": {"urls": ["http://b"]}}}
+    )
+    header = SessionHeader("app", "eth", "s", 1, 10)
+    rows = {"service": "eth", "application": "app", "limit_upokt": 30}
+    for number in range(3):
+        await meter.charge(service, header, "pokt1a", b"%d" % number)
+    assert meter.limits.rows() == [{**rows, "over_budget": 0}]
+    for number in (3, 4):
+        with pytest.raises(Rejected):
+            await meter.charge(service, header, "pokt1a", b"%d" % number)
+    assert meter.limits.rows() == [{**rows, "over_budget": 2}]
+    task.cancel()
+
+
+def test_only_the_applications_charged_last_are_kept_and_a_changed_limit_replaces_the_old_one():
+    limits = RecentBudgets(2)
+    for application, limit in (("a", 5), ("b", 5), ("a", 6), ("c", 5)):
+        limits.record("eth", application, limit, over_budget=False)
+    assert [(row["application"], row["limit_upokt"]) for row in limits.rows()] == [("b", 5), ("c", 5)]
 
 
 class ChainAway(Prices):

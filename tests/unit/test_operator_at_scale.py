@@ -181,7 +181,7 @@ def test_a_report_that_cannot_be_read_counts_as_none_and_is_told_once(clock, cap
     reports = PodReportCache(lambda: clock[0])
     good = {"component": "miner", "owned": ["pokt1a"], "suppliers": {"pokt1a": {"open": 2, "of a later version": {}}}}
     assert reports.update("ns", "p", good)
-    assert not reports.update("ns", "p", {**good, "height": 9})  # what passes is no news
+    assert not reports.update("ns", "p", {**good, "height": 9, "budgets": [{}]})  # what passes is no news
     broken = {**good, "suppliers": {"pokt1a": {"open": None}}}
     clock[0] += 9.0
     assert not reports.update("ns", "p", broken)

@@ -28,3 +28,13 @@ def test_only_what_is_the_relayers_own_fault_counts_as_failed():
 def test_a_pod_reports_the_sum_over_its_workers():
     rows = [WorkerReport(n, n, "k", 5, 0, recent={"served": n, "seconds": 0.5}) for n in (1, 2)]
     assert summary([*rows, WorkerReport(3, 3, "k", 5, 0)], 3)["recent"] == {"served": 3, "seconds": 1.0}
+
+
+def test_budgets_of_an_application_are_summed_up_over_workers():
+    budget = {"service": "eth", "application": "a", "limit_upokt": 30, "over_budget": 2}
+    other = {**budget, "application": "b"}
+    rows = [
+        WorkerReport(1, 1, "k", 5, 0, budgets=[budget, other]),
+        WorkerReport(2, 2, "k", 5, 0, budgets=[{**budget, "limit_upokt": 20, "over_budget": 1}]),
+    ]
+    assert summary(rows, 2)["budgets"] == [{**budget, "limit_upokt": 20, "over_budget": 3}, other]

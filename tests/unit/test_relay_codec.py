@@ -163,6 +163,17 @@ def test_a_changed_copy_of_a_decoded_request_is_not_encoded_as_the_original():
     assert decoded.signable_bytes() == replace(sent, signature=b"").encode()
 
 
+@given(
+    st.sampled_from([1, 5, 100, 127, 128, 300, 17_000]), st.sampled_from([1, 20, 127, 128, 16_384]),
+    st.sampled_from([1, 40, 127, 128, 500]),
+)  # fmt: skip
+def test_what_is_cut_out_of_a_request_for_its_signature_is_what_its_fields_encode_to(payload, signature, supplier):
+    sent = RelayRequest(SessionHeader("a" * 40, "eth", "s", 1, 10), b"s" * signature, "x" * supplier, b"p" * payload)
+    decoded = decode_relay_request(sent.encode())
+    assert decoded._encoding, "it was sliced"
+    assert decoded.signable_bytes() == sent.signable_bytes() == replace(sent, signature=b"").encode()
+
+
 @given(st.binary(max_size=60), st.integers(0, 59), st.binary(max_size=3))
 def test_a_request_is_sliced_as_the_exact_decoder_reads_it(payload, at, inserted):
     data = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s" * 130, "supplier", payload).encode()
@@ -182,6 +193,8 @@ def test_a_request_with_a_length_in_a_longer_form_is_encoded_in_the_shortest():
     longer = sent.encode().replace(b"\x12\x82\x01p", b"\x12\x82\x81\x00p")
     assert len(longer) == len(sent.encode()) + 1
     assert decode_relay_request(longer).encode() == sent.encode()
+    padded = RelayRequest(SessionHeader("app", "eth", "s", 1, 10), b"s", "supplier", b"p" * 5)
+    assert decode_relay_request(padded.encode().replace(b"\x12\x05p", b"\x12\x85\0p")).encode() == padded.encode()
     # Bits above 2^64 are none of the number.
     longest = sent.encode().replace(b"\x12\x82\x01p", b"\x12\x82\x81" + b"\x80" * 7 + b"\x02p")
     assert decode_relay_request(longest).encode() == sent.encode()

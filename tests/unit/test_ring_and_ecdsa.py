@@ -30,7 +30,7 @@ def signature(size, signer, seed, message=b"m" * 32):
 
 
 @given(st.integers(2, 4), st.integers(0, 3), st.integers(0, 2**32))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_our_signatures_hold_for_the_slow_verifier_and_altered_ones_for_neither(size, signer, seed):
     encoded = signature(size, signer % size, seed).encode()
     assert slow.verify_ring_equation(b"m" * 32, encoded)
@@ -46,6 +46,28 @@ def test_every_flipped_byte_of_a_signature_is_rejected():
         damaged[at] ^= 1
         with pytest.raises((DecodingError, InvalidSignature)):
             verify_ring_signature(b"m" * 32, bytes(damaged), expected)
+
+
+def test_every_flipped_byte_of_a_request_signature_is_rejected():
+    encoded = signature(2, 0, 1).encode()
+    verify_request_signature(b"m" * 32, encoded, ring_of(2))
+    for at in range(len(encoded)):
+        damaged = bytearray(encoded)
+        damaged[at] ^= 1
+        with pytest.raises((DecodingError, InvalidSignature)):
+            verify_request_signature(b"m" * 32, bytes(damaged), ring_of(2))
+    with pytest.raises(InvalidSignature, match="does not match"):
+        verify_request_signature(b"n" * 32, encoded, ring_of(2))
+
+
+@pytest.mark.parametrize("at", [4, HEAD, HEAD + MEMBER], ids=["start", "first", "second"])
+def test_a_scalar_that_is_not_reduced_is_refused_before_the_equation(at):
+    encoded = signature(2, 0, 1).encode()
+    for value in (slow.N, slow.N + 1, 2**256 - 1):
+        with pytest.raises(DecodingError, match="not below the order"):
+            verify_request_signature(
+                b"m" * 32, encoded[:at] + value.to_bytes(32, "big") + encoded[at + 32 :], ring_of(2)
+            )
 
 
 def test_a_key_outside_the_expected_ring_is_refused_before_the_equation():

@@ -1,10 +1,12 @@
 """One transaction for many claims: what the chain says against one of them is not held against the others."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
-from pocket.chain.model import Account, Block
+from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainQueryRejected, ChainUnavailable
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
@@ -106,3 +108,40 @@ async def test_a_claim_that_one_node_shows_is_there(answers, claims):
 async def test_claims_are_unknown_where_no_node_answers(answers):
     with pytest.raises(ChainUnavailable):
         await sender_of(Nodes(**answers)).claims_at(13)
+
+
+class Node(Chain):
+    """Answers broadcasts after some time on the clock."""
+
+    def __init__(self, clock, answer):
+        super().__init__("", "")
+        self.clock, self.answer = clock, answer
+
+    async def broadcast(self, raw):
+        self.clock[0] += 0.3
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        (TransactionResult("AB", 0, "", ""), "accepted"),
+        (TransactionResult("AB", 19, "sdk", "tx already exists in cache"), "known"),
+        (TransactionResult("AB", 5, "sdk", "insufficient funds"), "no_funds"),
+        (ChainUnavailable("no node answers"), "unreachable"),
+    ],
+)
+async def test_broadcasts_are_counted_by_result_with_their_seconds(answer, result):
+    clock = [5.0]
+    sender = sender_of(Node(clock, answer))
+    sender._clock = lambda: clock[0]
+
+    def measured(suffix):
+        return REGISTRY.get_sample_value(f"pocket_miner_broadcast_seconds_{suffix}", {"result": result}) or 0.0
+
+    before = measured("count"), measured("sum")
+    with contextlib.suppress(SendError):
+        await sender.broadcast(b"")
+    assert (measured("count") - before[0], measured("sum") - before[1]) == (1, pytest.approx(0.3))

@@ -187,7 +187,7 @@ class Sharing(RuleBasedStateMachine):
             self.loop.close()
 
 
-Sharing.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+Sharing.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
 TestSharing = Sharing.TestCase
 
 

@@ -78,7 +78,7 @@ def test_money_moves_only_by_approval_or_within_budget_and_rate(plan, policy, an
     assert plan.state is StakeState.CHANGE
     assert has_key
     assert policy is not StakePolicy.OBSERVE
-    assert made.approved == (annotation == plan.plan_hash)
+    assert made.approved == (annotation == plan.plan_hash and last != "Included"), "an approval is used up"
     if not made.approved:
         assert policy is StakePolicy.APPLY
         assert not plan.approvals
@@ -100,6 +100,12 @@ def test_money_moves_only_by_approval_or_within_budget_and_rate(plan, policy, an
         (sight(budget=5_000_000, approved="a" * 32), StakeReason.SIGNING, StakeStep.SIGN),
         (sight(has_key=False), StakeReason.KEY_MISSING, StakeStep.NOTHING),
         (sight(status=of(outcome="Included", plan="c")), StakeReason.RATE_LIMITED, StakeStep.NOTHING),
+        (
+            sight("Plan", status=of(outcome="Included"), approved="a" * 32),
+            StakeReason.AWAITS_APPROVAL,
+            StakeStep.NOTHING,
+        ),
+        (sight("Plan", status=of(outcome="Expired"), approved="a" * 32), StakeReason.SIGNING, StakeStep.SIGN),
         (sight(status=of(outcome="Expired")), StakeReason.SIGNING, StakeStep.SIGN),
         (sight(status=of(outcome="Failed"), approved="a" * 32), StakeReason.TRANSACTION_FAILED, StakeStep.NOTHING),
     ],
@@ -128,17 +134,17 @@ def test_every_reason_is_explained():
 @pytest.mark.parametrize(
     ("outcome", "step", "reason", "spent"),
     [
-        (SentOutcome.WAITING, StakeStep.SEND_AGAIN, StakeReason.TRANSACTION_SENT, 0),
+        (SentOutcome.WAITING, StakeStep.NOTHING, StakeReason.TRANSACTION_SENT, 0),
         (SentOutcome.INCLUDED, StakeStep.NOTHING, StakeReason.TRANSACTION_INCLUDED, 5_000_001),
         (SentOutcome.FAILED, StakeStep.NOTHING, StakeReason.TRANSACTION_FAILED, 1),
         (SentOutcome.EXPIRED, StakeStep.NOTHING, StakeReason.TRANSACTION_FAILED, 0),
     ],
 )
 def test_what_was_sent_is_concluded_before_anything_else(outcome, step, reason, spent):
-    found = after_sending(sight(status=of()), SentState(outcome, 7, "log"))
+    found = after_sending(of(), SentState(outcome, 7, "log"))
     assert (found.step, found.condition.reason, found.status.spent_upokt) == (step, reason, spent)
     assert found.status.transaction.outcome == outcome.value
-    approved = after_sending(sight(status=of(approved=True)), SentState(outcome, 7))
+    approved = after_sending(of(approved=True), SentState(outcome, 7))
     assert approved.status.spent_upokt == 0, "an approval is not charged to the budget"
 
 
@@ -219,6 +225,7 @@ def declaring(state="Unstaked", policy="Plan", approved="h", plan="h", sent=""):
     [
         ({}, True),
         ({"plan": "", "sent": "h"}, True),  # signed: it stays drained
+        ({"plan": "i", "sent": "h"}, False),  # unstaked, and staked again by another writer
         ({"approved": ""}, False),
         ({"approved": "of another plan"}, False),
         ({"policy": "Observe"}, False),

@@ -54,8 +54,8 @@ class Chain:
             state.shared_params_at(state.height), state.balances.get(signer, 0),
         )  # fmt: skip
 
-    def plan(self, wanted, signer=OPERATOR, reached=""):
-        return plan_stake(wanted, self.snapshot(signer), Signing(signer, PRICE, reached))
+    def plan(self, wanted, signer=OPERATOR, reached="", included=""):
+        return plan_stake(wanted, self.snapshot(signer), Signing(signer, PRICE, reached, included))
 
     def send(self, messages, gas_limit=1_000_000, signer=OPERATOR):
         account = self.chain.state.accounts[signer]
@@ -122,6 +122,7 @@ def test_the_hash_names_transaction_and_record_whatever_the_height(first, second
     assert later.plan_hash == plan.plan_hash
     if plan.state is not StakeState.CHANGE:
         return
+    assert chain.plan(second, included="AB").plan_hash != plan.plan_hash, "a transaction in between"
     # Somebody else changes the record in between: the approved hash names nothing any more.
     chain.send([stake_message(Parties(OPERATOR, OPERATOR, OPERATOR), 11_000_000, ())])
     assert chain.plan(second).plan_hash not in ("", plan.plan_hash)

@@ -1,10 +1,11 @@
 """Show services: traffic, latency, errors, backends and the applications that use them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from pocket_console.snapshot import ConsoleSnapshot, UnhealthyEndpoint
+from pocket.api.miner_status import OpenSession
+from pocket_console.snapshot import BudgetLimit, ConsoleSnapshot, UnhealthyEndpoint
 from pocket_console.views.charts import Chart
 from pocket_console.views.merged import Merged
 from pocket_console.views.rates import Increase, increases, quantile, rates_over_time, totals
@@ -12,6 +13,7 @@ from pocket_console.views.rates import Increase, increases, quantile, rates_over
 _OVER_BUDGET: Final = "over_budget"
 _MOST_LINES: Final = 6
 _MOST_APPLICATIONS: Final = 100
+_NEARLY_USED: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,25 @@ class ServiceRow:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationRow:
-    """An application's open sessions of one service."""
+    """An application's open sessions of one service, and its budget.
+
+    `limit_upokt` is what it may spend per supplier and session, None if no relayer charged it yet. `used_share` is how
+    much of it the fullest open session is worth. `over_budget` counts relays above it since the relayers' start.
+    """
 
     application: str
     service: str
     sessions: int
     relays: int
     value_upokt: int
+    limit_upokt: int | None = None
+    used_share: float | None = None
+    over_budget: int = 0
+
+    @property
+    def nearly_used(self) -> bool:
+        """True if little of the budget is left in the fullest session."""
+        return (self.used_share or 0.0) >= _NEARLY_USED
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,7 @@ def services_view(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> Ser
         for name in names
     )  # fmt: skip
     busiest = tuple(row.name for row in sorted(rows, key=lambda row: (-row.served, row.name))[:_MOST_LINES])
-    applications = _applications(picture)
+    applications = _applications(picture, _budgets(snapshot))
     return ServicesView(
         rows=rows,
         applications=applications[:_MOST_APPLICATIONS],
@@ -126,12 +140,39 @@ def _sorted(counts: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(((name, value) for name, value in counts.items() if value), key=lambda row: (-row[1], row[0])))
 
 
-def _applications(picture: Merged) -> tuple[ApplicationRow, ...]:
-    found: dict[tuple[str, str], list[int]] = {}
+def _budgets(snapshot: ConsoleSnapshot) -> dict[tuple[str, str], BudgetLimit]:
+    """Return the budgets by application and service: the smallest limit, and the relays above it of all relayers."""
+    found: dict[tuple[str, str], BudgetLimit] = {}
+    for relayer in snapshot.relayers:
+        for row in relayer.state.budgets if relayer.state is not None else ():
+            known = found.get((row.application, row.service), row)
+            over = row.over_budget + (known.over_budget if known is not row else 0)
+            found[row.application, row.service] = replace(
+                row, limit_upokt=min(known.limit_upokt, row.limit_upokt), over_budget=over
+            )
+    return found
+
+
+def _applications(picture: Merged, budgets: Mapping[tuple[str, str], BudgetLimit]) -> tuple[ApplicationRow, ...]:
+    """Return the applications with open sessions or with relays above their budget, the most valuable first."""
+    sessions: dict[tuple[str, str], list[OpenSession]] = {
+        pair: [] for pair, budget in budgets.items() if budget.over_budget
+    }
     for session in picture.open:
-        totals_ = found.setdefault((session.application, session.service_id), [0, 0, 0])
-        totals_[0] += 1
-        totals_[1] += session.relays
-        totals_[2] += session.value_upokt or 0
-    rows = (ApplicationRow(*pair, *counts) for pair, counts in found.items())
+        sessions.setdefault((session.application, session.service_id), []).append(session)
+    rows = (_application(pair, found, budgets.get(pair)) for pair, found in sessions.items())
     return tuple(sorted(rows, key=lambda row: (-row.value_upokt, row.application, row.service)))
+
+
+def _application(pair: tuple[str, str], sessions: Sequence[OpenSession], budget: BudgetLimit | None) -> ApplicationRow:
+    values = [session.value_upokt or 0 for session in sessions]
+    limit = budget.limit_upokt if budget is not None else None
+    return ApplicationRow(
+        *pair,
+        sessions=len(sessions),
+        relays=sum(session.relays for session in sessions),
+        value_upokt=sum(values),
+        limit_upokt=limit,
+        used_share=max(values, default=0) / limit if limit else None,
+        over_budget=budget.over_budget if budget is not None else 0,
+    )

@@ -147,17 +147,11 @@ class Resources(Model):
                 raise ValueError(f"{name}: the limit {limit} is below the request {request}")
 
 
-class PodTemplate(Model):
-    """Settings of the pods in addition to the operator's own. Changes roll the pods."""
+class PodPlacement(Model):
+    """Labels of the pods, and where and how they are scheduled. Changes roll the pods."""
 
     labels: dict[str, str] = Field(default={}, max_length=32, description="Additional labels of the pods.")
     annotations: dict[str, str] = Field(default={}, max_length=32, description="Additional annotations of the pods.")
-    spec: _PodSpec | None = Field(
-        default=None,
-        description="A part of a PodSpec that is merged strategically into the operator's: environment, volumes, "
-        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. What "
-        "the operator owns is refused.",
-    )
     node_selector: dict[str, str] = Field(default={}, max_length=32)
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32)
     affinity: Affinity | None = Field(default=None, description="Merged into the pod's spec.")
@@ -168,6 +162,17 @@ class PodTemplate(Model):
     image_pull_secrets: tuple[LocalObjectReference, ...] = Field(default=(), max_length=8)
     termination_grace_seconds: int | None = Field(
         default=None, ge=1, le=3600, description="Seconds. Default: drainSeconds and a margin."
+    )
+
+
+class PodTemplate(PodPlacement):
+    """Settings of the pods in addition to the operator's own. Changes roll the pods."""
+
+    spec: _PodSpec | None = Field(
+        default=None,
+        description="A part of a PodSpec that is merged strategically into the operator's: environment, volumes, "
+        "mounts, init and side containers, security context, DNS, runtime class and so on. null removes a field. What "
+        "the operator owns is refused.",
     )
 
 
@@ -245,4 +250,10 @@ class NetworkPolicies(Model):
     )
     metrics_from: tuple[NetworkPolicyPeer, ...] = Field(
         default=(), max_length=16, description="NetworkPolicyPeers that may read metrics, in addition to the operator."
+    )
+    console_from: tuple[NetworkPolicyPeer, ...] = Field(
+        default=(),
+        max_length=16,
+        description="NetworkPolicyPeers that may reach the console, such as your proxy. "
+        "Empty: none. `kubectl port-forward` needs none.",
     )

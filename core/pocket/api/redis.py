@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pocket.api.base import Model
 from pocket.api.kubernetes import Name, PodTemplate, Quantity, Resources, owned_by
-from pocket.api.schema import rule, rules, text
+from pocket.api.schema import immutable, rule, rules, text
 from pocket.api.services import url
 
 HostPort = Annotated[str, *text(r"[A-Za-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?", "must be host or host:port", longest=259)]
@@ -72,7 +72,9 @@ class RedisCredentials(Model):
 class TrialRedis(Model):
     """A single Redis pod without replica for trials. Not for real money."""
 
-    storage: Quantity = Field(default="1Gi", description="Volume of its append-only file.")
+    storage: Annotated[
+        Quantity, immutable("the volume keeps its size, enlarge its PersistentVolumeClaim or use another Redis")
+    ] = Field(default="1Gi", description="Size of the volume of its append-only file. Immutable.")
     resources: Resources = Resources()
     pod_template: Annotated[PodTemplate, *owned_by("redis")] = PodTemplate()
 

@@ -12,6 +12,7 @@ from pocket.api.kubernetes import (
     Ingress,
     Name,
     NetworkPolicies,
+    PodPlacement,
     PodTemplate,
     Quantity,
     Resources,
@@ -19,7 +20,7 @@ from pocket.api.kubernetes import (
     owned_by,
 )
 from pocket.api.redis import RedisSpec
-from pocket.api.schema import immutable, list_map, rule, rules, text
+from pocket.api.schema import LIST_SET, grows_only, immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
 from pocket.api.simulation import Simulation
 
@@ -232,6 +233,7 @@ class RelayerSpec(Model):
         return self
 
 
+_SAME_CLASS = "storageClassName is immutable: volumes keep their class, set it when the RelayMiner is created"
 _FITS = "more replicas than shards: the surplus would idle"
 
 
@@ -243,6 +245,7 @@ class MinerSpec(Model):
             rule("!has(self.replicas) || self.replicas <= self.shards", _FITS),
             rule("!has(self.autoscaling) || self.autoscaling.maxReplicas <= self.shards", _FITS),
             rule("!(has(self.replicas) && has(self.autoscaling))", _ONE_SCALE),
+            rule("has(self.storageClassName) == has(oldSelf.storageClassName)", _SAME_CLASS),
         )
     }
 
@@ -258,8 +261,10 @@ class MinerSpec(Model):
     shards: Annotated[int, immutable("create another RelayMiner with more shards and move its Suppliers")] = Field(
         default=16, ge=1, le=1024, description="Units into which the miners divide the Suppliers. Immutable."
     )
-    storage: Annotated[Quantity, immutable("grow the claims of the StatefulSet's volumes by kubectl patch pvc")] = (
-        Field(default="10Gi", description="Size of each miner's volume. Immutable.")
+    storage: Annotated[Quantity, grows_only("volumes do not shrink")] = Field(
+        default="10Gi",
+        description="Size of each miner's volume. A larger size lets the volumes grow, if their storage class allows "
+        "it. Applied without restart.",
     )
     storage_class_name: Annotated[Name | None, immutable("volumes keep their class")] = Field(
         default=None, description="Default: the cluster's."
@@ -291,6 +296,47 @@ class MinerSpec(Model):
         if max(self.replicas or 1, self.autoscaling.max_replicas if self.autoscaling else 1) > self.shards:
             raise ValueError(_FITS)
         return self
+
+
+HostName = Annotated[
+    str,
+    *text(
+        r"([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
+        "must be a host name in lower case, without scheme and port",
+        longest=253,
+    ),
+]
+_LINK = "Link to %s of an explorer, with %s. Rolls the console."
+
+
+class ConsoleSpec(Model):
+    """The read-only web page of this RelayMiner, as one pod with a Service.
+
+    It has no login of its own: put your own proxy with a login before it, or reach it with `kubectl port-forward`.
+    """
+
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Host names under which your proxy serves it. Requests for other names are refused. Rolls the "
+        "console.",
+        json_schema_extra=LIST_SET,
+    )
+    block_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
+        default=None, description=_LINK % ("blocks", "`{height}`")
+    )
+    transaction_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
+        default=None, description=_LINK % ("transactions", "`{hash}`")
+    )
+    dashboards_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
+        default=None, description="Link to Grafana. Rolls the console."
+    )
+    port: int = Field(default=8900, ge=1, le=65535, description="Port of the Service. Applied without restart.")
+    image: str | None = Field(
+        default=None, max_length=512, description="Default: the operator's release. Rolls the console."
+    )
+    resources: Resources = Resources()
+    pod_template: PodPlacement = PodPlacement()
 
 
 class Monitoring(Model):
@@ -340,6 +386,7 @@ class RelayMinerSpec(Model):
     miner: MinerSpec = MinerSpec()
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
+    console: ConsoleSpec | None = Field(default=None, description="Run the console. Applied without restart.")
     deletion: Deletion = Deletion()
     update_strategy: Literal["automatic", "supervised"] = Field(
         default="automatic",

@@ -79,6 +79,13 @@ def immutable(remedy: str) -> Cel:
     return Cel("self == oldSelf", f"is immutable: {remedy}")
 
 
+def grows_only(remedy: str) -> Cel:
+    """Mark a quantity that may not become smaller once set, which only the API server can check."""
+    message = f"cannot become smaller: {remedy}"
+    shown = f"oldSelf + ' in the resource, ' + self + ' is smaller: {remedy}'"
+    return Cel("quantity(self).compareTo(quantity(oldSelf)) >= 0", message, shown)
+
+
 def list_map(key: str) -> dict[str, Any]:
     """Mark a list whose entries are identified by a field.
 

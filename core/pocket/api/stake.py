@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
+from pocket.api.bech32 import CHECKSUM
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
@@ -24,6 +25,7 @@ PoktAddress = Annotated[
         longest=43,
         description="Address on chain.",
     ),
+    CHECKSUM,
 ]
 StakedUrl = Annotated[
     str, *url("https?|wss?", "https://relay.example.com", "Public URL, as gateways call it: http, https, ws or wss.")
@@ -164,7 +166,9 @@ class StakeTransactionStatus(Model):
     cost_upokt: int = Field(default=0, description="What it costs once it is in a block, upokt.")
     fee_upokt: int = Field(default=0, description="What it costs where it fails in a block, upokt.")
     outcome: Literal["", "Sent", "Included", "Failed", "Expired"] = ""
-    height: int = 0
+    height: int = Field(
+        default=0, description="Block of the transaction, or the block whose time ruled out that it is included."
+    )
     log: str = Field(default="", max_length=4096)
 
 
@@ -178,3 +182,4 @@ class StakingStatus(Model):
     transaction: StakeTransactionStatus = StakeTransactionStatus()
     spent_upokt: int = Field(default=0, description="Spent by policy Apply without approval, upokt.")
     reached: str = Field(default="", description="Digest of the declaration that the chain last agreed with.")
+    included: str = Field(default="", description="Hash of the last transaction signed here that is in a block.")

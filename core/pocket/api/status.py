@@ -81,6 +81,14 @@ class UpdateStatus(Model):
     message: str = Field(default="", max_length=4096, description="What happens now or what the update waits for.")
 
 
+class ConsoleStatus(Model):
+    """The console's pod."""
+
+    ready: bool = Field(default=False, description="True while it serves its pages.")
+    endpoint: str = Field(default="", description="Address of the console inside the cluster.")
+    problem: str = Field(default="", max_length=1024, description="Why its pod does not start, empty if unknown.")
+
+
 class AuditHeadStatus(Model):
     """The newest outcome in a miner's audit trail. Its hash covers all outcomes before it."""
 
@@ -105,6 +113,7 @@ class RelayMinerStatus(Model):
     version: str = Field(default="", description="Image of the relayers.")
     operator: str = Field(default="", description="Namespace of the operator that manages this RelayMiner.")
     endpoint: str = Field(default="", description="Address of the relayers inside the cluster.")
+    console: ConsoleStatus | None = None
     audit: Annotated[tuple[AuditHeadStatus, ...], Field(max_length=64, json_schema_extra=list_map("pod"))] = ()
 
 

@@ -11,13 +11,14 @@ from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 
 _PAGE: Final = 100
+_MOST_PAGES: Final = 1000
 ALL_CLAIMS: Final = "/pocket.proof.Query/AllClaims"
 
 
 async def all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]]) -> list[Claim]:
     """Read all pages of a supplier's claims.
 
-    Raises DecodingError if a node repeats a page.
+    Raises DecodingError if a node repeats a page or its pages do not end.
     """
     found: list[Claim] = []
     keys = [b""]
@@ -33,4 +34,6 @@ async def all_claims(supplier: str, page: Callable[[Message], Awaitable[bytes]])
             return found
         if key in keys:
             raise DecodingError(f"{ALL_CLAIMS}: the node repeats a page")
+        if len(keys) >= _MOST_PAGES:
+            raise DecodingError(f"{ALL_CLAIMS}: the node has more than {_MOST_PAGES} pages for one supplier")
         keys.append(key)

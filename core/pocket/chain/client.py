@@ -20,7 +20,7 @@ from pocket.chain import convert
 from pocket.chain.broadcast_answers import best_result
 from pocket.chain.channels import channel_of
 from pocket.chain.claim_pages import ALL_CLAIMS, all_claims
-from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.failover import Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
     Account,
@@ -95,12 +95,13 @@ class ChainClient:
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        on_query: QueryObserver | None = None,
     ) -> None:
         self._addresses = tuple(addresses)
         self._channel = channel
         self._channels = [channel(address) for address in addresses]
         names = [address.name for address in addresses]
-        self._nodes = Failover(self._channels, clock, node_health=node_health, names=names)
+        self._nodes = Failover(self._channels, clock, node_health=node_health, names=names, on_query=on_query)
         self._timeout = timeout_seconds
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
 

@@ -5,6 +5,7 @@ Source: docs/protocol/messages.md, section 11.
 
 import functools
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,9 +16,9 @@ import aiohttp
 from cachetools import FIFOCache
 
 from pocket.chain.end_block_events import EndBlockEventParser, EventFilter
-from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.failover import Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import classify_rpc, error_of
-from pocket.chain.model import Block, Event, NodeRetention
+from pocket.chain.model import Block, Event, NodeRetention, checked_block
 from pocket.chain.node_health import NodeHealthTable
 from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.transactions.build import Timestamp
@@ -29,6 +30,9 @@ _LARGEST_RESULTS: Final = 1024 * 1024 * 1024
 _RESULTS_SECONDS: Final = 60.0
 _PIECE: Final = 64 * 1024
 _BLOCKS: Final = 1000
+_HEIGHT: Final = re.compile(r"[1-9][0-9]{0,18}")
+_UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""Errors of reading an answer whose fields are missing, null or of another type."""
 T = TypeVar("T")
 U = TypeVar("U")
 T_co = TypeVar("T_co", covariant=True)
@@ -44,13 +48,15 @@ class ResponseParser(Protocol[T_co]):
         """Return the parsed response. Raises PocketError."""
 
 
-def parse_time(text: str) -> Timestamp:
+def parse_time(text: Any) -> Timestamp:
     """Parse RFC 3339 UTC with up to nanoseconds. Raises DecodingError."""
+    if not isinstance(text, str):
+        raise DecodingError(f"{str(text)[:40]!r} is not a UTC time")
     try:
         whole, _, fraction = text.removesuffix("Z").partition(".")
         seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
         return Timestamp(seconds, int(fraction.ljust(9, "0")[:9]) if fraction else 0)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DecodingError(f"{text[:40]!r} is not a UTC time") from error
 
 
@@ -64,8 +70,16 @@ def result_of(body: Any) -> Any:
     return body.get("result")
 
 
+def _height(value: Any) -> int:
+    """Return a height, which CometBFT writes as text. Raises DecodingError."""
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str) or not _HEIGHT.fullmatch(text):
+        raise DecodingError(f"{str(value)[:40]!r} is not a height")
+    return int(text)
+
+
 def _block(height: Any, block_hash: Any, time: Any) -> Block:
-    return Block(int(height), bytes.fromhex(block_hash), parse_time(time))
+    return checked_block(_height(height), bytes.fromhex(block_hash), parse_time(time))
 
 
 def latest_block_of(result: Any) -> Block:
@@ -73,15 +87,18 @@ def latest_block_of(result: Any) -> Block:
     try:
         sync = result["sync_info"]
         return _block(sync["latest_block_height"], sync["latest_block_hash"], sync["latest_block_time"])
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
 def network_of(result: Any) -> str:
     """Return the network name of a `status` result. Raises DecodingError."""
     try:
-        return str(result["node_info"]["network"])
-    except (KeyError, TypeError) as error:
+        network = result["node_info"]["network"]
+        if not isinstance(network, str) or not network:
+            raise DecodingError(f"the node's network {str(network)[:40]!r} is not a name")
+        return network
+    except _UNREADABLE as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -89,9 +106,9 @@ def retention_of(result: Any) -> NodeRetention:
     """Return the node's retention from a `status` result. Raises DecodingError."""
     try:
         sync, other = result["sync_info"], result["node_info"].get("other") or {}
-        earliest, height = int(sync.get("earliest_block_height") or 1), int(sync["latest_block_height"])
+        earliest, height = _height(sync.get("earliest_block_height") or 1), _height(sync["latest_block_height"])
         return NodeRetention(earliest, height, other.get("tx_index", "on") == "on")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's status cannot be read") from error
 
 
@@ -100,7 +117,7 @@ def block_of(result: Any) -> Block:
     try:
         signed = result["signed_header"]
         return _block(signed["header"]["height"], signed["commit"]["block_id"]["hash"], signed["header"]["time"])
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DecodingError("the node's commit cannot be read") from error
 
 
@@ -160,9 +177,10 @@ class CometClient:
         chain_id: str = "",
         *,
         clock: Callable[[], float] = time.monotonic,
+        on_query: QueryObserver | None = None,
     ) -> None:
         names = [address.name for address in addresses]
-        self._nodes = Failover(list(addresses), clock, node_health=node_health, names=names)
+        self._nodes = Failover(list(addresses), clock, node_health=node_health, names=names, on_query=on_query)
         self._http = http
         self._timeout = timeout_seconds
         self._chain_id = chain_id
@@ -311,6 +329,6 @@ def announced_height(text: str) -> int | None:
     """
     try:
         result = result_of(json.loads(text))
-        return int(result["data"]["value"]["header"]["height"]) if result else None
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return _height(result["data"]["value"]["header"]["height"]) if result else None
+    except _UNREADABLE as error:
         raise DecodingError("the node's event cannot be read") from error

@@ -18,6 +18,7 @@ from pocket.chain.model import (
     Session,
     StakedSupplier,
     TransactionResult,
+    checked_block,
 )
 from pocket.errors import DecodingError
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
@@ -193,8 +194,8 @@ def claim(message: proof_pb.Claim) -> Claim:
 
 
 def block(block_id: comet_pb.BlockID, header: comet_pb.Header) -> Block:
-    """Block from the gRPC form."""
-    return Block(header.height, block_id.hash, Timestamp(header.time.seconds, header.time.nanos))
+    """Block from the gRPC form. Raises DecodingError."""
+    return checked_block(header.height, block_id.hash, Timestamp(header.time.seconds, header.time.nanos))
 
 
 def transaction_result(message: abci_pb.TxResponse) -> TransactionResult:

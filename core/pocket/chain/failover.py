@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pocket.chain.failures import error_of
@@ -71,14 +71,24 @@ class NodeAddress:
         return self.rpc.replace("http", "ws", 1) + "/websocket"
 
 
+QueryObserver = Callable[[str, float], None]
+"""Called with the result of a query of one node and its seconds."""
+ANSWERED: Final = "answered"
+"""Result of a query that has a usable answer."""
+
+
 @dataclass(slots=True)
 class Failover(Generic[N]):
-    """Queries nodes in order of health (`node_health`), recently failed ones last."""
+    """Queries nodes in order of health (`node_health`), recently failed ones last.
+
+    `on_query` gets the result of each query of one node, `answered` or a `FailureClass`, and its seconds.
+    """
 
     nodes: Sequence[N]
     clock: Callable[[], float] = time.monotonic
     node_health: NodeHealthTable | None = None
     names: Sequence[str] = ()
+    on_query: QueryObserver | None = None
     _failed_until: dict[int, float] = field(default_factory=dict)
 
     def order(self) -> list[int]:
@@ -144,7 +154,7 @@ class Failover(Generic[N]):
         return {self.name(index): answer for index, answer in zip(order, answers, strict=True)}
 
     async def _ask(self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float) -> T | ChainError:
-        name = self.name(index)
+        name, began = self.name(index), self.clock()
         try:
             async with asyncio.timeout(seconds):
                 answer = await ask(self.nodes[index])
@@ -155,12 +165,20 @@ class Failover(Generic[N]):
             failed = ChainUnavailable(str(error), nodes=(name,))
         except TimeoutError:
             failed = ChainUnavailable(f"{name}: no answer within {seconds:.1f} s", nodes=(name,))
+        except Exception as error:  # noqa: BLE001 - whatever a node answers, the others are asked
+            failed = ChainUnavailable(f"{name}: its answer raised {type(error).__name__}: {error}", nodes=(name,))
         else:
             self._failed_until.pop(index, None)
+            self._observe(ANSWERED, began)
             return answer
+        self._observe(failed.failure.value, began)
         if failed.failure in _COOLDOWN_FAILURES:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
         return failed
+
+    def _observe(self, result: str, began: float) -> None:
+        if self.on_query is not None:
+            self.on_query(result, self.clock() - began)
 
 
 def _merged(what: str, errors: Sequence[ChainError]) -> ChainError:

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from pocket.errors import DecodingError
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.rings import Delegations
 from pocket.protocol.sessions.session_id import config_active
 from pocket.protocol.transactions.build import Timestamp
+
+_HASH_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,13 @@ class Block:
     height: int
     hash: bytes
     time: Timestamp
+
+
+def checked_block(height: int, block_hash: bytes, time: Timestamp) -> Block:
+    """Return a block that a chain can have. Raises DecodingError."""
+    if not 0 < height < 1 << 63 or len(block_hash) != _HASH_BYTES:
+        raise DecodingError(f"no block has the height {height} and a hash of {len(block_hash)} bytes")
+    return Block(height, block_hash, time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.channels import channel_of
 from pocket.chain.client import ChainClient
-from pocket.chain.failover import NodeAddress
+from pocket.chain.failover import NodeAddress, QueryObserver
 from pocket.chain.model import Application, Session, StakedSupplier
 from pocket.chain.node_health import NodeHealthTable
 from pocket.chain.response_checks import check_answer
@@ -118,8 +118,11 @@ class CachedChain(ChainClient):
         wall_clock: Callable[[], float] = time.time,
         channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
         rng: random.Random | None = None,
+        on_query: QueryObserver | None = None,
     ) -> None:
-        super().__init__(addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng)
+        super().__init__(
+            addresses, timeout_seconds, node_health, channel=channel, clock=clock, rng=rng, on_query=on_query
+        )
         self._redis = redis
         self._keys = keys
         self._clock = clock

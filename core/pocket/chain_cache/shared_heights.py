@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 
-from pocket.chain.model import Block
+from pocket.chain.model import Block, checked_block
 from pocket.chain.plausible_heights import Belief, HeightGuard
-from pocket.errors import PocketError
+from pocket.errors import DecodingError, PocketError
 from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -30,8 +30,9 @@ def decode_block(text: str | bytes) -> Block | None:
     """
     try:
         row = json.loads(text)
-        return Block(int(row["height"]), bytes.fromhex(row["hash"]), Timestamp.of_nanoseconds(int(row["time_ns"])))
-    except (ValueError, KeyError, TypeError):
+        time = Timestamp.of_nanoseconds(int(row["time_ns"]))
+        return checked_block(int(row["height"]), bytes.fromhex(row["hash"]), time)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, DecodingError):
         return None
 
 

@@ -134,6 +134,11 @@ class ShardLeaseManager:
         return any(holder and holder != me for holder in self._holders())
 
     @property
+    def unowned(self) -> frozenset[int]:
+        """Return the shards that no live member holds, as last seen."""
+        return frozenset(number for number, holder in enumerate(self._holders()) if not holder)
+
+    @property
     def leads(self) -> bool:
         """Return True if this member is the leader of the group."""
         return self._view(self._names.leader).leads(self._clock())
@@ -193,9 +198,9 @@ class ShardLeaseManager:
                 try:
                     await self.tick()
                     self._complained = ""
-                except LeaseUnavailable as error:
+                except (LeaseUnavailable, ValueError, KeyError, TypeError) as error:
                     if str(error) != self._complained:
-                        _LOG.warning("lease store unavailable, retrying", error=error)
+                        _LOG.warning("lease store unavailable or its records damaged, retrying", error=error)
                     self._complained = str(error)
                 await self._pause(stop)
         finally:

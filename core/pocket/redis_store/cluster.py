@@ -7,7 +7,7 @@ connection is the caller's: whether a command that may have been executed is sen
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -28,6 +28,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.redis_store.cluster_slots import SlotMap, slot_of
 from pocket.redis_store.node_addresses import Address, format_address
+from pocket.redis_store.node_backoff import NodeBackoff
 from pocket.redis_store.node_client import NodeClient
 from pocket.runtime.single_flight import SingleFlight
 
@@ -66,6 +67,7 @@ class ClusterClient(Redis):
         self._asked_at = float("-inf")
         self._failed: set[Address] = set()
         self._turn = 0
+        self._backoff = NodeBackoff(clock, timeout_seconds)
         super().__init__(connection_pool=self._node(self._seeds[0]).connection_pool)
 
     # Topology.
@@ -140,6 +142,7 @@ class ClusterClient(Redis):
         now = self._clock()
         for address in [a for a in self._nodes if a not in primaries and a not in self._seeds]:
             if now - self._used_at[address] > _KEPT_SECONDS:
+                self._backoff.forget(address)
                 await self._nodes.pop(address).aclose()
 
     async def _current(self) -> SlotMap:
@@ -162,6 +165,11 @@ class ClusterClient(Redis):
         if address is None:
             raise ClusterDownError(f"no primary serves slot {slot}", status_code="CLUSTERDOWN")
         return address
+
+    def primary_of(self, name: str) -> Address | None:
+        """Return the address of the primary of a key, as far as known."""
+        slot = slot_of(("GET", name))
+        return self._slots.primary(slot) if self._slots is not None and slot is not None else None
 
     async def primaries(self) -> dict[Address, Redis]:
         """Return a client of each primary, by address, after asking for the present ones.
@@ -214,14 +222,34 @@ class ClusterClient(Redis):
         args, options = command
         node: Any = self._node(address)
         if not asking:
-            return await node.execute_command(*args, **options)
+            with self._asked(address):
+                return await node.execute_command(*args, **options)
         async with node.pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
             pipe.execute_command(*args, **options)
-            _, reply = await pipe.execute(raise_on_error=False)
+            with self._asked(address):
+                _, reply = await pipe.execute(raise_on_error=False)
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    @contextlib.contextmanager
+    def _asked(self, address: Address) -> Iterator[None]:
+        """Record whether a node answers what is asked within the context.
+
+        Raises redis-py's ConnectionError if the node is not asked at present.
+        """
+        begun = self._backoff.admit(address)
+        try:
+            yield
+        except (RedisTimeoutError, TimeoutError):
+            self._backoff.timed_out(address, begun)
+            raise
+        except ResponseError:
+            self._backoff.answered(address)
+            raise
+        else:
+            self._backoff.answered(address)
 
     @staticmethod
     def _target(error: AskError, source: Address | None) -> Address:
@@ -254,7 +282,9 @@ class ClusterClient(Redis):
                 for number in numbers:
                     args, options = rows[number]
                     pipe.execute_command(*args, **options)
-                for number, reply in zip(numbers, await pipe.execute(raise_on_error=False), strict=True):
+                with self._asked(address):
+                    found = await pipe.execute(raise_on_error=False)
+                for number, reply in zip(numbers, found, strict=True):
                     replies[number] = reply
                     if isinstance(reply, _REDIRECTED):
                         again.append(number)

@@ -57,6 +57,10 @@ def _decode(text: str) -> StoredLease:
     return StoredLease(record, text)
 
 
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
 class RedisLeaseStore:
     """Leases of the group in the hash `key`."""
 
@@ -74,7 +78,10 @@ class RedisLeaseStore:
         except RedisUnavailable as error:
             raise LeaseUnavailable(str(error)) from error
         # Most texts are those of the previous read.
-        texts = {name.decode(): text.decode("utf-8", "surrogateescape") for name, text in rows.items()}
+        texts = {
+            name.decode("utf-8", "surrogateescape"): text.decode("utf-8", "surrogateescape")
+            for name, text in rows.items()
+        }
         before = self._decoded
         self._decoded = {
             name: known if (known := before.get(name)) is not None and known.version == text else _decode(text)

@@ -84,6 +84,12 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
+def _end(text: str, prefix: str = "") -> int | None:
+    """Return the session end height that a value begins with, None for a damaged one."""
+    number = text.removeprefix(prefix).partition("/")[0]
+    return int(number) if text.startswith(prefix) and number.isascii() and number.isdecimal() else None
+
+
 def _fenced(reply: Sequence[Any]) -> None:
     if _text(reply[0]) == "fenced":
         epoch = int(_text(reply[1]))
@@ -228,8 +234,14 @@ class SealStore:
         wanted = [name for name in names if name.startswith(f"{session_end}/{what}/")]
         if not wanted:
             return []
-        rows = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
-        return [SignedGroup.decode(row) for row in rows if row]
+        rows: Any = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
+        groups = []
+        for row in filter(None, rows):
+            try:
+                groups.append(SignedGroup.decode(row))
+            except DecodingError as error:
+                _LOG.error("a signed transaction in Redis cannot be read and is left out", error=error)
+        return groups
 
     async def restore(self, seals: Mapping[str, SessionSeal], ends: Mapping[str, int]) -> None:
         """Put saved seals back after Redis lost them. Existing ones stay."""
@@ -280,10 +292,10 @@ class SealStore:
     async def forget_before(self, height: int) -> None:
         """Delete tombstones and transactions of sessions that ended below `height`."""
         closed = await self._redis.hgetall(self._keys.closed(self._supplier))
-        old = [k for k, v in closed.items() if _text(v).startswith("done/") and int(_text(v)[5:]) < height]
+        old = [k for k, v in closed.items() if (end := _end(_text(v), "done/")) is not None and end < height]
         if old:
             await self._redis.hdel(self._keys.closed(self._supplier), *old)
         groups = await self._redis.hkeys(self._keys.transactions(self._supplier))
-        stale = [name for name in groups if int(_text(name).split("/")[0]) < height]
+        stale = [name for name in groups if (end := _end(_text(name))) is not None and end < height]
         if stale:
             await self._redis.hdel(self._keys.transactions(self._supplier), *stale)

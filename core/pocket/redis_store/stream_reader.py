@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from pocket.redis_store.cluster import ClusterClient
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
 
 
@@ -79,6 +81,13 @@ class StreamReader:
     def redis(self) -> "Redis":
         """Return the client."""
         return self._redis
+
+    @property
+    def primary(self) -> Address | None:
+        """Return the primary that holds the streams, as far as known. None without a Cluster."""
+        if not isinstance(self._redis, ClusterClient):
+            return None
+        return self._redis.primary_of(self._keys.sessions(self.supplier))
 
     async def sessions(self) -> dict[str, bytes]:
         """Return open and unsettled sessions: id → canonical header bytes."""

@@ -1,6 +1,7 @@
 """Read a supplier's stake from chain nodes, sign plans, and follow transactions."""
 
 import enum
+import hashlib
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -49,7 +50,7 @@ class SentOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SentState:
-    """The outcome with its block, and the chain's text where it failed."""
+    """The outcome, the block that is evidence of it, and the chain's text where it failed."""
 
     outcome: SentOutcome
     height: int = 0
@@ -64,28 +65,36 @@ class StakeChain:
         self._comet = comet
         self._chain_id = chain_id
 
-    async def snapshot(self, operator: str, signer: str) -> StakeSnapshot:
-        """Return what a plan needs.
+    async def snapshot(self, operator: str, signer: str, since: int = 0) -> StakeSnapshot:
+        """Return what a plan needs, as of block `since` or a later one.
 
-        Raises ChainError, also where nodes disagree about the supplier.
+        Raises ChainError, also where nodes disagree about the supplier or none has the block.
         """
         block = await self._comet.block()
+        if block.height < since:
+            raise ChainUnavailable(f"the chain node is at block {block.height}, and the stake is needed as of {since}")
         return StakeSnapshot(
             chain_id=self._chain_id,
             height=block.height,
-            supplier=await self._supplier(operator),
+            supplier=await self._supplier(operator, since),
             params=await self._client.staking_params(),
             shared=await self._client.shared_params(block.height),
             balance_upokt=await self._client.balance_upokt(signer),
         )
 
-    async def _supplier(self, operator: str) -> StakedSupplier | None:
-        """Return the record that every answering node has.
+    async def _supplier(self, operator: str, since: int) -> StakedSupplier | None:
+        """Return the record of every node whose state is known to be that of block `since` or later.
 
         Raises ChainUnavailable where they disagree: a change reaches nodes at different moments.
         """
         request = supplier_pb.QueryGetSupplierRequest(operator_address=operator)
-        answers = await self._client.ask_every_node("/pocket.supplier.Query/Supplier", request)
+        every = await self._client.ask_every_node("/pocket.supplier.Query/Supplier", request)
+        answers = {name: answer for name, answer in every.items() if answer.height >= since}
+        if every and not answers:
+            heights = ", ".join(f"{name}: {answer.height or 'unknown'}" for name, answer in every.items())
+            raise ChainUnavailable(
+                f"no chain node returned the stake of {operator} as of block {since} or later (heights: {heights})"
+            )
         found = set[StakedSupplier | None]()
         for answer in answers.values():
             if isinstance(answer.error, NotFound):
@@ -103,8 +112,10 @@ class StakeChain:
             raise ChainUnavailable(f"chain nodes disagree about the stake of {operator}: try again")
         return max(found, key=lambda record: len(record.service_ids) if record else 0)
 
-    async def sign(self, plan: StakePlan, key: PrivateKey, lane: int = 0) -> tuple[SignedTransaction, Timestamp]:
+    async def sign(self, plan: StakePlan, key: PrivateKey, lane: int) -> tuple[SignedTransaction, Timestamp]:
         """Simulate a plan and sign it, without sending anything.
+
+        lane: nanoseconds from `lane_of`, which transactions of one key in one block must not share.
 
         Returns the transaction and its timeout.
 
@@ -156,7 +167,7 @@ class StakeChain:
         except NotFound:
             settled = block.time.nanoseconds - SETTLED_SECONDS * _NANOSECONDS
             if expires_at is not None and settled > expires_at.nanoseconds:
-                return SentState(SentOutcome.EXPIRED)
+                return SentState(SentOutcome.EXPIRED, block.height)
             return SentState(SentOutcome.WAITING)
         if result.code:
             return SentState(SentOutcome.FAILED, result.height, f"{result.codespace} {result.code}: {result.log}")
@@ -179,6 +190,16 @@ class StakeChain:
             sequence=account.sequence,
             unordered=False,
         )
+
+
+def lane_of(operator: str, last_hash: str) -> int:
+    """Return nanoseconds below one second that tell apart the timeouts of transactions of one key.
+
+    Signer and timeout are the nonce of an unordered transaction. Suppliers that share a paying key have different
+    lanes, and so have a supplier's transactions one after the other.
+    """
+    digest = hashlib.sha256(f"{operator} {last_hash}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % _NANOSECONDS
 
 
 def _comparable(record: StakedSupplier | None) -> StakedSupplier | None:

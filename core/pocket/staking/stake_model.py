@@ -83,14 +83,16 @@ class StakeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """The signer, the gas price, and the declaration that the chain agreed with last.
+    """The signer, the gas price, and what was done before.
 
-    reached: its digest, empty for none.
+    reached: digest of the declaration that the chain agreed with last, empty for none.
+    included: hash of the last stake transaction in a block, empty for none.
     """
 
     signer: str
     gas_price: GasPrice
     reached: str = ""
+    included: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class StakePlan:
 
     `messages` is empty unless the state is CHANGE.
 
-    plan_hash: names exactly these messages, this cost and the record on chain that they change.
+    plan_hash: names exactly these messages, this cost, the record on chain that they change, and the last transaction.
     left: differences that this signer must not change.
     effective_height: first block in which the change serves, or the stake is returned after an unstake.
     """

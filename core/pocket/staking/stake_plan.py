@@ -259,20 +259,21 @@ def _checked(
         returned_upokt=draft.returned_upokt,
         effective_height=draft.effective_height,
         approvals=tuple(causes),
-        plan_hash=_hash(draft, chain, now),
+        plan_hash=_hash(draft, chain, now, signing.included),
         effect=draft.effect,
     )
 
 
-def _hash(draft: _Draft, chain: StakeSnapshot, now: tuple[StakedService, ...]) -> str:
-    """Return a digest of the transaction and of the record that it changes.
+def _hash(draft: _Draft, chain: StakeSnapshot, now: tuple[StakedService, ...], included: str) -> str:
+    """Return a digest of the transaction, of the record that it changes, and of the last transaction.
 
-    Heights and balances are left out.
+    With the last transaction an approval is good for one only, since the same record may come back. Heights and
+    balances are left out.
     """
     record = chain.supplier
     state = None if record is None else [record.owner_address, record.stake_upokt, record.unstake_session_end_height]
     cost = [draft.cost.stake_upokt, draft.cost.staking_fee_upokt, draft.cost.transaction_fee_upokt]
-    return _digest([chain.chain_id, message_json(draft.message), draft.gas_limit, cost, state, _shown(now)])
+    return _digest([chain.chain_id, message_json(draft.message), draft.gas_limit, cost, state, _shown(now), included])
 
 
 def _shown(services: tuple[StakedService, ...]) -> list[object]:

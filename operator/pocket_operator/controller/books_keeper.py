@@ -1,13 +1,13 @@
 """Read the outcomes that miners conclude and count them in the books of their Suppliers."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.api.miner_status import EndedSession, OutcomePage
-from pocket_operator.decide.books import Books, books_in
+from pocket_operator.decide.books import MOST_TRAILS, Books, books_in
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.resources.kinds import SUPPLIERS
@@ -32,6 +32,8 @@ class BooksKeeper:
         self._books: dict[str, Books] = {}
         self._heads: dict[tuple[str, str], tuple[str, int]] = {}
         self._read: dict[tuple[ReconcileKey, str], int] = {}
+        self._counted: dict[ReconcileKey, frozenset[str]] = {}
+        self._full: set[str] = set()
 
     def of(self, supplier: Object) -> Books:
         """Return the books of one Supplier."""
@@ -48,6 +50,7 @@ class BooksKeeper:
         audit = report.answer.audit
         if audit is None or not audit.trail:
             return False
+        self._forget_positions(key)
         head, place = (audit.trail, audit.number), (key.namespace, report.pod)
         steady = self._heads.get(place) == head
         self._heads[place] = head
@@ -68,8 +71,9 @@ class BooksKeeper:
             self._read[key, audit.trail] = page.next
         return changed
 
-    def forget_deleted(self) -> None:
-        """Drop the books of Suppliers that are gone."""
+    def forget_except(self, polled: Collection[tuple[str, str]]) -> None:
+        """Drop the trails of all other pods, and the books of Suppliers that are gone."""
+        self._heads = {place: head for place, head in self._heads.items() if place in polled}
         known = {str(supplier["metadata"]["uid"]) for supplier in self._cache.all(SUPPLIERS.name)}
         self._books = {uid: books for uid, books in self._books.items() if uid in known}
 
@@ -85,12 +89,16 @@ class BooksKeeper:
         suppliers = self._suppliers(key)
         if any(trail not in self.of(supplier).trails for supplier in suppliers.values()):
             whole = not number or (number <= _IDLE_OUTCOMES and _is_whole(await fetch(0)))
+            live = {known for known, _ in self._heads.values()}
             for address, supplier in suppliers.items():
                 books = self.of(supplier)
                 if trail in books.trails or not (whole or steady):
                     continue
                 known, row = (0, None) if whole else (number, report.supplier(address))
-                changed |= self._put(supplier, books.adopted(trail, known, row))
+                books = books.adopted(trail, known, row, live)
+                if trail not in books.trails:
+                    self._report_full(trail, report.pod)
+                changed |= self._put(supplier, books)
             self._read.pop((key, trail), None)
         for supplier in suppliers.values():
             books = self.of(supplier)
@@ -128,7 +136,26 @@ class BooksKeeper:
         return changed
 
     def _suppliers(self, key: ReconcileKey) -> Mapping[str, Object]:
-        return {operator_address(supplier): supplier for supplier in self._cache.suppliers(key)}
+        """Return the Suppliers of a RelayMiner by address, without those whose address is another Supplier's."""
+        found = {}
+        for supplier in self._cache.suppliers(key):
+            address = operator_address(supplier)
+            owner = self._cache.owner(address)
+            if owner is not None and owner["metadata"]["uid"] == supplier["metadata"]["uid"]:
+                found[address] = supplier
+        return found
+
+    def _forget_positions(self, key: ReconcileKey) -> None:
+        """Read trails from the Suppliers' own positions again if other Suppliers are counted than before."""
+        counted = frozenset(str(supplier["metadata"]["uid"]) for supplier in self._suppliers(key).values())
+        if self._counted.get(key) != counted:
+            self._counted[key] = counted
+            self._read = {place: number for place, number in self._read.items() if place[0] != key}
+
+    def _report_full(self, trail: str, pod: str) -> None:
+        if trail not in self._full:
+            self._full.add(trail)
+            _LOG.error("outcomes of a miner are not counted: too many miners", pod=pod, counted_trails=MOST_TRAILS)
 
 
 def _is_whole(page: OutcomePage | None) -> bool:

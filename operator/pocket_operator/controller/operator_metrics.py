@@ -31,6 +31,7 @@ STAKES = Gauge(
     "Suppliers with a declared stake, by the reason of the condition StakeAsDeclared.",
     ["reason"],
 )
+SEALING_KEYS = Gauge("pocket_operator_sealing_keys", "Valid sealing keys in the operator's Secret.")
 LEADS = Gauge("pocket_operator_leader", "1 while this replica leads.")
 WATCH_AGE = Gauge(
     "pocket_operator_watch_age_seconds", "Seconds since the latest heartbeat that came back through the watch was sent."

@@ -24,7 +24,7 @@ _CONCURRENCY = 16
 _SECONDS = 2.0
 _LARGEST = 16 * 1024 * 1024
 _STALE_SECONDS = 10.0
-_PASSING = frozenset({"height", "waiting", "recent", "looked"})
+_PASSING = frozenset({"height", "waiting", "recent", "looked", "budgets"})
 
 
 class PodReportCache:
@@ -121,7 +121,7 @@ class Poller:
                 key = ReconcileKey(namespace, str(labels[names.LABEL_RELAY_MINER]))
                 group.create_task(self._poll(http, key, name, str(status["podIP"])))
         self._reports.forget_except(polled)
-        self._books.forget_deleted()
+        self._books.forget_except(polled)
 
     async def _poll(self, http: aiohttp.ClientSession, key: ReconcileKey, pod: str, address: str) -> None:
         host = f"[{address}]" if ":" in address else address

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket.kube.api_client import APPLY, KubeApi, KubeError, ObjectNotFound
+from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.audit_archive import AuditArchive
 from pocket_operator.controller.books_keeper import BooksKeeper
@@ -22,20 +22,18 @@ from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.operator_claim import OperatorClaim
+from pocket_operator.controller.operator_conflicts import OperatorConflicts
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.controller.update_queue import UpdateQueue
-from pocket_operator.decide.conditions import (
-    OPERATOR_CONFLICT,
-    conditions,
-    events_to_emit,
-    operator_conflict,
-)
+from pocket_operator.controller.volume_expander import VolumeExpander
+from pocket_operator.decide.conditions import OPERATOR_CONFLICT, events_to_emit
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
     REQUEUE,
+    FinalizerChange,
     Plan,
     is_paused,
     plan,
@@ -112,8 +110,9 @@ class Reconciler:
         self._capabilities = capabilities
         self._schemas = schemas
         self._updates = updates
-        self._failed_creates = FailedCreates(api, clock)
-        self._claim = OperatorClaim(api, settings.namespace, clock)
+        self._failed_creates, self._claims = FailedCreates(api, clock), VolumeExpander(api, clock)
+        claim = OperatorClaim(api, settings.namespace, clock)
+        self._conflicts = OperatorConflicts(api, cache, claim, settings.namespace, now)
         self._writer = ChildWriter(api, cache)
         self._archive = AuditArchive(api)
         self._clock = clock
@@ -125,9 +124,10 @@ class Reconciler:
 
         Returns the seconds until the next run, None for never. Raises KubeError.
         """
-        if other := await self._other_operator(key):
-            return await self._stand_back(key, other)
-        await self._clear_conflicts(key)
+        if other := await self._conflicts.other(key):
+            await self._conflicts.report(key, other)
+            return REQUEUE.total_seconds()
+        await self._conflicts.clear(key)
         state = self._states.setdefault(key, ReconcileState())
         snapshot = await self._snapshot(key, state)
         if snapshot.relay_miner is None:
@@ -139,16 +139,13 @@ class Reconciler:
             if not snapshot.suppliers:
                 self._states.pop(key, None)
                 return None
-        planned = plan(snapshot)
+        snapshot, planned = await self._protected(key, snapshot)
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
         state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
         state.quiet_since = {a: d.quiet_since for a, d in planned.drains.items() if d.quiet_since is not None}
         step = planned.update.step if planned.update is not None else ""
         if step != state.update_step.name:
             state.update_step = UpdateStep(step, self._clock())
-        await gather_limited(lambda change: self._writer.finalizer(key, change), planned.protect, _AT_ONCE)
-        if planned.protect:
-            await self._guard.update()
         state.rejections = await self._writer.apply_all(planned, snapshot)
         for kind, name in planned.delete:
             with self._writer.recording(state.rejections, (kind, name)):
@@ -171,53 +168,24 @@ class Reconciler:
         await gather_limited(lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE)
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
-    async def _other_operator(self, key: ReconcileKey) -> str:
-        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
-        return "" if relay_miner is None else await self._claim.other(relay_miner)
+    async def _protected(self, key: ReconcileKey, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
+        """Add the finalizers that a plan needs first, and plan without what could not be protected."""
+        planned = plan(snapshot)
+        if not planned.protect:
+            return snapshot, planned
+        refused: dict[ChildKey, Rejection] = {}
 
-    async def _stand_back(self, key: ReconcileKey, other: str) -> float:
-        """Report another operator in a condition that only this one writes. Returns the seconds until the next run."""
-        subject = self._cache.get(RELAY_MINERS.name, *key)
-        if subject is None:
-            return REQUEUE.total_seconds()
-        before = [
-            r for r in (subject.get("status") or {}).get("conditions") or () if r.get("type") == OPERATOR_CONFLICT
-        ]
-        spec = operator_conflict(self._settings.namespace, other)
-        (condition,) = conditions([spec], before, int(subject["metadata"].get("generation") or 0), self._now())
-        row = condition.model_dump(by_alias=True, mode="json")
-        if before != [row]:
-            body = {
-                "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
-                "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
-                "status": {"conditions": [row]},
-            }  # fmt: skip
-            await self._apply_conflicts(key, body, self._settings.namespace)
-            _LOG.warning("leaving the RelayMiner to another operator", operator_namespace=other)
-        return REQUEUE.total_seconds()
+        async def protect(change: FinalizerChange) -> None:
+            with self._writer.recording(refused, (change.kind, change.name)):
+                await self._writer.finalizer(key, change)
 
-    async def _clear_conflicts(self, key: ReconcileKey) -> None:
-        """Remove the conditions of operators that no longer lead, and this one's from before it took over."""
-        subject = self._cache.get(RELAY_MINERS.name, *key)
-        rows = ((subject or {}).get("status") or {}).get("conditions") or ()
-        if subject is None or not any(row.get("type") == OPERATOR_CONFLICT for row in rows):
-            return
-        for entry in subject["metadata"].get("managedFields") or ():
-            manager, _, namespace = str(entry.get("manager")).partition("-of-")
-            if manager != names.FIELD_MANAGER or not namespace:
-                continue
-            if namespace == self._settings.namespace or not await self._claim.leads(namespace):
-                body = {
-                    "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
-                    "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
-                }  # fmt: skip
-                await self._apply_conflicts(key, body, namespace)
-
-    async def _apply_conflicts(self, key: ReconcileKey, body: Object, namespace: str) -> None:
-        path = RELAY_MINERS.path(key.namespace, key.name, "status")
-        query = {"fieldManager": f"{names.FIELD_MANAGER}-of-{namespace}", "force": "true"}
-        patched = await self._api.call("PATCH", path, body=body, query=query, content_type=APPLY)
-        self._cache.put(RELAY_MINERS.name, patched)
+        await gather_limited(protect, planned.protect, _AT_ONCE)
+        await self._guard.update()
+        if not refused:
+            return snapshot, planned
+        messages = {place: rejection.message for place, rejection in refused.items()}
+        snapshot = replace(snapshot, unprotected={**snapshot.unprotected, **messages})
+        return snapshot, plan(snapshot)
 
     async def _snapshot(self, key: ReconcileKey, state: ReconcileState) -> Snapshot:
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
@@ -227,6 +195,7 @@ class Reconciler:
         secrets = await self._secrets.read(key, (name for name in wanted if name))
         children = dict(self._cache.children(WATCHED, key))
         published, drain_anchor_uid = None, ""
+        refused: dict[ChildKey, Rejection] = {}
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
                 found = None
@@ -236,7 +205,8 @@ class Reconciler:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
             published = None if merged is None else SecretView.of(merged)
-            drain_anchor_uid = await self._drain_anchor(key, relay_miner)
+            with self._writer.recording(refused, (CONFIG_MAPS.name, names.drain_anchor(key.name))):
+                drain_anchor_uid = await self._drain_anchor(key, relay_miner)
         pods = tuple(Pod.of(pod) for pod in self._cache.pods(key))
         addresses = {operator_address(supplier) for supplier in suppliers}
         owners = {address: self._cache.owner(address) for address in addresses}
@@ -247,6 +217,7 @@ class Reconciler:
         return Snapshot(
             prefix_owner=self._prefix_owner(key, relay_miner, secrets),
             failed_creates=await self._failed_creates.read(key, children),
+            claims=await self._claims.grown(key, relay_miner, children),
             rolling_since=state.rolling.since if rolling else None,
             now=self._now(),
             clock=self._clock(),
@@ -271,6 +242,7 @@ class Reconciler:
             books={str(supplier["metadata"]["uid"]): self._books.of(supplier) for supplier in suppliers},
             quiet_since=dict(state.quiet_since),
             rejections=dict(state.rejections),
+            unprotected={place: rejection.message for place, rejection in refused.items()},
         )
 
     def _prefix_owner(

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.keys.sealed_box import Controller, SealError, key_id
 from pocket.kube.api_client import Conflict, KubeApi
+from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.published import publish
 from pocket_operator.decide.object_cache import ReconcileKey
@@ -104,6 +105,14 @@ class SealingKeys:
         if annotations.get(ROTATE) == "requested":
             secret = await self._rotate(secret)
         keys = _decoded(secret)
+        operator_metrics.SEALING_KEYS.set(len(keys))
+        if not keys:
+            _LOG.error(
+                "Secret without a valid sealing key, keeping the loaded ones: restore its backup, or delete it to "
+                "create a new key",
+                secret=SEALING_SECRET, loaded=len(self.controller.keys),
+            )  # fmt: skip
+            return
         if keys != self.controller.keys:
             self.controller = Controller.of(keys)
             _LOG.info("sealing keys loaded", keys=len(keys), newest=key_id(self.controller.newest))

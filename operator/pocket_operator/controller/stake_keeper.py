@@ -33,7 +33,7 @@ from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
-from pocket.staking.chain import SentOutcome, StakeChain, TransactionWouldFail
+from pocket.staking.chain import SentOutcome, SentState, StakeChain, TransactionWouldFail, lane_of
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal
 from pocket.staking.stake_plan import plan_stake
@@ -52,8 +52,10 @@ from pocket_operator.decide.stake_decision import (
     StakeStep,
     after_sending,
     invalid_declaration,
+    last_included,
     signed_status,
     towards_declaration,
+    undeclared,
     unknown,
     would_fail,
 )
@@ -178,11 +180,9 @@ class StakeKeeper:
             if relay_miner is None or is_paused(relay_miner) or self._is_foreign(relay_miner):
                 continue
             for supplier in self._store.suppliers(key):
-                declared = (supplier.get("spec") or {}).get("stake") is not None
-                written = (supplier.get("status") or {}).get("staking") is not None
                 owner = self._store.owner(operator_address(supplier))
                 mine = owner is not None and owner["metadata"]["uid"] == supplier["metadata"]["uid"]
-                if mine and (declared or written) and not supplier["metadata"].get("deletionTimestamp"):
+                if mine and (_is_declared(supplier) or _has_to_end(supplier)):
                     found.append((str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"])))
         return found
 
@@ -207,26 +207,40 @@ class StakeKeeper:
     async def _one(self, chains: _Chains, place: _Place) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
         supplier = await self._api.get_or_none(SUPPLIERS, *place)
-        if supplier is None or supplier["metadata"].get("deletionTimestamp"):
+        if supplier is None:
             return
-        if (supplier.get("spec") or {}).get("stake") is None:
-            await self._write(supplier, None, None)
-            return
-        case = await self._case(supplier)
-        if case is None:
+        owner = self._store.get(RELAY_MINERS.name, *relay_miner_of(supplier)) or {}
+        try:
+            status = StakingStatus.model_validate((supplier.get("status") or {}).get("staking") or {})
+            relay_miner, _ = read_known(RelayMiner, {k: v for k, v in owner.items() if k != "status"})
+        except ValidationError as error:
+            _LOG.warning("invalid Supplier skipped", problem=problem_of(error))
             return
         try:
-            await self._step(case, await chains.of(case.relay_miner.spec.chain))
+            if status.transaction.outcome == SentOutcome.WAITING.value:
+                await self._follow(supplier, status, await chains.of(relay_miner.spec.chain))
+            elif not _is_declared(supplier):
+                if _has_to_end(supplier):
+                    await self._write(supplier, undeclared(status), None)
+            elif (case := await self._case(supplier, relay_miner, status)) is not None:
+                status = case.status
+                await self._step(case, await chains.of(relay_miner.spec.chain))
         except PocketError as error:
-            await self._write(supplier, case.status, unknown(str(error)))
+            await self._write(supplier, status, unknown(str(error)))
 
-    async def _case(self, supplier: Object) -> _Case | None:
+    async def _follow(self, supplier: Object, status: StakingStatus, chain: StakeChain) -> None:
+        """Follow a transaction to its end, also where its declaration is gone."""
+        transaction = status.transaction
+        sent = await chain.outcome(transaction.hash, parse_time(transaction.expires_at))
+        if sent.outcome is SentOutcome.WAITING:
+            sent = await _send(chain, base64.b64decode(transaction.raw))
+        decision = after_sending(status, sent)
+        await self._write(supplier, decision.status, decision.condition)
+
+    async def _case(self, supplier: Object, owner: RelayMiner, status: StakingStatus) -> _Case | None:
         key = relay_miner_of(supplier)
-        relay_miner = self._store.get(RELAY_MINERS.name, *key)
         try:
             parsed, _ = read_known(Supplier, {k: v for k, v in supplier.items() if k != "status"})
-            owner, _ = read_known(RelayMiner, {k: v for k, v in (relay_miner or {}).items() if k != "status"})
-            status = StakingStatus.model_validate((supplier.get("status") or {}).get("staking") or {})
         except ValidationError as error:
             _LOG.warning("invalid Supplier skipped", problem=problem_of(error))
             return None
@@ -265,7 +279,6 @@ class StakeKeeper:
             return None
 
     async def _step(self, case: _Case, chain: StakeChain) -> None:
-        transaction = case.status.transaction
         sight = StakeSight(
             spec=case.spec,
             signer=case.signer,
@@ -275,17 +288,15 @@ class StakeKeeper:
             now=self._now(),
             drain=_drain(case.supplier),
         )
-        if transaction.outcome == SentOutcome.WAITING.value:
-            expires_at = parse_time(transaction.expires_at)
-            decision = after_sending(sight, await chain.outcome(transaction.hash, expires_at))
-            await self._write(case.supplier, decision.status, decision.condition)
-            if decision.step is StakeStep.SEND_AGAIN:
-                await chain.send(base64.b64decode(transaction.raw))
-            return
         plan = plan_stake(
             declared_stake(case.operator, case.spec),
-            await chain.snapshot(case.operator, case.signer),
-            Signing(case.signer, GasPrice.parse(case.relay_miner.spec.chain.gas_price), case.status.reached),
+            await chain.snapshot(case.operator, case.signer, case.status.transaction.height),
+            Signing(
+                signer=case.signer,
+                gas_price=GasPrice.parse(case.relay_miner.spec.chain.gas_price),
+                reached=case.status.reached,
+                included=last_included(case.status),
+            ),
         )
         decision = towards_declaration(sight, plan)
         if decision.step is StakeStep.SIGN and case.key is not None:
@@ -302,7 +313,7 @@ class StakeKeeper:
         if case.key is None:
             return
         try:
-            signed, timeout = await chain.sign(plan, case.key)
+            signed, timeout = await chain.sign(plan, case.key, lane_of(case.operator, case.status.transaction.hash))
         except TransactionWouldFail as error:
             failing = would_fail(decision, str(error))
             await self._write(case.supplier, failing.status, failing.condition)
@@ -321,10 +332,10 @@ class StakeKeeper:
             plan=plan.plan_hash,
             cost_upokt=plan.cost.total_upokt,
         )
-        await chain.send(signed.raw)
+        await _send(chain, signed.raw)
 
-    async def _write(self, supplier: Object, status: StakingStatus | None, fact: StakeCondition | None) -> None:
-        """Apply status and condition where they differ.
+    async def _write(self, supplier: Object, status: StakingStatus, fact: StakeCondition | None) -> None:
+        """Apply status and condition where they differ, and remove the condition without a `fact`.
 
         Raises Conflict where the Supplier changed since it was read.
         """
@@ -334,12 +345,11 @@ class StakeKeeper:
             (row for row in rows if row.get("type") == ConditionType.STAKE_AS_DECLARED.value), {}
         )
         generation = int(metadata.get("generation") or 0)
-        after: Object = {}
-        if status is not None and fact is not None:
-            made = conditions([fact], rows, generation, self._now())
-            after = {"staking": as_status(status), "conditions": [as_status(row) for row in made]}
-            if before.get("staking") == after["staking"] and after["conditions"] == [kept]:
-                return
+        after: Object = {"staking": as_status(status)}
+        if fact is not None:
+            after["conditions"] = [as_status(row) for row in conditions([fact], rows, generation, self._now())]
+        if before.get("staking") == after["staking"] and after.get("conditions", []) == ([kept] if kept else []):
+            return
         body = {
             "apiVersion": SUPPLIERS.api_version,
             "kind": SUPPLIERS.name,
@@ -359,6 +369,30 @@ class StakeKeeper:
         supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
         if fact is not None and self._events is not None and (event := stake_event(fact, kept)) is not None:
             await self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
+
+
+def _is_declared(supplier: Object) -> bool:
+    return (supplier.get("spec") or {}).get("stake") is not None and not supplier["metadata"].get("deletionTimestamp")
+
+
+def _has_to_end(supplier: Object) -> bool:
+    """Return whether a transaction or a plan of an earlier declaration is not concluded."""
+    status = supplier.get("status") or {}
+    staking = status.get("staking") or {}
+    sent = (staking.get("transaction") or {}).get("outcome") == SentOutcome.WAITING.value
+    reported = any(row.get("type") == ConditionType.STAKE_AS_DECLARED.value for row in status.get("conditions") or ())
+    return sent or (reported and not supplier["metadata"].get("deletionTimestamp"))
+
+
+async def _send(chain: StakeChain, raw: bytes) -> SentState:
+    """Send recorded bytes.
+
+    A refusal concludes nothing: another node may have the bytes, and an included transaction's nonce is refused, too.
+    """
+    sent = await chain.send(raw)
+    if sent.log:
+        _LOG.warning("chain nodes refused a stake transaction, sending it again until it expires", problem=sent.log)
+    return sent
 
 
 def _drain(supplier: Object) -> DrainProgress | None:

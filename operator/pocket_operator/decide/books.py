@@ -8,8 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import structlog
 from pydantic import ValidationError
+from structlog.typing import FilteringBoundLogger
 
+from pocket.api.base import problem_of
+from pocket.api.lenient import read_known
 from pocket.api.miner_status import EndedSession
 from pocket.api.recipients import added
 from pocket.api.status import (
@@ -25,9 +29,10 @@ from pocket.api.status import (
 from pocket_operator.decide.earned import LARGEST, earnings
 from pocket_operator.decide.pod_report import ReportedSupplier
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 WINDOW_BLOCKS: Final = 500
 """Blocks for which sessions are remembered. Miners remember ended ones as long and conclude no older ones."""
-_MOST_TRAILS: Final = 64
+MOST_TRAILS: Final = 64
 _MOST_SESSIONS: Final = 1024
 _FEE_DAYS: Final = 8
 _SHORT: Final = 16
@@ -75,7 +80,7 @@ def day_of(row: ReportedSupplier) -> Day:
 class Books:
     """The counted outcomes of one supplier.
 
-    `trails`: trail → number up to which it is counted, the longest known trail first.
+    `trails`: trail → number up to which it is counted, the one that went on last is the last.
     `sessions`: end height → shortened ids of the counted sessions that another miner may conclude, too.
     `fees`: date → fees.
     """
@@ -87,10 +92,17 @@ class Books:
     trails: Mapping[str, int] = field(default_factory=dict)
     sessions: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
-    def adopted(self, trail: str, number: int, row: ReportedSupplier | None) -> "Books":
-        """Return the books with the totals of a trail that was not known, up to its outcome of this number."""
+    def adopted(self, trail: str, number: int, row: ReportedSupplier | None, live: Collection[str] = ()) -> "Books":
+        """Return the books with the totals of a trail that was not known, up to its outcome of this number.
+
+        Of too many trails one is dropped that did not go on for the longest time, never one of `live` miners. Where all
+        are live, the books stay as they are: a trail that is dropped and adopted again would count twice.
+        """
+        trails = _with_trail(self.trails, trail, number, live)
+        if trails is None:
+            return self
         if row is None:
-            return replace(self, trails=_newest(self.trails, trail, number))
+            return replace(self, trails=trails)
         fees = dict(self.fees)
         for date, upokt in row.fees_by_day.items():
             fees[date] = fees.get(date, 0) + upokt
@@ -100,7 +112,7 @@ class Books:
             day=self.day.plus(day_of(row)),
             fees=_last_days(fees),
             last=latest((self.last, row.last)),
-            trails=_newest(self.trails, trail, number),
+            trails=trails,
         )
 
     def counted(self, trail: str, rows: Iterable[EndedSession]) -> "Books":
@@ -116,10 +128,10 @@ class Books:
 
         A smaller number than before is a trail that was restored from a backup: what follows it there is new.
         """
-        return replace(self, trails={**self.trails, trail: number})
+        return replace(self, trails=_at_end(self.trails, trail, number))
 
     def _with(self, trail: str, row: EndedSession) -> "Books":
-        trails = {**self.trails, trail: row.number}
+        trails = _at_end(self.trails, trail, row.number)
         short = row.session_id[:_SHORT]
         if row.end is not None and short in self.sessions.get(row.end, ()):
             return replace(self, trails=trails)
@@ -147,7 +159,7 @@ class Books:
     def to_status(self) -> BooksStatus:
         """Return what is to be restored from the status."""
         return BooksStatus(
-            trails=tuple(CountedTrail(trail=trail, number=number) for trail, number in sorted(self.trails.items())),
+            trails=tuple(CountedTrail(trail=trail, number=number) for trail, number in self.trails.items()),
             sessions=tuple(
                 CountedSessions(end=end, sessions=tuple(sorted(ids))) for end, ids in sorted(self.sessions.items())
             ),
@@ -156,15 +168,19 @@ class Books:
 
 
 def books_in(status: Mapping[str, Any]) -> Books:
-    """Return the books in a Supplier's status, empty books if it has none or they are not readable."""
+    """Return the books in a Supplier's status, empty books if it has none or they are not readable.
+
+    Fields of a newer version are left out.
+    """
     try:
-        saved = BooksStatus.model_validate(status.get("books") or {})
+        saved, _ = read_known(BooksStatus, status.get("books") or {})
         if not saved.trails:
             return Books()
-        day = DayStatus.model_validate(status.get("day") or {})
-        last = LastEvents.model_validate(status.get("last") or {})
-        earned = [Earning.model_validate(row) for row in status.get("earned") or ()]
-    except ValidationError:
+        day, _ = read_known(DayStatus, status.get("day") or {})
+        last, _ = read_known(LastEvents, status.get("last") or {})
+        earned = [read_known(Earning, row)[0] for row in status.get("earned") or ()]
+    except ValidationError as error:
+        _LOG.error("books of a Supplier not readable, counting from the miners' trails", problem=problem_of(error))
         return Books()
     return Books(
         earned_by={row.recipient: row.upokt for row in earned},
@@ -196,11 +212,19 @@ def _sum(amounts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
     return added(amounts, more, MOST_RECIPIENTS)
 
 
-def _newest(trails: Mapping[str, int], trail: str, number: int) -> dict[str, int]:
-    """Return the trails with one more. The shortest of too many is forgotten."""
-    kept = {**trails, trail: number}
-    while len(kept) > _MOST_TRAILS:
-        del kept[min((row for row in kept if row != trail), key=lambda row: kept[row])]
+def _at_end(trails: Mapping[str, int], trail: str, number: int) -> dict[str, int]:
+    """Return the trails with this one at the end, as the one that went on last."""
+    return {**{known: at for known, at in trails.items() if known != trail}, trail: number}
+
+
+def _with_trail(trails: Mapping[str, int], trail: str, number: int, live: Collection[str]) -> dict[str, int] | None:
+    """Return the trails with one more, None if too many miners are live."""
+    kept = _at_end(trails, trail, number)
+    while len(kept) > MOST_TRAILS:
+        gone = next((known for known in kept if known != trail and known not in live), None)
+        if gone is None:
+            return None
+        del kept[gone]
     return kept
 
 

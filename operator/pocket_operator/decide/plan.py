@@ -31,6 +31,7 @@ from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
 from pocket_operator.decide.update import UpdatePlan, current_images, plan_update
+from pocket_operator.decide.volume_claims import template_size
 from pocket_operator.resources import desired, names
 from pocket_operator.resources.config import reloadable_text
 from pocket_operator.resources.context import Context, PublishedSupplier
@@ -133,6 +134,9 @@ def plan(snapshot: Snapshot) -> Plan:
             f"The prefix {parsed.prefix} in this Redis belongs to the older RelayMiner {snapshot.prefix_owner}. Delete "
             "this RelayMiner and create it again with another spec.prefix.",
         )
+    for (kind, name), message in snapshot.unprotected.items():
+        if kind != "Supplier":
+            blocked_by = BlockingProblem(ConditionReason.API_SERVER_REJECTED, f"{kind} {name}: {message}")
     if blocked_by is not None and not deleting:
         return replace(_blocked_plan(snapshot, key_checks, drains, blocked_by), unknown=unknown)
     context = _context(snapshot, parsed, key_checks, drains, redis_digest=redis_digest, deleting=deleting)
@@ -317,6 +321,7 @@ def _context(
         operator_namespace=snapshot.settings.namespace,
         suppliers=suppliers,
         redis_digest=redis_digest,
+        claim_size=template_size(snapshot.children.get(("StatefulSet", names.miner(snapshot.name)))),
         restarted_at=(metadata.get("annotations") or {}).get(names.ANNOTATION_RESTARTED, ""),
         capabilities=snapshot.capabilities,
         inherited={key: labels[key] for key in sorted(labels) if key in names.INHERITED_LABELS},

@@ -52,6 +52,8 @@ class ConditionReason(StrEnum):
     UPDATE_FAILED = "UpdateFailed"
     REDIS_UNREACHABLE = "RedisUnreachable"
     CHAIN_UNREACHABLE = "ChainUnreachable"
+    VOLUME_EXPANDING = "VolumeExpanding"
+    VOLUME_NOT_EXPANDED = "VolumeNotExpanded"
     VOLUME_FILLING = "VolumeFilling"
     VOLUME_READ_ONLY = "VolumeReadOnly"
     VOLUMES_FINE = "VolumesFine"

@@ -6,6 +6,7 @@ from pocket.api.problems import ProblemCode
 from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
+    ConsoleStatus,
     KeySetStatus,
     RelayMinerStatus,
     RolloutStatus,
@@ -17,9 +18,10 @@ from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
-from pocket_operator.decide.served import served_condition, served_suppliers
+from pocket_operator.decide.served import long_unserved, served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
+from pocket_operator.decide.volume_claims import declared_size, volume_growth
 from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
@@ -47,13 +49,14 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     rolling = problem is None and (is_rolling(deployment) or is_rolling(stateful))
     serving = serves(deployment) and serves(stateful)
     served = served_suppliers(snapshot, plan)
+    serves_all = served_condition(snapshot, served, keys)
     heads, cut = audit_heads(published_heads(relay_miner.get("status") or {}), snapshot.reports)
     specs = [
-        *_summary(snapshot, plan, problem, rolling=rolling, serving=serving, overdue=overdue),
+        *_summary(snapshot, plan, problem, serves_all, rolling=rolling, serving=serving, overdue=overdue),
         keys,
-        served_condition(snapshot, served, keys),
+        serves_all,
         redis,
-        _volumes(reports),
+        _volumes(reports, volume_growth(snapshot.claims, declared_size(relay_miner))),
         chain,
         claims,
         schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
@@ -82,8 +85,22 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         operator=snapshot.settings.namespace,
         version=str(container.get("image", "")),
         endpoint=f"http://{names.relayer(snapshot.name)}.{snapshot.namespace}.svc:{port}",
+        console=_console(snapshot, plan),
         audit=heads,
     )
+
+
+def _console(snapshot: Snapshot, plan: Plan) -> ConsoleStatus | None:
+    """Return the state of the console, None without one."""
+    if plan.context is None or plan.context.relay_miner.spec.console is None or plan.context.deleting:
+        return None
+    name = names.console(snapshot.name)
+    deployment = snapshot.children.get(("Deployment", name))
+    pods = (pod for pod in snapshot.pods if pod.component == names.CONSOLE and not pod.deleting)
+    problem = _failed_create(snapshot, (deployment,)) or next((pod.problem for pod in pods if pod.problem), "")
+    port = plan.context.relay_miner.spec.console.port
+    ready, endpoint = serves(deployment), f"http://{name}.{snapshot.namespace}.svc:{port}"
+    return ConsoleStatus(ready=ready, endpoint=endpoint, problem="" if ready else problem)
 
 
 def _rollout(plan: Plan) -> RolloutStatus:
@@ -195,7 +212,7 @@ def _redis(reports: list[Report], stated: str) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
-def _volumes(reports: list[Report]) -> ConditionSpec:
+def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSpec:
     kind = ConditionType.VOLUMES_HEALTHY
     miners = [r for r in reports if r.component == names.MINER]
     if not miners:
@@ -207,6 +224,8 @@ def _volumes(reports: list[Report]) -> ConditionSpec:
     filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
     if filling:
         return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+    if growth is not None:
+        return growth
     return ConditionSpec(kind, "True", ConditionReason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
 
 
@@ -293,7 +312,7 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
         return failure
     unready = {pod.name: pod for pod in snapshot.steady_pods if not pod.ready and not pod.deleting}
     for pod in unready.values():
-        if pod.problem:
+        if pod.problem and pod.component != names.CONSOLE:
             return f"Pod {pod.name}: {pod.problem}"
     for report in snapshot.steady_reports:
         for problem in report.answer.problems:
@@ -333,6 +352,7 @@ def _summary(
     snapshot: Snapshot,
     plan: Plan,
     problem: tuple[ConditionReason, str] | None,
+    serves_all: ConditionSpec,
     *,
     rolling: bool,
     serving: bool,
@@ -369,6 +389,8 @@ def _summary(
         pass  # enough pods serve, some of them of another revision
     elif going_on is not None:
         ready = ConditionSpec(ConditionType.READY, "False", *going_on)
+    elif serves_all.reason is ConditionReason.SUPPLIERS_NOT_SERVED and long_unserved(snapshot):
+        ready = ConditionSpec(ConditionType.READY, "False", serves_all.reason, serves_all.message)
     return [
         ready,
         ConditionSpec(

@@ -1,6 +1,9 @@
 """Determine which Suppliers of a RelayMiner are served and mined."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from pocket.api.status import ConditionType
 from pocket_operator.decide.conditions import ConditionSpec
@@ -12,6 +15,7 @@ from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
 
 _NAMED = 5
+_HAND_OVER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +38,31 @@ def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
     deleted, all of its Suppliers leave.
     """
     staying = [] if _goes(snapshot) else [check for check in plan.key_checks if not _leaves(check)]
-    reports = snapshot.steady_reports
-    loaded = {address for r in reports if r.component == names.RELAYER for address in r.addresses}
-
-    def is_served(check: KeyCheck) -> bool:
-        ours = check.reason is not ConditionReason.KEY_IN_USE and check.address in loaded
-        return ours and any(report.owns(check.address) for report in reports)
-
-    found = {check.name: is_served(check) for check in staying}
+    found = {check.name: is_served(check, snapshot) for check in staying}
     return Served(
         tuple(check for check in staying if found[check.name]),
         tuple(check for check in staying if not found[check.name]),
     )
+
+
+def is_served(check: KeyCheck, snapshot: Snapshot) -> bool:
+    """Return True if a relayer reports the Supplier's key and a miner reports mining for it."""
+    if check.reason is ConditionReason.KEY_IN_USE:
+        return False
+    reports = snapshot.steady_reports
+    return any(report.owns(check.address) for report in reports) and any(
+        report.component == names.RELAYER and check.address in report.addresses for report in reports
+    )
+
+
+def long_unserved(snapshot: Snapshot) -> bool:
+    """Return True if Suppliers of the RelayMiner are not served for longer than a shard takes to change hands."""
+    rows = ((snapshot.relay_miner or {}).get("status") or {}).get("conditions") or ()
+    row: Mapping[str, Any] = next((row for row in rows if row.get("type") == ConditionType.SUPPLIERS_SERVED), {})
+    since = row.get("lastTransitionTime")
+    if row.get("status") != "False" or not since:
+        return False
+    return (snapshot.now - datetime.fromisoformat(str(since))).total_seconds() >= _HAND_OVER_SECONDS
 
 
 def served_condition(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> ConditionSpec:

@@ -13,6 +13,7 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
 from pocket_operator.decide.books import Books
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.schemas import Schemas
+from pocket_operator.decide.volume_claims import VolumeClaim
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
 from pocket_operator.resources.rendering import rendering_digest
@@ -167,6 +168,8 @@ class Snapshot:
     """Address → time since which no relayer may record relays of a draining supplier (monotonic seconds)."""
     rejections: Mapping[ChildKey, Rejection] = field(default_factory=dict)
     """Children that the last attempt could not write."""
+    unprotected: Mapping[ChildKey, str] = field(default_factory=dict)
+    """What the API server let us not protect from deletion, with its message."""
     owner_names: Mapping[str, str] = field(default_factory=dict)
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)
@@ -175,6 +178,8 @@ class Snapshot:
     """Namespace/name of an older RelayMiner with the same Redis and prefix, empty without one."""
     failed_creates: Mapping[ChildKey, str] = field(default_factory=dict)
     """StatefulSets whose pods cannot be created, with the API server's message."""
+    claims: tuple[VolumeClaim, ...] = ()
+    """The volume claims of the miners."""
     rolling_since: float | None = None
     """Time since which not all declared pods are updated and ready (monotonic seconds), None if they are."""
     turn: Turn = field(default_factory=lambda: Turn(False))

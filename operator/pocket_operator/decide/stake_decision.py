@@ -24,7 +24,6 @@ class StakeStep(StrEnum):
 
     NOTHING = "nothing"
     SIGN = "sign"
-    SEND_AGAIN = "send again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +50,26 @@ class StakeDecision:
     approved: bool = False
 
 
-def after_sending(sight: StakeSight, sent: SentState) -> StakeDecision:
-    """Send a transaction that was signed before again as it is, or conclude it."""
-    transaction = sight.status.transaction
+def after_sending(status: StakingStatus, sent: SentState) -> StakeDecision:
+    """Conclude a transaction that was signed before, or go on waiting for it."""
+    transaction = status.transaction
     if sent.outcome is SentOutcome.WAITING:
         text = f"Transaction {transaction.hash} is sent and in no block yet. {sent.log}".strip()
-        return StakeDecision(
-            _condition("False", StakeReason.TRANSACTION_SENT, text), sight.status, StakeStep.SEND_AGAIN
-        )
+        return StakeDecision(_condition("False", StakeReason.TRANSACTION_SENT, text), status)
     concluded = transaction.model_copy(
         update={"outcome": sent.outcome.value, "height": sent.height, "log": sent.log[:_LONGEST_LOG]}
     )
     costs = {SentOutcome.INCLUDED: transaction.cost_upokt, SentOutcome.FAILED: transaction.fee_upokt}
     paid = 0 if transaction.approved else costs.get(sent.outcome, 0)
-    status = sight.status.model_copy(
+    status = status.model_copy(
         update={
             "transaction": concluded,
             "plan": StakePlanStatus(),
-            "spent_upokt": sight.status.spent_upokt + paid,
+            "spent_upokt": status.spent_upokt + paid,
         }
     )
+    if sent.outcome is SentOutcome.INCLUDED:
+        status = status.model_copy(update={"included": transaction.hash})
     if sent.outcome is SentOutcome.INCLUDED:
         text = f"Transaction {transaction.hash} is in block {sent.height}."
         return StakeDecision(_condition("False", StakeReason.TRANSACTION_INCLUDED, text), status)
@@ -96,7 +95,7 @@ def towards_declaration(sight: StakeSight, plan: StakePlan) -> StakeDecision:
     held = _held(sight, plan)
     if held is not None:
         return StakeDecision(_condition("False", held[0], f"{held[1]} {differs}"), planned)
-    approved = sight.approved == plan.plan_hash
+    approved = _approved(sight, plan)
     text = f"Signing plan {plan.plan_hash}. {differs}"
     return StakeDecision(_condition("False", StakeReason.SIGNING, text), planned, StakeStep.SIGN, approved)
 
@@ -111,13 +110,38 @@ def _found_on_chain(status: StakingStatus) -> StakingStatus:
         return status
     spent = status.spent_upokt + (0 if last.approved else last.cost_upokt)
     included = last.model_copy(update={"outcome": SentOutcome.INCLUDED.value})
-    return status.model_copy(update={"transaction": included, "spent_upokt": spent})
+    return status.model_copy(update={"transaction": included, "included": last.hash, "spent_upokt": spent})
+
+
+def undeclared(status: StakingStatus) -> StakingStatus:
+    """Return what stays of a status without a declaration: what was spent, reached and last signed.
+
+    A declaration that comes back goes on from there.
+    """
+    transaction = status.transaction.model_copy(update={"raw": "", "log": ""})
+    return status.model_copy(update={"plan": StakePlanStatus(), "inherited": (), "transaction": transaction})
+
+
+def last_included(status: StakingStatus) -> str:
+    """Return the hash of the last transaction in a block, empty for none.
+
+    Statuses of releases before `included` have it in the transaction.
+    """
+    last = status.transaction
+    return last.hash if last.outcome == SentOutcome.INCLUDED.value else status.included
+
+
+def _approved(sight: StakeSight, plan: StakePlan) -> bool:
+    """Return whether the owner approved the plan and no transaction used the approval up."""
+    last = sight.status.transaction
+    used = last.plan == plan.plan_hash and last.outcome == SentOutcome.INCLUDED.value
+    return sight.approved == plan.plan_hash and not used
 
 
 def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
     """Return why a plan is not carried out now, None where it is."""
     last, spec = sight.status.transaction, sight.spec
-    approved = sight.approved == plan.plan_hash
+    approved = _approved(sight, plan)
     if not sight.has_key:
         return (
             StakeReason.KEY_MISSING,
@@ -161,8 +185,8 @@ def unstakes(supplier: Mapping[str, Any]) -> bool:
         return False
     approved = str((supplier["metadata"].get("annotations") or {}).get(APPROVAL, ""))
     staking = (supplier.get("status") or {}).get("staking") or {}
-    plans = {str((staking.get(part) or {}).get(name, "")) for part, name in (("plan", "hash"), ("transaction", "plan"))}
-    return bool(approved) and approved in plans
+    shown = (staking.get("plan") or {}).get("hash")  # empty once its transaction is in a block
+    return bool(approved) and approved == (shown or (staking.get("transaction") or {}).get("plan"))
 
 
 def _rest(last: StakeTransactionStatus, now: datetime, seconds: int) -> int:

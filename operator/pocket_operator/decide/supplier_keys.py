@@ -102,6 +102,12 @@ def check_key(supplier: Object, snapshot: Snapshot) -> KeyCheck:
         last = _last_good(address, snapshot.published)
         kept = " The last good key stays in use." if last is not None else ""
         return KeyCheck(supplier, last, broken.reason, str(broken) + kept, unknown=unknown)
+    refused = snapshot.unprotected.get(("Supplier", str(supplier["metadata"]["name"])))
+    if refused is not None and not has_finalizer(supplier):
+        return KeyCheck(
+            supplier, _last_good(address, snapshot.published), ConditionReason.API_SERVER_REJECTED,
+            f"Its finalizer cannot be added, so its key is not published: {refused}", unknown=unknown,
+        )  # fmt: skip
     return KeyCheck(supplier, key_hex, resealed=resealed or "", unknown=unknown)
 
 

@@ -20,6 +20,7 @@ from pocket_operator.decide.earned import LARGEST, earnings, funds
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
+from pocket_operator.decide.served import is_served, long_unserved
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
@@ -41,7 +42,7 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
     keys = _keys(check, snapshot, plan, loaded=len(has_key), expected=expected)
     staked = _staked(check, row, snapshot.offered)
     claims = _claims(row)
-    specs = [*_summary(keys, staked, check), keys, staked, claims]
+    specs = [*_summary(keys, staked, check, snapshot), keys, staked, claims]
     specs.append(schema_condition("Supplier", snapshot.schemas, check.unknown))
     before = (check.supplier.get("status") or {}).get("conditions") or ()
     generation = int(check.supplier["metadata"].get("generation") or 0)
@@ -209,13 +210,19 @@ def _claims(row: ReportedSupplier | None) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.CLAIMS_HEALTHY, "No session was lost since the last settlement.")
 
 
-def _summary(keys: ConditionSpec, staked: ConditionSpec, check: KeyCheck) -> list[ConditionSpec]:
+def _summary(keys: ConditionSpec, staked: ConditionSpec, check: KeyCheck, snapshot: Snapshot) -> list[ConditionSpec]:
     stalled = check.reason in STALLING
     going_on = keys.reason in (ConditionReason.LOADING_KEYS, ConditionReason.DRAINING)
-    if keys.state != "True":
+    served = is_served(check, snapshot)
+    if keys.state != "True" and not (served and keys.reason is ConditionReason.LOADING_KEYS):
         ready = ConditionSpec(ConditionType.READY, "False", keys.reason, keys.message)
     elif staked.state == "False" and staked.reason is not ConditionReason.UNSTAKING:
         ready = ConditionSpec(ConditionType.READY, "False", staked.reason, staked.message)
+    elif not served and long_unserved(snapshot):
+        ready = ConditionSpec(
+            ConditionType.READY, "False", ConditionReason.SUPPLIERS_NOT_SERVED,
+            "No relayer and miner report that they serve and mine it. See the conditions of its RelayMiner.",
+        )  # fmt: skip
     else:
         ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.READY, "Served and mined.")
     return [

@@ -2,6 +2,7 @@
 
 from pocket_operator.resources import (
     config,
+    console,
     dashboards,
     miner,
     monitoring,
@@ -43,6 +44,7 @@ def desired(context: Context) -> list[Object]:
             disruption_budget(context, names.MINER),
             *scaling.autoscalers(context),
             *relayer.routes(context),
+            *console.console(context),
             *network.policies(context),
             *monitoring.monitors(context),
             *monitoring.rules(context),

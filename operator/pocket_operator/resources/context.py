@@ -18,6 +18,7 @@ class Images:
 
     relayer: str = f"ghcr.io/pocket-relay-mining/relayer:{VERSION}"
     miner: str = f"ghcr.io/pocket-relay-mining/miner:{VERSION}"
+    console: str = f"ghcr.io/pocket-relay-mining/console:{VERSION}"
     redis: str = "docker.io/library/redis:8.2-alpine"
     pull_policy: str = "IfNotPresent"
 
@@ -49,6 +50,8 @@ class Context:
     drain_anchor_uid: str = ""
     rollout: RolloutPlan | None = None
     """Where the relayers' revisions run. None: all relayers run the declared one."""
+    claim_size: str = ""
+    """The size in the miners' StatefulSet, whose claim template cannot change, empty before it exists."""
     miner_partition: int = 0
     """First ordinal of the miners that an update reaches."""
     updating_to: str = ""
@@ -91,7 +94,7 @@ class Context:
                     "blockOwnerDeletion": False,
                 }
             )
-        if component != names.RELAYER and self.drain_anchor_uid:
+        if component not in (names.RELAYER, names.CONSOLE) and self.drain_anchor_uid:
             name = names.drain_anchor(self.name)
             owners.append({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": self.drain_anchor_uid})
         return owners
@@ -108,7 +111,7 @@ class Context:
     ) -> Object:
         """Build a child with its metadata.
 
-        Objects that only relayers need are owned by the RelayMiner, all others by the drain anchor too. The garbage
+        Objects of relayers and console are owned by the RelayMiner, all others by the drain anchor too. The garbage
         collector removes an object only when all its owners are gone, also in a foreground deletion, and the operator
         deletes the drain anchor when all claims and proofs are done (docs/fragile/draining.md).
         """

@@ -40,12 +40,13 @@ def current(context: Context) -> Revision:
 def stateful_set(context: Context) -> Object:
     """Build the StatefulSet. Volumes outlive it: they contain unclaimed relays and the audit trail.
 
+    Its claim template keeps its first size, because it cannot change: the operator lets the volumes grow themselves.
     With an autoscaler `replicas` is left out, since the autoscaler owns it.
     """
     spec = context.relay_miner.spec.miner
     claim: Object = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": spec.storage}},
+        "resources": {"requests": {"storage": context.claim_size or spec.storage}},
     }
     if spec.storage_class_name is not None:
         claim["storageClassName"] = spec.storage_class_name

@@ -52,6 +52,7 @@ FINALIZER = f"{GROUP}/drain"
 RELAYER = "relayer"
 MINER = "miner"
 REDIS = "redis"
+CONSOLE = "console"
 DRAIN_ANCHOR = "drain"
 
 INHERITED_LABELS = frozenset({"team", "environment", "cost-center", "app.kubernetes.io/version"})
@@ -86,6 +87,11 @@ def miner(name: str) -> str:
 def redis(name: str) -> str:
     """Return the name of the trial Redis."""
     return f"{name}-redis"
+
+
+def console(name: str) -> str:
+    """Return the name of the console's Deployment, Service, ServiceAccount and Role."""
+    return f"{name}-console"
 
 
 def config(name: str) -> str:

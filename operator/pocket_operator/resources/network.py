@@ -2,6 +2,7 @@
 
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT
+from pocket_operator.resources.console import PORT as CONSOLE_PORT
 from pocket_operator.resources.context import Context, Object
 
 
@@ -14,7 +15,11 @@ def policies(context: Context) -> list[Object]:
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": context.operator_namespace}},
         "podSelector": {"matchLabels": {names.LABEL_NAME: "pocket-operator"}},
     }
-    admin = {"from": [operator, *(dict(p) for p in chosen.metrics_from)], "ports": [{"port": ADMIN_PORT}]}
+    readers = [operator, *(dict(p) for p in chosen.metrics_from)]
+    console = context.relay_miner.spec.console
+    if console is not None:
+        readers.append({"podSelector": {"matchLabels": names.selector(context.name, names.CONSOLE)}})
+    admin: Object = {"from": readers, "ports": [{"port": ADMIN_PORT}]}
     miners = {"podSelector": {"matchLabels": names.selector(context.name, names.MINER)}}
     relays: Object = {"ports": [{"port": context.relay_miner.spec.relayer.port}]}
     if chosen.relays_from:
@@ -23,6 +28,10 @@ def policies(context: Context) -> list[Object]:
         _policy(context, names.RELAYER, names.relayer(context.name), [relays, admin]),
         _policy(context, names.MINER, names.miner(context.name), [{**admin, "from": [*admin["from"], miners]}]),
     ]
+    if console is not None:
+        peers = [dict(p) for p in chosen.console_from]
+        allowed = [{"from": peers, "ports": [{"port": CONSOLE_PORT}]}] if peers else []
+        found.append(_policy(context, names.CONSOLE, names.console(context.name), allowed))
     if context.relay_miner.spec.redis.trial is not None:
         peers = [
             {"podSelector": {"matchLabels": names.selector(context.name, component)}}

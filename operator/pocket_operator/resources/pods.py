@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pocket.api.kubernetes import PodTemplate, Resources, amount_of
+from pocket.api.kubernetes import PodPlacement, PodTemplate, Resources, amount_of
 from pocket_operator.resources import names
 from pocket_operator.resources.config import (
     ADMIN_PORT,
@@ -152,6 +152,12 @@ def with_settings(spec: Object, chosen: PodTemplate, component: str) -> Object:
 
     Raises PodTemplateRejected.
     """
+    placed = with_placement(spec, chosen)
+    return placed if chosen.spec is None else merge_pod_spec(placed, chosen.spec, component)
+
+
+def with_placement(spec: Object, chosen: PodPlacement) -> Object:
+    """Return a pod's spec with the owner's choice of nodes, priority and pull secrets."""
     if chosen.termination_grace_seconds is not None:
         spec["terminationGracePeriodSeconds"] = chosen.termination_grace_seconds
     if chosen.topology_spread_constraints is not None:
@@ -166,7 +172,7 @@ def with_settings(spec: Object, chosen: PodTemplate, component: str) -> Object:
         spec["priorityClassName"] = chosen.priority_class_name
     if chosen.image_pull_secrets:
         spec["imagePullSecrets"] = [dict(s) for s in chosen.image_pull_secrets]
-    return spec if chosen.spec is None else merge_pod_spec(spec, chosen.spec, component)
+    return spec
 
 
 def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:

@@ -49,7 +49,8 @@ def rendering_digest(pull_policy: str) -> str:
     for spec in _REFERENCES:
         body = {"metadata": {"name": "reference", "namespace": "reference"}, "spec": spec}
         context = Context(
-            RelayMiner.model_validate(body), "reference", Images("relayer", "miner", "redis", pull_policy), "reference",
+            RelayMiner.model_validate(body), "reference",
+            Images("relayer", "miner", redis="redis", pull_policy=pull_policy), "reference",
             redis_digest="a" if "urlSecretRef" in spec["redis"] else "", restarted_at="a",
         )  # fmt: skip
         rows.append({component: found.name for component, found in declared_revisions(context).items()})

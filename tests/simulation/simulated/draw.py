@@ -5,6 +5,7 @@ a relay one is left; at most one node tells what is not so. So what is grave com
 between, and what lies is one node, while the other one is there.
 """
 
+import functools
 import random
 from dataclasses import dataclass
 
@@ -93,17 +94,34 @@ _OF_ONE = (
 _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
+_LONG_ABSENCES = frozenset({Kind.GONE, Kind.FREEZE, Kind.REDIS_AWAY, Kind.LEASES_AWAY})
 _ABOUT_NODES_THAT_LIE = frozenset(row.kind for row in _LIES)
+_ONLY_ON_VOLUMES = (
+    (_Row(Kind.LOG_LOST, _RELAYERS[:1], (0.3, 0.8)), -0.4, 0.2),
+    (_Row(Kind.LOG_LOST, _RELAYERS[1:], (0.3, 0.8)), 0.4, 0.6),
+    (_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 1.5)), 1.0, 1.3),
+)
 _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
     # Relays in hand, unread, or in a log alone while their session ends and is sealed.
     ((_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 18.0)), -1.0, 1.3),),
     ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 5.0), (0.0, 5.0)), -4.0, 0.5),),
     ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 3.0), (0.0, 4.0)), 0.0, 0.7),),
+    ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.5, 3.0), (1.0, 3.0)), 0.9, 1.5),),
     ((_Row(Kind.UNREAD, _EVERYBODY, (8.0, 10.0)), -0.4, 0.4),
      (_Row(Kind.DISK_SLOW, ("",), (14.0, 16.0), (0.5, 1.2)), 0.5, 0.9)),
     # Relays that only a former owner's volume holds.
     ((_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 3.0)), 0.7, 1.5),
      (_Row(Kind.SCALE_UP, _EVERYBODY, (40.0, 50.0)), 1.6, 3.5)),
+    # Relays that only volumes hold, when their owners change or start again.
+    (*_ONLY_ON_VOLUMES, (_Row(Kind.SCALE_UP, _EVERYBODY, (40.0, 50.0)), 1.5, 2.0)),
+    (*_ONLY_ON_VOLUMES, (_Row(Kind.KILL, _MINERS[:1], (0.3, 0.8)), 1.8, 2.4),
+     (_Row(Kind.KILL, _MINERS[1:], (0.3, 0.8)), 1.8, 2.4)),
+    # Relays of which nothing is known but what nodes that fail would answer.
+    ((_Row(Kind.NODE_FAILS, _EVERYBODY, (14.0, 16.0), (0.97, 1.0)), -3.0, -2.8),
+     (_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 3.0), (0.0, 2.0)), -2.4, -1.0)),
+    # Relays that Redis does not take.
+    ((_Row(Kind.REDIS_FULL, _EVERYBODY, (4.0, 7.0)), -7.0, -0.5),),
+    ((_Row(Kind.REDIS_FAIL_OVER, _EVERYBODY, share=(0.0, 1.0)), -9.5, -7.5),),
     # Relays that are recorded after the seal, and an owner that had copied them.
     ((_Row(Kind.FREEZE_AT_END, _RELAYERS, (12.0, 15.0)), 0.0, 0.8),
      (_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 1.5)), 3.3, 3.8),
@@ -115,10 +133,11 @@ _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
      (_Row(Kind.GONE, _MINERS, (20.0, 30.0)), 3.1, 3.6)),
     ((_Row(Kind.MEMPOOL_LOSS, _EVERYBODY, share=(1.0, 4.0)), 2.1, 2.9),),
     # The owner changes between claim and proof, with a former one that wakes up or does not know.
-    ((_Row(Kind.FREEZE, _MINERS, (13.0, 19.0)), 5.5, 9.9),),
-    ((_Row(Kind.FREEZE, _MINERS, (13.0, 19.0)), 1.0, 3.1),),
+    ((_Row(Kind.FREEZE, _MINERS, (15.0, 26.0)), 5.5, 9.9),),
+    ((_Row(Kind.FREEZE, _MINERS, (15.0, 26.0)), 1.0, 3.1),),
+    ((_Row(Kind.GONE, _MINERS, (40.0, 55.0)), -1.0, 2.0),),
     ((_Row(Kind.LEASES_AWAY, _MINERS, (20.0, 30.0)), -3.5, -1.5),),
-    ((_Row(Kind.GONE, _MINERS, (16.0, 24.0)), 4.5, 5.5), (_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 3.0)), 5.6, 6.5)),
+    ((_Row(Kind.GONE, _MINERS, (40.0, 55.0)), 4.5, 5.5), (_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 3.0)), 5.6, 6.5)),
     # Proofs that no block takes.
     ((_Row(Kind.NO_TRANSACTIONS, _EVERYBODY, share=(2.0, 2.9)), 9.2, 9.9),
      (_Row(Kind.KILL, _MINERS, (0.3, 0.8)), 10.1, 10.6)),
@@ -126,7 +145,7 @@ _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
     # Redis loses its data once sessions are sealed, or stays away.
     ((_Row(Kind.REDIS_EMPTY, _EVERYBODY, (1.0, 5.0)), 3.5, 8.0),),
     ((_Row(Kind.REDIS_OLDER, _EVERYBODY, (1.0, 3.0), (2.0, 8.0)), -2.0, 2.5),),
-    ((_Row(Kind.REDIS_AWAY, _EVERYBODY, (24.0, 26.0), (0.0, 0.1)), 9.4, 9.9),
+    ((_Row(Kind.REDIS_AWAY, _EVERYBODY, (26.5, 28.5), (0.0, 0.1)), 9.4, 9.7),
      (_Row(Kind.KILL, _MINERS[:1], (0.3, 2.0)), 9.95, 10.2), (_Row(Kind.KILL, _MINERS[1:], (0.3, 2.0)), 9.95, 10.2)),
     # Governance and nodes at the moment that counts.
     ((_Row(Kind.PROOF_PARAMS, _EVERYBODY), 10.2, 14.0),),
@@ -137,6 +156,8 @@ _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
     ((_Row(Kind.NODE_LAGS, ("",), (20.0, 40.0), (2.0, 4.9)), -9.5, 4.0),),
     ((_Row(Kind.NODE_FAILS, _EVERYBODY, (6.0, 12.0), (0.3, 0.7)), -9.5, -7.0),),
     ((_Row(Kind.NODE_GARBAGE, NODES, (10.0, 30.0), (0.2, 0.6)), -9.0, 12.0),),
+    ((_Row(Kind.NODE_EMPTY, NODES, (15.0, 30.0), (0.4, 0.9)), -10.0, -5.0),),
+    ((_Row(Kind.NODE_DOWN, NODES, (25.0, 30.0)), 1.0, 2.0),),
     ((_Row(Kind.NODE_OTHER_CHAIN, ("",), (5.0, 20.0)), -5.0, 12.0),),
 )  # fmt: skip
 """What may befall a session, with the blocks after its end between which each fault begins."""
@@ -160,9 +181,19 @@ def draw(seed: int) -> list[Fault]:
 
     Every seventh life has none.
     """
+    return list(_drawn(seed)[0])
+
+
+def scenes(seed: int) -> tuple[frozenset[Kind], ...]:
+    """Return the kinds of faults in each scene of a life."""
+    return _drawn(seed)[1]
+
+
+@functools.lru_cache(512)
+def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
     chance = random.Random(f"faults {seed}")
     if not seed % 7:
-        return []
+        return (), ()
     found: list[Fault] = []
 
     def add(row: _Row, at: float, target: str | None = None) -> None:
@@ -190,7 +221,8 @@ def draw(seed: int) -> list[Fault]:
             add(chance.choice(_LIES), chance.uniform(0, _LAST_SECONDS), liar)
     if chance.random() < 0.25:
         add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
-    for scene in chance.sample(_SCENES, chance.choice((1, 1, 2))):
+    chosen = chance.sample(_SCENES, chance.choice((1, 1, 2)))
+    for scene in chosen:
         end = chance.choice(_SESSION_ENDS)
         if scene[0][0].kind is Kind.REDIS_AWAY:
             end = _SESSION_ENDS[-1]  # no other session's relays may wait for Redis
@@ -200,8 +232,18 @@ def draw(seed: int) -> list[Fault]:
                 liar = chance.choice(NODES)
             add(row, (end + chance.uniform(first, last)) * BLOCK_SECONDS, liar if is_lie else None)
     lies = [fault for fault in found if fault.kind in _ABOUT_NODES_THAT_LIE]
-    apart = (fault for fault in found if fault.kind not in _ABOUT_NODES or not any(_together(fault, x) for x in lies))
-    return sorted(apart, key=lambda fault: fault.at)
+    apart = [fault for fault in found if fault.kind not in _ABOUT_NODES or not any(_together(fault, x) for x in lies)]
+    apart = [
+        fault for fault in apart if not (fault.kind is Kind.PROOF_PARAMS and any(_too_late(fault, x) for x in found))
+    ]
+    kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
+    return tuple(sorted(apart, key=lambda fault: fault.at)), kinds
+
+
+def _too_late(change: Fault, away: Fault) -> bool:
+    """Return True if proofs become required while a miner is away for long: another one takes over in five blocks."""
+    ends = away.at + away.seconds + 3 * BLOCK_SECONDS
+    return away.kind in _LONG_ABSENCES and away.at - 2 * BLOCK_SECONDS < change.at < ends
 
 
 def _together(away: Fault, lie: Fault) -> bool:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pocket.protocol.relays.messages import relay_hash
+from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.sessions.windows import Windows
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import transaction_hash
@@ -22,7 +22,8 @@ from world import address
 
 Pair = tuple[str, str]
 _SUBSETS = 200
-_CALM_SECONDS = 18.0
+_CALM_SECONDS = 18.0  # after which every copy must have been made again
+_SERVED_SECONDS = 9.0  # after which relays must be served again
 _MIRRORED_SECONDS = 6.0
 _OUT_OF_GAS = 11
 _BLOCKS_TO_LEARN_OF_A_PROOF = 3
@@ -127,7 +128,7 @@ class Judges:
             self.wrong(text)
         if number := self.missing():
             self.wrong(f"{number} acknowledged relays of open sessions are nowhere")
-        if self._is_calm():
+        if self._is_calm(system.loop.time(), _CALM_SECONDS):
             self._check_copies()
         for (supplier, session), roots in system.roots.items():
             if len(roots) > 1:
@@ -147,11 +148,16 @@ class Judges:
                 self.wrong(f"{event.type.rsplit('.', 1)[1]} of {name_of(event.attributes['supplier_operator_address'])}"
                            f" {json.dumps(told)}")  # fmt: skip
 
-    def _is_calm(self) -> bool:
-        """Return whether nothing has gone wrong for so long that every copy must have been made again."""
-        system, now = self.system, self.system.loop.time()
+    def refused(self, header: SessionHeader, supplier: str, sent_at: float) -> None:
+        """Check that something was wrong when no relayer served a relay of an open session."""
+        if self._is_calm(sent_at, _SERVED_SECONDS) and not self._is_excused(address(supplier), header.service_id):
+            self.wrong(f"no relayer serves {supplier}, {header.session_id[:8]} though nothing is wrong any more")
+
+    def _is_calm(self, at: float, seconds: float) -> bool:
+        """Return whether nothing had gone wrong for so many seconds then, nor has since."""
+        system = self.system
         running = all(program.alive for program in system.programs.values() if program.wanted)
-        return running and not system.network.holding and now - system.disturbed_at > _CALM_SECONDS
+        return running and not system.network.holding and at - system.disturbed_at > seconds
 
     def _check_copies(self) -> None:
         """Check that relays are on a miner's volume and seals in Redis, where the next owner finds them."""

@@ -167,7 +167,9 @@ class Life:
             for service in SERVICES:
                 header = system.session(service, start)
                 for supplier in SUPPLIERS:
-                    late = chance.random() < 0.15  # of some sessions the only relay comes at their end
+                    if (drawn := chance.random()) < 0.1:
+                        continue  # only a burst may send it relays
+                    late = drawn < 0.25  # of some sessions the only relay comes at their end
                     for _ in range(1 if late else chance.randint(1, RELAYS)):
                         number += 1
                         at = chance.uniform(SESSION_BLOCKS - 1 if late else 0, SESSION_BLOCKS + 1.5) * BLOCK_SECONDS
@@ -176,7 +178,10 @@ class Life:
 
     async def _relay_at(self, after: float, header, supplier: str, number: int) -> None:
         await asyncio.sleep(after)
-        await self.system.relay(header, supplier, number)
+        sent_at, height = self.loop.time(), self.system.chain.height
+        served = await self.system.relay(header, supplier, number)
+        if not served and height < header.session_end_block_height:
+            self.judges.refused(header, supplier, sent_at)
 
     # What goes wrong.
 

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from simulated.draw import draw
+from simulated.draw import draw, scenes
 from simulated.plants import PLANTS, Plant
 
 ROOT = Path(__file__).parents[3]
@@ -72,13 +72,15 @@ def search(name: str, seeds: list[int]) -> None:
     print(json.dumps({"lives": _NOTHING, "seed": 0, "problem": "", "tried": len(seeds)}))
 
 
-def _met(fault: Plant, seed: int) -> int:
-    """Return how many of the kinds of faults that can show a planted one a life has."""
-    return len({drawn.kind for drawn in draw(seed)} & set(fault.kinds))
+def _met(fault: Plant, seed: int) -> tuple[int, int]:
+    """Return how well a life's scenes, and all its faults, meet the kinds that can show a planted fault."""
+    wanted = set(fault.kinds)
+    best = max((len(scene & wanted) - len(scene - wanted) for scene in scenes(seed) if scene & wanted), default=-9)
+    return best, len({drawn.kind for drawn in draw(seed)} & wanted)
 
 
 def _searched(fault: Plant, seeds: int, lives: int) -> dict[str, object]:
-    order = sorted(range(1, seeds + 1), key=lambda seed: (-_met(fault, seed), seed))
+    order = sorted(range(1, seeds + 1), key=lambda seed: (_met(fault, seed), -seed), reverse=True)
     command = [sys.executable, "-m", "simulated.planted", "--search", fault.name, "--order", json.dumps(order[:lives])]
     paths = os.pathsep.join(str(p) for p in (HERE, ROOT / "tests/support", ROOT / "tests/vectors"))
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": paths}

@@ -360,8 +360,8 @@ class System:
         self.headers[found.session_id] = found
         return found
 
-    async def relay(self, header: SessionHeader, supplier: str, number: int, first: Program | None = None) -> None:
-        """Send one relay to a relayer that answers.
+    async def relay(self, header: SessionHeader, supplier: str, number: int, first: Program | None = None) -> bool:
+        """Send one relay to a relayer that answers, and return whether it was acknowledged.
 
         It is acknowledged once a signed response arrived.
         """
@@ -381,8 +381,9 @@ class System:
                 self.acknowledged.setdefault((address(supplier), header.session_id), set()).add(mined)
                 self.acknowledged_at[mined] = self.loop.time()
                 self.loop.note("acknowledged", number)
-                return
+                return True
             self.refused += 1
+        return False
 
     def clean(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -27,6 +27,16 @@ LOST = Counter("pocket_miner_lost_upokt_total", "Claimed upokt that applications
 FEES = Counter(
     "pocket_miner_fees_upokt_total", "Fees of transactions sent, submission fees of proofs included.", ["what"]
 )
+BROADCASTS = Histogram(
+    "pocket_miner_broadcast_seconds",
+    "Broadcasts of transactions: accepted, known (a node had it already), or the kind of the refusal.", ["result"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)  # fmt: skip
+QUERIES = Histogram(
+    "pocket_miner_chain_query_seconds",
+    "Queries of chain nodes, one observation for each node: answered, or the class of the failure.", ["result"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)  # fmt: skip
 HEIGHT = Gauge("pocket_miner_block_height", "Latest block height seen.")
 NODES = Gauge(
     "pocket_miner_chain_nodes",
@@ -93,6 +103,11 @@ def start_at_zero() -> None:
     for outcome in _OUTCOMES:
         OUTCOMES.labels(outcome)
     CACHE.labels("divergent")
+
+
+def observe_query(result: str, seconds: float) -> None:
+    """Record a query of one chain node."""
+    QUERIES.labels(result).observe(seconds)
 
 
 def forget_funds(supplier: str) -> None:

@@ -160,12 +160,14 @@ class MinerProcess:
         chain = CachedChain(
             addresses, redis, keys, timeout_seconds=seconds, node_health=node_health, clock=platform.clock,
             wall_clock=platform.wall_seconds, channel=platform.channel, rng=platform.rng,
+            on_query=miner_metrics.observe_query,
         )  # fmt: skip
         stack.push_async_callback(chain.close)
         http = await stack.enter_async_context(platform.http())
         comet = CometClient(
-            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock
-        )
+            addresses, http, seconds, config.chain.block_seconds, node_health, config.chain.id, clock=platform.clock,
+            on_query=miner_metrics.observe_query,
+        )  # fmt: skip
         nodes = await stack.enter_async_context(
             NodeMonitor(
                 addresses, http, config.chain.id, node_health, timeout_seconds=seconds,
@@ -228,6 +230,7 @@ class MinerProcess:
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
+            fleet.unowned,
         )  # fmt: skip
         return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
 
@@ -242,16 +245,19 @@ class MinerProcess:
         return keeper.is_recent
 
     def _loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
-        """Return the loops that mining cannot do without."""
+        """Return the loops that mining cannot do without.
+
+        One that fails is restarted as well: its defect must not end the claims and proofs of all suppliers.
+        """
         fleet = parts.fleet
-        return [
-            supervise("settlements", parts.settlements.run),
-            supervise("Redis watch", lambda: self._watch_redis(parts.redis_watch, fleet)),
-            self._stop_on_corruption(fleet),
-            fleet.watch_keys(),
-            supervise("notifications", lambda: fleet.listen(NotificationReader(parts.redis, parts.keys))),
-            fleet.follow(),
-        ]
+        loops: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "settlements": parts.settlements.run,
+            "Redis": lambda: self._watch_redis(parts.redis_watch, fleet),
+            "keys": fleet.watch_keys,
+            "notifications": lambda: fleet.listen(NotificationReader(parts.redis, parts.keys)),
+            "standbys": fleet.follow,
+        }
+        return [self._stop_on_corruption(fleet), *(supervise(name, loop) for name, loop in loops.items())]
 
     def _background_loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Return the supervised background loops: one that fails is restarted."""

@@ -60,6 +60,11 @@ ANSWERS = Counter(
     "Results of backend calls after retries: success, client_error (4xx), or the reason of the rejection.",
     ["service", "outcome"],
 )  # fmt: skip
+QUERIES = Histogram(
+    "pocket_relayer_chain_query_seconds",
+    "Queries of chain nodes, one observation for each node: answered, or the class of the failure.", ["result"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)  # fmt: skip
 RETRIES = Counter("pocket_relayer_backend_retries_total", "Retries at another endpoint.", ["service"])
 UNHEALTHY = Gauge(
     "pocket_relayer_backend_endpoints_unhealthy",
@@ -137,3 +142,8 @@ def show_node_health(name: str, assessment: NodeAssessment) -> None:
     """Show a chain node's health."""
     for health in NodeHealth:
         NODES.labels(name, health.value).set(health is assessment.health)
+
+
+def observe_query(result: str, seconds: float) -> None:
+    """Record a query of one chain node."""
+    QUERIES.labels(result).observe(seconds)

@@ -36,12 +36,13 @@ class UnorderedNonceAllocator:
     def next_timeout(self, supplier: str, block_time: Timestamp, duration_seconds: float) -> Timestamp:
         """Return a timestamp about `duration_seconds` after the block time.
 
-        This allocator gives each timestamp to a supplier only once.
+        This allocator gives each timestamp to a supplier only once. A timestamp that the chain would reject as too far
+        ahead, after a block with a wrong time, is not continued from.
         """
         wanted = block_time.nanoseconds + int(duration_seconds * 1_000_000_000)
         value = wanted // 1000 * 1000 + self.offset % 1000
         last = self._last.get(supplier)
-        if last is not None and value <= last:
+        if last is not None and value <= last < value + MAXIMUM_SECONDS * 1_000_000_000:
             value = last + 1000
         self._last[supplier] = value
         return Timestamp.of_nanoseconds(value)

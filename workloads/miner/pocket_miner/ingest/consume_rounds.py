@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, StreamReader
@@ -100,11 +101,20 @@ class ReadRequest:
 _Work = tuple[ReadRequest, SessionRead]
 
 
+@dataclass(slots=True)
+class _Queue:
+    """The requests to one primary of Redis."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[ReadRequest] = field(default_factory=list)
+
+
 class ConsumeRounds:
     """Runs one round after the other. A request joins the next one.
 
     A round waits `collect_seconds` for further requests. The first waiting caller runs it for all that wait. If that
-    one is cancelled, the next one runs it again for the others.
+    one is cancelled, the next one runs it again for the others. In a Cluster each primary has its own rounds, so that
+    one that does not answer delays only its own suppliers.
     """
 
     def __init__(self, redis: "Redis", mirror: RelayStore, collect_seconds: float = 0.0) -> None:
@@ -112,36 +122,29 @@ class ConsumeRounds:
         self._mirror = mirror
         self._collect_seconds = collect_seconds
         self._batch_size = AdaptiveBatchSize()
-        self._turn = asyncio.Lock()
-        self._waiting: list[ReadRequest] = []
+        self._queues: dict[Address | None, _Queue] = {}
 
     async def join(self, request: ReadRequest, limit: int | None = None) -> int | None:
         """Read and store one supplier's new entries, at most `limit` per session.
 
         Returns their number, None if the consumer did not accept them. Raises the errors of Redis and of the volume.
         """
-        self._waiting.append(request)
+        primary = request.consumer.tail.primary
+        queue = self._queues.setdefault(primary, _Queue())
+        queue.waiting.append(request)
         try:
-            async with self._turn:
+            async with queue.turn:
                 if not request.done:
                     if self._collect_seconds:
                         await asyncio.sleep(self._collect_seconds)
-                    await self._run(self._next_round(request), limit)
+                    await self._run(_next_round(request, queue.waiting), limit)
         finally:
-            self._waiting.remove(request)
+            queue.waiting.remove(request)
+            if not queue.waiting:
+                self._queues.pop(primary, None)
         if request.error is not None:
             raise request.error
         return request.entries
-
-    def _next_round(self, first: ReadRequest) -> list[ReadRequest]:
-        """Return the waiting requests that fit into one pipeline, `first` among them."""
-        taken, streams = [first], len(first.positions)
-        for request in self._waiting:
-            if request is first or request.done or streams + len(request.positions) > _MOST_STREAMS:
-                continue
-            taken.append(request)
-            streams += len(request.positions)
-        return taken
 
     async def _run(self, requests: Sequence[ReadRequest], limit: int | None) -> None:
         try:
@@ -239,3 +242,14 @@ class ConsumeRounds:
             return
         for (_, read, _), number in zip(rows, numbers, strict=True):
             read.added = number
+
+
+def _next_round(first: ReadRequest, waiting: Sequence[ReadRequest]) -> list[ReadRequest]:
+    """Return the waiting requests that fit into one pipeline, `first` among them."""
+    taken, streams = [first], len(first.positions)
+    for request in waiting:
+        if request is first or request.done or streams + len(request.positions) > _MOST_STREAMS:
+            continue
+        taken.append(request)
+        streams += len(request.positions)
+    return taken

@@ -203,9 +203,7 @@ class RelayConsumer:
 
         Without that their relays could not be stored. Raises the errors of the volume.
         """
-        for session in sessions:
-            if not await asyncio.to_thread(self._register_missing, session):
-                continue
+        for session in await asyncio.to_thread(self._missing, list(sessions)):
             self._generation += 1
             session.position = "0-0"
             if self._sessions.get(session.session_id) is not session:  # it ended meanwhile
@@ -213,11 +211,12 @@ class RelayConsumer:
                 continue
             _LOG.warning("session missing on the volume, reading it again", session=session.session_id)
 
-    def _register_missing(self, session: TrackedSession) -> bool:
-        if self._mirror.file(session.end).has(self.supplier, session.session_id):
-            return False
-        self._register(session.end, [(session.session_id, session.header.encode())])
-        return True
+    def _missing(self, sessions: Sequence[TrackedSession]) -> list[TrackedSession]:
+        """Register the sessions that the volume lacks and return them."""
+        missing = [s for s in sessions if not self._mirror.file(s.end).has(self.supplier, s.session_id)]
+        for session in missing:
+            self._register(session.end, [(session.session_id, session.header.encode())])
+        return missing
 
     async def learn_terms(self, session: TrackedSession, height: int = 0) -> bool:
         """Query header, target and compute units at the session's start.

@@ -80,6 +80,14 @@ class Attempts:
         failed = f"code {result.code} ({result.codespace}): {result.log[:200]}" if result is not None else self.failed
         return Attempts(self.number + 1, self.gas_steps + more_gas, failed, self.alone or blamed)
 
+    def refused(self, *, more_gas: bool, shared: bool) -> "Attempts":
+        """Return the attempts after nodes rejected the transaction.
+
+        They name the cause, so that only a gas limit that was too low makes the next transaction dearer.
+        """
+        blamed = shared and self.number >= _MAX_SHARED_ATTEMPTS
+        return replace(self, number=self.number + 1, gas_steps=self.gas_steps + more_gas, alone=self.alone or blamed)
+
     @property
     def gas_factor(self) -> float:
         """Return the factor by which simulated gas is multiplied."""

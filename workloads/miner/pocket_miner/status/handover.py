@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 _POLLED_SECONDS: Final = 10.0
-"""Time since the last report after which nobody polls the reports."""
+"""Time since the last report after which the reports are taken to be unread."""
 _REPORT_SECONDS: Final = 5.0
 _PAGE_SECONDS: Final = 1.0
 

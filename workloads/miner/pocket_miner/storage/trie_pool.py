@@ -10,11 +10,14 @@ import multiprocessing
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import PocketError
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
@@ -24,6 +27,7 @@ from pocket_miner.storage.relay_store import SessionEndFile
 from pocket_miner.storage.sealed_leaves import sealed_leaves
 
 T = TypeVar("T")
+_LOG: FilteringBoundLogger = structlog.get_logger()
 SMALL_LEAVES = 50_000
 """The root of this many leaves takes an eighth of a second."""
 SMALL_SECONDS = 20.0
@@ -125,7 +129,7 @@ def _processes() -> ProcessPoolExecutor:
 
 
 class _Executor:
-    """A process that runs one call after the other, each for at most `seconds` from its start."""
+    """A process or thread that runs one call after the other, each for at most `seconds` from its start."""
 
     def __init__(self, start: Callable[[], Executor], seconds: float) -> None:
         self._start = start
@@ -187,7 +191,7 @@ class Tries(Protocol):
 class TriePool:
     """Two processes, for small and for large sessions, each started when first needed.
 
-    Calls to a process are queued.
+    Calls to a process are queued. Where processes cannot be started or used, small sessions are worked on in a thread.
     """
 
     def __init__(
@@ -195,6 +199,7 @@ class TriePool:
         small_seconds: float = SMALL_SECONDS, large_seconds: float = LARGE_SECONDS,
     ) -> None:  # fmt: skip
         self._small, self._large = _Executor(start, small_seconds), _Executor(start, large_seconds)
+        self._thread = _Executor(lambda: ThreadPoolExecutor(1), SMALL_SECONDS)
         self._small_leaves = small_leaves
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
@@ -202,6 +207,14 @@ class TriePool:
             return await self._small.run(work, *arguments, self._small_leaves)
         except TooLarge:
             return await self._large.run(work, *arguments)
+        except VolumeUnreadable:
+            raise
+        except TrieWorkFailed as error:
+            _LOG.error("the process of tries failed, working in a thread", error=error)
+            try:
+                return await self._thread.run(work, *arguments, self._small_leaves)
+            except TooLarge:
+                raise error from None
 
     async def root(self, path: Path, supplier: str, session_id: str, sealed_root: bytes = b"") -> SealedSet:
         """Run `compute_root` in a process.
@@ -221,5 +234,5 @@ class TriePool:
 
     def close(self) -> None:
         """Stop the processes."""
-        self._small.close()
-        self._large.close()
+        for executor in (self._small, self._large, self._thread):
+            executor.close()

@@ -98,7 +98,8 @@ class Deliveries:
                 # The nodes rejected these bytes: newly signed ones may be accepted.
                 for session, delivery in zip(sessions, deliveries, strict=True):
                     kind.record_refusal(session, str(error)[:300])
-                    delivery.attempts = delivery.attempts.next(shared=len(sessions) > 1)
+                    more_gas = error.refusal is BroadcastFailure.MORE_GAS
+                    delivery.attempts = delivery.attempts.refused(more_gas=more_gas, shared=len(sessions) > 1)
                     delivery.sent = None
                 await self.fees.record_rejected(self.store, raw)
             raise

@@ -4,6 +4,7 @@ Every rejection is classified.
 """
 
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
+from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import corruption_in
 
@@ -108,6 +110,7 @@ class Sender:
         gas_adjustment: float,
         block_seconds: float,
         nonces: UnorderedNonceAllocator,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain = chain
         self._supplier = supplier
@@ -117,6 +120,7 @@ class Sender:
         self._gas_adjustment = Decimal(str(gas_adjustment))
         self._block_seconds = block_seconds
         self._nonces = nonces
+        self._clock = clock
         self._account: Account | None = None
 
     @property
@@ -147,6 +151,7 @@ class Sender:
             used = await self._chain.simulate(trial.raw)
         except ChainQueryRejected as refusal:
             text = str(refusal)
+            self.forget_account()  # its number may be the cause
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
@@ -192,6 +197,17 @@ class Sender:
 
         Raises SendError. Bytes that a node already has count as accepted.
         """
+        began = self._clock()
+        try:
+            answer = await self._broadcast(raw)
+        except SendError as error:
+            miner_metrics.BROADCASTS.labels(error.refusal.name.lower()).observe(self._clock() - began)
+            raise
+        result = "known" if answer.known_before else "accepted"
+        miner_metrics.BROADCASTS.labels(result).observe(self._clock() - began)
+        return answer
+
+    async def _broadcast(self, raw: bytes) -> BroadcastAnswer:
         try:
             result = await self._chain.broadcast(raw)
         except (ChainError, DecodingError, TimeoutError) as error:

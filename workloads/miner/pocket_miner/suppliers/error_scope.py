@@ -8,6 +8,8 @@ from pocket.redis_store.store_errors import CommandRejected, RedisStoreError
 from pocket_miner.submission.sender import SendError
 
 TRANSIENT_ERRORS: Final = (PocketError, OSError, sqlite3.Error)
+STEP_ERRORS: Final = (*TRANSIENT_ERRORS, ValueError, KeyError, TypeError)
+"""Errors that end one step and none of the others: also those of reading a damaged value."""
 _OF_ONE: Final = (PocketError, ValueError, KeyError, sqlite3.DataError)
 """Errors that a single session of a group may cause."""
 _OF_ALL: Final = (ChainError, RedisStoreError, SendError)

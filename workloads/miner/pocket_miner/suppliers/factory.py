@@ -92,7 +92,9 @@ class SupplierFactory:
         async with self.redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.get(name)
-            return max(int(value or 0) for value in await pipe.execute())
+            values = [value or b"0" for value in await pipe.execute()]
+        # A damaged fence fails its own supplier's writes, and must not keep the shard from being taken.
+        return max((int(value) for value in values if value.isdigit()), default=0)
 
     async def refresh_stakes(self, addresses: Iterable[str]) -> None:
         """Update the reported stakes of suppliers from the chain, through its caches.
@@ -183,6 +185,7 @@ class SupplierFactory:
             gas_adjustment=config.chain.gas_adjustment,
             block_seconds=config.chain.block_seconds,
             nonces=UnorderedNonceAllocator(offset=epoch),
+            clock=self.platform.clock,
         )
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)

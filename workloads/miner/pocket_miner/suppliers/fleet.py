@@ -20,7 +20,7 @@ from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
-from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
+from pocket_miner.suppliers.error_scope import STEP_ERRORS
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
@@ -114,6 +114,11 @@ class SupplierManager:
         """Return the suppliers of a shard whose keys are loaded or that are retiring."""
         known = {*self._suppliers.addresses, *self._running}
         return sorted(address for address in known if self._shard(address) == shard)
+
+    def unowned(self, addresses: Collection[str]) -> set[str]:
+        """Return the suppliers whose shard no live miner holds, as last seen."""
+        shards = self.keeper.unowned
+        return {address for address in addresses if self._shard(address) in shards}
 
     async def known_epoch(self, shard: int) -> int:
         """Return the highest epoch of a shard in its suppliers' fences and on this volume.
@@ -309,7 +314,7 @@ class SupplierManager:
             try:
                 if await standby.round():
                     self._due.add(address)
-            except TRANSIENT_ERRORS as error:
+            except STEP_ERRORS as error:
                 self._report_corruption(error)
                 miner_metrics.ERRORS.labels("standby").inc()
                 _LOG.warning("copying a standby's relays failed, retrying", error=error)
@@ -317,7 +322,7 @@ class SupplierManager:
     async def _clean(self, followed: set[str]) -> None:
         try:
             await delete_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
-        except TRANSIENT_ERRORS as error:
+        except STEP_ERRORS as error:
             _LOG.warning("deleting leftover sessions failed, retrying", error=error)
 
     async def stop(self) -> None:

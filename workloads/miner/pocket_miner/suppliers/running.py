@@ -15,7 +15,7 @@ from pocket.redis_store.notifications import NOTIFY_SECONDS
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
+from pocket_miner.suppliers.error_scope import STEP_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -112,7 +112,7 @@ class SupplierWorker:
             except StaleEpoch as error:
                 self.fenced(self.supplier.supplier, error)
                 return
-            except TRANSIENT_ERRORS as error:
+            except STEP_ERRORS as error:
                 if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels(step).inc()

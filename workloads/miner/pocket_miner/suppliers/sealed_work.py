@@ -19,7 +19,7 @@ from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
+from pocket_miner.suppliers.error_scope import STEP_ERRORS
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
@@ -55,7 +55,9 @@ class SealedWork:
     running: Callable[[], Collection[str]]
     """Returns the suppliers that this miner mines."""
     grace_seconds: float = 0.0
-    """How long Leases must have been unreadable. At an ordinary start they are read immediately."""
+    """How long the owner must have been unknown. At an ordinary start Leases are read and taken immediately."""
+    unowned: Callable[[Collection[str]], set[str]] = lambda addresses: set()
+    """Returns the suppliers whose shard no miner holds, as when its Lease can be read but not written."""
     _unknown_since: float | None = None
     _miners: dict[str, SupplierMiner] = field(default_factory=dict)
 
@@ -74,7 +76,11 @@ class SealedWork:
         Returns True if that was due. Raises VolumeCorrupted only.
         """
         block, now = self.board.latest, asyncio.get_running_loop().time()
-        if block is None or self.owners_known():
+        waiting = set(self.suppliers.addresses)
+        if self.owners_known():
+            waiting = self.unowned(waiting)
+        waiting.difference_update(self.running())
+        if block is None or not waiting:
             self._miners.clear()
             self._unknown_since = None
             return False
@@ -82,7 +88,7 @@ class SealedWork:
         if now - self._unknown_since < self.grace_seconds:
             return False
         open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
-        for address in sorted(open_.intersection(self.suppliers.addresses).difference(self.running())):
+        for address in sorted(open_.intersection(waiting)):
             with bound_contextvars(supplier=address, height=block.height):
                 await self._work_on(address, block)
         return True
@@ -95,7 +101,7 @@ class SealedWork:
             await self._miners[address].on_block(block, await self.params.at(block.height))
         except StaleEpoch as error:
             _LOG.info("supplier skipped, another miner owns it", error=error)
-        except TRANSIENT_ERRORS as error:
+        except STEP_ERRORS as error:
             if corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("sealed work").inc()

@@ -13,7 +13,6 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
-from pocket.errors import PocketError
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
@@ -41,7 +40,7 @@ from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource, VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.claim_queries import query_claims
-from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS, concerns_one
+from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one
 from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
@@ -168,7 +167,7 @@ class SupplierMiner:
                     raise
         except StaleEpoch:
             raise
-        except (RedisUnavailable, ConcurrentAppend) as error:
+        except (RedisUnavailable, ConcurrentAppend, ValueError, KeyError, TypeError) as error:
             await self._on_volume("restoring sessions", self.restore())
             _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
             return False
@@ -255,7 +254,7 @@ class SupplierMiner:
             self._cutoff = due
         except StaleEpoch:
             raise
-        except TRANSIENT_ERRORS as error:
+        except STEP_ERRORS as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("advancing the session cut-off failed, retrying at the next block", error=error)
 
@@ -313,7 +312,7 @@ class SupplierMiner:
         except ConcurrentAppend as error:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("action postponed, retrying at the next block", error=error)
-        except (*TRANSIENT_ERRORS, ValueError, KeyError) as error:
+        except STEP_ERRORS as error:
             if corruption_in(error) is not None:
                 raise
             if len(group) > 1 and concerns_one(error):
@@ -333,7 +332,7 @@ class SupplierMiner:
             await work()
         except StaleEpoch:
             raise
-        except TRANSIENT_ERRORS as error:
+        except STEP_ERRORS as error:
             if corruption_in(error) is not None:
                 raise
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
@@ -355,7 +354,7 @@ class SupplierMiner:
         """
         try:
             return await self._decide(session, answers, block, proof)
-        except (PocketError, OSError, ValueError, KeyError) as error:
+        except STEP_ERRORS as error:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()

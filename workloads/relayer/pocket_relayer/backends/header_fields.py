@@ -13,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_header_name
 from pocket.runtime.bounded_dict import BoundedDict
+from pocket_relayer.backends.backend_connection import BrokenResponse
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -153,7 +154,12 @@ def _readable(value: str) -> str:
 
 
 def _answer_field(name: str, value: str) -> tuple[str, tuple[str]]:
-    """Return a field's canonical name, or '' for a field of the connection, and its readable value."""
+    """Return a field's canonical name, or '' for a field of the connection, and its readable value.
+
+    Raises BrokenResponse for a name that is no token.
+    """
+    if not _TOKEN.fullmatch(name):
+        raise BrokenResponse
     key = canonical_header_name(name)
     if key in _HOP_BY_HOP_NAMES:
         return "", ("",)
@@ -166,7 +172,8 @@ _known_answer_field = functools.lru_cache(maxsize=4096)(_answer_field)
 def answer_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
     """Return a response's headers as they are signed.
 
-    Names are canonical, values readable, and fields of the connection are left out.
+    Names are canonical, values readable, and fields of the connection are left out. Raises BrokenResponse for a name
+    that is no token: "Content-Length " would be another field for the next reader.
     """
     headers: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:

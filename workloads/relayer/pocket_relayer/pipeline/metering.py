@@ -5,7 +5,7 @@ Source: relay-lifecycle.md, section 7.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Protocol
 
@@ -29,6 +29,7 @@ def _metered(service_id: str, result: ChargeResult) -> BatchedCounter:
     return BatchedCounter(relayer_metrics.METERED.labels(service_id, result.name.lower()))
 
 
+_MOST_APPLICATIONS = 100
 _UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
 
 
@@ -49,6 +50,38 @@ def session_budget(
         return int(application_stake_upokt * Decimal(str(service_factor)))
     pending = -(-max(params.window_blocks, 1) // params.num_blocks_per_session) + 1
     return application_stake_upokt // max(suppliers_per_session, 1) // pending
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationBudget:
+    """The upokt that an application may spend per supplier and session, and how often a relay was above it."""
+
+    service: str
+    application: str
+    limit_upokt: int
+    over_budget: int = 0
+
+
+class RecentBudgets:
+    """The budgets of the applications that were charged last, a bounded number."""
+
+    def __init__(self, most: int = _MOST_APPLICATIONS) -> None:
+        self._most = most
+        self._known: dict[tuple[str, str], ApplicationBudget] = {}
+
+    def record(self, service: str, application: str, limit_upokt: int, *, over_budget: bool) -> None:
+        """Record the budget that a relay was charged to."""
+        known = self._known.get((service, application))
+        if known is not None and known.limit_upokt == limit_upokt and not over_budget:
+            return
+        before = known.over_budget if known is not None else 0
+        self._known[service, application] = ApplicationBudget(service, application, limit_upokt, before + over_budget)
+        if len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return the budgets as JSON."""
+        return [asdict(budget) for budget in self._known.values()]
 
 
 class MeterQueries(Protocol):
@@ -99,6 +132,7 @@ class Meter:
         self._enabled = enabled
         self._open = open_when_unavailable
         self._block_seconds = block_seconds
+        self.limits = RecentBudgets()
 
     async def charge(self, service: ServiceSpec, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
         """Charge one relay.
@@ -139,6 +173,8 @@ class Meter:
             # Redis may not have counted it. A refund of what was never charged would let the budget grow.
             charge = replace(charge, cost=0)
         _metered(service.id, verdict).inc()
+        if charge.budget is not None:
+            self.limits.record(service.id, application, charge.budget, over_budget=verdict is ChargeResult.OVER_BUDGET)
         if verdict is ChargeResult.OVER_BUDGET:
             raise Rejected(RejectionReason.OVER_BUDGET, LIMIT_REACHED)
         if verdict is ChargeResult.REPLAYED:

@@ -146,6 +146,10 @@ class RelayPipeline:
         """
         return await self._meter.charge(relay.service, relay.header, relay.supplier, b"")
 
+    def budgets(self) -> list[dict[str, object]]:
+        """Return the budgets of the applications that were charged last."""
+        return self._meter.limits.rows()
+
     def refund(self, metered: Metered) -> None:
         """Refund a relay that was charged and not served."""
         self._meter.refund(metered)

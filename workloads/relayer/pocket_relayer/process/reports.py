@@ -38,6 +38,8 @@ class WorkerReport:
     starting: bool = False
     unhealthy: list[dict[str, Any]] = field(default_factory=list)
     """Unavailable endpoints, see `ServiceBackends.endpoints`."""
+    budgets: list[dict[str, Any]] = field(default_factory=list)
+    """Budgets by application, see `RecentBudgets.rows`."""
 
 
 _ADAPTER: Final = TypeAdapter(WorkerReport)
@@ -127,7 +129,21 @@ def summary(
             (dict(row) for row in {tuple(row.items()) for report in rows for row in report.unhealthy}),
             key=lambda row: [str(value) for value in row.values()],
         ),
+        "budgets": _budgets(rows),
     }
+
+
+def _budgets(rows: list[WorkerReport]) -> list[dict[str, Any]]:
+    """Return each application's smallest limit and its relays above it over all workers."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in (budget for report in rows for budget in report.budgets):
+        key = str(row["service"]), str(row["application"])
+        known = found.get(key)
+        found[key] = row if known is None else {
+            **row, "limit_upokt": min(known["limit_upokt"], row["limit_upokt"]),
+            "over_budget": known["over_budget"] + row["over_budget"],
+        }  # fmt: skip
+    return [found[key] for key in sorted(found)]
 
 
 def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:

@@ -175,8 +175,12 @@ class Worker:
             clock=clock,
             wall_clock=platform.wall_seconds,
             channel=platform.channel,
+            on_query=relayer_metrics.observe_query,
         )
-        comet = CometClient(nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock)
+        comet = CometClient(
+            nodes, http, seconds, config.chain.block_seconds, node_health, clock=clock,
+            on_query=relayer_metrics.observe_query,
+        )  # fmt: skip
         watch = NodeMonitor(
             nodes,
             http,
@@ -370,6 +374,7 @@ class Worker:
             leaving=sorted((pipeline.in_flight.suppliers | recorder.suppliers_with_unacknowledged) - loaded),
             recent=pipeline.recent.totals(),
             unhealthy=pipeline.registry.unhealthy_endpoints(),
+            budgets=pipeline.budgets(),
         )
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:

@@ -19,6 +19,8 @@ class ClientTimeouts:
     """Limit for the first bytes of a body or message."""
     write_seconds: float = 30.0
     """Limit for the first bytes of a response, and for a client that reads nothing."""
+    linger_seconds: float = 5.0
+    """Limit for a client that sends nothing more after its last response, before its connection is closed."""
     bytes_per_second: float = 64 * 1024.0
     """Each so many bytes add one second to both limits."""
 

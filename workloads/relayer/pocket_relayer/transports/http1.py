@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web, web_response
+from aiohttp.typedefs import Handler
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer.memory_budget import MemoryReservation
@@ -50,6 +51,7 @@ class _Body:
         """
         if (self._request.content_length or 0) > self._limit:
             raise too_large(self._limit)
+        self._reservation.acquire(sum(len(name) + len(value) for name, value in self._request.raw_headers))
         compressed = is_gzipped(self._request.headers)
         content = self._request.content
         if content.is_eof():  # it arrived with the head
@@ -78,6 +80,8 @@ class _Body:
                     chunks.append(chunk)
                     waiting.reschedule(began + self._timeouts.to_read(size))
             reservation.on_evict = None
+            if (error := content.exception()) is not None:
+                raise error
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             reservation.acquire(0)  # raises if it was evicted to make room
@@ -109,11 +113,13 @@ class Http1:
         self._relays = RelayServer(router, max_body_bytes, self._timeouts, self._decoder, self._hand_over)
 
     def application(self) -> web.Application:
-        """Return the aiohttp application."""
-        app = web.Application(client_max_size=0)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        app.router.add_route("*", "", self._handle)  # CONNECT has no path
-        return app
+        """Return the aiohttp application. It has no routes, because none matches every target, such as `*`."""
+
+        @web.middleware
+        async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._handle(request)
+
+        return web.Application(client_max_size=0, middlewares=[every_request])
 
     async def set_up(self, shutdown_seconds: float) -> web.AppRunner:
         """Start to serve. The returned runner ends it within `shutdown_seconds`."""
@@ -182,7 +188,8 @@ class Http1:
             self._decoder,
         )
         reply = await self._router.answer(incoming)
-        last = protocol.last_request or not request.content.at_eof()  # the rest of a body is not read
+        content = request.content
+        last = protocol.last_request or not content.at_eof() or content.exception() is not None  # no body follows
         if reply.pieces is not None:
             return await self._stream(request, reply)
         if len(reply.body) > _PIECE:

@@ -16,6 +16,7 @@ from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.unread_timer import UnreadTimer
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
@@ -74,8 +75,12 @@ class Http1Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Release everything that the connection holds."""
-        self._unread.stop()
         self.connection.lost()
+        self._leave(exc)
+
+    def _leave(self, exc: BaseException | None) -> None:
+        """Stop all timers and release what was read."""
+        self._unread.stop()
         self._stop_reading()
         if self.incoming is not None:
             self.incoming.close()
@@ -92,8 +97,8 @@ class Http1Connection(web.RequestHandler):
         super().data_received(data)
         if len(self._messages) > waiting:
             self._unparsed.close()
-            self._payload = self._messages[-1][1]
-            self._forget_parser_error()
+            unfinished, self._payload = self._payload if in_body else None, self._messages[-1][1]
+            self._forget_parser_error(unfinished)
         elif not in_body and not self._upgraded and waiting < self._max_msg_queue_size:
             self._count_unparsed(len(data))
         if self._upgraded and self._payload_parser is None:
@@ -130,8 +135,8 @@ class Http1Connection(web.RequestHandler):
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
-    def _forget_parser_error(self) -> None:
-        """Replace an error of the parser by a short one.
+    def _forget_parser_error(self, unfinished: StreamReader | None) -> None:
+        """Replace an error of the parser by a short one. A body that it made unreadable fails at once.
 
         Its text and frames hold everything that was read.
         """
@@ -141,6 +146,9 @@ class Http1Connection(web.RequestHandler):
         clear_frames_of(message.exc)
         self._messages[-1] = (_ErrInfo(400, ValueError("unreadable"), "Bad Request"), body)
         self._stop_reading()
+        if unfinished is not None and not unfinished.is_eof():
+            unfinished.set_exception(ValueError("unreadable"))
+            unfinished.feed_eof()  # a reader that was just woken checks for the end again, and not for the exception
 
     def _stop_reading(self) -> None:
         """Drop unparsed and further bytes, because no request can follow."""
@@ -160,7 +168,19 @@ class Http1Connection(web.RequestHandler):
             resp.force_close()
         if not self._messages:
             self._pipelined.close()
-        return await super().finish_response(request, resp, start_time)
+        finished, reset = await super().finish_response(request, resp, start_time)
+        if not finished.keep_alive and (self._reading_ended or self._messages or not request.content.is_eof()):
+            self._linger()
+        return finished, reset
+
+    def _linger(self) -> None:
+        """Close the connection of a client that may still send, without destroying its response."""
+        transport = self.transport
+        if transport is None or self.half_closed:
+            return
+        self.transport = None  # aiohttp would close it
+        LingeringClose(transport, self.connection, self._timeouts).start()
+        self._leave(None)
 
     def handle_error(
         self,

@@ -20,6 +20,7 @@ from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
+from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 from pocket_relayer.transports.request_router import RequestRouter
@@ -118,6 +119,7 @@ class RelayConnection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
+        self._upload_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to read."""
@@ -206,12 +208,11 @@ class RelayConnection(asyncio.Protocol):
             self._upload = upload = _Upload(head, reservation, self._loop.time())
             reservation.on_evict = lambda: self._refuse_upload(upload, overloaded())
             upload.timer = self._loop.call_later(self._server.timeouts.read_seconds, self._check_upload, upload)
-            if len(data) > at:
-                self._take_upload(upload, data[at:])
+            self._take_upload(upload, data[at:], at)
             return
         end = at + head.body_bytes
         try:
-            reservation.acquire(head.body_bytes)
+            reservation.acquire(end)
         except Rejected as rejected:
             self._serve(head, _Body(b"", rejected), reservation)
         else:
@@ -219,11 +220,11 @@ class RelayConnection(asyncio.Protocol):
         if len(data) > end:
             self._keep_behind(data[end:])
 
-    def _take_upload(self, upload: _Upload, data: bytes) -> None:
+    def _take_upload(self, upload: _Upload, data: bytes, head_bytes: int = 0) -> None:
         missing = upload.head.body_bytes - len(upload.body)
         part = data[:missing]
         try:
-            upload.reservation.acquire(len(part))
+            upload.reservation.acquire(head_bytes + len(part))
         except Rejected as rejected:
             self._refuse_upload(upload, rejected)
             return
@@ -249,7 +250,7 @@ class RelayConnection(asyncio.Protocol):
         if self._upload is not upload:
             return
         self._end_upload(upload)
-        self._last = True
+        self._last = self._upload_refused = True
         self._serve(upload.head, _Body(b"", rejected), upload.reservation)
 
     def _end_upload(self, upload: _Upload) -> None:
@@ -316,7 +317,10 @@ class RelayConnection(asyncio.Protocol):
         self._behind.clear()
         self._pipelined.close()
         if close:
-            transport.close()
+            if data or self._upload_refused:
+                self._linger(transport)
+            else:
+                transport.close()
             return
         if self._reading_paused:
             self._reading_paused = False
@@ -327,6 +331,12 @@ class RelayConnection(asyncio.Protocol):
             self._take(data)
         elif self._half_closed:
             transport.close()
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        """Close the connection of a client that may still send, without destroying its response."""
+        self._leave()
+        self._transport = None
+        LingeringClose(transport, self.connection, self._server.timeouts).start()
 
     async def _send(self, reply: OutgoingResponse, reservation: MemoryReservation, *, close: bool) -> None:
         """Send a response, a large one within its time."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 import structlog
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -25,7 +23,6 @@ from h2.events import (
 )
 from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes
-from hpack import Decoder
 from multidict import CIMultiDict
 from structlog.typing import FilteringBoundLogger
 
@@ -36,6 +33,7 @@ from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http2_frames import FrameBudget
+from pocket_relayer.transports.http2_protocol import ServerProtocol
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter
@@ -44,9 +42,8 @@ from pocket_relayer.transports.unread_timer import UnreadTimer
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
 _WINDOW: Final = 1024 * 1024
-_HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends ...
-_HEADER_LIST_READ: Final = 1024 * 1024  # ... and beyond which the connection ends
-_HEADERS_COST: Final = 50.0  # resets
+_HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
+_HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
 _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
 
 
@@ -68,40 +65,6 @@ class _Stream:
         self.reservation.on_evict = None
         self.body.clear()
         self.ended.set()
-
-
-class _Decoder(Decoder):
-    """Decoder of longer header lists than announced.
-
-    A list that is too long ends its stream, not the connection.
-    """
-
-    @property
-    def max_header_list_size(self) -> int:
-        """Return the limit that hpack enforces."""
-        return _HEADER_LIST_READ
-
-    @max_header_list_size.setter
-    def max_header_list_size(self, announced: int) -> None:
-        """Ignore the limit that h2 announces to clients."""
-
-
-class _Protocol(H2Connection):
-    """h2 without its limit of open streams.
-
-    A stream beyond our own limit is rejected, and the connection goes on.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(H2Configuration(client_side=False, header_encoding="utf-8"))
-        table = self.decoder.max_allowed_table_size
-        self.decoder = _Decoder()
-        self.decoder.max_allowed_table_size = table
-
-    @property
-    def open_inbound_streams(self) -> int:
-        """Return no open streams to h2's check, and let h2 forget closed ones."""
-        return min(super().open_inbound_streams, 0)
 
 
 class Http2Server:
@@ -142,7 +105,7 @@ class Http2Connection(asyncio.Protocol):
         self._server = server
         self._connection = connection
         self._frames = FrameBudget()
-        self._h2 = _Protocol()
+        self._h2 = ServerProtocol()
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, _Stream] = {}
         self._window_opened = asyncio.Event()
@@ -282,10 +245,16 @@ class Http2Connection(asyncio.Protocol):
         if len(self.tasks) >= _STREAMS:
             self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
+        reservation = self._connection.memory.reserve()
+        try:
+            reservation.acquire(size)
+        except Rejected:
+            self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
+            return
         headers: CIMultiDict[str] = CIMultiDict()
         for name, value in event.headers:
             headers.add(_decode(name), _decode(value))
-        stream = self._streams[number] = _Stream(headers, self._connection.memory.reserve(), loop.time())
+        stream = self._streams[number] = _Stream(headers, reservation, loop.time())
         stream.task = loop.create_task(self._serve(number, stream))
         self.tasks.add(stream.task)
         stream.task.add_done_callback(self.tasks.discard)

@@ -10,7 +10,8 @@ from pocket_relayer.token_bucket import TokenBucket
 
 _PREFACE_BYTES: Final = 24
 _HEAD_BYTES: Final = 9
-_DATA, _HEADERS, _RST_STREAM = 0, 1, 3
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0, 1, 3, 4
+_SETTING_BYTES: Final = 6  # each setting of a frame costs h2 about as much as a frame
 _END_STREAM: Final = 0x01
 _WORTH: Final = 256  # bytes of a DATA frame below which it counts as a cheap frame
 RESETS_PER_SECOND, RESETS_AT_ONCE = 100.0, 500.0
@@ -51,7 +52,7 @@ class FrameBudget:
             elif kind == _RST_STREAM:
                 resets += 1
             else:
-                cheap += 1
+                cheap += 1 + (length // _SETTING_BYTES if kind == _SETTINGS else 0)
                 header_bytes += length
             at += _HEAD_BYTES + length
         if at < end:

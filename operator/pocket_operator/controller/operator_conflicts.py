@@ -1,0 +1,85 @@
+"""Report another operator that manages a RelayMiner, in a condition that each operator writes on its own."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.kube.api_client import APPLY, KubeApi
+from pocket_operator.controller.operator_claim import OperatorClaim
+from pocket_operator.decide.conditions import OPERATOR_CONFLICT, conditions, operator_conflict
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
+from pocket_operator.resources import names
+from pocket_operator.resources.kinds import RELAY_MINERS
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+Object = dict[str, Any]
+
+
+class OperatorConflicts:
+    """Writes and removes the condition OperatorConflict of RelayMiners."""
+
+    def __init__(
+        self, api: KubeApi, cache: ObjectCache, claim: OperatorClaim, namespace: str, now: Callable[[], datetime]
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._claim = claim
+        self._namespace = namespace
+        self._now = now
+
+    async def other(self, key: ReconcileKey) -> str:
+        """Return the namespace of another operator that manages the RelayMiner, empty if this one does.
+
+        Raises KubeError if the API server does not answer.
+        """
+        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
+        return "" if relay_miner is None else await self._claim.other(relay_miner)
+
+    async def report(self, key: ReconcileKey, other: str) -> None:
+        """Report another operator in a condition that only this one writes.
+
+        Raises KubeError.
+        """
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        if subject is None:
+            return
+        before = [
+            r for r in (subject.get("status") or {}).get("conditions") or () if r.get("type") == OPERATOR_CONFLICT
+        ]
+        spec = operator_conflict(self._namespace, other)
+        (condition,) = conditions([spec], before, int(subject["metadata"].get("generation") or 0), self._now())
+        row = condition.model_dump(by_alias=True, mode="json")
+        if before != [row]:
+            body = {
+                "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
+                "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
+                "status": {"conditions": [row]},
+            }  # fmt: skip
+            await self._apply(key, body, self._namespace)
+            _LOG.warning("leaving the RelayMiner to another operator", operator_namespace=other)
+
+    async def clear(self, key: ReconcileKey) -> None:
+        """Remove the conditions of operators that no longer lead, and this one's from before it took over."""
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        rows = ((subject or {}).get("status") or {}).get("conditions") or ()
+        if subject is None or not any(row.get("type") == OPERATOR_CONFLICT for row in rows):
+            return
+        for entry in subject["metadata"].get("managedFields") or ():
+            manager, _, namespace = str(entry.get("manager")).partition("-of-")
+            if manager != names.FIELD_MANAGER or not namespace:
+                continue
+            if namespace == self._namespace or not await self._claim.leads(namespace):
+                body = {
+                    "apiVersion": RELAY_MINERS.api_version, "kind": RELAY_MINERS.name,
+                    "metadata": {"name": key.name, "namespace": key.namespace, "uid": subject["metadata"]["uid"]},
+                }  # fmt: skip
+                await self._apply(key, body, namespace)
+
+    async def _apply(self, key: ReconcileKey, body: Object, namespace: str) -> None:
+        path = RELAY_MINERS.path(key.namespace, key.name, "status")
+        query = {"fieldManager": f"{names.FIELD_MANAGER}-of-{namespace}", "force": "true"}
+        patched = await self._api.call("PATCH", path, body=body, query=query, content_type=APPLY)
+        self._cache.put(RELAY_MINERS.name, patched)

@@ -1,0 +1,81 @@
+"""Damaged values among a supplier's rows in Redis: they cost neither a claim nor a proof of any session."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mine import PREFIX
+from pocket.coordination.elector import LeaseRecord
+from pocket.coordination.stores.lease_store import StoredLease
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.redis_leases import RedisLeaseStore
+from pocket.redis_store.seals import SealStore, SignedGroup
+from pocket_miner.suppliers.factory import SupplierFactory
+
+pytestmark = pytest.mark.redis
+KEYS = RedisKeys(PREFIX)
+DAMAGE = {
+    "a tombstone without a height": ("closed", b"\xff", b"done/"),
+    "a tombstone with another text": ("closed", b"one", b"done/x"),
+    "a transaction of no session end": ("transactions", b"\xff/claim", b"{}"),
+    "a transaction that is no JSON": ("transactions", b"10/claim/x", b"\x00"),
+    "a proof that is no JSON": ("transactions", b"10/proof/x", b"[]"),
+    "a seal that is no JSON": ("seals", b"two", b"null"),
+    "a header that is none": ("sessions", b"three", b"\xff\xff"),
+    "a position of no stream": ("replicated", b"four", b"x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_damaged_rows_cost_no_claim_and_no_proof(alice, redis, damage):
+    name, field, value = DAMAGE[damage]
+    first = alice.header()
+    await alice.record(alice.relays(first, 3))
+    await alice.to(9)
+    await redis.hset(getattr(KEYS, name)(alice.supplier), field, value)
+    await alice.to(12)
+    second = alice.header()
+    await alice.record(alice.relays(second, 3))
+    await alice.to(31)
+    assert {i: row["outcome"] for i, row in alice.outcomes().items()} == {
+        first.session_id: "settled", second.session_id: "settled",
+    }  # fmt: skip
+    assert not alice.miner.concluder._to_drop, "what has ended is deleted"
+
+
+async def test_one_signed_transaction_that_cannot_be_read_hides_no_other(redis):
+    store, good = SealStore(redis, KEYS, "supplier", 1), SignedGroup(b"tx", 5, 12)
+    await redis.hset(KEYS.transactions("supplier"), mapping={"10/claim/a": b"\x00", "10/claim/b": good.encode()})
+    assert await store.signed(10) == [good]
+
+
+async def test_a_fence_that_is_no_number_costs_no_claim_that_is_sealed(alice, redis):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    alice.chain.faults.evict = 1
+    await alice.to(13)
+    await redis.set(KEYS.fence(alice.supplier), b"x")
+    for height in range(14, 21):
+        alice.skip(height)
+        await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())
+    await redis.delete(KEYS.fence(alice.supplier))
+    alice.start()
+    await alice.to(22)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_fence_that_is_no_number_keeps_no_shard_from_being_taken(redis):
+    await redis.set(KEYS.fence("one"), b"x")
+    await redis.set(KEYS.fence("two"), b"7")
+    factory = object.__new__(SupplierFactory)
+    factory.redis, factory.keys = redis, KEYS
+    assert await factory.highest_fence(["one", "two", "three"]) == 7
+
+
+async def test_lease_records_that_cannot_be_read_end_no_member(redis):
+    store = RedisLeaseStore(redis, "leases", call_seconds=5.0)
+    now = datetime.now(UTC)
+    await redis.hset("leases", mapping={b"\xff": b"\xff", "one": b"null"})
+    assert isinstance(await store.write("two", LeaseRecord("me", 15, now, now, 1), None), StoredLease)
+    found = await store.read()
+    assert (found["two"].record.holder, found["one"].record.holder) == ("me", "")

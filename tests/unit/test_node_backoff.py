@@ -1,0 +1,81 @@
+"""When a node of a Cluster that hangs is asked again."""
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from pocket.redis_store.node_backoff import NodeBackoff
+
+NODE, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def backoff(clock):
+    return NodeBackoff(clock, timeout_seconds=2.0)
+
+
+def refused(backoff, node):
+    try:
+        backoff.admit(node)
+    except RedisConnectionError:
+        return True
+    return False
+
+
+def times_out(backoff, clock, node):
+    begun = backoff.admit(node)
+    clock.now += 2.0
+    backoff.timed_out(node, begun)
+
+
+def test_a_node_that_timed_out_is_asked_by_one_command_after_a_pause_that_doubles(backoff, clock):
+    for pause in (0.25, 0.5, 1.0, 1.0):
+        times_out(backoff, clock, NODE)
+        clock.now += pause - 0.01
+        assert refused(backoff, NODE)
+        assert not refused(backoff, OTHER)
+        clock.now += 0.01
+    backoff.admit(NODE)
+    assert refused(backoff, NODE), "one command at a time"
+    backoff.answered(NODE)
+    assert not refused(backoff, NODE)
+    assert not refused(backoff, NODE)
+
+
+def test_a_command_that_never_ended_keeps_a_node_from_being_asked_only_for_its_deadline(backoff, clock):
+    times_out(backoff, clock, NODE)
+    clock.now += 0.25
+    backoff.admit(NODE)  # its task is cancelled
+    clock.now += 1.99
+    assert refused(backoff, NODE)
+    clock.now += 0.01
+    assert not refused(backoff, NODE)
+
+
+def test_a_node_that_answers_others_meanwhile_does_not_hang(backoff, clock):
+    begun = backoff.admit(NODE)
+    clock.now += 1
+    backoff.answered(NODE)
+    clock.now += 1
+    backoff.timed_out(NODE, begun)
+    assert not refused(backoff, NODE)
+
+
+def test_commands_that_waited_together_count_as_one_failure(backoff, clock):
+    begun = [backoff.admit(NODE) for _ in range(20)]
+    clock.now += 2
+    for time in begun:
+        backoff.timed_out(NODE, time)
+    clock.now += 0.25
+    assert not refused(backoff, NODE)
