@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import shutil
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -425,28 +424,3 @@ async def test_the_public_port_says_whether_and_how_many_and_nothing_of_where(re
             assert await answer.json() == {
                 "service_id": "eth", "ready": True, "block_height": 1, "backends": {"total": 2, "healthy": 1},
             }  # fmt: skip
-
-
-async def test_a_relay_that_the_log_did_not_take_is_refunded_and_no_other_accepted_until_it_takes_writes(
-    redis, tmp_path
-):
-    async with relaying(redis, tmp_path) as relayer:
-        data, log = relayer.request(), tmp_path / "log" / "w"
-        lost = relayer_metrics.NOT_RECORDED.labels("log")._value.get()
-        shutil.rmtree(log)
-        log.touch()  # where a folder was: no file can be made
-        status, _, body = await relayer.send(data)
-        assert (status, b"cannot be recorded here" in body) == (503, True)
-        assert relayer.recorder.overloaded
-        assert (await relayer.send(relayer.request(body=b"2")))[0] == 503
-        await relayer.recorder.maintain_once()
-        assert "takes no writes" in relayer.recorder.log_problem
-        log.unlink()
-        log.mkdir()
-        assert relayer_metrics.NOT_RECORDED.labels("log")._value.get() == lost + 1
-        await relayer.budgets.drain()
-        consumed = KEYS.consumed(address("alice"), relayer.header().session_id)
-        assert int(await redis.get(consumed)) == 0
-        await relayer.recorder.maintain_once()
-        assert (await relayer.send(data))[0] == 200, "the same request may be sent again"
-        assert len(await relayer.leaves()) == 1

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
@@ -40,7 +40,7 @@ from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 _mined = functools.cache(relayer_metrics.MINED.labels)
-_REASONS = {SessionClosed: "session_closed", LogUnavailable: "log"}
+_REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
