@@ -155,6 +155,7 @@ class WriteAheadLog:
             fcntl.flock(root, fcntl.LOCK_EX)
             yield
         finally:
+            fcntl.flock(root, fcntl.LOCK_UN)
             os.close(root)
 
     def _recover_orphans(self) -> None:
