@@ -21,6 +21,8 @@ KEY_HEX = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f817
 IDENTITY = {"keyId": "canary", "applicationPublicKey": KEY_HEX, "gatewayPublicKeys": [KEY_HEX]}
 SIMULATION = "spec.relayer.simulation"
 
+MISTYPED = address("alice")[:-1] + ("q" if address("alice")[-1] != "q" else "p")
+
 BAD_MINERS = [
     (SIMULATION, {"enabled": True}, "at least one identity that is enabled"),
     (SIMULATION, {"enabled": True, "identities": [IDENTITY | {"enabled": False}]}, "one identity that is enabled"),
@@ -175,6 +177,8 @@ BAD_POD_TEMPLATES = [
 BAD_SUPPLIERS = [
     ("spec.operatorAddress", "pokt1short", "pokt1 and 38"),
     ("spec.operatorAddress", "cosmos1nh8l853v6232xvcty6qukay73faqht9rv8jvm6", "43"),
+    ("spec.operatorAddress", MISTYPED, f'"{MISTYPED}" must have the checksum'),
+    ("spec.stake", {"amountUpokt": 5, "owner": MISTYPED}, f'"{MISTYPED}" must have the checksum'),
     ("spec.operatorAddress", ..., "Required"),
     ("spec.relayMinerRef", ..., "Required"),
     ("spec.relayMinerRef.name", "", "at least 1 chars"),

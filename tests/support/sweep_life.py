@@ -214,7 +214,7 @@ class Life:
         self.starts += 1
         self.mirror, self.audit = RelayStore(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
         self.client, self.comet = FaultyChain(self.chain, self.fault), FaultyComet(self.chain, self.fault)
-        self.blocks = FallbackBlocks(self.comet, self.client)
+        self.blocks = FallbackBlocks(self.comet, self.client, clock=self._clock)
         self.connection = FaultyRedis(self.redis, self.fault)
         self.pool = TriePool(start=lambda: FaultyProcess(self.fault), small_seconds=self.trie_seconds)
         self.fees, self.reports = FeeTracker(PRICE, self.audit), Reports(self.audit)

@@ -1,10 +1,12 @@
-"""The checksum of addresses in resources against the protocol's decoder."""
+"""The checksum of addresses at admission against the protocol's decoder, and the rule's table against the code."""
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.api.bech32 import has_checksum
+from pocket.api.bech32 import checksum_rule, has_checksum, parity_rows
 from pocket.api.stake import StakeSpec
 from pocket.protocol.crypto.addresses import encode_address, is_address
 from resources import address
@@ -38,6 +40,16 @@ def test_two_neighbours_that_were_swapped_are_noticed(payload, place):
 @pytest.mark.parametrize("text", ["", "pokt1", "pokt1" + "b" * 38, address("alice")[:-1], address("alice") + "q"])
 def test_a_text_of_another_form_has_none(text):
     assert not has_checksum(text)
+
+
+def test_the_rule_of_the_api_server_has_the_same_rows_and_a_table_of_parities():
+    expression = checksum_rule().expression
+    assert tuple(re.findall(rf"'([{ALPHABET}]{{38}}[01])'", expression)) == parity_rows()
+    (table,) = re.findall(r"'([01]{1024})'", expression)
+    for left in range(32):
+        for right in range(32):
+            assert table[left * 32 + right] == str((left & right).bit_count() % 2)
+    assert list(map(int, re.search(r"\[(0, 1, [\d, ]+)\]", expression)[1].split(", "))) == list(range(38))
 
 
 def test_a_mistyped_share_is_refused_before_a_stake_is_planned():

@@ -71,3 +71,22 @@ async def test_a_feed_goes_on_without_rpc(localnet, http):
             assert await feed.refresh()
             localnet.step()
     assert seen == [2, 3, 4]
+
+
+async def test_an_rpc_that_stays_at_one_block_is_compared_with_grpc(localnet, http):
+    now, genesis = [0.0], World().genesis()
+    async with serve(LocalChain(genesis)) as cached:
+        cached.step()
+        addresses = [NodeAddress.parse(localnet.grpc_url, cached.rpc_url)]
+        async with ChainClient(addresses, 1.0) as client:
+            comet = CometClient(addresses, http, 1.0, chain_id="pocket")
+            blocks = FallbackBlocks(comet, client, "pocket", block_seconds=10.0, clock=lambda: now[0])
+            heights = []
+            for _ in range(4):
+                heights.append((await blocks.block()).height)
+                localnet.step()
+                now[0] += 10.0
+            assert heights == [2, 2, 2, 5]
+            while cached.chain.height <= localnet.chain.height:
+                cached.step()
+            assert (await blocks.block()).height == cached.chain.height

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
-from pocket.api.bech32 import CHECKSUM
+from pocket.api.bech32 import CHECKSUM, checksum_rule
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
@@ -103,7 +103,7 @@ class StakeSpec(Model):
         default="Staked", description="Unstaked ends the stake after the unbonding period."
     )
     amount_upokt: int = Field(ge=1, le=_LARGEST, description="Total stake, upokt.")
-    owner: PoktAddress | None = Field(
+    owner: Annotated[PoktAddress, checksum_rule()] | None = Field(
         default=None, description="Owner on chain, who gets the stake back. Default: the operator. Never changed here."
     )
     services: tuple[StakedServiceSpec, ...] = Field(

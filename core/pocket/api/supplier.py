@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Metadata, Model
-from pocket.api.bech32 import CHECKSUM
+from pocket.api.bech32 import CHECKSUM, checksum_rule
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import LIST_SET, immutable, rule, rules, text
@@ -64,6 +64,7 @@ OperatorAddress = Annotated[
         description="Operator address on chain. The key must match it. Immutable.",
     ),
     CHECKSUM,
+    checksum_rule(),
 ]
 
 

@@ -311,9 +311,10 @@ class MinerProcess:
             if parts.fleet.keeper.leads:
                 await publisher.publish(block)
 
-        blocks = FallbackBlocks(parts.comet, parts.chain, self._config.chain.id)
+        chain, clock = self._config.chain, self._platform.clock
+        blocks = FallbackBlocks(parts.comet, parts.chain, chain.id, block_seconds=chain.block_seconds, clock=clock)
         return BlockFeed(
-            blocks, on_block, poll_seconds=min(1.0, self._config.chain.block_seconds / 2), clock=self._platform.clock,
+            blocks, on_block, poll_seconds=min(1.0, chain.block_seconds / 2), clock=clock,
             on_error=lambda error: _LOG.warning("block feed failed, retrying", error=error), rng=self._platform.rng,
         )  # fmt: skip
 

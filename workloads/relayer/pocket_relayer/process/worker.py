@@ -195,7 +195,7 @@ class Worker:
             await chain.close()
             await redis.aclose()
             return
-        blocks = FallbackBlocks(comet, chain, config.chain.id)
+        blocks = FallbackBlocks(comet, chain, config.chain.id, block_seconds=config.chain.block_seconds, clock=clock)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
         await asyncio.to_thread(keyring.reload)
