@@ -233,7 +233,7 @@ class WriteAheadLog:
             except OSError:
                 self.rotate()
                 raise error from None
-            raise LogUnavailable(f"{segment.path}: {error}") from error
+            raise LogUnavailable(f"{segment.path.name}: {error}") from error
         segment.size += len(data)
         segment.sessions.update((record.supplier, record.session_id) for record in records)
         return segment
