@@ -111,3 +111,102 @@ async def test_what_is_being_appended_again_is_owed_until_it_is(redis, tmp_path,
         monkeypatch.setattr(publisher, "_append", watched)
         await publisher.maintain_once()
         assert (seen, publisher.suppliers_with_unacknowledged) == ([{"pokt1s"}], set())
+
+
+def segments_of(log, numbers, sessions=1):
+    """Write one segment for each relay."""
+    for number in numbers:
+        log.append([record(number, session=f"s{number % sessions}")])
+        log.rotate()
+
+
+async def test_a_segment_that_cannot_be_read_hinders_no_other_and_is_not_appended_without_end(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        segments_of(publisher._log, range(4), sessions=4)
+        missing = publisher._log.segments[1]
+        missing.path.unlink()
+        for _ in range(3):
+            await publisher.maintain_once()
+        assert [await entries(redis, f"s{n}") for n in range(4)] == [[b"relay 0"], [], [b"relay 2"], [b"relay 3"]]
+        assert publisher._log.damaged == 1
+        assert publisher.suppliers_with_unacknowledged == set()
+        await redis.hset(KEYS.closed("pokt1s"), mapping={f"s{n}": "done" for n in (0, 2, 3)})
+        await publisher.maintain_once()
+        assert publisher._log.segments == [missing], "the others are released"
+        await redis.hset(KEYS.closed("pokt1s"), "s1", "done")
+        await publisher.maintain_once()
+        assert publisher._log.segments == []
+
+
+async def test_a_replay_continues_with_the_segment_at_which_redis_failed(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        segments_of(publisher._log, range(5))
+        append, calls = publisher._append, []
+
+        async def failing(supplier, records, segment):
+            calls.append(records[0].relay)
+            if len(calls) == 3:
+                raise RedisUnavailable("gone for a moment")
+            return await append(supplier, records, segment)
+
+        publisher._append = failing
+        with pytest.raises(RedisUnavailable):
+            await publisher.maintain_once()
+        assert publisher.suppliers_with_unacknowledged == {"pokt1s"}
+        await publisher.maintain_once()
+        assert calls == [b"relay %d" % n for n in (0, 1, 2, 2, 3, 4)]
+        assert await entries(redis, "s0") == [b"relay %d" % n for n in range(5)]
+        assert publisher.suppliers_with_unacknowledged == set()
+
+
+async def test_a_loss_during_a_replay_has_the_whole_log_appended_once_more(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        segments_of(publisher._log, range(3))
+        append = publisher._append
+
+        async def flushed(supplier, records, segment):
+            if records[0].relay == b"relay 2":
+                publisher._append = append
+                await redis.flushall()
+            return await append(supplier, records, segment)
+
+        publisher._append = flushed
+        await publisher.maintain_once()
+        assert await entries(redis, "s0") == [b"relay 2"]
+        await publisher.maintain_once()
+        assert set(await entries(redis, "s0")) == {b"relay %d" % n for n in range(3)}
+        before = publisher.counters.replayed
+        await publisher.maintain_once()
+        assert publisher.counters.replayed == before, "a loss is repaired once"
+
+
+async def test_relays_that_were_recorded_during_the_replay_of_a_loss_are_appended_again_as_well(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        await publisher.record(record(1, supplier="pokt1a"))
+        await publisher.record(record(2, supplier="pokt1b"))
+        await redis.flushall()
+        await publisher.record(record(3, supplier="pokt1a"))
+        publisher._log.rotate()
+        await publisher.maintain_once()
+        await publisher.maintain_once()
+        assert set(await entries(redis, supplier="pokt1a")) == {b"relay 1", b"relay 3"}
+        assert await entries(redis, supplier="pokt1b") == [b"relay 2"]
+
+
+async def test_a_loss_within_the_replay_of_a_segment_has_that_segment_appended_once_more(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        publisher._log.append([record(number) for number in range(300)])  # more than one command
+        append = publisher._append
+
+        async def flushed(supplier, records, segment):
+            if records[0].relay != b"relay 0":
+                publisher._append = append
+                await redis.flushall()
+            return await append(supplier, records, segment)
+
+        publisher._append = flushed
+        await publisher.maintain_once()
+        assert 0 < len(await entries(redis)) < 300
+        await publisher.maintain_once()
+        assert set(await entries(redis)) == {b"relay %d" % n for n in range(300)}

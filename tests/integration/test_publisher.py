@@ -11,6 +11,7 @@ from pocket.chain.model import Block
 from pocket.chain_cache.shared_heights import LatestBlockPublisher, LatestBlockWatcher, decode_block
 from pocket.errors import ChainUnavailable, ConfigurationError, DecodingError
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.connection import check_durability, connect, inspect, redact_url
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
@@ -25,6 +26,7 @@ from pocket.redis_store.store_errors import (
 )
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
+from pocket.runtime.supervise import supervise
 from recording import FAST, KEYS, confirmed, entries, origin, owned, publishing, record
 from servers import running_redis
 
@@ -85,6 +87,49 @@ async def test_an_unreachable_redis_is_an_error_not_a_lost_acknowledgement(tmp_p
             await publisher.record(record(1))
         assert publisher.counters.failed == 1
     await client.aclose()
+
+
+async def test_an_unexpected_error_fails_the_waiting_relays_and_a_restarted_loop_records_them(redis, tmp_path):
+    log, failures, pauses = WriteAheadLog(tmp_path, "w"), [], []
+    defects = iter([ZeroDivisionError("a defect")])
+
+    def unique():
+        if defect := next(defects, None):
+            raise defect
+        return "life"
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    recorder = RelayRecorder(redis, KEYS, log, FAST, unique=unique)
+    await recorder.maintain_once()
+    running = asyncio.create_task(supervise("recorder", recorder.run, lambda: failures.append(1), pause=pause))
+    lost, queued = recorder.submit(record(1)), recorder.submit(record(2, supplier="pokt1t"))
+    found = await asyncio.wait_for(asyncio.gather(lost, queued, return_exceptions=True), 10)
+    assert RedisUnavailable in {type(one) for one in found}
+    await recorder.record(record(3))
+    assert (len(failures), len(pauses)) == (1, 1)
+    assert recorder.suppliers_with_unacknowledged >= {"pokt1s"}
+    await recorder.maintain_once()  # from the log
+    assert set(await entries(redis)) == {b"relay 1", b"relay 3"}
+    assert await entries(redis, supplier="pokt1t")
+    await asyncio.wait_for(recorder.drain(5), 10)
+    running.cancel()
+    log.close()
+
+
+async def test_budgets_charge_what_waited_while_their_loop_was_restarted(redis):
+    budgets, pauses = Budgets(redis, KEYS, BudgetLimits(batch=1)), []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    running = asyncio.create_task(supervise("budgets", budgets.run, lambda: None, pause=pause))
+    broken = budgets.charge(Charge("pokt1s", "one", 1, 10, 600, 1))  # no bytes
+    calls = asyncio.gather(broken, budgets.charge(Charge("pokt1s", "one", 1, 10, 600)), return_exceptions=True)
+    failed, charged = await asyncio.wait_for(calls, 10)
+    assert (type(failed), charged, len(pauses)) == (RedisUnavailable, ChargeResult.CHARGED, 1)
+    running.cancel()
 
 
 async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):

@@ -1,9 +1,13 @@
+import errno
 import resource
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket.redis_store.store_errors import LogUnavailable
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog, decode_records, encode_record
 
 RECORDS = st.builds(
@@ -75,7 +79,7 @@ def test_records_after_one_that_did_not_fit_are_read_again(tmp_path, monkeypatch
         with monkeypatch.context() as broken:
             if not truncates:
                 broken.setattr("os.ftruncate", broken_disk)
-            with pytest.raises(OSError, match="free up space"):
+            with pytest.raises(LogUnavailable if truncates else OSError, match="free up space"):
                 log.append([too_large])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -103,3 +107,107 @@ def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
     again = WriteAheadLog(tmp_path, "w")
     assert [list(s.read()) for s in again.segments] == [rows(1)]
     again.close()
+
+
+def unreadable(path):
+    """Replace a file by one that no read succeeds on, whoever runs the test."""
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("folder", ["heir", "dead"])
+def test_a_segment_that_cannot_be_read_is_set_aside_and_hinders_no_other(tmp_path, folder):
+    before = WriteAheadLog(tmp_path, folder)
+    for row in rows(3):
+        before.append([row])
+        before.rotate()
+    before.close()
+    unreadable(before.segments[1].path)
+    heir = WriteAheadLog(tmp_path, "heir")
+    assert [record for segment in heir.segments for record in segment.read()] == [rows(3)[0], rows(3)[2]]
+    assert heir.damaged == 1
+    assert [path.name for path in tmp_path.glob("*.damaged")] == [f"{folder}-segment-00000002.damaged"]
+    assert folder == "heir" or not (tmp_path / folder).exists()
+    heir.close()
+    later = WriteAheadLog(tmp_path, "later")
+    assert (len(later.segments), later.damaged) == (2, 0)
+    later.close()
+
+
+def test_workers_that_start_and_end_at_once_never_share_or_lose_a_folder(tmp_path):
+    written, mistakes = [], []
+
+    def live(name):
+        for turn in range(40):
+            try:
+                log = WriteAheadLog(tmp_path, f"{name}-{turn}")
+            except FileNotFoundError as error:
+                mistakes.append(error)
+                continue
+            row = WalRecord(name, f"{turn}", b"h", b"r")
+            try:
+                log.append([row])
+            except OSError as error:
+                mistakes.append(error)
+            else:
+                written.append(row)
+            log.close()
+
+    threads = [threading.Thread(target=live, args=(f"w{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    heir = WriteAheadLog(tmp_path, "heir")
+    found = [record for segment in heir.segments for record in segment.read()]
+    heir.close()
+    assert mistakes == []
+    assert sorted(found, key=repr) == sorted(written, key=repr)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [tmp_path / "heir"]
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_worker_without_space_for_a_folder_reads_the_logs_of_dead_ones_and_writes_once_there_is_space(
+    tmp_path, monkeypatch
+):
+    dead = WriteAheadLog(tmp_path, "dead")
+    dead.append(rows(2))
+    dead.close()
+    with monkeypatch.context() as volume:
+        volume.setattr(Path, "mkdir", full)
+        heir = WriteAheadLog(tmp_path, "heir")
+        assert [list(segment.read()) for segment in heir.segments] == [rows(2)]
+        assert "takes no writes" in heir.problem(0)
+        with pytest.raises(LogUnavailable):
+            heir.append(rows(1))
+    second = WriteAheadLog(tmp_path, "second")
+    assert second.segments == [], "the dead worker's folder belongs to its first heir"
+    heir.release(heir.segments[0])
+    assert heir.problem(0) == ""
+    heir.append(rows(1))
+    assert [list(segment.read()) for segment in heir.segments] == [rows(1)]
+    heir.close()
+    second.close()
+    third = WriteAheadLog(tmp_path, "third")
+    assert [list(segment.read()) for segment in third.segments] == [rows(1)]
+    assert not (tmp_path / "dead").exists()
+    third.close()
+
+
+def test_a_volume_that_takes_no_writes_or_has_too_little_space_is_a_problem_until_a_probe_succeeds(tmp_path):
+    log = WriteAheadLog(tmp_path, "w")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        assert "takes no writes" in log.problem(0)
+        with pytest.raises(LogUnavailable):
+            log.append(rows(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert log.problem(0) == ""
+    assert "bytes are free" in log.problem(2**62)
+    assert [path.name for path in (tmp_path / "w").iterdir() if path.name == "probe"] == []
+    log.close()

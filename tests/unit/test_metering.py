@@ -115,6 +115,25 @@ async def test_what_is_taken_back_may_be_asked_again_and_budgets_do_not_grow(red
 
 
 @pytest.mark.redis
+async def test_a_caller_that_is_cancelled_as_its_charge_succeeds_is_refunded(redis):
+    budgets, task = await working(redis)
+
+    async def first():
+        await budgets.charge(charge(1))
+        second.cancel()  # its charge was decided in the same iteration of the event loop
+
+    leading = asyncio.create_task(first())
+    second = asyncio.create_task(budgets.charge(charge(2)))
+    await leading
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    await budgets.drain()
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) == b"10"
+    assert await budgets.charge(charge(2)) is ChargeResult.CHARGED
+    task.cancel()
+
+
+@pytest.mark.redis
 async def test_a_guarded_request_takes_at_most_32_bytes_and_leaves_by_itself(redis):
     budgets, task = await working(redis)
 

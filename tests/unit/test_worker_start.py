@@ -9,6 +9,7 @@ import pytest
 
 from pocket.api.relayminer import RelayMiner
 from pocket_operator.resources.workload_config import RuntimePaths, relayer_config
+from pocket_relayer.process.supervisor import _metrics_folder
 from resources import relay_miner
 
 STARTED = """
@@ -38,3 +39,10 @@ def test_garbage_collections_never_look_at_what_a_worker_loaded(tmp_path):
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+
+
+def test_the_metrics_of_each_instance_are_outside_of_the_folder_that_logs_may_fill(tmp_path):
+    folders = {_metrics_folder(tmp_path / name) for name in ("a", "b")}
+    assert len(folders) == 2
+    assert not any(folder.is_relative_to(tmp_path) for folder in folders)
+    assert _metrics_folder(tmp_path / "a") in folders

@@ -115,14 +115,25 @@ class Budgets:
     async def charge(self, charge: Charge) -> ChargeResult:
         """Charge one relay.
 
-        Raises RedisUnavailable when Redis does not answer and QueueFull when too many charges wait.
+        A cancelled charge is refunded. Raises RedisUnavailable when Redis does not answer and QueueFull when too many
+        charges wait.
         """
         if len(self._waiting) >= self._limits.queue or self._running > self._limits.queue:
             raise QueueFull(f"{len(self._waiting)} relays are already waiting for their budget: retry later")
         done: asyncio.Future[ChargeResult] = asyncio.get_running_loop().create_future()
         self._waiting.append((charge, done))
         self._notify()
-        return await done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if done.done() and not done.cancelled() and done.exception() is None:
+                self._refund_charged(charge, done.result())  # it was cancelled in the same iteration
+            raise
+
+    def _refund_charged(self, charge: Charge, result: ChargeResult) -> None:
+        """Refund a charge whose caller is gone."""
+        if result is ChargeResult.CHARGED:
+            self.refund(charge)
 
     def refund(self, charge: Charge) -> None:
         """Take a charge back soon. Its request may be sent again."""
@@ -146,13 +157,13 @@ class Budgets:
         """Send pending charges to Redis. A failure is reported to the charges and never ends the loop."""
         try:
             while True:
-                await self._wake.wait()
-                self._wake.clear()
                 while self._waiting or self._refunds:
                     rows, self._waiting = self._waiting[: self._limits.batch], self._waiting[self._limits.batch :]
                     refunds, self._refunds = self._refunds, []
                     await self._groups.run([*self._charges(rows), *self._refunding(refunds)])
                 self._settle_idle()
+                await self._wake.wait()
+                self._wake.clear()
         finally:
             await self._groups.stop()
 
@@ -203,8 +214,8 @@ class Budgets:
             result = ChargeResult(number)
             if not done.done():
                 done.set_result(result)
-            elif result is ChargeResult.CHARGED:
-                self.refund(charge)  # the caller was cancelled meanwhile
+            else:
+                self._refund_charged(charge, result)  # the caller was cancelled meanwhile
 
     def _refunding(self, refunds: list[Charge]) -> Iterator[Work]:
         groups: dict[str, list[Charge]] = defaultdict(list)

@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.api.redis import RedisAccess
 from pocket.errors import ConfigurationError
 from pocket.redis_store.access import AccessFiles
+from pocket.redis_store.closed_transports import TranslatedTransport
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
 from pocket.redis_store.packing import HiredisPacking
@@ -151,11 +152,11 @@ class _CancelSafeConnection:
             raise
 
 
-class _Plain(_CancelSafeConnection, HiredisPacking, Connection):
+class _Plain(_CancelSafeConnection, TranslatedTransport, HiredisPacking, Connection):
     """A connection over TCP."""
 
 
-class _Secure(_CancelSafeConnection, HiredisPacking, SSLConnection):
+class _Secure(_CancelSafeConnection, TranslatedTransport, HiredisPacking, SSLConnection):
     """A connection over TLS."""
 
 

@@ -10,25 +10,32 @@ import functools
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect
+from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later, read_marks
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.store_errors import QueueFull, RedisStoreError, RedisUnavailable, SessionClosed
+from pocket.redis_store.store_errors import (
+    LogUnavailable,
+    QueueFull,
+    RedisStoreError,
+    RedisUnavailable,
+    SessionClosed,
+)
 from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
 
-_REPLAY_BATCH = 256
-_BATCH_BYTES = 4 * 1024 * 1024
-"""Bound of a batch in bytes, since relays with large requests fill a command with few."""
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
 
 
@@ -58,12 +65,14 @@ class RecorderLimits:
     append_timeout_seconds: float = 3.0
     retry_seconds: float = 0.05
     memory_high_water_mark: float = 0.9
+    log_reserve_bytes: int = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
 class _Waiting:
     record: WalRecord
     done: "asyncio.Future[None]"
+    settled: bool = False
 
 
 def _text(value: Any) -> str:
@@ -100,9 +109,13 @@ class RelayRecorder:
         self._flushing = asyncio.Lock()
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
-        self._history = ""  # under which the whole log was appended, '' before that
         self._seen_history = ""  # as the last heartbeat read it
+        self._known_losses = 0  # of Redis, each of which makes the whole log due again
+        self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
+        self._written: Segment | None = None
         self._memory_ratio = 0.0
+        self.log_problem = ""
+        """Why the write-ahead log takes no relays, until a probe succeeds."""
         self._beats = 0
         self._stopping = False
         self._busyness = CpuUtilization(cpu)
@@ -119,14 +132,16 @@ class RelayRecorder:
         """Return the suppliers with relays that are not, or may not be, in Redis."""
         suppliers = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
-            pairs = segment.unacknowledged | segment.replaying if self._history else segment.sessions
-            suppliers.update(supplier for supplier, _ in pairs)
+            if not segment.damaged:
+                due = not segment.history or segment.history != self._seen_history
+                pairs = segment.sessions if due else segment.unacknowledged | segment.replaying
+                suppliers.update(supplier for supplier, _ in pairs)
         return suppliers
 
     @property
     def overloaded(self) -> bool:
         """Return True if new relays should be rejected before any work is done for them."""
-        return self._full or self._memory_ratio >= self._limits.memory_high_water_mark
+        return self._full or bool(self.log_problem) or self._memory_ratio >= self._limits.memory_high_water_mark
 
     @property
     def _full(self) -> bool:
@@ -135,7 +150,7 @@ class RelayRecorder:
     async def record(self, record: WalRecord) -> None:
         """Record one relay.
 
-        Raises SessionClosed, RedisUnavailable or QueueFull.
+        Raises SessionClosed, RedisUnavailable, LogUnavailable or QueueFull.
         """
         await self.submit(record)
 
@@ -170,20 +185,23 @@ class RelayRecorder:
                 try:
                     if busy and self._limits.linger_seconds and not self._stopping:
                         await asyncio.sleep(self._limits.linger_seconds)
-                except asyncio.CancelledError:
-                    self._settle(batch)
+                    while self._queue and len(batch) < self._limits.batch and size < BATCH_BYTES:
+                        waiting = self._queue.popleft()
+                        batch.append(waiting)
+                        size += len(waiting.record.relay)
+                    await self._flush(batch)
+                except BaseException:
+                    self._settle(batch)  # no relay waits for a loop that has failed or was cancelled
                     raise
-                while self._queue and len(batch) < self._limits.batch and size < _BATCH_BYTES:
-                    waiting = self._queue.popleft()
-                    batch.append(waiting)
-                    size += len(waiting.record.relay)
-                await self._flush(batch)
         finally:
             await self._groups.stop()
 
     def _settle(self, group: Iterable[_Waiting]) -> None:
-        """Take relays out of the account. Those that are not decided fail."""
+        """Take relays out of the account, once. Those that are not decided fail."""
         for waiting in group:
+            if waiting.settled:
+                continue
+            waiting.settled = True
             if not waiting.done.done():
                 waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
                 waiting.done.exception()
@@ -215,10 +233,13 @@ class RelayRecorder:
     async def _flush(self, batch: list[_Waiting]) -> None:
         try:
             segment = self._log.append([waiting.record for waiting in batch])
-        except OSError as error:
-            self._fail(batch, RedisUnavailable(f"local log: {error}"))
+        except (LogUnavailable, OSError) as error:
+            self.log_problem = str(error)
+            self._fail(batch, error if isinstance(error, LogUnavailable) else RedisUnavailable(f"local log: {error}"))
             self._settle(batch)
             return
+        if segment is not self._written:
+            self._written, segment.history = segment, self._seen_history
         by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
         for waiting in batch:
             by_supplier[waiting.record.supplier].append(waiting)
@@ -226,6 +247,8 @@ class RelayRecorder:
 
         def ended(group: list[_Waiting]) -> None:
             segment.pending -= 1
+            undecided = (waiting.record for waiting in group if not waiting.done.done())
+            segment.unacknowledged.update((record.supplier, record.session_id) for record in undecided)
             self._settle(group)
 
         try:
@@ -295,7 +318,9 @@ class RelayRecorder:
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
-            self._history = ""  # the heartbeat replays the log
+            self._lost(supplier)
+        if self._replayed is not None:
+            self._replayed.add(supplier)
         closed = set()
         for session_id, last in zip(by_session, reply[1:], strict=True):
             if not last:
@@ -303,8 +328,20 @@ class RelayRecorder:
                 if last is not None:
                     segment.rejected.add((supplier, session_id))
             elif history == self._seen_history or (supplier, session_id) not in segment.appended:
-                segment.appended[supplier, session_id] = f"{origin_of(incarnation, history)}/{_text(last)}"
+                offset = f"{origin_of(incarnation, history)}/{_text(last)}"
+                segment.appended[supplier, session_id] = later(segment.appended.get((supplier, session_id)), offset)
         return closed
+
+    def _lost(self, supplier: str) -> None:
+        """Have the heartbeat append the log again: Redis lost a supplier's relays.
+
+        A replay in progress repairs a loss before it. Only what was written meanwhile is due once more.
+        """
+        repairs = self._replayed is not None and supplier not in self._replayed
+        self._known_losses += not repairs
+        for segment in self._log.segments:
+            if not repairs or any(supplier == other for other, _ in segment.sessions):
+                segment.history = ""
 
     async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
@@ -315,37 +352,54 @@ class RelayRecorder:
 
     async def maintain_once(self) -> None:
         """Run one heartbeat. Raises RedisUnavailable."""
+        problem = self._log.problem(self._limits.log_reserve_bytes)
+        if problem and not self.log_problem:
+            _LOG.error("the write-ahead log takes no relays", problem=problem)
+        self.log_problem = problem
         info = await inspect(self._redis)
         self._memory_ratio = info.memory_ratio()
-        self._seen_history = info.history_id
-        if info.history_id != self._history:
-            if self._log.segments:
-                await self.replay("first contact with Redis" if not self._history else "Redis was restarted")
-            self._history = info.history_id
+        restarted, self._seen_history = bool(self._seen_history), info.history_id
+        due = [s for s in self._log.segments if s.history != info.history_id and not s.damaged]
+        if due:
+            await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)
         await self._release()
-        if any(segment.unacknowledged for segment in self._log.segments):
+        if any(segment.unacknowledged and not segment.damaged for segment in self._log.segments):
             await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True)
 
-    async def replay(self, reason: str, *, unacknowledged_only: bool = False) -> None:
+    async def replay(
+        self, reason: str, segments: list[Segment] | None = None, *, unacknowledged_only: bool = False
+    ) -> None:
         """Append the log's relays again. A relay that is already there makes no second leaf.
 
-        New relays are recorded between the batches, so a long log does not delay them.
+        New relays are recorded between the batches, so a long log does not delay them. Segments that were appended
+        are not appended again after a failure of a later one.
         """
         self._on_replay(reason)
-        for segment in list(self._log.segments):
-            if unacknowledged_only and not segment.unacknowledged:
-                continue
-            segment.replaying, segment.unacknowledged = (
-                segment.unacknowledged,
-                set(),
-            )  # a failure from now on adds to it again
-            try:
-                await self._replay(segment, segment.replaying if unacknowledged_only else segment.sessions)
-            except BaseException:
-                segment.unacknowledged |= segment.replaying
-                raise
-            finally:
-                segment.replaying = set()
+        self._replayed = set()
+        try:
+            for segment in list(self._log.segments) if segments is None else segments:
+                if not unacknowledged_only or segment.unacknowledged:
+                    await self._replay_segment(segment, unacknowledged_only=unacknowledged_only)
+        finally:
+            self._replayed = None
+
+    async def _replay_segment(self, segment: Segment, *, unacknowledged_only: bool) -> None:
+        history, losses = self._seen_history, self._known_losses
+        # a failure from now on adds to it again
+        segment.replaying, segment.unacknowledged = segment.unacknowledged, set()
+        try:
+            await self._replay(segment, segment.replaying if unacknowledged_only else segment.sessions)
+        except OSError as error:
+            segment.unacknowledged |= segment.replaying
+            self._log.report_damage(segment, error)
+            return
+        except BaseException:
+            segment.unacknowledged |= segment.replaying
+            raise
+        finally:
+            segment.replaying = set()
+        if not unacknowledged_only and losses == self._known_losses:
+            segment.history = history
 
     async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
@@ -354,7 +408,7 @@ class RelayRecorder:
             if pair in wanted and not segment.is_rejected(pair):
                 batches[record.supplier].append(record)
         for supplier, records in batches.items():
-            for chunk in _chunks(records):
+            for chunk in chunks(records):
                 async with self._flushing:
                     closed = await self._append(supplier, chunk, segment)
                 self.counters.replayed += sum(r.session_id not in closed for r in chunk)
@@ -370,70 +424,14 @@ class RelayRecorder:
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
-        marks = await self._marks({pair for segment in ended for pair in segment.sessions})
-        if ended and (await inspect(self._redis)).history_id != self._history:
+        marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
+        history = self._seen_history
+        if ended and (await inspect(self._redis)).history_id != history:
             return
         for segment in ended:
-            if not segment.pending and all(_is_safe(pair, segment, marks[pair]) for pair in segment.sessions):
+            if not segment.pending and all(is_safe(pair, segment, marks[pair], history) for pair in segment.sessions):
                 self._log.release(segment)
-
-    async def _marks(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Return per (supplier, session) its replicated offset and why it is closed, or ''."""
-        by_supplier: dict[str, list[str]] = defaultdict(list)
-        for supplier, session_id in pairs:
-            by_supplier[supplier].append(session_id)
-        if not by_supplier:
-            return {}
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for supplier, names in by_supplier.items():
-                pipe.hmget(self._keys.replicated(supplier), names)
-                pipe.hmget(self._keys.closed(supplier), names)
-            rows: list[Any] = await pipe.execute()
-        marks = {}
-        for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
-            for name, mark, reason in zip(names, replicated, closed, strict=True):
-                marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
-        return marks
 
 
 def _nothing() -> None:
     """Do nothing once a notification was sent."""
-
-
-def _is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str]) -> bool:
-    """Return True if a segment's relays of a session are on a volume or no longer matter."""
-    replicated, closed = marks
-    ours = segment.appended.get(pair)
-    if closed.startswith("done") or segment.is_rejected(pair):
-        return True
-    return pair not in segment.unacknowledged and bool(ours and replicated and _reached(replicated, ours))
-
-
-def _chunks(records: Iterable[WalRecord]) -> Iterator[list[WalRecord]]:
-    """Yield the records in order, in chunks that fit one command."""
-    chunk: list[WalRecord] = []
-    size = 0
-    for record in records:
-        if chunk and (len(chunk) == _REPLAY_BATCH or size >= _BATCH_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(record)
-        size += len(record.relay)
-    if chunk:
-        yield chunk
-
-
-def _reached(theirs: str, ours: str) -> bool:
-    """Return True if a replicated offset `origin/id` covers ours.
-
-    Offsets of different origins never do.
-    """
-    their_origin, _, their_id = theirs.partition("/")
-    our_origin, _, our_id = ours.partition("/")
-    return their_origin == our_origin and stream_id(their_id) >= stream_id(our_id)
-
-
-def stream_id(text: str) -> tuple[int, int]:
-    """Return a stream id as a comparable pair."""
-    milliseconds, _, sequence = text.partition("-")
-    return int(milliseconds), int(sequence or 0)

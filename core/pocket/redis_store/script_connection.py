@@ -17,6 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, InvalidResponse, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pocket.redis_store.closed_transports import closed_transports
+
 _CLOSED: Final = "Connection closed by server."
 _INCOMPLETE: Final = object()
 """What the parser returns while a reply is not complete."""
@@ -66,7 +68,12 @@ class _Replies(asyncio.Protocol):
         """Send commands. Each future gets the reply to its command, or its error."""
         self._waiting.extend(waiting)
         self._sent.append((self._loop.time(), len(waiting)))
-        self._transport.write(data)
+        try:
+            with closed_transports():
+                self._transport.write(data)
+        except RedisConnectionError as error:
+            self._fail(error)
+            return
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_seconds, self._check)
 

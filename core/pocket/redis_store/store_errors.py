@@ -13,6 +13,10 @@ class SessionClosed(RedisStoreError):
     """The session is sealed or settled. The relay is not recorded and must not be acknowledged."""
 
 
+class LogUnavailable(RedisStoreError):
+    """The write-ahead log takes no writes. The relay is certainly not recorded, now or later."""
+
+
 class RedisTrouble(StrEnum):
     """Reasons for which Redis cannot be used at the moment."""
 

@@ -8,16 +8,26 @@ length (2), header, relay bytes.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.redis_store.store_errors import LogUnavailable
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _HEAD = 8
 _SUFFIX = ".log"
+_DAMAGED = ".damaged"
+_PROBE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,8 @@ class Segment:
 
     `appended` holds the newest stream id. `rejected` are sessions that Redis rejected as past the cut-off.
     `unacknowledged` are sessions with relays that Redis did not acknowledge: they are appended again once Redis is
-    available, as `replaying` meanwhile.
+    available, as `replaying` meanwhile. `history` is the history of Redis to which all other relays were appended. The
+    file of a damaged segment cannot be read.
     """
 
     path: Path
@@ -83,6 +94,8 @@ class Segment:
     rejected: set[tuple[str, str]] = field(default_factory=set)
     unacknowledged: set[tuple[str, str]] = field(default_factory=set)
     replaying: set[tuple[str, str]] = field(default_factory=set)
+    history: str = ""
+    damaged: bool = False
 
     def is_rejected(self, pair: tuple[str, str]) -> bool:
         """Return True if none of a (supplier, session)'s relays here was acknowledged."""
@@ -93,65 +106,159 @@ class Segment:
         yield from decode_records(self.path.read_bytes())
 
 
+def _number_of(path: Path) -> int:
+    """Return the number of a segment's file."""
+    return int(path.stem.rpartition("-")[2])
+
+
 class WriteAheadLog:
     """The log of one worker below `root`, in a folder that is locked while the worker lives."""
 
     def __init__(self, root: Path, name: str, segment_bytes: int = 16 * 1024 * 1024) -> None:
+        self._root = root
         self._folder = root / name
         self._segment_bytes = segment_bytes
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._folder / "lock").open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._number = 0
+        self.damaged = 0
         self._file: BinaryIO | None = None
-        self.segments: list[Segment] = [Segment(p, p.stat().st_size) for p in sorted(self._folder.glob(f"*{_SUFFIX}"))]
-        for segment in self.segments:
-            segment.sessions = {(r.supplier, r.session_id) for r in segment.read()}
-            self._number = max(self._number, int(segment.path.stem.split("-")[-1]))
-        self._recover_orphans(root)
+        self.segments: list[Segment] = []
+        self._locks = contextlib.ExitStack()
+        self._open = False
+        try:
+            self._open_folder()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _LOG.warning("the volume of the write-ahead log is full, only earlier logs are appended", error=error)
+        own = sorted(self._folder.glob(f"*{_SUFFIX}"))
+        self._number = max((_number_of(path) for path in own), default=0)
+        for path in own:
+            self._recover(path)
+        self._recover_orphans()
 
-    def _recover_orphans(self, root: Path) -> None:
-        """Recover the segments of workers that are gone."""
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and p != self._folder):
-            lock_path = folder / "lock"
-            with contextlib.suppress(OSError), lock_path.open("ab") as lock:
+    def _open_folder(self) -> None:
+        """Make and lock the own folder, if that has not succeeded yet. Raises OSError."""
+        if not self._open:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with self._folders_locked(), contextlib.ExitStack() as stack:
+                self._folder.mkdir(exist_ok=True)
+                lock = stack.enter_context((self._folder / "lock").open("ab"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for orphan in sorted(folder.glob(f"*{_SUFFIX}")):
-                    segment = Segment(self._next_path(), orphan.stat().st_size)
-                    orphan.rename(segment.path)
-                    segment.sessions = {(r.supplier, r.session_id) for r in segment.read()}
-                    self.segments.append(segment)
-                lock_path.unlink()
-                folder.rmdir()
+                self._locks.enter_context(stack.pop_all())
+            self._open = True
+
+    @contextlib.contextmanager
+    def _folders_locked(self) -> Iterator[None]:
+        """Wait until no other worker makes or deletes a folder: a lock on a deleted file would protect nothing."""
+        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(root, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(root, fcntl.LOCK_UN)
+            os.close(root)
+
+    def _recover_orphans(self) -> None:
+        """Recover the segments of workers that are gone."""
+        if not self._root.exists():
+            return
+        for folder in sorted(p for p in self._root.iterdir() if p.is_dir() and p != self._folder):
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                with self._folders_locked():
+                    lock = stack.enter_context((folder / "lock").open("ab"))
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for path in sorted(folder.glob(f"*{_SUFFIX}")):
+                    self._recover(path)
+                if not self._open:
+                    self._locks.enter_context(stack.pop_all())
+                    continue
+                with self._folders_locked():
+                    (folder / "lock").unlink()
+                    folder.rmdir()
+
+    def _recover(self, path: Path) -> None:
+        """Take over a segment that an earlier worker wrote. One that cannot be read is kept for the operator.
+
+        Without an own folder it stays where it is, in a folder that is locked until this log is closed.
+        """
+        try:
+            segment = Segment(path, path.stat().st_size)
+            segment.sessions = {(record.supplier, record.session_id) for record in segment.read()}
+        except OSError as error:
+            self.report_damage(Segment(self._set_aside(path)), error)
+            return
+        try:
+            if self._open and path.parent != self._folder:
+                segment.path = self._next_path()
+                path.rename(segment.path)
+        except OSError as error:
+            _LOG.error("segment of the write-ahead log cannot be taken over", file=str(path), error=error)
+            return
+        self.segments.append(segment)
+
+    def _set_aside(self, path: Path) -> Path:
+        """Rename a segment that cannot be read, so that no worker reads it. Returns its path."""
+        aside = self._root / f"{path.parent.name}-{path.stem}{_DAMAGED}"
+        try:
+            path.rename(aside)
+        except OSError:
+            return path
+        return aside
 
     def _next_path(self) -> Path:
         self._number += 1
         return self._folder / f"segment-{self._number:08d}{_SUFFIX}"
 
     def append(self, records: list[WalRecord]) -> Segment:
-        """Write the records with one system call. Raises OSError.
+        """Write the records with one system call.
 
         The kernel holds them when this returns. A partial write is truncated: reading ends at a torn record and would
-        miss every later one.
+        miss every later one. Raises LogUnavailable if nothing was written, and OSError where a part may be read.
         """
-        if self._file is None or self.segments[-1].size >= self._segment_bytes:
-            self._open_segment()
+        try:
+            if self._file is None or self.segments[-1].size >= self._segment_bytes:
+                self._open_segment()
+        except OSError as error:
+            raise LogUnavailable(f"{self._folder} takes no writes: {error.strerror}") from error
         file, segment = self._file, self.segments[-1]
         if file is None:
             raise ValueError("the log is closed")
         data = b"".join(encode_record(record) for record in records)
-        written = os.write(file.fileno(), data)
-        if written != len(data):
+        try:
+            if os.write(file.fileno(), data) != len(data):
+                raise OSError(f"short write to {segment.path.name}: free up space on the local log's volume")
+        except OSError as error:
             try:
                 os.ftruncate(file.fileno(), segment.size)
             except OSError:
                 self.rotate()
-            raise OSError(f"short write to {segment.path.name}: free up space on the local log's volume")
+                raise error from None
+            raise LogUnavailable(f"{segment.path.name}: {error}") from error
         segment.size += len(data)
         segment.sessions.update((record.supplier, record.session_id) for record in records)
         return segment
 
+    def problem(self, reserve_bytes: int) -> str:
+        """Return why no relay should be accepted for this log, '' if it takes writes. Writes a probe.
+
+        `reserve_bytes` must be free for relays that are being served.
+        """
+        try:
+            self._open_folder()
+            probe = self._folder / "probe"
+            try:
+                probe.write_bytes(bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            return f"{self._folder} takes no writes: {error.strerror}"
+        if free < reserve_bytes:
+            return f"{free} bytes are free below {self._root}, of {reserve_bytes} that relays in progress may need"
+        return ""
+
     def _open_segment(self) -> None:
+        self._open_folder()
         self.rotate()
         segment = Segment(self._next_path())
         self._file = segment.path.open("ab", buffering=0)
@@ -180,7 +287,17 @@ class WriteAheadLog:
         self.segments.remove(segment)
         segment.path.unlink(missing_ok=True)
 
+    def report_damage(self, segment: Segment, error: OSError) -> None:
+        """Mark a segment whose file cannot be read. The file is kept."""
+        segment.damaged = True
+        self.damaged += 1
+        _LOG.error(
+            "segment of the write-ahead log cannot be read, its relays are lost if Redis loses them: check the volume",
+            file=str(segment.path),
+            error=error,
+        )
+
     def close(self) -> None:
         """Close the files and unlock the folder. Unreleased segments stay for the next worker."""
         self.rotate()
-        self._lock.close()
+        self._locks.close()

@@ -146,6 +146,14 @@ ROWS: Final = (
                 (("sum by (reason) (increase(pocket_relayer_ledger_replays_total{$pods}[5m]))", "{{reason}}"),),
             ),
             Panel(
+                "Damaged segments of logs",
+                (("sum by (pod) (pocket_relayer_local_log_damaged_segments{$pods})", "{{pod}}"),),
+            ),
+            Panel(
+                "Restarted background tasks",
+                (("sum by (task) (increase(pocket_relayer_background_task_restarts_total{$pods}[5m]))", "{{task}}"),),
+            ),
+            Panel(
                 "Mirrored",
                 (
                     ("sum(rate(pocket_miner_relays_mirrored_total{$pods}[5m]))", "by owners"),

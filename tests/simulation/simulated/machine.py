@@ -87,7 +87,7 @@ class Machine:
         sqlite3.connect = opened
         fcntl.flock = self._flock
         shutil.disk_usage = self._usage
-        write_ahead_log.os = SimpleNamespace(write=self._write, ftruncate=os.ftruncate)
+        write_ahead_log.os = SimpleNamespace(**{**vars(os), "write": self._write})
         # Those of this interpreter are not a simulated process's, and searching them takes a tenth of the time.
         asyncio.all_tasks = lambda _=None: set()
         process_stats.resident_bytes = lambda: 0

@@ -5,14 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from pocket.runtime.supervise import supervise as supervise_loop
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
-
-_LOG: FilteringBoundLogger = structlog.get_logger()
-_AGAIN_SECONDS = 2.0
 
 
 @contextlib.asynccontextmanager
@@ -34,14 +29,5 @@ async def supervise(
 
     Raises errors that show a corrupt volume, because they concern the whole miner.
     """
-    while True:
-        try:
-            await loop()
-            return
-        except Exception as error:
-            task = asyncio.current_task()
-            if corruption_in(error) is not None or (task is not None and task.cancelling()):
-                raise  # a task group whose child failed at the same moment swallows a cancellation
-            miner_metrics.ERRORS.labels("unforeseen").inc()
-            _LOG.error("background task failed, restarting", task=name, exc_info=error)
-        await pause(_AGAIN_SECONDS)
+    failures = miner_metrics.ERRORS.labels("unforeseen")
+    await supervise_loop(name, loop, failures.inc, pause=pause, is_fatal=lambda error: corruption_in(error) is not None)

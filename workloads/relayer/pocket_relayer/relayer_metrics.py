@@ -38,6 +38,9 @@ DUPLICATES = Counter(
 )  # fmt: skip
 NOT_RECORDED = Counter("pocket_relayer_relays_not_recorded_total", "Relays that could not be recorded.", ["reason"])
 REPLAYS = Counter("pocket_relayer_ledger_replays_total", "Replays of the write-ahead log.", ["reason"])
+RESTARTS = Counter(
+    "pocket_relayer_background_task_restarts_total", "Restarts of background tasks after an unexpected error.", ["task"]
+)
 LATENCY = Histogram(
     "pocket_relayer_relay_seconds", "Duration of a relay in seconds.", ["service"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
@@ -119,12 +122,16 @@ NODES = Gauge(
 )  # fmt: skip
 WAITING = Gauge("pocket_relayer_relays_queued", "Relays waiting to be recorded.", multiprocess_mode="livesum")
 LOG_BYTES = Gauge("pocket_relayer_local_log_bytes", "Bytes in write-ahead logs.", multiprocess_mode="livesum")
+LOG_DAMAGED = Gauge(
+    "pocket_relayer_local_log_damaged_segments", "Segments of write-ahead logs that could not be read since the start.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 
 def start_at_zero(services: Iterable[str]) -> None:
     """Create the series of alerts, so that their first event is an increase from 0."""
-    for reason in ("full", "session_closed", "unavailable"):
+    for reason in ("full", "session_closed", "unavailable", "log"):
         NOT_RECORDED.labels(reason)
     for service in services:
         UNPROVABLE.labels(service)

@@ -17,7 +17,7 @@ from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
-from pocket.redis_store.relay_recorder import stream_id
+from pocket.redis_store.log_positions import stream_id
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner.storage.audit import Audit

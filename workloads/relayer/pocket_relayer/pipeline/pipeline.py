@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
@@ -21,7 +21,7 @@ from pocket.protocol.relays.messages import RelayResponse, relay_hash
 from pocket.protocol.relays.wire import bytes_field
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf
 from pocket.redis_store.relay_recorder import RelayRecorder
-from pocket.redis_store.store_errors import QueueFull, RedisStoreError, SessionClosed
+from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisStoreError, SessionClosed
 from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
@@ -40,6 +40,7 @@ from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 _mined = functools.cache(relayer_metrics.MINED.labels)
+_REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
@@ -347,6 +348,10 @@ class RelayPipeline:
             raise Rejected(
                 RejectionReason.SESSION_CLOSED, "the session is closed: it is too late to claim this relay"
             ) from error
+        except LogUnavailable as error:
+            raise Rejected(
+                RejectionReason.OVERLOADED, "relays cannot be recorded here, try another supplier"
+            ) from error
         except QueueFull as error:
             relayer_metrics.NOT_RECORDED.labels("full").inc()
             raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
@@ -361,8 +366,7 @@ class RelayPipeline:
             wait.set_result(None)
         error = None if end.cancelled() else end.exception()
         if end.cancelled() or error is not None:
-            closed = isinstance(error, SessionClosed)
-            relayer_metrics.NOT_RECORDED.labels("session_closed" if closed else "unavailable").inc()
+            relayer_metrics.NOT_RECORDED.labels(_REASONS.get(type(error), "unavailable")).inc()
             return
         _mined(service_id).inc()
         if self._is_duplicate(found):

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,16 @@ def require_free_port(host: str, port: int) -> None:
         probe.close()
 
 
+def _metrics_folder(data_dir: Path) -> Path:
+    """Return the folder of the workers' metrics, one for each data folder.
+
+    prometheus_client maps its files into memory: on a full volume a write to them kills the process. Logs of relays may
+    fill the data folder.
+    """
+    instance = hashlib.blake2b(str(data_dir.resolve()).encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"pocket-relayer-metrics-{os.getuid()}-{instance}"
+
+
 @dataclass(slots=True)
 class _Worker:
     """A worker's process and its last report."""
@@ -86,7 +98,7 @@ class Supervisor:
         self._config_path = config_path
         self._sleep = sleep
         self._stop = asyncio.Event()
-        self._metrics = config.data_dir / "metrics"
+        self._metrics = _metrics_folder(config.data_dir)
         self._deadlines = LivenessDeadlines.of(config.hung_worker_seconds)
         self._workers: dict[int, _Worker] = {}
         self._restarts = 0
@@ -98,7 +110,7 @@ class Supervisor:
             require_free_port(config.host, config.port)
         require_writable("relayer", config.data_dir)
         shutil.rmtree(self._metrics, ignore_errors=True)
-        self._metrics.mkdir(parents=True)
+        self._metrics.mkdir(mode=0o700)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)

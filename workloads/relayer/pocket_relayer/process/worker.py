@@ -36,6 +36,7 @@ from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.debug_server import Debug
 from pocket.runtime.logs import set_level
 from pocket.runtime.process_stats import LoopLagMonitor
+from pocket.runtime.supervise import supervise
 from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
@@ -81,6 +82,11 @@ def service_state(registry: ServiceRegistry, name: str, height: int) -> Mapping[
         return None
     state = backends.state()
     return {"service_id": name, "ready": state["healthy"] > 0, "block_height": height, "backends": state}
+
+
+async def _supervised(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop and restart it after an unexpected error: it must not end the requests in progress."""
+    await supervise(name, loop, relayer_metrics.RESTARTS.labels(name).inc)
 
 
 class Worker:
@@ -249,6 +255,8 @@ class Worker:
             if not keyring.addresses:
                 text = f"no supplier key is loaded from {config.keys_dir}"
                 return Problem(code=ProblemCode.NO_KEYS, message=text)
+            if recorder.log_problem:
+                return Problem(code=ProblemCode.LOG_UNAVAILABLE, message=recorder.log_problem)
             if latest_block.stale:
                 text = "no new block for too long: check the chain nodes"
                 return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
@@ -293,21 +301,22 @@ class Worker:
 
         try:
             async with watch, asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(watch.run(max(1.0, config.chain.block_seconds / 2), platform.rng)),
-                    group.create_task(recorder.run()),
-                    group.create_task(recorder.maintain()),
-                    group.create_task(latest_block.run(min(0.25, config.chain.block_seconds / 4))),
-                    group.create_task(budgets.run()),
-                    group.create_task(InvalidationSubscriber(redis, keys, chain, rng=platform.rng.random).run()),
-                    group.create_task(registry.run()),
-                    group.create_task(loop_lag.run()),
-                    group.create_task(self._reload(reload)),
-                    group.create_task(
-                        self._observe(recorder, latest_block, log, chain, registry, loop_lag, connections)
+                loops: Mapping[str, Callable[[], Awaitable[None]]] = {
+                    "node monitor": lambda: watch.run(max(1.0, config.chain.block_seconds / 2), platform.rng),
+                    "recorder": recorder.run,
+                    "write-ahead log": recorder.maintain,
+                    "latest block": lambda: latest_block.run(min(0.25, config.chain.block_seconds / 4)),
+                    "budgets": budgets.run,
+                    "cache invalidation": InvalidationSubscriber(redis, keys, chain, rng=platform.rng.random).run,
+                    "health checks": registry.run,
+                    "event loop lag": loop_lag.run,
+                    "configuration": lambda: self._reload(reload),
+                    "metrics": lambda: self._observe(
+                        recorder, latest_block, log, chain, registry, loop_lag, connections
                     ),
-                    group.create_task(self._watch_parent()),
-                ]
+                    "supervisor": self._watch_parent,
+                }
+                tasks = [group.create_task(_supervised(name, loop)) for name, loop in loops.items()]
                 await latest_block.poll()
                 self._report = functools.partial(
                     self._serving_report, keyring, latest_block, recorder, pipeline, problem
@@ -413,6 +422,7 @@ class Worker:
             relayer_metrics.HELD.set(connections.memory.used)
             await trimming.observe(connections.memory.used)
             relayer_metrics.LOG_BYTES.set(log.size)
+            relayer_metrics.LOG_DAMAGED.set(log.damaged)
             for source, number in chain.counters.taken():
                 relayer_metrics.CACHE.labels(source).inc(number)
             await asyncio.sleep(1.0)
