@@ -24,12 +24,17 @@ class Row:
     panels: tuple[Panel, ...]
 
 
-def _quantiles(family: str, by: str = "") -> tuple[tuple[str, str], ...]:
+_QUANTILES: Final = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+
+
+def _quantiles(
+    family: str, by: str = "", quantiles: tuple[tuple[float, str], ...] = _QUANTILES
+) -> tuple[tuple[str, str], ...]:
     grouped = f"le, {by}" if by else "le"
     legend = f" {{{{{by}}}}}" if by else ""
     return tuple(
         (f"histogram_quantile({share}, sum by ({grouped}) (rate({family}_bucket{{$pods}}[5m])))", name + legend)
-        for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+        for share, name in quantiles
     )
 
 
@@ -309,6 +314,14 @@ ROWS: Final = (
                     ("max by (pod) (pocket_relayer_block_height{$pods})", "{{pod}}"),
                     ("max by (pod) (pocket_miner_block_height{$pods})", "{{pod}}"),
                 ),
+            ),
+            *(
+                Panel(f"{title}, p99 by result", _quantiles(family, "result", ((0.99, "p99"),)), "s")
+                for title, family in (
+                    ("Chain queries of relayers", "pocket_relayer_chain_query_seconds"),
+                    ("Chain queries of miners", "pocket_miner_chain_query_seconds"),
+                    ("Broadcasts", "pocket_miner_broadcast_seconds"),
+                )
             ),
             Panel("Chain nodes, by health", (("max by (health) (pocket_miner_chain_nodes{$pods})", "{{health}}"),)),
             Panel(

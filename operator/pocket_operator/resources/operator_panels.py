@@ -24,6 +24,7 @@ OPERATOR_ROWS: Final = (
                 stat=True,
                 width=4,
             ),
+            Panel("Sealing keys", (("min(pocket_operator_sealing_keys)", ""),), stat=True, width=4),
             Panel("Waiting to be reconciled", (("max(pocket_operator_queue_keys)", ""),), stat=True, width=4),
             Panel(
                 "Stakes, by state",
