@@ -5,7 +5,7 @@ from pocket_operator.decide.served import served_suppliers
 from pocket_operator.decide.stake_decision import APPROVAL
 from pocket_operator.decide.supplier_status import supplier_status
 from resources import address, changed
-from snapshots import ALICE, miner_report, relayer_report, snapshot, with_uid
+from snapshots import ALICE, gone, miner_report, relayer_report, snapshot, with_uid
 
 HASH = "a" * 32
 STAKE = {"policy": "Plan", "state": "Unstaked", "amountUpokt": 5}
@@ -56,3 +56,16 @@ def test_the_status_says_what_is_open_until_nothing_is():
 def test_a_supplier_that_leaves_is_not_missed():
     view = seen(unstaking(), relayer_report(), miner_report())
     assert served_suppliers(view, plan(view)).declared == 0
+
+
+def test_a_deleted_supplier_stays_until_its_staking_transaction_is_concluded():
+    quiet = {address("alice"): 0.0}
+
+    def released(outcome, seconds_ago=10.0):
+        sent = changed(ALICE, "status", {"staking": {"transaction": {"outcome": outcome}}})
+        view = seen(gone(sent, seconds_ago), relayer_report(), miner_report(), quiet=quiet)
+        return [change.name for change in plan(view).release], plan(view).drains[address("alice")].reason
+
+    assert released("Sent") == ([], "its staking transaction is on its way")
+    assert released("Included")[0] == released("Expired")[0] == ["alice"]
+    assert released("Sent", 1e9) == (["alice"], "the deadline passed")

@@ -55,6 +55,7 @@ from pocket_operator.decide.stake_decision import (
     last_included,
     signed_status,
     towards_declaration,
+    transaction_on_its_way,
     undeclared,
     unknown,
     would_fail,
@@ -412,11 +413,9 @@ def _is_declared(supplier: Object) -> bool:
 
 def _has_to_end(supplier: Object) -> bool:
     """Return whether a transaction or a plan of an earlier declaration is not concluded."""
-    status = supplier.get("status") or {}
-    staking = status.get("staking") or {}
-    sent = (staking.get("transaction") or {}).get("outcome") == SentOutcome.WAITING.value
-    reported = any(row.get("type") == ConditionType.STAKE_AS_DECLARED.value for row in status.get("conditions") or ())
-    return sent or (reported and not supplier["metadata"].get("deletionTimestamp"))
+    rows = (supplier.get("status") or {}).get("conditions") or ()
+    reported = any(row.get("type") == ConditionType.STAKE_AS_DECLARED.value for row in rows)
+    return transaction_on_its_way(supplier) or (reported and not supplier["metadata"].get("deletionTimestamp"))
 
 
 async def _send(chain: StakeChain, raw: bytes) -> SentState:

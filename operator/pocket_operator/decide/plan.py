@@ -28,7 +28,7 @@ from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secret
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
-from pocket_operator.decide.stake_decision import unstakes
+from pocket_operator.decide.stake_decision import transaction_on_its_way, unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
 from pocket_operator.decide.update import UpdatePlan, current_images, plan_update
 from pocket_operator.decide.volume_claims import template_size
@@ -233,6 +233,8 @@ def _drains(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], *, deleting: b
         if superseded and (not check.has_finalizer or _served_by_older(check, key_checks)):
             continue
         drain = drain_of(check.address, check.supplier, snapshot)
+        if drain.done and check.deleting and transaction_on_its_way(check.supplier):
+            drain = DrainStatus(False, drain.quiet_since, "its staking transaction is on its way")
         subjects = [s for s in (check.supplier if check.deleting else None, relay_miner) if s is not None]
         if any(has_force_annotation(subject) for subject in subjects):
             drain = DrainStatus(True, drain.quiet_since, "forced by annotation")

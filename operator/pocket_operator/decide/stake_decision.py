@@ -189,6 +189,12 @@ def unstakes(supplier: Mapping[str, Any]) -> bool:
     return bool(approved) and approved == (shown or (staking.get("transaction") or {}).get("plan"))
 
 
+def transaction_on_its_way(supplier: Mapping[str, Any]) -> bool:
+    """Return True if a Supplier's status has a transaction that may still come into a block."""
+    staking = (supplier.get("status") or {}).get("staking") or {}
+    return (staking.get("transaction") or {}).get("outcome") == SentOutcome.WAITING.value
+
+
 def _rest(last: StakeTransactionStatus, now: datetime, seconds: int) -> int:
     """Return the seconds until another transaction may be signed."""
     if not last.signed_at:
