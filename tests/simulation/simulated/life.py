@@ -267,10 +267,7 @@ class Life:
         await asyncio.gather(*tasks)
 
     async def _redis_empty_unread(self, fault: Fault, _: Program | None) -> None:
-        """Lose the data of Redis while no miner reads, so that only relayers' logs hold the last relays.
-
-        In half of the cases the relayers that have them end meanwhile.
-        """
+        """Lose the data of Redis while no miner reads. In half of the cases relayers with the last relays end."""
         async with self._miners_stopped():
             await asyncio.gather(*self._burst(fault))
             await asyncio.sleep(fault.share)
@@ -289,8 +286,8 @@ class Life:
 
     @contextlib.asynccontextmanager
     async def _miners_stopped(self) -> AsyncIterator[None]:
-        alive = [p.process for p in self.system.programs.values() if not p.relayer and p.alive and p.process]
-        stopped = [process for process in alive if not process.frozen]
+        miners = [p.process for p in self.system.programs.values() if not p.relayer and p.alive]
+        stopped = [process for process in miners if process and not process.frozen]
         self.system.tell("the miners: stopped")
         for process in stopped:
             self.loop.stop(process)
@@ -308,7 +305,11 @@ class Life:
         return True
 
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
-        for program in [p for p in self.system.programs.values() if p.wanted]:
+        programs = [p for p in self.system.programs.values() if p.wanted]
+        for program in programs:
+            # A StatefulSet replaces no pod while another one is away.
+            while not (program.relayer or all(p.relayer or p.alive for p in programs)):  # noqa: ASYNC110
+                await asyncio.sleep(1.0)
             await self._terminate(replace(fault, seconds=1.0), program)
             await asyncio.sleep(fault.seconds)
 
