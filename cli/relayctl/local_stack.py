@@ -156,7 +156,8 @@ class LocalStack:
         return ["miner", *(f"miner-{number}" for number in range(1, self.miners))]
 
     def _add(self, name: str, command: list[str]) -> None:
-        self.processes[name] = Process(name, command, self.folder / f"{name}.log")
+        """Declare a process whose temporary files go with the stack's folder."""
+        self.processes[name] = Process(name, command, self.folder / f"{name}.log", {"TMPDIR": str(self.folder)})
 
     def _console_command(self) -> list[str]:
         rpc = self.url("rpc")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -103,7 +104,8 @@ async def test_a_declared_stake_is_planned_signed_offline_and_sent_once(command)
 
 async def test_a_stake_of_another_owner_is_refused_with_its_name(command):
     chain = command.localnet.chain
-    chain.state.suppliers[address("carol")] = chain.state.suppliers[address("alice")]
+    record = chain.state.suppliers[address("alice")]
+    chain.state.suppliers[address("carol")] = replace(record, operator_address=address("carol"))
     command.declare()
     code, shown = await command.plan()
     assert code == 3

@@ -194,6 +194,7 @@ async def relaying(
         )
         memory = MemoryBudget(time.monotonic, memory_bytes)
         connections = Connections(limits, memory)
+        stack.callback(connections.abort_lingering)
         http1 = Http1(endpoints, sockets, lambda: registry.max_body_bytes, timeouts)
         runner = await http1.set_up(1)
         stack.push_async_callback(runner.cleanup)

@@ -121,6 +121,7 @@ class Supervisor:
                     group.create_task(self._supervise_worker(number))
         finally:
             await admin.cleanup()
+            shutil.rmtree(self._metrics, ignore_errors=True)
 
     async def _supervise_worker(self, number: int) -> None:
         """Keep one worker running until the stop.

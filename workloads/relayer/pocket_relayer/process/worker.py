@@ -339,6 +339,7 @@ class Worker:
                 await asyncio.gather(
                     http1.drain(config.drain_seconds), http2.drain(config.drain_seconds), runner.cleanup()
                 )
+                connections.abort_lingering()
                 await budgets.drain()
                 await recorder.drain(redis_drain_timeout(config.drain_seconds, loop.time() - stopped_at))
                 for task in tasks:

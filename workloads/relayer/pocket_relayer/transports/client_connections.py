@@ -29,6 +29,10 @@ class Connection:
             self.trusted = True
             self._connections.on_trusted(self)
 
+    def linger(self) -> None:
+        """Remember that this connection had its last response and only discards what still arrives."""
+        self._connections.lingering.add(self)
+
     def lost(self) -> None:
         """Free the place of this connection."""
         self._connections.lost(self)
@@ -49,6 +53,7 @@ class Connections:
         self._number = 0
         self._untrusted: _Untrusted = OrderedDict()
         self._untrusted_of: dict[str, _Untrusted] = {}
+        self.lingering: set[Connection] = set()
 
     @property
     def open(self) -> int:
@@ -87,6 +92,11 @@ class Connections:
         self.lost(oldest)  # at once: its place is used before the event loop reports the loss
         return True
 
+    def abort_lingering(self) -> None:
+        """Abort the connections that had their last response, when the worker ends."""
+        for connection in list(self.lingering):
+            connection.abort()
+
     def on_trusted(self, connection: Connection) -> None:
         """Keep a connection's place."""
         if self._untrusted.pop(connection, False) is None:
@@ -98,6 +108,7 @@ class Connections:
 
     def lost(self, connection: Connection) -> None:
         """Free a connection's place, once."""
+        self.lingering.discard(connection)
         if connection.abort is _gone:
             return
         connection.abort = _gone

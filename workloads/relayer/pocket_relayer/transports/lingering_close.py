@@ -33,6 +33,7 @@ class LingeringClose(asyncio.Protocol):
         if transport.is_closing():
             return
         transport.set_protocol(self)
+        self._connection.linger()
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._check)
         try:
             transport.write_eof()
