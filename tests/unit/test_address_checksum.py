@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.api.bech32 import checksum_rule, has_checksum, parity_rows
+from pocket.api.address_checksum import checksum_rule, has_checksum, parity_rows
 from pocket.api.stake import StakeSpec
 from pocket.protocol.crypto.addresses import encode_address, is_address
 from resources import address

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pocket.api.address_checksum import CHECKSUM, checksum_rule
 from pocket.api.base import Model
-from pocket.api.bech32 import CHECKSUM, checksum_rule
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text

@@ -9,29 +9,13 @@ from typing import Final, NewType
 
 from Crypto.Hash import RIPEMD160
 
+from pocket.bech32_checksum import ALPHABET, remainder
 from pocket.errors import InvalidAddress
 
 Address = NewType("Address", str)
 
 PREFIX: Final = "pokt"
-_CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _LONGEST: Final = 1023  # the chain's decoder accepts as much, a payload of 255 bytes needs 419 characters
-
-
-def _polymod(values: list[int]) -> int:
-    check = 1
-    for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate(_GENERATOR):
-            if top >> bit & 1:
-                check ^= generator
-    return check
-
-
-def _expand(prefix: str) -> list[int]:
-    return [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix]
 
 
 def _regroup(data: bytes | list[int], source: int, target: int, *, pad: bool) -> list[int]:
@@ -54,9 +38,9 @@ def _regroup(data: bytes | list[int], source: int, target: int, *, pad: bool) ->
 def encode_address(payload: bytes, prefix: str = PREFIX) -> Address:
     """Bech32 text of address bytes."""
     values = _regroup(payload, 8, 5, pad=True)
-    check = _polymod([*_expand(prefix), *values, 0, 0, 0, 0, 0, 0]) ^ 1
+    check = remainder(prefix, [*values, 0, 0, 0, 0, 0, 0]) ^ 1
     values += [check >> 5 * (5 - i) & 31 for i in range(6)]
-    return Address(prefix + "1" + "".join(_CHARSET[v] for v in values))
+    return Address(prefix + "1" + "".join(ALPHABET[v] for v in values))
 
 
 def parse_address(text: str, prefix: str = PREFIX) -> bytes:
@@ -74,10 +58,10 @@ def parse_address(text: str, prefix: str = PREFIX) -> bytes:
         raise InvalidAddress("address: no separator '1', or too short")
     if text[:split] != prefix:
         raise InvalidAddress(f"address: starts with {text[:split][:16]!r}, expected {prefix!r}")
-    values = [_CHARSET.find(c) for c in text[split + 1 :]]
+    values = [ALPHABET.find(c) for c in text[split + 1 :]]
     if min(values) < 0:
         raise InvalidAddress("address: a character that bech32 does not use")
-    if _polymod(_expand(prefix) + values) != 1:
+    if remainder(prefix, values) != 1:
         raise InvalidAddress("address: checksum wrong, a character was mistyped or lost")
     payload = bytes(_regroup(values[:-6], 5, 8, pad=False))
     if not 1 <= len(payload) <= 255:

@@ -4,48 +4,31 @@ The checksum of bech32 is linear: each of its 30 bits is the parity of some bits
 bits for all 38 characters after `pokt1`, in bech32's own alphabet, and then the parity that they must have.
 """
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
 from pydantic import AfterValidator
 
 from pocket.api.schema import Cel, shown_value
+from pocket.bech32_checksum import ALPHABET, remainder
 
-_ALPHABET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _PREFIX: Final = "pokt"
 _LENGTH: Final = 38
 _CHECKED_BITS: Final = 30
 _MESSAGE: Final = "must have the checksum of its other characters: one was mistyped or lost"
 
 
-def _polymod(values: Iterable[int]) -> int:
-    """Return the remainder that BIP 173 calls the checksum."""
-    checksum = 1
-    for value in values:
-        top = checksum >> 25
-        checksum = (checksum & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate(_GENERATOR):
-            checksum ^= generator if top >> bit & 1 else 0
-    return checksum
-
-
-def _remainder(values: list[int]) -> int:
-    return _polymod([*(ord(c) >> 5 for c in _PREFIX), 0, *(ord(c) & 31 for c in _PREFIX), *values])
-
-
 @cache
 def parity_rows() -> tuple[str, ...]:
     """Return, for each bit of the checksum, 38 characters and the parity 0 or 1."""
     zero = [0] * _LENGTH
-    constant = _remainder(zero)
+    constant = remainder(_PREFIX, zero)
     columns = [
-        [_remainder([*zero[:place], 1 << bit, *zero[place + 1 :]]) ^ constant for bit in range(5)]
+        [remainder(_PREFIX, [*zero[:place], 1 << bit, *zero[place + 1 :]]) ^ constant for bit in range(5)]
         for place in range(_LENGTH)
     ]
     return tuple(
-        "".join(_ALPHABET[sum((c >> row & 1) << bit for bit, c in enumerate(column))] for column in columns)
+        "".join(ALPHABET[sum((c >> row & 1) << bit for bit, c in enumerate(column))] for column in columns)
         + str((constant ^ 1) >> row & 1)
         for row in range(_CHECKED_BITS)
     )
@@ -53,13 +36,13 @@ def parity_rows() -> tuple[str, ...]:
 
 def _parity(left: str, right: str) -> int:
     """Return the parity of the bits that two characters have in common."""
-    return (_ALPHABET.index(left) & _ALPHABET.index(right)).bit_count() % 2
+    return (ALPHABET.index(left) & ALPHABET.index(right)).bit_count() % 2
 
 
 def has_checksum(text: str) -> bool:
     """Return True if an address of 38 characters after `pokt1` has the checksum that its other characters need."""
     data = text.removeprefix(f"{_PREFIX}1")
-    if len(data) != _LENGTH or not set(data) <= set(_ALPHABET):
+    if len(data) != _LENGTH or not set(data) <= set(ALPHABET):
         return False
     return all(sum(map(_parity, data, row)) % 2 == int(row[_LENGTH:]) for row in parity_rows())
 
@@ -78,10 +61,10 @@ def checksum_rule() -> Cel:
     """Return the same check for the API server. It is too expensive for addresses inside of lists."""
     places = ", ".join(map(str, range(_LENGTH)))
     rows = ", ".join(f"'{row}'" for row in parity_rows())
-    table = "".join(str(_parity(left, right)) for left in _ALPHABET for right in _ALPHABET)
-    bit = f"'{table}'.charAt('{_ALPHABET}'.indexOf(self.charAt(i + 5)) * 32 + '{_ALPHABET}'.indexOf(row.charAt(i)))"
+    table = "".join(str(_parity(left, right)) for left in ALPHABET for right in ALPHABET)
+    bit = f"'{table}'.charAt('{ALPHABET}'.indexOf(self.charAt(i + 5)) * 32 + '{ALPHABET}'.indexOf(row.charAt(i)))"
     return Cel(
-        f"!self.matches('^{_PREFIX}1[{_ALPHABET}]{{{_LENGTH}}}$') || [{rows}].all(row, "
+        f"!self.matches('^{_PREFIX}1[{ALPHABET}]{{{_LENGTH}}}$') || [{rows}].all(row, "
         f"[{places}].filter(i, {bit} == '1').size() % 2 == int(row.charAt({_LENGTH})))",
         _MESSAGE,
         shown_value(_MESSAGE),
