@@ -33,6 +33,7 @@ NEEDS_EVENTS = {
     "Endpoints that are not asked": "a backend that fails",
     "Active checks": "a declared health check",
     "Connections that were closed": "a client that misbehaves",
+    "Chain queries of relayers, p99 by result": "a record that no miner has queried before",
     "Chain nodes, by health": "several chain nodes",
     "Chain nodes, blocks behind": "several chain nodes",
     "Chain nodes as relayers see them, not good": "several chain nodes",
