@@ -1,6 +1,7 @@
 """Supplier keys: proven, published, taken up without restart, drained before they go."""
 
 import base64
+import contextlib
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from waits import all_well, create, gone, published, reason
 
 from kube import condition, eventually
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, Subject, seal
-from pocket.kube.api_client import KubeError
+from pocket.kube.api_client import KubeError, ObjectNotFound
 from pocket_operator.resources.kinds import BY_KIND, PODS, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, changed, key_of, key_secret, relay_miner, secret, supplier
 
@@ -371,7 +372,8 @@ async def test_a_merged_secret_and_pods_that_vanish_together_let_no_open_session
     await api.delete(DEPLOYMENT, running, "main-relayer")
     await api.delete(STATEFUL_SET, running, "main-miner")
     for pod in await api.list(PODS, running):
-        await api.call("DELETE", PODS.path(running, pod["metadata"]["name"]), body={"gracePeriodSeconds": 0})
+        with contextlib.suppress(ObjectNotFound):  # its kubelet was about to remove it
+            await api.call("DELETE", PODS.path(running, pod["metadata"]["name"]), body={"gracePeriodSeconds": 0})
     replicas[1].start()
 
     async def waits(what):
