@@ -289,6 +289,22 @@ async def test_owners_that_change_at_every_block_pay_one_fee_for_a_proof(alice):
     assert included == ["/pocket.proof.MsgCreateClaim", "/pocket.proof.MsgSubmitProof"]
 
 
+async def test_a_shard_that_is_lost_and_taken_again_pays_one_fee_for_a_proof_though_redis_lost_it(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 5))
+    await alice.to(12)
+    while alice.chain.height < 22:
+        alice.localnet.step()
+        for _ in range(2):
+            await alice.decide()
+            signed = alice.miner.proofs.signed
+            alice.start()
+            alice.miner.proofs.signed = signed  # the same process
+            await alice.redis.flushall()
+    assert unharmed(alice, header)
+    assert sum("/pocket.proof.MsgSubmitProof" in t.actions for t in alice.chain.transactions.values()) == 1
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("lost_at", [13, 15, 16])
 async def test_relays_recorded_after_the_seal_in_a_redis_that_lost_its_data_spoil_no_proof(alice, lost_at, restarts):

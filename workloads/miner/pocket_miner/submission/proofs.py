@@ -1,7 +1,7 @@
 """Decide which proofs of one supplier are required, build them and send them in batches."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -62,6 +62,10 @@ def requirement_of(
     return requirement_by(session.sample[1], amount, params)
 
 
+SignedProofs = MutableMapping[tuple[str, int], tuple[SignedGroup, ...]]
+"""Supplier and session end → proofs that this process signed. They outlast a shard that is lost and taken again."""
+
+
 @dataclass(slots=True)
 class ProofSubmitter:
     """Builds and submits the proofs of one supplier."""
@@ -80,6 +84,8 @@ class ProofSubmitter:
     seeds: SeedHashes | None = None
     """Shared by all suppliers of a process. Created here if not given."""
     copies: SessionCopies | None = None
+    signed: SignedProofs = field(default_factory=dict)
+    """Shared by all suppliers of a process."""
     deliveries: Deliveries = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,11 +165,11 @@ class ProofSubmitter:
         windows = sessions[0].windows
         if not waiting or windows is None or windows.proof_close - block.height <= LAST_BLOCKS:
             return  # nodes may know bytes that they dropped: too late to find out, a second fee is less than the stake
+        groups = list(self.signed.get((self.supplier, sessions[0].end), ()))
         try:
-            groups = await self.store.signed(sessions[0].end, "proof")
+            groups += await self.store.signed(sessions[0].end, "proof")
         except (RedisStoreError, DecodingError) as error:
-            _LOG.info("signed proofs not read from Redis, signing them", error=error)
-            return
+            _LOG.info("signed proofs not read from Redis", own=len(groups), error=error)
         newest_first = sorted(groups, key=lambda group: -group.height)
         submissions = signed_before(newest_first, block.time.nanoseconds, lambda transaction: transaction.proofs)
         for session_id, session in waiting.items():
@@ -199,7 +205,8 @@ class ProofSubmitter:
         for session in good:
             session.proof.attempts, session.proof.sent = attempts[session.session_id], None
         raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
-        shared = SignedGroup(raw, timeout, self.deliveries.height(block))
+        shared, place = SignedGroup(raw, timeout, self.deliveries.height(block)), (self.supplier, good[0].end)
+        self.signed[place] = (*self.signed.get(place, ()), shared)
         try:
             await self.store.share_proofs(good[0].end, transaction_hash(raw), shared)
         except RedisStoreError as error:

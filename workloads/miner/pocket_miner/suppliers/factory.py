@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+from cachetools import FIFOCache
 from redis.asyncio import Redis
 
 from pocket.api.workload import MinerConfig
@@ -32,12 +33,13 @@ from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import Tries
 from pocket_miner.submission.claims import ClaimSubmitter
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.proofs import ProofSubmitter
+from pocket_miner.submission.proofs import ProofSubmitter, SignedProofs
 from pocket_miner.submission.seeds import HashSource, SeedHashes
 from pocket_miner.submission.sender import Sender
 from pocket_miner.suppliers.standby import Standby
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
+_SIGNED_PROOFS = 1024  # groups of a supplier and session end, the newest ones
 _COLLECT_SECONDS = 0.005  # suppliers whose timers fire at one moment share a round
 
 
@@ -68,6 +70,7 @@ class SupplierFactory:
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
     _rounds: ConsumeRounds = field(init=False)
+    _signed_proofs: SignedProofs = field(default_factory=lambda: FIFOCache(_SIGNED_PROOFS))
     _copying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -197,7 +200,7 @@ class SupplierFactory:
         )  # fmt: skip
         proofs = ProofSubmitter(
             address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,
-            self.latest_height, self._seeds, copies,
+            self.latest_height, self._seeds, copies, self._signed_proofs,
         )  # fmt: skip
         return SupplierMiner(
             address, self.chain, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs, sessions,
