@@ -245,6 +245,19 @@ async def test_a_member_that_stops_cleanly_is_followed_at_once():
     assert len(members[0][1].acts) == SHARDS
 
 
+async def test_members_stay_known_for_a_while_though_the_store_lost_all_leases():
+    world, clocks, members = group(2)
+    await settled(members, clocks)
+    (first, _, _), (second, _, _) = members
+    world.leases.clear()
+    await first.tick()
+    assert first.members <= {first.identity}
+    assert first.recent_members >= {second.identity}
+    clocks[0].now += 2 * TIMING.lease + 1
+    await first.tick()
+    assert first.recent_members == first.members == {first.identity}
+
+
 async def test_a_restarted_pod_takes_its_own_shards_back_at_once():
     world, clocks, members = group(2)
     await settled(members, clocks)

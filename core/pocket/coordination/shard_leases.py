@@ -98,6 +98,7 @@ class ShardLeaseManager:
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._views: dict[str, CandidateState] = {}
+        self._seen_at: dict[str, float] = {}
         self._stored: Mapping[str, StoredLease] = {}
         self._renewed: dict[str, float] = {}
         self._owned: dict[int, int] = {}
@@ -170,6 +171,12 @@ class ShardLeaseManager:
             if view.record.holder == self.identity or now < takeable_at(view, self._timing):
                 members.add(view.record.holder)
         return frozenset(members)
+
+    @property
+    def recent_members(self) -> frozenset[str]:
+        """Return the live members, and those seen within two lease durations: a store may lose the Leases of all."""
+        oldest = self._clock() - 2 * self._timing.lease
+        return self.members | {identity for identity, at in self._seen_at.items() if at >= oldest}
 
     def standby_for(self) -> frozenset[int]:
         """Return the shards that this member follows as standby."""
@@ -245,6 +252,9 @@ class ShardLeaseManager:
             stored = self._stored.get(name)
             record, version = (stored.record, stored.version) if stored else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
+        recent = self.recent_members
+        self._seen_at = {identity: at for identity, at in self._seen_at.items() if identity in recent}
+        self._seen_at |= dict.fromkeys(self.members, now)
 
     def _view(self, name: str) -> CandidateState:
         return self._views.get(name) or CandidateState(self.identity)

@@ -42,7 +42,7 @@ def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
 
 
 def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
-    """Return the URLs of the other miners that were live when Leases were last read."""
+    """Return the URLs of the other miners that were recently live, also if the store has lost their Leases since."""
 
     def url(identity: str) -> str:
         if config.lease is None:
@@ -50,7 +50,7 @@ def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
         return f"http://{member_name(identity)}.{config.peer_domain}:{config.admin_port}"
 
     me = member_name(keeper.identity)
-    return sorted({url(member) for member in keeper.members if member_name(member) != me})
+    return sorted({url(member) for member in keeper.recent_members if member_name(member) != me})
 
 
 @asynccontextmanager
