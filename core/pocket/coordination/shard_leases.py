@@ -98,7 +98,7 @@ class ShardLeaseManager:
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._views: dict[str, CandidateState] = {}
-        self._seen_at: dict[str, float] = {}
+        self._seen: dict[str, tuple[str, float]] = {}
         self._stored: Mapping[str, StoredLease] = {}
         self._renewed: dict[str, float] = {}
         self._owned: dict[int, int] = {}
@@ -174,9 +174,10 @@ class ShardLeaseManager:
 
     @property
     def recent_members(self) -> frozenset[str]:
-        """Return the live members, and those seen within two lease durations: a store may lose the Leases of all."""
+        """Return the live members, and those whose Leases the store has lost within two lease durations."""
         oldest = self._clock() - 2 * self._timing.lease
-        return self.members | {identity for identity, at in self._seen_at.items() if at >= oldest}
+        lost = {identity for name, (identity, at) in self._seen.items() if name not in self._stored and at >= oldest}
+        return self.members | lost
 
     def standby_for(self) -> frozenset[int]:
         """Return the shards that this member follows as standby."""
@@ -252,9 +253,12 @@ class ShardLeaseManager:
             stored = self._stored.get(name)
             record, version = (stored.record, stored.version) if stored else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
-        recent = self.recent_members
-        self._seen_at = {identity: at for identity, at in self._seen_at.items() if identity in recent}
-        self._seen_at |= dict.fromkeys(self.members, now)
+        live = self.members
+        for name, view in self._views.items():
+            if self._names.is_member(name) and view.record is not None and view.record.holder in live:
+                self._seen[name] = (view.record.holder, now)
+        oldest = now - 2 * self._timing.lease
+        self._seen = {name: row for name, row in self._seen.items() if row[1] >= oldest}
 
     def _view(self, name: str) -> CandidateState:
         return self._views.get(name) or CandidateState(self.identity)
