@@ -163,14 +163,17 @@ class ShardLeaseManager:
     @property
     def members(self) -> frozenset[str]:
         """Return the identities of the live members, as last seen."""
+        return frozenset(self._live_members().values())
+
+    def _live_members(self) -> dict[str, str]:
+        """Return Lease → identity of the live members."""
         now = self._clock()
-        members = set()
-        for name, view in self._views.items():
-            if not self._names.is_member(name) or view.record is None or not view.record.holder:
-                continue
-            if view.record.holder == self.identity or now < takeable_at(view, self._timing):
-                members.add(view.record.holder)
-        return frozenset(members)
+        return {
+            name: view.record.holder
+            for name, view in self._views.items()
+            if self._names.is_member(name) and view.record is not None and view.record.holder
+            and (view.record.holder == self.identity or now < takeable_at(view, self._timing))
+        }  # fmt: skip
 
     @property
     def recent_members(self) -> frozenset[str]:
@@ -253,10 +256,7 @@ class ShardLeaseManager:
             stored = self._stored.get(name)
             record, version = (stored.record, stored.version) if stored else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
-        live = self.members
-        for name, view in self._views.items():
-            if self._names.is_member(name) and view.record is not None and view.record.holder in live:
-                self._seen[name] = (view.record.holder, now)
+        self._seen |= {name: (identity, now) for name, identity in self._live_members().items()}
         oldest = now - 2 * self._timing.lease
         self._seen = {name: row for name, row in self._seen.items() if row[1] >= oldest}
 
