@@ -14,7 +14,8 @@ BATCH_BYTES: Final = 4 * 1024 * 1024
 """Bound of a batch in bytes, since relays with large requests fill a command with few."""
 
 
-def _text(value: Any) -> str:
+def offset_text(value: Any) -> str:
+    """Return a part of an offset as text. Raises UnicodeDecodeError."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -35,7 +36,7 @@ async def read_marks(
     marks = {}
     for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
         for name, mark, reason in zip(names, replicated, closed, strict=True):
-            marks[supplier, name] = (_text(mark or b""), _text(reason or b""))
+            marks[supplier, name] = (offset_text(mark or b""), offset_text(reason or b""))
     return marks
 
 

@@ -17,6 +17,7 @@ from pocket.coordination.stores.lease_store import (
 )
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import redis_deadline
+from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import RedisUnavailable
 
 # KEYS: hash   ARGV: for each Lease its name, the text that it was decided on ('' = none), the new text
@@ -57,10 +58,6 @@ def _decode(text: str) -> StoredLease:
     return StoredLease(record, text)
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
-
-
 class RedisLeaseStore:
     """Leases of the group in the hash `key`."""
 
@@ -78,10 +75,7 @@ class RedisLeaseStore:
         except RedisUnavailable as error:
             raise LeaseUnavailable(str(error)) from error
         # Most texts are those of the previous read.
-        texts = {
-            name.decode("utf-8", "surrogateescape"): text.decode("utf-8", "surrogateescape")
-            for name, text in rows.items()
-        }
+        texts = {text_of(name): text_of(text) for name, text in rows.items()}
         before = self._decoded
         self._decoded = {
             name: known if (known := before.get(name)) is not None and known.version == text else _decode(text)

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect
-from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later, read_marks
+from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later, offset_text, read_marks
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
@@ -73,10 +73,6 @@ class _Waiting:
     record: WalRecord
     done: "asyncio.Future[None]"
     settled: bool = False
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 class RelayRecorder:
@@ -314,7 +310,7 @@ class RelayRecorder:
             arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
         history = self._seen_history
         reply = await APPEND.run(self._redis, keys, arguments)
-        incarnation = _text(reply[0])
+        incarnation = offset_text(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
@@ -328,7 +324,7 @@ class RelayRecorder:
                 if last is not None:
                     segment.rejected.add((supplier, session_id))
             elif history == self._seen_history or (supplier, session_id) not in segment.appended:
-                offset = f"{origin_of(incarnation, history)}/{_text(last)}"
+                offset = f"{origin_of(incarnation, history)}/{offset_text(last)}"
                 segment.appended[supplier, session_id] = later(segment.appended.get((supplier, session_id)), offset)
         return closed
 

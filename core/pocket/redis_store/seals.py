@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.errors import DecodingError
 from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -80,10 +81,6 @@ class SignedGroup:
             raise DecodingError("invalid signed transaction in Redis") from error
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
-
-
 def _end(text: str, prefix: str = "") -> int | None:
     """Return the session end height that a value begins with, None for a damaged one."""
     number = text.removeprefix(prefix).partition("/")[0]
@@ -91,10 +88,10 @@ def _end(text: str, prefix: str = "") -> int | None:
 
 
 def _fenced(reply: Sequence[Any]) -> None:
-    if _text(reply[0]) == "fenced":
-        epoch = int(_text(reply[1]))
+    if text_of(reply[0]) == "fenced":
+        epoch = int(text_of(reply[1]))
         raise StaleEpoch(f"another owner holds epoch {epoch}", epoch)
-    if _text(reply[0]) == "unfenced":
+    if text_of(reply[0]) == "unfenced":
         raise FenceMissing("Redis does not know this owner's epoch: fence again")
 
 
@@ -132,7 +129,7 @@ class SealStore:
             await confirm()
             reply = await FENCE.run(self._redis, keys, [self.epoch, life])
             _fenced(reply)
-            if _text(reply[0]) == "ok":
+            if text_of(reply[0]) == "ok":
                 return
         raise FenceMissing(f"Redis lost its data {_LIVES} times while fencing epoch {self.epoch}")
 
@@ -141,7 +138,7 @@ class SealStore:
 
         Raises StaleEpoch, and RedisUnavailable.
         """
-        known = int(_text(await self._redis.get(self._keys.fence(self._supplier)) or 0))
+        known = int(text_of(await self._redis.get(self._keys.fence(self._supplier)) or 0))
         if known > self.epoch:
             raise StaleEpoch(f"another owner holds epoch {known}", known)
 
@@ -155,7 +152,7 @@ class SealStore:
         keys = [self._keys.fence(self._supplier), self._keys.cutoff(self._supplier)]
         reply = await CUTOFF.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
         _fenced(reply)
-        return int(_text(reply[1])), int(_text(reply[2]))
+        return int(text_of(reply[1])), int(text_of(reply[2]))
 
     async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
         """Close sessions (id → session end height) to new relays.
@@ -170,7 +167,7 @@ class SealStore:
             arguments += [session_id, f"sealing/{end}"]
         reply = await CLOSE.run(self._redis, keys, arguments)
         _fenced(reply)
-        return dict(zip(sessions, map(_text, reply[1:]), strict=True))
+        return dict(zip(sessions, map(text_of, reply[1:]), strict=True))
 
     async def seal(
         self, seals: Sequence[SessionSeal], last_ids: Mapping[str, str], group: str, signed: SignedGroup
@@ -192,9 +189,9 @@ class SealStore:
             arguments += [seal.session_id, last_ids[seal.session_id], seal.encode()]
         reply = await SEAL.run(self._redis, keys, arguments)
         _fenced(reply)
-        status = _text(reply[0])
+        status = text_of(reply[0])
         if status in ("stale", "open"):
-            raise ConcurrentAppend(f"session {_text(reply[1])} is {status}")
+            raise ConcurrentAppend(f"session {text_of(reply[1])} is {status}")
         if status == "exists":
             raise RedisStoreError("a session of the group is sealed already")
 
@@ -205,7 +202,7 @@ class SealStore:
         """
         found = {}
         for key, value in (await self._redis.hgetall(self._keys.seals(self._supplier))).items():
-            session_id = _text(key)
+            session_id = text_of(key)
             try:
                 found[session_id] = SessionSeal.decode(value)
             except DecodingError as error:
@@ -230,7 +227,7 @@ class SealStore:
 
     async def signed(self, session_end: int, what: str = "claim") -> list[SignedGroup]:
         """Return the signed transactions of one session end: with its seals, or with `what` = proof its proofs."""
-        names = [_text(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
+        names = [text_of(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
         wanted = [name for name in names if name.startswith(f"{session_end}/{what}/")]
         if not wanted:
             return []
@@ -269,9 +266,9 @@ class SealStore:
         rows = await self._redis.hgetall(self._keys.costs(self._supplier, session_id))
         costs = {}
         for tx_hash, value in rows.items():
-            what, _, amount = _text(value).partition("/")
+            what, _, amount = text_of(value).partition("/")
             if amount.isdecimal():
-                costs[_text(tx_hash)] = (what, int(amount))
+                costs[text_of(tx_hash)] = (what, int(amount))
         return costs
 
     async def finish(self, session_id: str, session_end: int) -> None:
@@ -292,10 +289,10 @@ class SealStore:
     async def forget_before(self, height: int) -> None:
         """Delete tombstones and transactions of sessions that ended below `height`."""
         closed = await self._redis.hgetall(self._keys.closed(self._supplier))
-        old = [k for k, v in closed.items() if (end := _end(_text(v), "done/")) is not None and end < height]
+        old = [k for k, v in closed.items() if (end := _end(text_of(v), "done/")) is not None and end < height]
         if old:
             await self._redis.hdel(self._keys.closed(self._supplier), *old)
         groups = await self._redis.hkeys(self._keys.transactions(self._supplier))
-        stale = [name for name in groups if (end := _end(_text(name))) is not None and end < height]
+        stale = [name for name in groups if (end := _end(text_of(name))) is not None and end < height]
         if stale:
             await self._redis.hdel(self._keys.transactions(self._supplier), *stale)

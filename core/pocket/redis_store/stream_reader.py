@@ -11,6 +11,7 @@ from redis.asyncio.client import Pipeline
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
 
 
 class Entry(NamedTuple):
@@ -34,10 +35,6 @@ class StreamPoll:
     entries: Mapping[str, list[Entry]]
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
-
-
 def origin_of(incarnation: str, history_id: str) -> str:
     """Return the origin of entry ids: only ids of one origin may be compared.
 
@@ -55,7 +52,7 @@ def incarnation_of(origin: str) -> str:
 
 
 def _headers(rows: Mapping[Any, Any]) -> dict[str, bytes]:
-    return {_text(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
+    return {text_of(key): bytes(value) for key, value in rows.items() if isinstance(value, bytes)}
 
 
 def _flat(pairs: Mapping[str, str]) -> list[str]:
@@ -95,7 +92,7 @@ class StreamReader:
 
     async def incarnation(self) -> str:
         """Return the marker of the supplier's streams, or '' if there are none."""
-        return _text(await self._redis.get(self._keys.incarnation(self.supplier)) or b"")
+        return text_of(await self._redis.get(self._keys.incarnation(self.supplier)) or b"")
 
     async def read(self, positions: Mapping[str, str], count: int = 500) -> dict[str, list[Entry]]:
         """Read at most `count` entries after each session's position ('0-0' = start).
@@ -117,7 +114,7 @@ class StreamReader:
             return {}
         sessions = {self._keys.stream(self.supplier, session_id): session_id for session_id in positions}
         return {
-            sessions[_text(name)]: [Entry(_text(i), fields[b"r"] if isinstance(fields, dict) else fields[1])
+            sessions[text_of(name)]: [Entry(text_of(i), fields[b"r"] if isinstance(fields, dict) else fields[1])
                                     for i, fields in entries if fields]
             for name, entries in rows
         }  # fmt: skip
@@ -145,7 +142,7 @@ class StreamReader:
                 raise reply
         headers = _headers(replies[1]) if isinstance(replies[1], dict) else None
         return StreamPoll(
-            _text(replies[0] or b""), int(replies[1]) if headers is None else len(headers), headers,
+            text_of(replies[0] or b""), int(replies[1]) if headers is None else len(headers), headers,
             self._entries(replies[2], positions) if len(replies) > 2 else {},
         )  # fmt: skip
 
@@ -158,7 +155,7 @@ class StreamReader:
                 pipe.xlen(self._keys.stream(self.supplier, session_id))
             rows: list[Any] = await pipe.execute()
         return {
-            name: StreamExtent(_text(last[0][0]) if last else "0-0", int(entries))
+            name: StreamExtent(text_of(last[0][0]) if last else "0-0", int(entries))
             for name, last, entries in zip(names, rows[::2], rows[1::2], strict=True)
         }
 
@@ -168,7 +165,7 @@ class StreamReader:
         if not names:
             return set()
         rows: Any = await self._redis.hmget(self._keys.closed(self.supplier), names)
-        return {name for name, row in zip(names, rows, strict=True) if row and _text(row).startswith("done/")}
+        return {name for name, row in zip(names, rows, strict=True) if row and text_of(row).startswith("done/")}
 
     async def publish_replicated(self, marks: Mapping[str, str]) -> None:
         """Publish durably up to where a volume holds the relays: session id → `origin/id`."""
