@@ -1,4 +1,4 @@
-"""What is known of a session is known as of its start: prices, difficulty, windows and members, whoever queries them."""
+"""Prices, difficulty, windows and members of a session are those of its start, whichever process queries them."""
 
 import pytest
 

@@ -272,9 +272,22 @@ async def test_a_fence_above_our_epoch_makes_the_holder_write_a_higher_one():
     _, clocks, members = group(1)
     await settled(members, clocks)
     keeper, owner, _ = members[0]
-    keeper.report_stale_epoch(2, 40)
-    await keeper.tick()
-    assert owner.acts[2] == 41
+    for reported in ([owner.acts[2] + 1], [40, 20], [39]):
+        before = owner.acts[2]
+        for epoch in reported:
+            keeper.report_stale_epoch(2, epoch)
+        await keeper.tick()
+        assert owner.acts[2] == (max(reported) + 1 if max(reported) > before else before)
+
+
+async def test_a_member_that_stops_releases_leases_of_which_a_cancelled_renewal_arrived():
+    world, clocks, members = group(1)
+    await settled(members, clocks)
+    keeper = members[0][0]
+    for name, stored in list(world.leases.items()):
+        world.put(name, stored.record)
+    await keeper.release_all()
+    assert keeper.identity not in {stored.record.holder for stored in world.leases.values()}
 
 
 async def test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed():
