@@ -67,6 +67,15 @@ def test_the_creator_of_a_lease_starts_above_every_known_epoch():
     assert next_record(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
 
 
+def test_a_candidate_that_sees_another_holder_leads_no_longer():
+    mine, others = (LeaseRecord(holder, 15, WALL, WALL, 3) for holder in ("me", "other"))
+    state = after_write(CandidateState("me"), mine, "1", 0.0, 0.0, TIMING)
+    assert state.leads(1.0)
+    assert observe(state, mine, "2", 1.0).leads(1.0)
+    assert not observe(state, others, "2", 1.0).leads(1.0)
+    assert not observe(state, None, None, 1.0).leads(1.0)
+
+
 def test_leadership_counts_from_before_the_write_was_sent():
     record = next_record(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING)
     view = after_write(CandidateState("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)

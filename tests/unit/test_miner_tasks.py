@@ -107,6 +107,22 @@ async def test_a_burst_of_blocks_is_decided_once_at_its_newest():
     await asyncio.wait({task})
 
 
+async def test_a_block_that_comes_while_another_is_decided_is_decided_next():
+    board = LatestBlock()
+
+    async def the_next_one_comes(found):
+        if found.height < 5:
+            board.publish(block(found.height + 1))
+
+    supplier = Supplier("a", the_next_one_comes)
+    board.publish(block(1))
+    task = asyncio.create_task(running(supplier, board).run())
+    await until(lambda: len(supplier.decided) == 5)
+    assert supplier.decided == [1, 2, 3, 4, 5]
+    task.cancel()
+    await asyncio.wait({task})
+
+
 async def test_an_owner_that_is_fenced_ends_and_says_by_whom():
     board, met = LatestBlock(), []
 
