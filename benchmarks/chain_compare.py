@@ -42,7 +42,7 @@ _IDLE_SECONDS, _DRAIN_SECONDS = 6.0, 4.0
 """The second one lets a miner take the last relays of a round."""
 _CALL = b'{"jsonrpc":"2.0","id":1,"method":"m","params":[1]}'
 
-Figures = dict[str, float]
+Row = dict[str, float]
 
 
 @dataclass(slots=True)
@@ -52,9 +52,9 @@ class Side:
     name: str
     sender: Sender
     pids: Mapping[str, int]
-    rounds: list[Figures] = field(default_factory=list)
+    rounds: list[Row] = field(default_factory=list)
 
-    def cpu(self) -> Figures:
+    def cpu(self) -> Row:
         """Return the CPU seconds of each part so far."""
         return {part: cpu_seconds(self.pids[part]) for part in PROCESSES}
 
@@ -107,7 +107,7 @@ def _peer(program: str, folder: Path, node: RealNode, backend: str) -> Iterator[
         redis.stop()
 
 
-async def _idle(sides: list[Side]) -> dict[str, Figures]:
+async def _idle(sides: list[Side]) -> dict[str, Row]:
     """Return the CPU seconds per second of each part without relays."""
     before = {side.name: side.cpu() for side in sides}
     await asyncio.sleep(_IDLE_SECONDS)
@@ -117,14 +117,14 @@ async def _idle(sides: list[Side]) -> dict[str, Figures]:
     }
 
 
-def _net(before: Figures, after: Figures, idle: Figures, seconds: float, relays: int) -> Figures:
+def _net(before: Row, after: Row, idle: Row, seconds: float, relays: int) -> Row:
     """Return the CPU ms per relay of each part, less what it uses idle."""
     net = {part: max(0.0, after[part] - before[part] - idle[part] * seconds) / relays * 1000 for part in PROCESSES}
     return net | {"whole": sum(net.values())}
 
 
-async def _round(side: Side, full: list[bytes], calm: Mapping[float, list[bytes]], idle: Figures) -> None:
-    found: Figures = {f"idle {part}": idle[part] * 100 for part in PROCESSES}
+async def _round(side: Side, full: list[bytes], calm: Mapping[float, list[bytes]], idle: Row) -> None:
+    found: Row = {f"idle {part}": idle[part] * 100 for part in PROCESSES}
     before, begun = side.cpu(), time.monotonic()
     sent = await side.sender.at_once(full, 64)
     await asyncio.sleep(_DRAIN_SECONDS)
@@ -141,9 +141,12 @@ async def _round(side: Side, full: list[bytes], calm: Mapping[float, list[bytes]
     side.rounds.append(found)
 
 
-async def _compare(options: argparse.Namespace, sides: list[Side], signing: Signing, backend: Sender) -> list[Figures]:
-    """Run the rounds; returns what the backend alone took, and the ring verification, of each."""
-    units: list[Figures] = []
+async def _compare(options: argparse.Namespace, sides: list[Side], signing: Signing, backend: Sender) -> list[Row]:
+    """Run the rounds.
+
+    Returns the latency of the backend alone and the ring verification of each.
+    """
+    units: list[Row] = []
     async with aiohttp.ClientSession() as http:
         for side in sides:
             await side.sender.at_once(await signing.bodies(http, 200), 8)
@@ -163,11 +166,11 @@ async def _compare(options: argparse.Namespace, sides: list[Side], signing: Sign
     return units
 
 
-def _medians(rounds: list[Figures]) -> Figures:
+def _medians(rounds: list[Row]) -> Row:
     return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
-def table(ours: list[Figures], theirs: list[Figures], units: list[Figures]) -> Table:
+def table(ours: list[Row], theirs: list[Row], units: list[Row]) -> Table:
     """Return the medians of both sides and the medians of their quotients."""
     made = Table(title=f"{len(ours)} alternating rounds, wheel-only ring verification {_medians(units)['ring']:.3f} ms")
     for column in ("", "ours", "other", "ours / other"):
@@ -199,7 +202,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--relays", type=int, default=3000, help="for each round and side, at saturation")
     parser.add_argument("--rates", type=float, nargs="*", default=[150.0, 400.0], help="relays per second")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each round, side and rate")
-    parser.add_argument("--output", type=Path, help="file for the figures of all rounds, as JSON")
+    parser.add_argument("--output", type=Path, help="file for the measurements of all rounds, as JSON")
     options = parser.parse_args()
     if not realchain.REALCHAIN or not options.peer:
         sys.exit("REALCHAIN and PEER must name programs: see docs/realchain.md and docs/performance.md")
