@@ -5,10 +5,10 @@ import itertools
 import pytest
 
 from pocket.chain.client import ChainClient
+from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
 from pocket.errors import ChainUnavailable
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 
 QUERIES = {
