@@ -340,7 +340,7 @@ async def test_writes_at_rest_are_bounded():
 async def test_a_shard_is_given_up_before_another_member_can_take_it():
     _, clocks, members = group(2)
     await settled(members[:1], clocks)
-    keeper, owner, connection = members[0]
+    _, owner, connection = members[0]
     held_while_written = []
     write = connection.write
 
