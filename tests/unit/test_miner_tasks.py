@@ -2,12 +2,11 @@
 
 import asyncio
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import REGISTRY
 
-from direct import DirectChain
 from pocket.chain.model import Block
 from pocket.coordination.rendezvous import shard_of
 from pocket.protocol.claims.proof_requirement import ProofParams
@@ -15,18 +14,12 @@ from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
-from pocket_localnet.local_chain import LocalChain
-from pocket_miner import miner_metrics
-from pocket_miner.status.report import Reports
-from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import VolumeCorrupted
 from pocket_miner.supervise import supervise
-from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker, _sleep_to_tick
-from world import World, address
 
 
 def block(height):
@@ -431,32 +424,6 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
     await until(made._tasks["a"].done)
     assert not made._tasks["b"].done()
     await made.stop()
-
-
-async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the_supplier(tmp_path):
-    world = World(suppliers=("alice",))
-    chain = LocalChain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
-    suppliers = SupplierFactory.__new__(SupplierFactory)
-    suppliers.chain = DirectChain(chain)
-    audit = Audit(tmp_path / "audit.sqlite")
-    suppliers.reports = Reports(audit)
-    await suppliers.refresh_funds([address("alice"), address("nobody")])
-
-    def told(name):
-        return REGISTRY.get_sample_value(name, {"supplier": address("alice")})
-
-    assert told("pocket_miner_balance_upokt") == 10_000_000_000
-    assert told("pocket_miner_stake_runway_penalties") == 2, "2.5 penalties of 1 POKT"
-    row = suppliers.reports.rows()[address("alice")]
-    assert (row["balance_upokt"], row["public_key_on_chain"]) == (10_000_000_000, True)
-    miner_metrics.forget_funds(address("alice"))
-    miner_metrics.forget_funds(address("alice"))
-    assert told("pocket_miner_balance_upokt") is None
-    chain.state.proof_params = replace(chain.state.proof_params, proof_missing_penalty_upokt=0)
-    await suppliers.refresh_funds([address("alice")])
-    assert told("pocket_miner_stake_runway_penalties") is None, "nothing is taken, so there is no end"
-    miner_metrics.forget_funds(address("alice"))
-    audit.close()
 
 
 @pytest.mark.parametrize("seen", [0, 3])
