@@ -40,19 +40,23 @@ class _Votes:
     """The returned hashes, by (source, height at which it was queried)."""
 
     answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    refuted: dict[bytes, None] = field(default_factory=dict)
+    """Hashes with which a proof was found invalid, the latest last."""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked_at: int = -1
 
     def best(self) -> tuple[bytes, bool] | None:
         """Return the most frequent hash and whether it is confirmed.
 
-        If several tie, the latest one is returned as unconfirmed.
+        If several tie, the latest one is returned as unconfirmed, one that was refuted only if all of them were.
         """
         counts = Counter(self.answers.values())
         if not counts:
             return None
         highest = max(counts.values())
-        block_hash = next(row for row in reversed(self.answers.values()) if counts[row] == highest)
+        order = {block_hash: place for place, block_hash in enumerate(self.refuted, start=1)}
+        tied = (row for row in reversed(self.answers.values()) if counts[row] == highest)
+        block_hash = min(tied, key=lambda row: order.get(row, 0))
         return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1
 
 
@@ -80,9 +84,17 @@ class SeedHashes:
             raise ChainUnavailable(f"no node returned the hash of block {height}")
         return best
 
-    def doubt(self, height: int) -> None:
-        """Discard the answers about a block, because a proof made with its hash was found invalid."""
-        self._votes.pop(height, None)
+    def doubt(self, height: int, refuted: bytes | None = None) -> None:
+        """Discard the answers about a block, because a proof made with its hash was found invalid.
+
+        `refuted` is that hash, None if another owner made the proof.
+        """
+        votes = self._votes.setdefault(height, _Votes())
+        votes.answers.clear()
+        votes.asked_at = -1
+        if refuted is not None:
+            votes.refuted.pop(refuted, None)
+            votes.refuted[refuted] = None
 
     async def _ask(self, height: int, now: int, votes: _Votes) -> None:
         by_node = await self.blocks.hashes_by_node(height)
