@@ -116,7 +116,8 @@ class MinerProcess:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(owned(self._config.data_dir))
             await self._serve(stack)
-            self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
+            files = opened(self._config.data_dir, self._platform.unique, self._readiness.volume_away, self._stop)
+            self._volume = await stack.enter_async_context(files)
             self._parts = parts = await self._assemble(stack, self._volume)
             await self._first_keys(parts.suppliers)
             async with running_loops(self._without_redis(parts)):
@@ -397,6 +398,9 @@ class MinerProcess:
                 if space.problem and space.problem != self._readiness.volume:
                     _LOG.warning("volume is filling up", problem=space.problem)
                 self._readiness.volume, self._readiness.space = space.problem, space
+            if ends := await asyncio.to_thread(volume.mirror.reopened):
+                _LOG.warning("relays can be read from the volume again, restarting the miner", session_ends=ends)
+                self._stop.set()
             await asyncio.sleep(_VOLUME_SECONDS)
 
     async def _retain(self, audit: Audit, reports: Reports) -> None:
