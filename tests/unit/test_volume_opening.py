@@ -1,4 +1,4 @@
-"""A miner starts although files of its volume cannot be opened: they are set aside or skipped, and the rest is mined."""
+"""A miner starts though files of its volume cannot be opened: they are set aside or skipped, the rest is mined."""
 
 import sqlite3
 
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def broken_io(monkeypatch, names, times=10**6):
     """Let SQLite return I/O errors when it opens the named files, so many times."""
-    connect, left = sqlite3.connect, {name: times for name in names}
+    connect, left = sqlite3.connect, dict.fromkeys(names, times)
 
     def opening(path, *args, **options):
         for name in names:

@@ -5,6 +5,7 @@ import functools
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -17,6 +18,8 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
+from pocket_miner.sessions.stages import is_late_to_seal
+from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
@@ -55,6 +58,7 @@ class RelayConsumer:
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
         rounds: ConsumeRounds | None = None,
+        start_params: StartParams | None = None,
     ) -> None:
         """`server_milliseconds` returns the time by Redis's clock, which entry ids hold, None while unknown.
 
@@ -77,6 +81,7 @@ class RelayConsumer:
         self._reading = asyncio.Lock()
         self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
         self._rounds = rounds or ConsumeRounds(tail.redis, mirror)
+        self._start_params = start_params or StartParams(chain)
         self._registered = -1  # number of sessions in Redis when they were last read
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Increases with every reread: a read that began before it must not move a position.
@@ -240,6 +245,10 @@ class RelayConsumer:
         self._ask_again.pop(session.session_id, None)
         return session.terms is not None
 
+    async def confirm_params(self, session: TrackedSession, height: int) -> None:
+        """Confirm windows and price of a session by a second answer."""
+        await self._start_params.confirm(session, height)
+
     async def confirm_terms(self, session: TrackedSession, height: int) -> bool:
         """Query every node for the terms, without caches.
 
@@ -255,7 +264,11 @@ class RelayConsumer:
                 votes[found.terms] += 1
         if not votes:
             return False
-        best, number = votes.most_common(1)[0]
+        (best, number), *others = votes.most_common(2)
+        if others and others[0][1] == number:  # no answer outweighs the other
+            if session.windows is not None and is_late_to_seal(session.windows, height):
+                await self._use_strictest(session, votes)
+            return False
         if best == session.terms:
             session.terms_confirmed = True
             return True
@@ -270,10 +283,18 @@ class RelayConsumer:
             await self._replace_terms(session, best)
         return session.terms_confirmed
 
-    async def _replace_terms(self, session: TrackedSession, terms: LeafTerms) -> None:
+    async def _use_strictest(self, session: TrackedSession, terms: Iterable[LeafTerms]) -> None:
+        """Use the lowest target that a node states: the relays that meet it meet every other one, too."""
+        known = session.terms
+        stricter = [t for t in terms if known is not None and replace(t, target_hash=known.target_hash) == known]
+        best = min(stricter, key=lambda found: found.target_hash, default=known)
+        if best is not None and known is not None and best.target_hash < known.target_hash:
+            await self._replace_terms(session, best, confirmed=False)
+
+    async def _replace_terms(self, session: TrackedSession, terms: LeafTerms, *, confirmed: bool = True) -> None:
         async with self._reading:
             await asyncio.to_thread(self._check_again, session, terms)
-            session.terms, session.terms_confirmed = terms, True
+            session.terms, session.terms_confirmed = terms, confirmed
             self._generation += 1
             session.position = "0-0"
 
@@ -292,7 +313,8 @@ class RelayConsumer:
             self._accept(node, at or height, session, found)
 
     def _accept(self, source: str, height: int, session: TrackedSession, found: SessionTerms) -> None:
-        session.params = found.params or session.params
+        if not session.params_confirmed:
+            session.params = found.params or session.params
         if found.rejection is not None:
             session.evidence.add(Statement(found.rejection, source, height, found.text))
             return

@@ -65,6 +65,7 @@ class TrackedSession:
     terms_confirmed: bool = False  # a second answer agreed
     doubted_terms: LeafTerms | None = None  # what a second answer stated instead
     params: SharedParams | None = None
+    params_confirmed: bool = False  # a second answer agreed, so that windows and price are certain
     evidence: Evidence = field(default_factory=Evidence)
     seal: SessionSeal | None = None
     skip: Skip | None = None

@@ -425,8 +425,8 @@ class RelayStore:
                     failed[end] = error
             if failed and len(failed) == len(self._files):
                 raise next(iter(failed.values()))
-        for end, error in failed.items():
-            self._skip(end, error)
+        for end, problem in failed.items():
+            self._skip(end, problem)
         return rows
 
     def remove(self, session_end: int, supplier: str, session_id: str) -> None:
