@@ -229,6 +229,7 @@ class MinerProcess:
         """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
         feed = self._feed(parts, LatestBlockPublisher(parts.redis, parts.keys))
+        parts.comet.block_seconds = lambda: feed.block_seconds
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
