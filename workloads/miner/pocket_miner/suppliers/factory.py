@@ -66,6 +66,7 @@ class SupplierFactory:
     redis_history_id: Callable[[], str] = lambda: ""
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
+    measured_block_seconds: Callable[[], float] = lambda: 0.0
     platform: Platform = field(default_factory=Platform)
     keyring: Keyring = field(init=False)
     _fees: FeeTracker = field(init=False)
@@ -194,6 +195,7 @@ class SupplierFactory:
             nonces=UnorderedNonceAllocator(offset=epoch),
             clock=self.platform.clock,
         )
+        sender.measured_block_seconds = self.measured_block_seconds
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
