@@ -101,6 +101,7 @@ class MinerProcess:
         self._readiness = Readiness(config.chain.block_seconds, self._platform.clock)
         self._volume: Volume | None = None
         self._parts: _Parts | None = None
+        self._blocks: BlockFeed | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
         self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
         self._status = ProcessStatus(
@@ -186,7 +187,7 @@ class MinerProcess:
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full,
-            lambda: comet.block_seconds(), platform,
+            self._measured_block_seconds, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
@@ -230,13 +231,18 @@ class MinerProcess:
         """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
         feed = self._feed(parts, LatestBlockPublisher(parts.redis, parts.keys))
-        parts.comet.block_seconds = lambda: feed.block_seconds
+        parts.comet.block_seconds = self._measured_block_seconds
+        self._blocks = feed
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
             fleet.unowned,
         )  # fmt: skip
         return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
+
+    def _measured_block_seconds(self) -> float:
+        """Return the measured time between blocks, the expected one before the first block."""
+        return self._config.chain.block_seconds if self._blocks is None else self._blocks.block_seconds
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
         """Return True if the owners of shards are known.

@@ -46,6 +46,8 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
         session.evidence.retract(Fact.CLAIM_ABSENT)
         answer, claim = _best(session, found)
         session.claim_on_chain, session.claim_seen_at = claim, answer.height
+        if session.seal is not None and claim.root_hash != session.seal.root:
+            session.use_seal_of(claim.root_hash)
         state = _state_of(session, claim)
         if state is ClaimState.CONFLICTING:
             text = claim.root_hash.hex()
@@ -67,7 +69,13 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
 def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:
     """Choose among answers: our own root before another one, then a validated proof."""
     root = session.seal.root if session.seal is not None else b""
-    return max(found, key=lambda row: (row[1].root_hash == root, row[1].proof_validation_status == VALIDATED))
+    others = {seal.root for seal in session.other_seals}
+
+    def rank(claim: Claim) -> tuple[bool, bool, bool]:
+        ours = claim.root_hash == root
+        return ours, claim.root_hash in others, claim.proof_validation_status == VALIDATED
+
+    return max(found, key=lambda row: rank(row[1]))
 
 
 def _state_of(session: TrackedSession, claim: Claim) -> ClaimState:
