@@ -234,6 +234,10 @@ class CometClient:
         self._of_this_chain(network_of(result))
         return block
 
+    def _retention(self, result: Any) -> NodeRetention:
+        self._of_this_chain(network_of(result))
+        return retention_of(result)
+
     def _commit(self, height: int, result: Any) -> Block:
         block = block_of(result)
         if block.height != height:
@@ -244,6 +248,10 @@ class CometClient:
     async def chain_id(self) -> str:
         """Return the network name of the node."""
         return await self._call("status", network_of)
+
+    async def latest_of_any_chain(self) -> tuple[Block, str]:
+        """Return the latest block and the network name in one answer, whichever network that is."""
+        return await self._call("status", lambda result: (latest_block_of(result), network_of(result)))
 
     async def block(self, height: int | None = None) -> Block:
         """Return a block, the latest without a height.
@@ -291,7 +299,7 @@ class CometClient:
 
         Queries the events of one past block to learn whether it retains events.
         """
-        found = await self._call("status", retention_of)
+        found = await self._call("status", self._retention)
         try:
             await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
         except ChainUnavailable as error:
