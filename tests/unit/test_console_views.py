@@ -73,6 +73,35 @@ def test_money_of_today_is_summed_over_suppliers_and_miners():
     assert money.sessions_today == 3
 
 
+def in_books(address, *, earned, day, trails=({"trail": "t1", "number": 9},)):
+    """Return a Supplier with the operator's books."""
+    rows = [{"recipient": recipient, "upokt": upokt} for recipient, upokt in earned.items()]
+    return {
+        "metadata": {"name": address[-4:]}, "spec": {"operatorAddress": address},
+        "status": {"earned": rows, "day": day, "books": {"trails": list(trails)}},
+    }  # fmt: skip
+
+
+def test_earnings_are_those_of_the_operators_books_where_it_keeps_some():
+    today = {
+        "date": "2026-11-29", "earned": [{"recipient": ALICE, "upokt": 700}], "earnedUpokt": 700, "feesUpokt": 3,
+        "settled": 4,
+    }  # fmt: skip
+    gone = in_books(BOB, earned={BOB: 90}, day={"date": "2026-11-28", "earned": [{"recipient": BOB, "upokt": 90}]})
+    cluster = ClusterSnapshot(suppliers=(in_books(ALICE, earned={ALICE: 5_000}, day=today), gone))
+    shot = snapshot(miners=(miner(), miner("miner-1")), cluster=cluster)
+    money = overview(shot).money
+    assert (money.earned_today, money.recipients, money.fees_today) == (700, ((ALICE, 700),), 3)
+    assert {row.address: row.earned_upokt for row in suppliers(shot).paging.rows} == {ALICE: 5_000, BOB: 90}
+
+
+@pytest.mark.parametrize("trails", [(), ({"trail": "", "number": -1},)])
+def test_a_supplier_without_readable_books_is_summed_over_its_miners(trails):
+    cluster = ClusterSnapshot(suppliers=(in_books(ALICE, earned={ALICE: 5_000}, day={}, trails=trails),))
+    (row,) = suppliers(snapshot(cluster=cluster)).paging.rows
+    assert row.earned_upokt == 200
+
+
 def test_at_risk_is_what_owes_something_in_the_last_third_or_has_a_problem():
     rows = (opened(1), opened(2, closing=True, value_upokt=7), opened(3, problem="refused", value_upokt=30),
             opened(4, skipped="unprofitable", value_upokt=1))  # fmt: skip
