@@ -33,10 +33,10 @@ def block(height):
 
 
 class Chained:
-    async def ask_every_node(self, method, request, height=0):
+    async def ask_every_node(self, *_):
         return {}
 
-    async def proof_params(self, height=0):
+    async def proof_params(self):
         return ProofParams()
 
 
@@ -51,7 +51,6 @@ class Supplier:
     decided: list = field(default_factory=list)
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
-
     behind = False
 
     async def tail(self, limit=None):
