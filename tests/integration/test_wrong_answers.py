@@ -14,6 +14,7 @@ import pytest
 import pocket_localnet.local_chain
 from mine import PREFIX, mine
 from pocket.chain.model import Block
+from pocket.protocol.claims.proof_requirement import VALIDATED
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet import grpc_service
@@ -434,3 +435,18 @@ async def test_of_two_targets_that_contradict_each_other_the_one_is_sealed_that_
     await alice.to(22)
     assert unharmed(alice, header)
     assert 0 < alice.outcomes()[header.session_id]["details"]["relays"] < 12
+
+
+async def test_a_proof_that_one_node_shows_and_the_others_do_not_is_sent(redis, tmp_path):
+    """The first node asked states in every block that the claim is validated."""
+    proof = {"proof_request_probability": 1.0, "proof_missing_penalty": 10**6}
+    async with mine(redis, tmp_path, proof_params=proof) as alice:
+        header, real = alice.header(), alice.client.claims_of
+
+        async def wrong(supplier, height=0):
+            return [replace(claim, proof_validation_status=VALIDATED) for claim in await real(supplier, height)]
+
+        alice.client.claims_of = wrong
+        await alice.record(alice.relays(header, 5))
+        await alice.to(24)
+        assert unharmed(alice, header)

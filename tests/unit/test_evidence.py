@@ -98,6 +98,8 @@ def test_our_root_and_a_valid_proof_are_believed_before_anything_else_that_nodes
     session = sealed_session()
     rows = [answer(17, OTHER), answer(17), answer(17, OURS, INVALID), answer(17, OURS, VALIDATED)]
     random.Random(3).shuffle(rows)
+    assert learn(session, rows) is not ClaimState.VALIDATED, "this process sent no proof"
+    session.proof.sent = Submission(b"tx", "T", 16, accepted=True)
     assert learn(session, rows) is ClaimState.VALIDATED
 
 
@@ -107,6 +109,9 @@ def test_only_what_is_surprising_is_asked_of_every_node():
     assert not surprising(session, answer(15, OURS))
     assert surprising(session, answer(15, OTHER))
     assert surprising(session, answer(17, OURS, INVALID))
+    assert surprising(session, answer(17, OURS, VALIDATED))
+    session.proof.sent = Submission(b"tx", "T", 16, accepted=True)
+    assert not surprising(session, answer(17, OURS, VALIDATED))
     assert surprising(session, answer(17))
     session.claim.sent = Submission(b"tx", "T", 13, accepted=True)
     assert not surprising(session, answer(14))

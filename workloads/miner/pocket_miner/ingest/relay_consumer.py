@@ -13,11 +13,12 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
+from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
 from pocket_miner.sessions.stages import is_late_to_seal
 from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
@@ -29,14 +30,6 @@ from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, Sessio
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
-
-
-def _fits(terms: LeafTerms, value: bytes) -> Leaf | None:
-    """Return the leaf of a relay under these terms, None if the relay is invalid."""
-    try:
-        return build_leaf(value, terms)
-    except InvalidEntry:
-        return None
 
 
 class RelayConsumer:
@@ -75,13 +68,14 @@ class RelayConsumer:
         self._sessions = sessions
         self._revived: list[str] = []
         self._damaged: set[str] = set()
+        self._unreadable: set[str] = set()  # sessions whose stream Redis refuses to read
         self._incarnation: str | None = None  # None: not read yet
         self._origin = ""
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
         self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
         self._rounds = rounds or ConsumeRounds(tail.redis, mirror)
-        self._start_params = start_params or StartParams(chain)
+        self.start_params = start_params or StartParams(chain)
         self._registered = -1  # number of sessions in Redis when they were last read
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Increases with every reread: a read that began before it must not move a position.
@@ -139,6 +133,7 @@ class RelayConsumer:
     def reread(self) -> None:
         """Read every stream from its start, because Redis may hold other entries under known ids."""
         self._generation += 1
+        self._unreadable.clear()
         for session in self._sessions.values():
             session.position = "0-0"
 
@@ -245,10 +240,6 @@ class RelayConsumer:
         self._ask_again.pop(session.session_id, None)
         return session.terms is not None
 
-    async def confirm_params(self, session: TrackedSession, height: int) -> None:
-        """Confirm windows and price of a session by a second answer."""
-        await self._start_params.confirm(session, height)
-
     async def confirm_terms(self, session: TrackedSession, height: int) -> bool:
         """Query every node for the terms, without caches.
 
@@ -299,7 +290,7 @@ class RelayConsumer:
             session.position = "0-0"
 
     def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
-        fits = functools.partial(_fits, terms)
+        fits = functools.partial(leaf_if_valid, terms)
         self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
@@ -332,7 +323,10 @@ class RelayConsumer:
         if any(session.terms is None and not session.rejected for session in self._sessions.values()):
             return None
         async with self._reading:
-            return await self._rounds.join(self._request(check))
+            try:
+                return await self._rounds.join(self._request(check))
+            except CommandRejected:
+                return None
 
     async def consume_once(self, count: int | None = None) -> int:
         """Store new entries, at most `count` per session.
@@ -345,10 +339,20 @@ class RelayConsumer:
                 raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
             for session in list(self._sessions.values()):
                 await self.learn_terms(session)
+            try:
+                return await self._rounds.join(self._request(Check.NOTHING), count) or 0
+            except CommandRejected as error:
+                rejected = await self._tail.rejected(self._request(Check.NOTHING).positions)
+                if not rejected:
+                    raise
+                self._unreadable |= rejected
+                for session_id in rejected:
+                    self._report_damaged(session_id, error)
             return await self._rounds.join(self._request(Check.NOTHING), count) or 0
 
     def _request(self, check: Check) -> ReadRequest:
-        positions = {i: session.position for i, session in self._sessions.items() if session.terms is not None}
+        readable = ((i, s) for i, s in self._sessions.items() if s.terms is not None and i not in self._unreadable)
+        positions = {i: session.position for i, session in readable}
         return ReadRequest(self, positions, self._generation, self._origin, check)
 
     def accept(self, request: ReadRequest, poll: StreamPoll, count: int) -> list[SessionRead] | None:

@@ -17,6 +17,7 @@ from pocket.chain.model import Block
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
+    CommandRejected,
     ConcurrentAppend,
     FenceMissing,
     RedisUnavailable,
@@ -426,8 +427,8 @@ class SupplierMiner:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
             await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
-        except RedisUnavailable:
-            if not late:
+        except RedisUnavailable as error:
+            if not late or isinstance(error, CommandRejected):
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)

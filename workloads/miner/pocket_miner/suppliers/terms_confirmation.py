@@ -20,7 +20,7 @@ async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSessi
     async def confirm(session: TrackedSession) -> None:
         async with limit:
             if not session.params_confirmed:
-                await consumer.confirm_params(session, height)
+                await consumer.start_params.confirm(session, height)
             if _are_terms_due(session, height):
                 await consumer.confirm_terms(session, height)
 
