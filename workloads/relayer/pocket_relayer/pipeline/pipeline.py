@@ -174,7 +174,7 @@ class RelayPipeline:
     async def _handle(self, relay: AdmissibleRelay, span: Span, *, streams: bool) -> RelayResult | StreamedResult:
         begun, metrics = self._clock(), self._metrics_of(relay)
         relay.service_backends.pool(relay.rpc_type)
-        if relay.simulated or relay.service.validation is Validation.EAGER:
+        if relay.simulated or relay.service.validation is Validation.EAGER or relay.over_grpc:
             proof = await self.admit(relay)
             span.stage("admitted")
             metrics.stage("admitted", self._clock() - begun)
