@@ -264,3 +264,16 @@ async def test_a_grpc_backend_that_is_away_is_no_relay(redis, tmp_path):
         bare = relayer.world.signed(replace(relayer.request(), payload=HttpRequest("POST", "/a", {}, b"bare").encode()))
         assert (await http1(relayer.url, bare.encode(), {"Rpc-Type": "1"})).code == 400
         assert await relayer.leaves() == []
+
+
+async def test_a_call_that_runs_when_its_relayer_drains_is_answered(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        relayer.backend.gate = asyncio.Event()
+        running = asyncio.create_task(grpc_call(relayer.url, relayer.request().encode(), {"Rpc-Type": "3"}))
+        await relayer.backend.asked.wait()
+        draining = asyncio.create_task(relayer.http2.drain(5.0))
+        await asyncio.sleep(0)
+        relayer.backend.gate.set()
+        assert (await running).body
+        await draining
+        await until(lambda: not relayer.http2.connections)

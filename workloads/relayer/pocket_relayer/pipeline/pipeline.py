@@ -8,7 +8,7 @@ import asyncio
 import functools
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -255,8 +255,8 @@ class RelayPipeline:
     ) -> AsyncGenerator[bytes, None]:
         """Sign and forward every batch of a stream as it comes.
 
-        The whole stream is one relay, and its last piece waits until it is recorded. The first piece is empty: it
-        starts the generator.
+        The whole stream is one relay, and its last piece waits until it is recorded. If the client leaves earlier, the
+        relay is what was forwarded. The first piece is empty: it starts the generator.
         """
         whole, complete, reservation = bytearray(), False, relay.caller.reservation
         limit = relay.service.max_body_bytes
@@ -276,10 +276,15 @@ class RelayPipeline:
                             reservation.acquire(len(lines))
                         response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
                         yield response.encode() + STREAM_DELIMITER
-                entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
-                await self.record(relay, admitted, metered, entire)
+                await self._record_stream(relay, admitted, metered, served.status, whole)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
+        except (GeneratorExit, asyncio.CancelledError):
+            if whole and not complete:  # the client is gone: it keeps what it received, and that is mined
+                complete = True
+                with suppress(Rejected):
+                    await self._record_stream(relay, admitted, metered, served.status, whole)
+            raise
         except Rejected as rejected:
             self.count_rejection(rejected, relay.caller, relay)
             raise
@@ -288,6 +293,13 @@ class RelayPipeline:
             if not complete:
                 self.refund(metered)
             await served.close()
+
+    async def _record_stream(
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, whole: bytearray
+    ) -> None:
+        """Record a stream as one relay. Raises Rejected."""
+        entire = signed_response(relay.header, HttpResponse(status, {}, bytes(whole)), relay.key)
+        await self.record(relay, admitted, metered, entire)
 
     @staticmethod
     async def _collect(served: BackendStream, limit: int) -> BackendResponse:

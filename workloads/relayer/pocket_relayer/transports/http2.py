@@ -34,7 +34,7 @@ from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.http2_frames import FrameBudget
-from pocket_relayer.transports.http2_protocol import ServerProtocol
+from pocket_relayer.transports.http2_protocol import ServerProtocol, go_away_frame
 from pocket_relayer.transports.http2_streams import StrangersUploads, Stream
 from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large
@@ -101,6 +101,7 @@ class Http2Connection(asyncio.Protocol):
         self._writable.set()
         self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds, self._abort_unread)
         self._active_at = 0.0
+        self._draining = False
         self._idle: asyncio.TimerHandle | None = None
         self._abort: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -177,12 +178,12 @@ class Http2Connection(asyncio.Protocol):
         self._connection.abort()
 
     def go_away(self) -> None:
-        """Reject new streams."""
-        if self._transport is not None:
-            with suppress(H2Error):
-                # The default last stream id of all ones would allow new streams.
-                self._h2.close_connection(last_stream_id=max(self._streams, default=0))
-                self._flush()
+        """Reject new streams. Those that run are served to their end."""
+        if self._transport is None or self._draining:
+            return
+        self._draining = True
+        self._flush()
+        self._transport.write(go_away_frame(self._h2.highest_inbound_stream_id))
 
     def close(self) -> None:
         """Close the connection, at once if its client does not read what was written."""
@@ -263,7 +264,7 @@ class Http2Connection(asyncio.Protocol):
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
             return
-        if len(self.tasks) >= _STREAMS:
+        if self._draining or len(self.tasks) >= _STREAMS:
             self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
         reservation = self._connection.memory.reserve()
@@ -395,6 +396,8 @@ class Http2Connection(asyncio.Protocol):
         if reply.pieces is not None:
             async for piece in reply.pieces:
                 await self._send_data(number, stream, piece)
+                if stream.closed:
+                    return
         if stream.closed:
             return
         if reply.trailers:

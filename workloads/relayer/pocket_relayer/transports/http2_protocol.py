@@ -1,5 +1,6 @@
 """The h2 library with limits of our own."""
 
+import struct
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -83,3 +84,11 @@ class ServerProtocol(H2Connection):
     def open_inbound_streams(self) -> int:
         """Return no open streams to h2's check, and let h2 forget closed ones."""
         return min(super().open_inbound_streams, 0)
+
+
+def go_away_frame(last_stream: int) -> bytes:
+    """Return a GOAWAY frame without error (RFC 9113, section 6.8).
+
+    h2 would serve no stream any more once it sent one.
+    """
+    return struct.pack(">HBBBIII", 0, 8, 7, 0, 0, last_stream, 0)
