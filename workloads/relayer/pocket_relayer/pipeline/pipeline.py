@@ -165,7 +165,8 @@ class RelayPipeline:
         try:
             relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
-            with in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
+            used = relay.service_backends.used()
+            with in_flight, used, self.simulations.limit(caller), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.count_rejection(rejected, caller, relay)
@@ -214,15 +215,14 @@ class RelayPipeline:
         """Return the backend's response, and measure its share of the relay in any case."""
         begun, outcome, retries = self._clock(), "aborted", 0
         try:
-            with relay.service_backends.used():
-                served = await relay.service_backends.forward(
-                    relay.rpc_type,
-                    relay.envelope,
-                    relay.caller.headers,
-                    {**relay.pocket_headers(), **span.headers()},
-                    relay.fairness_key,
-                    relay.caller.reservation,
-                )
+            served = await relay.service_backends.forward(
+                relay.rpc_type,
+                relay.envelope,
+                relay.caller.headers,
+                {**relay.pocket_headers(), **span.headers()},
+                relay.fairness_key,
+                relay.caller.reservation,
+            )
             outcome = "success" if served.status < 400 else "client_error"
             retries = served.retries
             return served
@@ -262,9 +262,10 @@ class RelayPipeline:
         limit = relay.service.max_body_bytes
         in_flight = ExitStack()
         in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
+        in_flight.enter_context(relay.service_backends.used())
         try:
             yield b""
-            with self.simulations.limit(relay.caller), relay.service_backends.used():
+            with self.simulations.limit(relay.caller):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         whole += lines

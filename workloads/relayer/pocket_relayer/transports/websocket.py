@@ -74,7 +74,7 @@ class _Closed(Exception):
         self.text = text.encode()[:120].decode("utf-8", "ignore")
 
 
-def service_of(request: web.Request) -> str:
+def service_of(request: web.BaseRequest) -> str:
     """Return the service id of a handshake, or an empty text if it names none."""
     for name in ("Target-Service-Id", "Pocket-Service-Id", "X-Forwarded-Host"):
         if value := request.headers.get(name, "").strip():
@@ -82,7 +82,7 @@ def service_of(request: web.Request) -> str:
     return request.path.strip("/").partition("/")[0]
 
 
-def handshake_request(request: web.Request, service_id: str) -> RelayRequest | None:
+def handshake_request(request: web.BaseRequest, service_id: str) -> RelayRequest | None:
     """Return the signed handshake as a relay request without payload.
 
     Returns None if it is not signed. Raises Rejected if it is invalid.
@@ -142,7 +142,7 @@ class WebSockets:
         self._timeouts = timeouts or ClientTimeouts()
         self._bridges: set[Bridge] = set()
 
-    async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
+    async def bridge(self, request: web.BaseRequest, connection: Http1Connection) -> web.StreamResponse:
         """Serve one connection to its end.
 
         Raises Rejected before the upgrade.
@@ -191,7 +191,9 @@ class WebSockets:
                 relayer_metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
 
-    async def _check_handshake(self, request: web.Request, caller: TransportInfo, service_id: str) -> ServiceBackends:
+    async def _check_handshake(
+        self, request: web.BaseRequest, caller: TransportInfo, service_id: str
+    ) -> ServiceBackends:
         if self._draining():
             raise Rejected(RejectionReason.DRAINING, "this relayer is shutting down: connect again")
         if not service_id:
