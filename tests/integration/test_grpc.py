@@ -117,7 +117,7 @@ def grpc_request(relayer, path, *messages):
 @pytest.mark.parametrize("caller", [grpc_call, lambda url, body: http1(url, body, {"Rpc-Type": "1"})])
 async def test_grpc_backends_get_messages_and_metadata_and_their_trailers_come_back(redis, tmp_path, caller):
     async with (
-        grpc_backend() as (url, _),
+        grpc_backend() as (url, echo),
         all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
     ):
         outcome = await caller(relayer.url, grpc_request(relayer, "/a.B/Echo", b"one", b"two").encode())
@@ -164,7 +164,7 @@ REFUSED_ENVELOPES = {
 @pytest.mark.parametrize(("body", "headers"), REFUSED_ENVELOPES.values(), ids=REFUSED_ENVELOPES)
 async def test_an_envelope_that_grpc_cannot_send_is_refused_and_not_charged(redis, tmp_path, body, headers):
     async with (
-        grpc_backend() as (url, _),
+        grpc_backend() as (url, echo),
         all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
     ):
         outcome = await http1(relayer.url, grpc_envelope(relayer, body, **headers), {"Rpc-Type": "1"})
@@ -177,7 +177,7 @@ async def test_an_envelope_that_grpc_cannot_send_is_refused_and_not_charged(redi
 async def test_a_grpc_backend_does_not_get_what_only_a_proxy_or_the_configuration_may_set(redis, tmp_path):
     fields = {"X-Forwarded-For": "1.2.3.4", "Pocket_Supplier": "me", "X-Kept": "k"}
     async with (
-        grpc_backend() as (url, _),
+        grpc_backend() as (url, echo),
         all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
     ):
         assert (await http1(relayer.url, grpc_envelope(relayer, ONE, **fields), {"Rpc-Type": "1"})).code == 200
@@ -187,7 +187,7 @@ async def test_a_grpc_backend_does_not_get_what_only_a_proxy_or_the_configuratio
 
 async def test_a_grpc_relay_is_authenticated_before_its_backend_is_called_in_any_mode(redis, tmp_path):
     async with (
-        grpc_backend() as (url, _),
+        grpc_backend() as (url, echo),
         all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}, service={"validation": "optimistic"}) as (
             relayer,
             _,
