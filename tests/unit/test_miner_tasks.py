@@ -27,7 +27,10 @@ def block(height):
 
 
 class Chained:
-    async def proof_params(self, height=0):
+    async def ask_every_node(self, *_):
+        return {}
+
+    async def proof_params(self):
         return ProofParams()
 
 
@@ -42,7 +45,6 @@ class Supplier:
     decided: list = field(default_factory=list)
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
-
     behind = False
 
     async def tail(self, limit=None):

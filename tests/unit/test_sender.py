@@ -148,6 +148,29 @@ async def test_broadcasts_are_counted_by_result_with_their_seconds(answer, resul
     assert (measured("count") - before[0], measured("sum") - before[1]) == (1, pytest.approx(0.3))
 
 
+async def test_one_absurd_answer_about_gas_spends_no_balance_and_a_usual_one_is_believed():
+    chain = Chain("", "")
+    messages = [create_claim_message(address("alice"), replace(HEADER, session_id=name), ROOT) for name in "abcd"]
+    usual = (await sender_of(chain).prepare(messages, BLOCK, 16)).signed.raw
+    assert decode_tx(usual).fee_upokt == 150
+
+    async def absurd(raw):
+        return 10**14
+
+    chain.simulate = absurd
+    dear = (await sender_of(chain).prepare(messages, BLOCK, 16)).signed.raw
+    assert decode_tx(dear).fee_upokt < 50_000, "of 150 million that the answer stands for"
+
+
+@pytest.mark.parametrize(("measured", "seconds"), [(1.0, 120), (100.0, 240), (10_000.0, 590)])
+async def test_a_transaction_can_be_included_though_blocks_are_slower_than_expected(measured, seconds):
+    sender = sender_of(Chain("", ""))
+    sender.measured_block_seconds = lambda: measured
+    message = create_claim_message(address("alice"), replace(HEADER, session_id="a"), ROOT)
+    prepared = await sender.prepare([message], BLOCK, 16)
+    assert prepared.timeout.seconds - BLOCK.time.seconds == seconds
+
+
 @pytest.mark.parametrize("code", [4, 32])
 async def test_an_account_number_that_nodes_refuse_is_queried_again(code):
     sender = sender_of(chain := Chain((), ""))

@@ -26,8 +26,8 @@ class Plant:
 
 REREAD = (
     "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-    '        self._generation += 1\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
-    "        self._generation += 1\n\n",
+    '        self._unreadable.clear()\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
+    "        self._unreadable.clear()\n\n",
 )
 """The second protection of whoever reads streams again: a restart of Redis that was noticed."""
 FENCE = (
@@ -56,8 +56,8 @@ PLANTS = [
                "            pass\n"),
           )),
     Plant("seals are not kept on the volume and not loaded from Redis", "workloads/miner/pocket_miner/submission/known_seals.py",
-          "            if session is not None and session.seal is None:\n                session.seal = seal\n                await",
-          "            if False:\n                session.seal = seal\n                await",
+          "            if session is not None:\n                new = session.seal is None\n",
+          "            if False:\n                new = session.seal is None\n",
           (Kind.GONE, Kind.MEMPOOL_LOSS,)),
     Plant("seals are not restored to Redis", "workloads/miner/pocket_miner/submission/known_seals.py",
           "        if missing:\n            await self.store.restore", "        if False:\n            await self.store.restore",
@@ -87,12 +87,12 @@ PLANTS = [
     # Proofs.
     Plant("proofs are never sent", "workloads/miner/pocket_miner/sessions/stages.py",
           "    return Decision(Stage.PROOFABLE, Action.SEND_PROOF)", "    return Decision(Stage.PROOFABLE, Action.NOTHING)"),
-    Plant("the first answer about the seed block decides over stake", "workloads/miner/pocket_miner/submission/seeds.py",
-          "        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1",
+    Plant("the first answer about the seed block decides over stake", "workloads/miner/pocket_miner/sessions/votes.py",
+          "        return value, highest >= _ENOUGH and unique and not contradicted",
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,), (OTHER_FORKS,)),
-    Plant("nor does an invalid proof make that seed doubted", "workloads/miner/pocket_miner/submission/seeds.py",
-          "        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1",
+    Plant("nor does an invalid proof make that seed doubted", "workloads/miner/pocket_miner/sessions/votes.py",
+          "        return value, highest >= _ENOUGH and unique and not contradicted",
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,),
           (OTHER_FORKS, ("workloads/miner/pocket_miner/submission/proofs.py",
@@ -295,7 +295,7 @@ PLANTS = [
           "        if refusal is BroadcastFailure.ACCEPTED_BEFORE:\n", "        if False:\n",
           (Kind.NO_TRANSACTIONS,)),
     Plant("gas is not adjusted", "workloads/miner/pocket_miner/submission/sender.py",
-          "gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))", "gas = used // 2"),
+          "gas = adjusted_gas(min(used, _most_gas(trial.raw)), self._gas_adjustment * Decimal(str(gas_factor)))", "gas = used // 2"),
     # Terms and trie.
     Plant("prices of the present are taken", "workloads/miner/pocket_miner/sessions/terms.py",
           "await chain.compute_units_per_relay(header.service_id, start)", "await chain.compute_units_per_relay(header.service_id, 0)",
