@@ -110,7 +110,7 @@ PLANTS = [
     # What ends a session.
     Plant("one node's word about our claims is enough", "workloads/miner/pocket_miner/suppliers/claim_queries.py",
           "    if any(surprising(session, answers[0]) for session in sessions):\n", "    if False:\n",
-          (Kind.NODE_HOLLOW,)),
+          (Kind.NODE_HOLLOW, Kind.MEMPOOL_LOSS)),
     Plant("relays recorded after the seal are proven with", "workloads/miner/pocket_miner/storage/trie_pool.py",
           "    if not sealed_root:\n", "    if True:\n",
           (Kind.FREEZE_AT_END, Kind.REDIS_EMPTY, Kind.GONE,),

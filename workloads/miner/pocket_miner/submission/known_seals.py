@@ -46,10 +46,8 @@ class KnownSeals:
         """
         known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
-            ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
-            if session_id in known or ended is not None:
-                continue
-            await self.save([seal], end, "", needed=False)
+            if session_id not in known:
+                await self.save([seal], end, "", needed=False)
 
     async def load_own(self, sessions: Mapping[str, TrackedSession]) -> None:
         """Load the seals on the volume into `sessions`. Raises the errors of the volume."""
