@@ -95,6 +95,15 @@ def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_inclu
     assert accelerator.linear_combination(BASE, a, points[second], b) == plain(BASE, a, points[second], b)
 
 
+@given(st.data(), SCALARS, SCALARS)
+@settings(max_examples=300)
+def test_both_sums_of_a_step_equal_those_of_libsecp256k1_with_equal_and_opposite_points_included(sums, data, s, c):
+    accelerator, points = sums
+    member, hashed, image = (points[data.draw(st.sampled_from(sorted(points)))] for _ in "123")
+    expected = plain(BASE, s, member, c) + plain(hashed, s, image, c)
+    assert accelerator.ring_sums(member, hashed, image, s, c) == expected
+
+
 @given(SCALARS, SCALARS, st.integers(1, slow.N - 1))
 @settings(max_examples=10)
 def test_sums_equal_those_of_the_slow_implementation(library, a, b, secret):
@@ -183,10 +192,12 @@ def test_it_is_off_where_it_is_switched_off_missing_or_damaged(library, tmp_path
 
 
 WRONG = [
-    ("secp256k1_fe_is_odd(&point.y) ? 3 : 2", "secp256k1_fe_is_odd(&point.y) ? 2 : 3"),
+    ("secp256k1_fe_is_odd(&point->y) ? 3 : 2", "secp256k1_fe_is_odd(&point->y) ? 2 : 3"),
     ("carry = digit > DIGITS", "carry = 0 && digit > DIGITS"),
     ("!negative);", "negative);"),
-    ("&secp256k1_const_beta);\n    secp256k1_gej_add_var", "&turned.z);\n    secp256k1_gej_add_var"),
+    ("&secp256k1_const_beta);\n    secp256k1_gej_add_var", "&high.z);\n    secp256k1_gej_add_var"),
+    ("secp256k1_fe_negate(&y, &x, 1)", "secp256k1_fe_negate(&y, &a->y, 2)"),
+    ("encode(out + 33, &points[1])", "encode(out + 33, &points[0])"),
 ]
 
 

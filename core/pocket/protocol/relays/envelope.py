@@ -22,6 +22,9 @@ _SMALL: Final = 16 * 1024
 _SHORT_NAME: Final = 64  # characters of a header's name up to which it is cached ...
 _SHORT_FIELD: Final = 128  # ... and of a whole header
 _URL_AND_BODY: Final = frozenset({3, 4})
+_SHORT_HEAD: Final = 1024  # bytes of a request without its body up to which it is cached
+_BODY: Final = 0x22  # tag of a request's body
+_BEFORE_BODY: Final = (0x0A, 0x12, 0x1A)  # tags of method, headers and URL
 STREAM_DELIMITER: Final = b"||POKT_STREAM||"
 """Follows each signed response of a streamed answer (docs/protocol/relay-lifecycle.md, section 9)."""
 
@@ -140,6 +143,32 @@ _known_header_field = lru_cache(maxsize=4096)(_encode_header_field)
 
 def decode_http_request(data: bytes) -> HttpRequest:
     """Decode the request envelope of a payload. Raises DecodingError."""
+    body_at, content_at = _find_body(data)
+    if 0 < body_at <= _SHORT_HEAD:
+        head = _known_request(data[:body_at])
+        return HttpRequest(head.method, head.url, head.headers, data[content_at:])
+    return _decode_http_request(data)
+
+
+def _find_body(data: bytes) -> tuple[int, int]:
+    """Return where the body's field and its content begin, or (0, 0) if it is not the last of ordinary fields."""
+    at, end = 0, len(data)
+    try:
+        while at < end:
+            tag, size, start = data[at], data[at + 1], at + 2
+            if size >= 0x80:
+                size, start = wire.read_varint(data, at + 1)
+            if tag == _BODY:
+                return (at, start) if start + size == end else (0, 0)
+            if tag not in _BEFORE_BODY:
+                break
+            at = start + size
+    except (IndexError, DecodingError):
+        pass
+    return 0, 0
+
+
+def _decode_http_request(data: bytes) -> HttpRequest:
     if len(data) > _SMALL and wire.other_bytes(data, _URL_AND_BODY) > MOST_HEADER_BYTES:
         raise DecodingError(f"the payload's headers take more than {MOST_HEADER_BYTES} bytes")
     message = pb.POKTHTTPRequest()
@@ -149,6 +178,10 @@ def decode_http_request(data: bytes) -> HttpRequest:
         raise DecodingError("the payload is not a POKTHTTPRequest") from error
     headers = {name: tuple(header.values) for name, header in message.header.items()}
     return HttpRequest(message.method, message.url, headers, message.body_bz)
+
+
+_known_request = lru_cache(maxsize=1024)(_decode_http_request)
+"""Requests without their bodies: those of an application are alike."""
 
 
 def decode_http_response(data: bytes) -> HttpResponse:

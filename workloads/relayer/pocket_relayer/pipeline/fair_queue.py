@@ -56,10 +56,9 @@ class FairQueue:
 
         Raises Rejected if the key's queue is full, or if its turn took longer than MAX_WAIT_SECONDS.
         """
-        loop = asyncio.get_running_loop()
         if self._spent < PER_ITERATION and not self._flows:
             if not self._spent:
-                loop.call_soon(self._grant_next)
+                asyncio.get_running_loop().call_soon(self._grant_next)
             self._spent += cost
             return
         flow = self._flows.get(key)
@@ -68,7 +67,7 @@ class FairQueue:
             raise busy()
         if flow is None:
             flow = self._flows[key] = _Flow()
-        turn = _Turn(cost, self._clock(), loop.create_future())
+        turn = _Turn(cost, self._clock(), asyncio.get_running_loop().create_future())
         flow.turns.append(turn)
         self._waiting += 1
         await turn.ready

@@ -196,14 +196,13 @@ class RelayPipeline:
             if isinstance(served, BackendStream):
                 served = await self._collect(served, relay.service.max_body_bytes)
             response = signed_response(relay.header, served.response, relay.key)
-            body, retries = response.encode(), served.retries
+            body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
         except BaseException:
             self.refund(metered)
             raise
-        del served  # hold the response once while it is recorded
-        response = response.without_payload()
+        del served, response  # hold the response once while it is recorded
         recording = self._clock()
-        await self.record(relay, admitted, metered, response)
+        await self.record(relay, admitted, metered, unserved)
         span.stage("recorded")
         ended = self._clock()
         metrics.stage("recorded", ended - recording)
@@ -278,7 +277,7 @@ class RelayPipeline:
                         yield response.encode() + STREAM_DELIMITER
                 entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
-                await self.record(relay, admitted, metered, entire)
+                await self.record(relay, admitted, metered, entire.encode_without_payload())
                 self._metrics_of(relay).served(relay, self._clock() - begun)
         except Rejected as rejected:
             self.count_rejection(rejected, relay.caller, relay)
@@ -303,10 +302,8 @@ class RelayPipeline:
             await served.close()
         return BackendResponse(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
 
-    async def record(
-        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, response: RelayResponse
-    ) -> None:
-        """Record exactly what is served.
+    async def record(self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, unserved: bytes) -> None:
+        """Record exactly what is served. `unserved` is the encoded response without its payload.
 
         Strict recording waits until the relay is in Redis. A rejected relay is refunded, unless it may still be mined:
         from the write-ahead log, or because only the wait was cancelled. Such a request must not be paid a second
@@ -314,8 +311,7 @@ class RelayPipeline:
         """
         if not metered.paid:
             return
-        unserved = response.without_payload() if response.payload else response
-        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved.encode())
+        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved)
         if len(mined) > self._largest_leaf:
             # A leaf that cannot be proven costs a penalty instead of earning its price.
             relayer_metrics.UNPROVABLE.labels(relay.service.id).inc()
@@ -397,7 +393,7 @@ class RelayPipeline:
         except BaseException:
             self.refund(metered)
             raise
-        await self.record(relay, admitted, metered, response)
+        await self.record(relay, admitted, metered, response.encode_without_payload())
         self._metrics_of(relay).served(relay)
         return response
 
