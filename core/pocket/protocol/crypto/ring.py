@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
+from pocket.fast_init import fast_init
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import N, Point
 from pocket.protocol.crypto.hashing import challenge, hash_to_point, hash_to_scalar
@@ -19,6 +20,7 @@ _MEMBER_BYTES = 65
 _FOREIGN_KEY = "the ring signature names a key that is neither the application's nor a delegated gateway's"
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RingSignature:
     """A decoded ring signature with scalars reduced mod N.

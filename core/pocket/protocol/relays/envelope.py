@@ -10,6 +10,7 @@ from urllib.parse import quote
 from google.protobuf.message import DecodeError
 
 from pocket.errors import DecodingError
+from pocket.fast_init import fast_init
 from pocket.protocol.pb import sdk_types_pb2 as pb
 from pocket.protocol.relays import wire
 
@@ -22,7 +23,7 @@ _SMALL: Final = 16 * 1024
 _SHORT_NAME: Final = 64  # characters of a header's name up to which it is cached ...
 _SHORT_FIELD: Final = 128  # ... and of a whole header
 _URL_AND_BODY: Final = frozenset({3, 4})
-_SHORT_HEAD: Final = 1024  # bytes of a request without its body up to which it is cached
+_SHORT_HEAD: Final = 1024  # bytes of an envelope without its body up to which they are cached
 _BODY: Final = 0x22  # tag of a request's body
 _BEFORE_BODY: Final = (0x0A, 0x12, 0x1A)  # tags of method, headers and URL
 STREAM_DELIMITER: Final = b"||POKT_STREAM||"
@@ -66,6 +67,7 @@ def canonical_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
     return out
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """The HTTP request for the backend. Only path and query of `url` are used."""
@@ -108,6 +110,7 @@ class HttpRequest:
         )
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """The backend's HTTP response with a decompressed body."""
@@ -118,11 +121,24 @@ class HttpResponse:
 
     def encode(self) -> bytes:
         """Deterministic bytes, header map by ascending key."""
-        fields = [wire.int_field(1, self.status)]
-        fields += [_header_field(name, self.headers[name]) for name in sorted(self.headers)]
-        if self.body:
-            fields.append(wire.bytes_field(3, self.body))
-        return b"".join(fields)
+        key = (self.status, *self.headers.items())
+        head = _known_heads.get(key)
+        if head is None:
+            head = _encode_response_head(self.status, self.headers)
+            if len(head) <= _SHORT_HEAD:
+                if len(_known_heads) >= _MOST_HEADS:
+                    _known_heads.clear()
+                _known_heads[key] = head
+        return head + wire.bytes_field(3, self.body) if self.body else head
+
+
+def _encode_response_head(status: int, headers: Headers) -> bytes:
+    return wire.int_field(1, status) + b"".join(_header_field(name, headers[name]) for name in sorted(headers))
+
+
+_MOST_HEADS: Final = 512
+_known_heads: Final[dict[tuple[object, ...], bytes]] = {}
+"""Encoded status and headers of responses: those of one second are alike."""
 
 
 def _header_field(name: str, values: tuple[str, ...]) -> bytes:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from pocket.errors import DecodingError, InvalidRelay
+from pocket.fast_init import fast_init
 from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.relays import wire
 from pocket.protocol.relays.wire import bytes_field, int_field
@@ -104,6 +105,7 @@ def _header_problem(header: SessionHeader) -> str | None:
     return None
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
     """A gateway's request.
@@ -177,6 +179,7 @@ class RelayMinerError:
         )
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RelayResponse:
     """A supplier's response.

@@ -12,6 +12,7 @@ from typing import Protocol
 from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
+from pocket.fast_init import fast_init
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
@@ -103,6 +104,7 @@ class MeterQueries(Protocol):
         """Return the compute units of one relay at a height."""
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Metered:
     """A relay that may be served.

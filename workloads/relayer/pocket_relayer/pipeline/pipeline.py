@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
+from pocket.fast_init import fast_init
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
@@ -44,6 +45,7 @@ _REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnava
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RelayResult:
     """The signed response for the gateway."""

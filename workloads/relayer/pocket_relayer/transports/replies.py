@@ -1,11 +1,16 @@
 """A request and its response as all HTTP versions see them."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
+from pocket.fast_init import fast_init
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
+
+_NO_TRAILERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def too_large(limit: int) -> Rejected:
@@ -18,6 +23,7 @@ def too_late() -> Rejected:
     return Rejected(RejectionReason.BODY_UNREADABLE, "the body did not come in time", 408)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
     """A request whose body is still to be read. `read` raises Rejected.
@@ -39,6 +45,7 @@ class IncomingRequest:
         return self.reservation.connection.address
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class OutgoingResponse:
     """A response.
@@ -50,4 +57,4 @@ class OutgoingResponse:
     headers: Mapping[str, str]
     body: bytes = b""
     pieces: AsyncGenerator[bytes, None] | None = None
-    trailers: Mapping[str, str] = field(default_factory=dict)
+    trailers: Mapping[str, str] = _NO_TRAILERS
