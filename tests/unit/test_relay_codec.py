@@ -226,7 +226,8 @@ def test_a_response_envelope_is_encoded_by_ascending_header(status, headers, bod
 ENVELOPE_PARTS = st.sampled_from([
     b"\x0a\x04POST", b"\x0a\x00", b"\x1a\x01/", b"\x1a\x02\xff\xfe", b"\x12\x08\x0a\x01A\x12\x03\x12\x01b",
     b"\x12\x08\x0a\x01A\x12\x03\x12\x01c", b"\x12\x00", b"\x22\x02{}", b"\x22\x00", b"\x22\x82\x00{}",
-    b"\x22\x82\x01" + b"x" * 130, b"\xa2\x00\x01y", b"\x20\x07", b"\x08\x22", b"\x28\x01", b"\x32\x01z", b"\x22\x09cut", b"\x22", b"\x9a\x00\x01/",
+    b"\x22\x82\x01" + b"x" * 130, b"\xa2\x00\x01y", b"\x20\x07", b"\x08\x22", b"\x28\x01", b"\x32\x01z",
+    b"\x22\x09cut", b"\x22", b"\x9a\x00\x01/",
 ])  # fmt: skip
 """Fields of request envelopes: ordinary, repeated, unknown, in unusual encodings, of wrong types and cut off."""
 
