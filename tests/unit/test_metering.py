@@ -246,6 +246,51 @@ def test_only_the_applications_charged_last_are_kept_and_a_changed_limit_replace
     assert [(row["application"], row["limit_upokt"]) for row in limits.rows()] == [("b", 5), ("c", 5)]
 
 
+class Restaked(Prices):
+    """Prices of an application whose stake changes."""
+
+    stake = 30
+
+    async def application(self, address):
+        return replace(await super().application(address), stake_upokt=self.stake)
+
+
+@pytest.mark.redis
+async def test_a_budget_follows_the_stake_at_the_next_moment(redis):
+    budgets, task = await working(redis)
+    chain, moment = Restaked(), [1]
+    meter = Meter(chain, budgets, None, lambda: 5, moment=lambda: moment[0])
+    service = ServiceSpec.model_validate(
+        {"id": "eth", "serviceFactor": 1, "backends": {"jsonRpc": {"urls": ["http://b"]}}}
+    )
+    found = []
+    for number, (stake, now) in enumerate([(30, 1), (50, 1), (50, 2)]):
+        chain.stake, moment[0] = stake, now
+        metered = await meter.charge(service, SessionHeader("app", "eth", "s", 1, 10), "pokt1a", b"%d" % number)
+        found.append(metered.charge.budget)
+    assert found == [30, 30, 50]
+    task.cancel()
+
+
+@pytest.mark.redis
+async def test_charges_of_several_suppliers_are_one_call_to_one_server(redis):
+    budgets, task = await working(redis)
+
+    async def calls():
+        return (await redis.info("commandstats")).get("cmdstat_evalsha", {}).get("calls", 0)
+
+    await budgets.charge(charge(0))  # the script is loaded
+    before = await calls()
+    rows = [replace(charge(number), supplier=f"pokt1{name}") for number, name in enumerate("abcab", 1)]
+    assert await asyncio.gather(*map(budgets.charge, rows)) == [ChargeResult.CHARGED] * 5
+    assert await calls() == before + 1
+    for row in rows:
+        budgets.refund(row)
+    await budgets.drain()
+    assert [await redis.get(KEYS.consumed(f"pokt1{name}", "s")) for name in "abc"] == [b"10", b"0", b"0"]
+    task.cancel()
+
+
 class ChainAway(Prices):
     """Prices that cannot be queried, from one of the queries on."""
 
