@@ -80,11 +80,15 @@ class ServiceBackends:
 
         Raises Rejected if it is not configured or has no available endpoint.
         """
+        pool = self._configured_pool(rpc_type)
+        if not pool.available(self._clock()):
+            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
+        return pool
+
+    def _configured_pool(self, rpc_type: str) -> Pool:
         pool = self.pools.get(rpc_type)
         if pool is None:
             raise Rejected(RejectionReason.BACKEND_MISSING, f"service {self.service.id} has no {rpc_type} backend")
-        if not pool.available(self._clock()):
-            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
         return pool
 
     def configured_headers(self, pool: Pool) -> dict[str, str]:
@@ -120,7 +124,7 @@ class ServiceBackends:
         does not count as the backend's time. Retries share one deadline. `reservation` counts what is read of the
         response. Raises Rejected.
         """
-        pool = self.pool(rpc_type)
+        pool = self._configured_pool(rpc_type)
         backend = pool.backend
         assert isinstance(backend, RequestBackend)  # noqa: S101 - WebSocket pools are dialled, never asked
         configured = self.configured_headers(pool)

@@ -167,7 +167,7 @@ class RelayPipeline:
         try:
             relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
-            with in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
+            with in_flight, self.simulations.limit(relay.simulated), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.count_rejection(rejected, caller, relay)
@@ -265,7 +265,7 @@ class RelayPipeline:
         in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
         try:
             yield b""
-            with self.simulations.limit(relay.caller), relay.service_backends.used():
+            with self.simulations.limit(relay.simulated), relay.service_backends.used():
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         whole += lines
