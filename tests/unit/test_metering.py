@@ -272,25 +272,6 @@ async def test_a_budget_follows_the_stake_at_the_next_moment(redis):
     task.cancel()
 
 
-@pytest.mark.redis
-async def test_charges_of_several_suppliers_are_one_call_to_one_server(redis):
-    budgets, task = await working(redis)
-
-    async def calls():
-        return (await redis.info("commandstats")).get("cmdstat_evalsha", {}).get("calls", 0)
-
-    await budgets.charge(charge(0))  # the script is loaded
-    before = await calls()
-    rows = [replace(charge(number), supplier=f"pokt1{name}") for number, name in enumerate("abcab", 1)]
-    assert await asyncio.gather(*map(budgets.charge, rows)) == [ChargeResult.CHARGED] * 5
-    assert await calls() == before + 1
-    for row in rows:
-        budgets.refund(row)
-    await budgets.drain()
-    assert [await redis.get(KEYS.consumed(f"pokt1{name}", "s")) for name in "abc"] == [b"10", b"0", b"0"]
-    task.cancel()
-
-
 class ChainAway(Prices):
     """Prices that cannot be queried, from one of the queries on."""
 

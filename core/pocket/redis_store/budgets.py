@@ -183,7 +183,7 @@ class Budgets:
     def _charges(self, rows: list[tuple[Charge, "asyncio.Future[ChargeResult]"]]) -> Iterator[Work]:
         groups: dict[str, list[tuple[Charge, asyncio.Future[ChargeResult]]]] = defaultdict(list)
         for charge, done in rows:
-            groups[self._groups.key_of(charge.supplier)].append((charge, done))
+            groups[charge.supplier].append((charge, done))
         for group in groups.values():
             self._running += len(group)
             yield self._charge_group(group), functools.partial(self._ended, group)
@@ -223,7 +223,7 @@ class Budgets:
         groups: dict[str, list[Charge]] = defaultdict(list)
         for charge in refunds:
             self._local.pop(charge.request_id, None)
-            groups[self._groups.key_of(charge.supplier)].append(charge)
+            groups[charge.supplier].append(charge)
         for group in groups.values():
             self._running += 1
             yield self._refund_group(group), functools.partial(self._ended, [])

@@ -26,10 +26,6 @@ class SupplierGroups:
         self._patience = _PATIENCE_SECONDS if isinstance(redis, ClusterClient) else None
         self._late: set[asyncio.Task[None]] = set()
 
-    def key_of(self, supplier: str) -> str:
-        """Return the key by which calls may be joined: one server gets one call for all suppliers."""
-        return "" if self._patience is None else supplier
-
     async def run(self, works: Iterable[Work]) -> None:
         """Run the calls until all have ended, or in a Cluster until the patience is over."""
         rows = list(works)
