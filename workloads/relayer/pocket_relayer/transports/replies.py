@@ -1,16 +1,12 @@
 """A request and its response as all HTTP versions see them."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from dataclasses import dataclass, field
 
 from pocket.fast_init import fast_init
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
-
-_NO_TRAILERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def too_large(limit: int) -> Rejected:
@@ -57,4 +53,4 @@ class OutgoingResponse:
     headers: Mapping[str, str]
     body: bytes = b""
     pieces: AsyncGenerator[bytes, None] | None = None
-    trailers: Mapping[str, str] = _NO_TRAILERS
+    trailers: Mapping[str, str] = field(default_factory=dict)
