@@ -68,8 +68,8 @@ def point(scalar):
     return curve.decode_point(curve.encode_point(curve.multiply_base(scalar)))
 
 
-def with_tables(accelerator, *points):
-    for _ in range(4):
+def with_tables(accelerator, *points, signatures=4):
+    for _ in range(signatures):
         accelerator.promote(p.encoded for p in points)
     return accelerator
 
@@ -169,10 +169,19 @@ def test_the_least_recently_used_tables_go_first(library):
     with_tables(accelerator, one)
     with_tables(accelerator, two)
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
-    with_tables(accelerator, three)
+    with_tables(accelerator, three, signatures=64)
     assert len(accelerator) == 2
     assert accelerator.linear_combination(BASE, 1, two, 1) is None
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
+
+
+def test_points_that_take_turns_do_not_replace_each_others_tables(library):
+    accelerator = Accelerator(library, tables=2)
+    points = [point(n) for n in range(11, 17)]
+    for _ in range(50):
+        for one in points:
+            with_tables(accelerator, one, signatures=1)
+    assert [accelerator.linear_combination(BASE, 1, one, 1) is not None for one in points] == [True] * 2 + [False] * 4
 
 
 @pytest.mark.parametrize("encoded", [b"", b"\x02", b"\x04" + bytes(32), b"\x02" + b"\xff" * 32, b"\x02" + bytes(34)])
