@@ -12,7 +12,7 @@ import grpc
 from pocket.api.services import Backend, RequestBackend, ServiceSpec
 from pocket.errors import ConfigurationError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
-from pocket.runtime.deadlines import Deadlines
+from pocket.runtime.shared_deadlines import SharedDeadlines
 from pocket_relayer.backends.connection_slots import ConnectionSlots
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.grpc_calls import call_grpc, channel_to
@@ -59,7 +59,7 @@ class ServiceBackends:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._slots: dict[str, ConnectionSlots] = {}
         self._use = _Use(self)
-        self._deadlines = Deadlines()
+        self._deadlines = SharedDeadlines()
         self.in_flight = 0
 
     def used(self) -> "_Use":

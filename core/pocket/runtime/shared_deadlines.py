@@ -7,12 +7,12 @@ from typing import Final
 TICK_SECONDS: Final = 0.05
 
 
-class Deadline:
+class SharedDeadline:
     """A context like that of asyncio.timeout: it raises TimeoutError once its time is over."""
 
     __slots__ = ("_before", "_deadlines", "_expired", "_task", "_tick")
 
-    def __init__(self, deadlines: "Deadlines", tick: int, task: "asyncio.Task[object]") -> None:
+    def __init__(self, deadlines: "SharedDeadlines", tick: int, task: "asyncio.Task[object]") -> None:
         self._deadlines = deadlines
         self._tick = tick
         self._task = task
@@ -33,7 +33,7 @@ class Deadline:
         self._task.cancel()
 
 
-class Deadlines:
+class SharedDeadlines:
     """Deadlines of one event loop, each at most one tick late.
 
     asyncio.timeout starts and stops a timer of the event loop for each wait, which nearly always ends long before its
@@ -43,7 +43,7 @@ class Deadlines:
     def __init__(self, tick_seconds: float = TICK_SECONDS) -> None:
         self._tick_seconds = tick_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._due: dict[int, set[Deadline]] = {}
+        self._due: dict[int, set[SharedDeadline]] = {}
         """Deadlines by the tick at which they expire."""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,15 +61,15 @@ class Deadlines:
         """Return the time of the event loop in seconds."""
         return self._running_loop().time()
 
-    def within(self, seconds: float) -> Deadline:
+    def within(self, seconds: float) -> SharedDeadline:
         """Return the context in which the current task may wait for `seconds`. Raises TimeoutError beyond them."""
         loop = self._running_loop()
         task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a deadline needs a task that it can cancel")
-        return Deadline(self, int((loop.time() + seconds) / self._tick_seconds) + 1, task)
+        return SharedDeadline(self, int((loop.time() + seconds) / self._tick_seconds) + 1, task)
 
-    def add(self, deadline: Deadline, tick: int) -> None:
+    def add(self, deadline: SharedDeadline, tick: int) -> None:
         """Watch a deadline."""
         due = self._due.get(tick)
         if due is None:
@@ -78,7 +78,7 @@ class Deadlines:
         if self._timer is None and self._loop is not None:
             self._timer = self._loop.call_later(self._tick_seconds, self._expire_due)
 
-    def remove(self, deadline: Deadline, tick: int) -> None:
+    def remove(self, deadline: SharedDeadline, tick: int) -> None:
         """Forget a deadline."""
         due = self._due.get(tick)
         if due is not None:

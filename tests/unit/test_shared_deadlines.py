@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from pocket.runtime.deadlines import Deadlines
+from pocket.runtime.shared_deadlines import SharedDeadlines
 
 TICK = 0.01
 
 
 async def test_a_wait_ends_in_time_and_its_task_goes_on():
-    deadlines, loop = Deadlines(TICK), asyncio.get_running_loop()
+    deadlines, loop = SharedDeadlines(TICK), asyncio.get_running_loop()
     begun = loop.time()
     with pytest.raises(TimeoutError), deadlines.within(0.03):
         await asyncio.Event().wait()
@@ -20,7 +20,7 @@ async def test_a_wait_ends_in_time_and_its_task_goes_on():
 
 
 async def test_many_waits_end_each_at_its_own_deadline():
-    deadlines = Deadlines(TICK)
+    deadlines = SharedDeadlines(TICK)
     order = []
 
     async def wait(seconds):
@@ -33,7 +33,7 @@ async def test_many_waits_end_each_at_its_own_deadline():
 
 
 async def test_what_ends_before_its_deadline_is_not_cancelled_later():
-    deadlines = Deadlines(TICK)
+    deadlines = SharedDeadlines(TICK)
     with deadlines.within(0.02):
         pass
     await asyncio.sleep(5 * TICK)
@@ -42,7 +42,7 @@ async def test_what_ends_before_its_deadline_is_not_cancelled_later():
 
 
 async def test_an_error_and_a_cancellation_from_elsewhere_pass_unchanged():
-    deadlines = Deadlines(TICK)
+    deadlines = SharedDeadlines(TICK)
     with pytest.raises(ValueError, match="inner"), deadlines.within(1.0):
         raise ValueError("inner")
 
@@ -59,7 +59,7 @@ async def test_an_error_and_a_cancellation_from_elsewhere_pass_unchanged():
 
 
 async def test_a_task_that_is_cancelled_when_its_deadline_expires_stays_cancelled():
-    deadlines = Deadlines(TICK)
+    deadlines = SharedDeadlines(TICK)
 
     async def wait():
         deadline = deadlines.within(1.0)
@@ -74,7 +74,7 @@ async def test_a_task_that_is_cancelled_when_its_deadline_expires_stays_cancelle
 
 
 async def test_a_wait_within_a_wait_ends_only_the_inner_one():
-    deadlines = Deadlines(TICK)
+    deadlines = SharedDeadlines(TICK)
     with deadlines.within(5.0):
         with pytest.raises(TimeoutError), deadlines.within(0.02):
             await asyncio.Event().wait()
@@ -82,7 +82,7 @@ async def test_a_wait_within_a_wait_ends_only_the_inner_one():
 
 
 async def test_after_an_idle_time_new_deadlines_expire_too():
-    deadlines = Deadlines(TICK)
+    deadlines = SharedDeadlines(TICK)
     for _ in range(2):
         with pytest.raises(TimeoutError), deadlines.within(0.02):
             await asyncio.Event().wait()
