@@ -21,6 +21,7 @@ from typing import BinaryIO
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.fast_init import fast_init
 from pocket.redis_store.store_errors import LogUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -31,6 +32,7 @@ _PROBE_BYTES = 4096
 _PIECE = 256 * 1024
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class WalRecord:
     """A mined relay with the identity of its stream. `header` is the canonical session header.
