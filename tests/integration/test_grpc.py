@@ -281,7 +281,7 @@ async def test_a_call_that_runs_when_its_relayer_drains_is_answered(redis, tmp_p
 
 async def test_a_relay_that_is_being_admitted_finishes_with_the_configuration_it_began_with(redis, tmp_path):
     async with (
-        grpc_backend() as (url, echo),
+        grpc_backend() as (url, _),
         all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
     ):
         first = await http1(relayer.url, grpc_envelope(relayer, ONE), {"Rpc-Type": "1"})
