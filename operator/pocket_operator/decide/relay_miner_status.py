@@ -394,7 +394,8 @@ def _summary(
         ready,
         ConditionSpec(
             ConditionType.RECONCILING,
-            true_if(going_on is not None),
+            # Never both Reconciling and Stalled: kstatus would see the first of them only. A deletion goes on.
+            true_if(going_on is not None and (deleting or stalled is None)),
             *(going_on or (ConditionReason.NOT_RECONCILING, "")),
         ),
         ConditionSpec(
