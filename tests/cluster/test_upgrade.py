@@ -123,11 +123,16 @@ async def test_an_upgrade_and_a_downgrade_of_operator_and_definitions_touch_no_p
         await restore(api, objects)
 
         async def ready():
-            rows = [await api.get(BY_KIND[kind], NAMESPACE, name(rm)) for rm in ("main", "careful")
-                    for name, kind in OWNED.items()]  # fmt: skip
-            return all((row.get("status") or {}).get("readyReplicas") == 2 for row in rows)
+            found = {}
+            for rm in ("main", "careful"):
+                for name, kind in OWNED.items():
+                    row = await api.get(BY_KIND[kind], NAMESPACE, name(rm))
+                    found[name(rm)] = (row.get("status") or {}).get("readyReplicas")
+            if set(found.values()) != {2}:
+                raise AssertionError(f"{found}, pods {await pods_of(api)}")
+            return True
 
-        await eventually(ready, 60, "the recorded release runs")
+        await eventually(ready, 120, "the recorded release runs")
         before, generations = await pods_of(api), await workloads(api, "careful")
         assert len(before) == 8
         operator.start()
