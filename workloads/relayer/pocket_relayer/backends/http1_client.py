@@ -169,6 +169,11 @@ class Http1Client:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def idle(self) -> int:
+        """The open connections that no request uses."""
+        return sum(len(pool.idle) for pool in self._pools.values())
+
     async def request(
         self, origin: Origin, head: bytes, body: bytes, dial_seconds: float, *, head_only: bool = False
     ) -> Http1Response:

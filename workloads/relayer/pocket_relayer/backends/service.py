@@ -23,6 +23,7 @@ from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.responses import BackendResponse, BackendStream, RetryableBackendError
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.relayer_metrics import BackendConnections
 
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CONCURRENT_CALLS = 1000  # to one gRPC endpoint
@@ -74,6 +75,12 @@ class ServiceBackends:
         await self.http.close()
         for channel in self._channels.values():
             await channel.close(None)
+
+    def connections(self) -> BackendConnections:
+        """Return the connections to all endpoints."""
+        slots = self._slots.values()
+        idle = self.http.plain.idle if self.http.plain is not None else 0
+        return BackendConnections(sum(row.used for row in slots), idle, sum(row.awaited for row in slots))
 
     def pool(self, rpc_type: str) -> Pool:
         """Return the pool of a transport, for which no other one stands in.

@@ -27,6 +27,7 @@ from pocket.errors import PocketError
 from pocket.keys.keyring import Keyring
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
+from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
@@ -321,7 +322,7 @@ class Worker:
                     "event loop lag": loop_lag.run,
                     "configuration": lambda: self._reload(reload),
                     "metrics": lambda: self._observe(
-                        recorder, latest_block, log, chain, registry, loop_lag, connections
+                        recorder, latest_block, log, chain, registry, loop_lag, connections, redis
                     ),
                     "supervisor": self._watch_parent,
                 }
@@ -415,6 +416,7 @@ class Worker:
         registry: ServiceRegistry,
         loop_lag: LoopLagMonitor,
         connections: Connections,
+        redis: "Redis",
     ) -> None:
         trimming = MemoryTrimmer(system_trim())
         relayer_metrics.BUILD.labels(*build_labels()).set(1)
@@ -424,6 +426,7 @@ class Worker:
             relayer_metrics.IN_FLIGHT.set(registry.in_flight)
             for (service, kind), number in registry.unhealthy().items():
                 relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
+            relayer_metrics.show_connections(registry.connections(), pool_usage(redis))
             vitals = loop_lag.reset()
             relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             relayer_metrics.RESIDENT.set(vitals.resident_bytes)
