@@ -26,8 +26,8 @@ class Plant:
 
 REREAD = (
     "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-    '        self._generation += 1\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
-    "        self._generation += 1\n\n",
+    '        self._unreadable.clear()\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
+    "        self._unreadable.clear()\n\n",
 )
 """The second protection of whoever reads streams again: a restart of Redis that was noticed."""
 FENCE = (
@@ -96,7 +96,7 @@ PLANTS = [
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,),
           (OTHER_FORKS, ("workloads/miner/pocket_miner/submission/proofs.py",
-            "            self._seeds().doubt(windows.proof_seed)\n", ""),)),
+            "            self._seeds().doubt(windows.proof_seed, session.proof_message[0] if session.proof_message else None)\n", ""),)),
     Plant("a requirement is decided once", "workloads/miner/pocket_miner/submission/proofs.py",
           "        if windows is None or session.seal is None:\n            return\n        try:\n            seed, confirmed",
           "        if windows is None or session.seal is None or session.requirement is not None:\n            return\n        try:\n            seed, confirmed",

@@ -132,8 +132,8 @@ class RelayConsumer:
 
     def reread(self) -> None:
         """Read every stream from its start, because Redis may hold other entries under known ids."""
-        self._generation += 1
         self._unreadable.clear()
+        self._generation += 1
         for session in self._sessions.values():
             session.position = "0-0"
 

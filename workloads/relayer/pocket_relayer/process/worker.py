@@ -90,6 +90,11 @@ async def _supervised(name: str, loop: Callable[[], Awaitable[None]]) -> None:
     await supervise(name, loop, relayer_metrics.RESTARTS.labels(name).inc)
 
 
+def _moment(clock: Callable[[], float], latest_block: LatestBlockWatcher, chain: CachedChain) -> tuple[int, int, int]:
+    """Return what decides on a session's relays: second, block and generation of the chain's records."""
+    return int(clock()), latest_block.height, chain.generation
+
+
 class Worker:
     """Everything that one event loop runs."""
 
@@ -224,6 +229,7 @@ class Worker:
             unique=platform.unique,
         )
         budgets = Budgets(redis, keys)
+        moment = functools.partial(_moment, clock, latest_block, chain)
         meter = Meter(
             chain,
             budgets,
@@ -232,11 +238,14 @@ class Worker:
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
+            moment=moment,
         )
         tracing, loop_lag = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
         self.pipeline = pipeline = RelayPipeline(
             registry=registry,
-            admission=Admission(chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation),
+            admission=Admission(
+                chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation, moment
+            ),
             meter=meter,
             recorder=recorder,
             simulations=SimulatedRelayAdmission(
