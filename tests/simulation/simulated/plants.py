@@ -26,8 +26,8 @@ class Plant:
 
 REREAD = (
     "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-    '        self._unreadable.clear()\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
-    "        self._unreadable.clear()\n\n",
+    '        self._generation += 1\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
+    "        self._generation += 1\n\n",
 )
 """The second protection of whoever reads streams again: a restart of Redis that was noticed."""
 FENCE = (
