@@ -74,10 +74,11 @@ class Echo(grpc.GenericRpcHandler):
     """
 
     def __init__(self):
-        self.seen = []
+        self.seen, self.asked = [], asyncio.Event()
 
     def service(self, details):
         async def echo(messages, context):
+            self.asked.set()
             self.seen.append(dict(details.invocation_metadata))
             await context.send_initial_metadata((("x-first", "1"), ("x-raw-bin", b"\x00\xff")))
             if details.method.endswith("fail"):
@@ -132,6 +133,33 @@ async def test_grpc_backends_get_messages_and_metadata_and_their_trailers_come_b
             ("5",),
             ("no such thing: %C3%BC",),
         )
+
+
+@pytest.mark.parametrize(
+    ("caller", "kind"),
+    [
+        (grpc_call, "jsonRpc"),
+        (grpc_web, "jsonRpc"),
+        (lambda url, body: http1(url, body, {"Rpc-Type": "1"}), "grpc"),
+    ],
+)
+async def test_grpc_relays_are_authenticated_before_the_backend_is_called_in_any_mode(redis, tmp_path, caller, kind):
+    async with grpc_backend() as (url, echo):
+        backends, service = {"grpc": {"urls": [url]}}, {"validation": "optimistic"}
+        async with all_transports(redis, tmp_path, backends=backends, service=service) as (relayer, _):
+            validate, order = relayer.pipeline.admission.validate, []
+            asked = echo.asked if kind == "grpc" else relayer.backend.asked
+
+            async def validate_after_the_backend_was_called(*given):
+                with contextlib.suppress(TimeoutError):  # which is expected, since it waits for this
+                    await asyncio.wait_for(asked.wait(), 0.3)
+                order.append(asked.is_set())
+                return await validate(*given)
+
+            relayer.pipeline.admission.validate = validate_after_the_backend_was_called
+            request = grpc_request(relayer, "/a.B/Echo", b"x") if kind == "grpc" else relayer.request()
+            assert (await caller(relayer.url, request.encode())).body
+            assert (order, asked.is_set()) == ([False], True)
 
 
 class RefusesAtOnce(asyncio.Protocol):

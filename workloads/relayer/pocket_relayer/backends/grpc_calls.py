@@ -4,8 +4,9 @@ The framed messages of the envelope are sent and returned unchanged, together wi
 are streams of one message: the bytes on the wire are the same.
 """
 
+import asyncio
 import base64
-import binascii
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -14,14 +15,15 @@ import grpc
 
 from pocket.errors import DecodingError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
+from pocket_relayer.backends.header_fields import sent_fields
 from pocket_relayer.backends.responses import RetryableBackendError
 from pocket_relayer.framing import Framing, frame
 from pocket_relayer.rejection import Rejected, RejectionReason
 
-_OWN: Final = {
-    "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",
-    "keep-alive", "upgrade", "expect", "accept", "trailer", "proxy-connection",
-}  # fmt: skip
+_OWN: Final = frozenset({"content-type", "user-agent", "accept"})
+"""Names that the client to the backend sets, in addition to those that are never sent to any backend."""
+_KEY: Final = re.compile(r"[0-9a-z_.-]+")
+_VALUE: Final = re.compile(r"[ -~]*")
 
 
 def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
@@ -41,26 +43,31 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(parts.netloc, options=options)
 
 
-def metadata_of(headers: Mapping[str, tuple[str, ...]], extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
+def metadata_of(request: HttpRequest, extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
     """Return metadata from the envelope's headers, overridden by ours.
 
-    Names are in lower case, binary values are decoded. Raises Rejected for a binary value that is not base64.
+    Names are in lower case, binary values are decoded. Raises Rejected for a field that gRPC cannot send.
     """
     ours = {name.lower(): value for name, value in extra.items()}
     rows: list[tuple[str, str | bytes]] = []
-    for name, values in headers.items():
+    for name, value in sent_fields(request, ours):
         key = name.lower()
-        if key in _OWN or key in ours or key.startswith(("grpc-", ":")):
-            continue
-        for value in values:
-            if key.endswith("-bin"):
-                try:
-                    rows.append((key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
-                except binascii.Error as error:
-                    raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
-            else:
-                rows.append((key, value))
+        if key not in _OWN and not key.startswith("grpc-"):
+            rows.append((key, _metadata_value(key, value)))
     return rows + list(ours.items())
+
+
+def _metadata_value(key: str, value: str) -> str | bytes:
+    if not _KEY.fullmatch(key):
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"header name {key[:60]} is not allowed in gRPC metadata")
+    if key.endswith("-bin"):
+        try:
+            return base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+        except ValueError as error:
+            raise Rejected(RejectionReason.INVALID_REQUEST, f"header {key[:60]} is not base64") from error
+    if not _VALUE.fullmatch(value):
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"header {key[:60]} has a value that is not printable ASCII")
+    return value
 
 
 def _shown(metadata: Any) -> list[tuple[str, str]]:
@@ -108,7 +115,7 @@ async def call_grpc(
     except DecodingError as error:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
 
-    call = _begin(channel, path, messages, metadata_of(request.headers, extra), seconds)
+    call = _begin(channel, path, messages, metadata_of(request, extra), seconds)
     out = bytearray()
     try:
         async for message in call:
@@ -122,6 +129,14 @@ async def call_grpc(
             raise RetryableBackendError(
                 Rejected(RejectionReason.BACKEND_FAILED, "backend failed: unavailable")
             ) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Only the call was cancelled: its channel was closed, or grpc refused to begin it.
+        raise RetryableBackendError(
+            Rejected(RejectionReason.BACKEND_FAILED, "backend failed: the call was cancelled")
+        ) from None
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
     finally:

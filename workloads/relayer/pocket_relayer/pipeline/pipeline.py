@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pocket.api.relayminer import Recording
-from pocket.api.services import Validation
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
@@ -165,7 +164,8 @@ class RelayPipeline:
         try:
             relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
-            with in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
+            used = relay.service_backends.used()
+            with used, in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.count_rejection(rejected, caller, relay)
@@ -174,7 +174,7 @@ class RelayPipeline:
     async def _handle(self, relay: AdmissibleRelay, span: Span, *, streams: bool) -> RelayResult | StreamedResult:
         begun, metrics = self._clock(), self._metrics_of(relay)
         relay.service_backends.pool(relay.rpc_type)
-        if relay.simulated or relay.service.validation is Validation.EAGER:
+        if relay.validated_first:
             proof = await self.admit(relay)
             span.stage("admitted")
             metrics.stage("admitted", self._clock() - begun)
@@ -214,15 +214,14 @@ class RelayPipeline:
         """Return the backend's response, and measure its share of the relay in any case."""
         begun, outcome, retries = self._clock(), "aborted", 0
         try:
-            with relay.service_backends.used():
-                served = await relay.service_backends.forward(
-                    relay.rpc_type,
-                    relay.envelope,
-                    relay.caller.headers,
-                    {**relay.pocket_headers(), **span.headers()},
-                    relay.fairness_key,
-                    relay.caller.reservation,
-                )
+            served = await relay.service_backends.forward(
+                relay.rpc_type,
+                relay.envelope,
+                relay.caller.headers,
+                {**relay.pocket_headers(), **span.headers()},
+                relay.fairness_key,
+                relay.caller.reservation,
+            )
             outcome = "success" if served.status < 400 else "client_error"
             retries = served.retries
             return served
@@ -242,13 +241,13 @@ class RelayPipeline:
             async with asyncio.TaskGroup() as group:
                 proof = group.create_task(self._authorize_and_charge(relay))
                 served = group.create_task(self._forward(relay, span))
+            return proof.result(), served.result()
         except BaseException as failure:  # noqa: BLE001 - raised again: nothing may stay charged or open
             if proof is not None and _succeeded(proof):
                 self.refund(proof.result()[1])
             if served is not None and _succeeded(served) and isinstance(answer := served.result(), BackendStream):
                 await answer.close()
             raise _first_rejected(failure) from None
-        return proof.result(), served.result()
 
     async def _stream(
         self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, served: BackendStream, begun: float
@@ -262,9 +261,10 @@ class RelayPipeline:
         limit = relay.service.max_body_bytes
         in_flight = ExitStack()
         in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
+        in_flight.enter_context(relay.service_backends.used())
         try:
             yield b""
-            with self.simulations.limit(relay.caller), relay.service_backends.used():
+            with self.simulations.limit(relay.caller):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         whole += lines

@@ -73,6 +73,19 @@ class AdmissibleRelay:
         object.__setattr__(self, "supplier", self.request.supplier_operator_address)
 
     @property
+    def validated_first(self) -> bool:
+        """Return True if the relay is authenticated before the backend is called.
+
+        gRPC relays always are, like WebSocket and simulated ones.
+        """
+        return (
+            self.service.validation is Validation.EAGER
+            or bool(self.simulated)
+            or self.rpc_type == "grpc"
+            or self.caller.transport in (Transport.GRPC, Transport.GRPC_WEB)
+        )
+
+    @property
     def fairness_key(self) -> str:
         """Return the key by which a backend's connections are shared: the application.
 
@@ -80,7 +93,7 @@ class AdmissibleRelay:
         client can name any application.
         """
         application = self.header.application_address
-        if self.service.validation is Validation.EAGER or self.caller.reservation is None:
+        if self.validated_first or self.caller.reservation is None:
             return application
         return f"{application} {self.caller.reservation.connection.address}"
 

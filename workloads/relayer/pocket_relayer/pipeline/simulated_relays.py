@@ -63,12 +63,24 @@ class SimulatedRelayAdmission:
         """
         return caller.headers.get(HEADER, "").strip()[:64] if self._config().enabled else ""
 
+    def _identity(self, key_id: str) -> SimulationIdentity | None:
+        """Return the identity of a key id that may send simulated relays, or None."""
+        config = self._config()
+        found = next((row for row in config.identities if row.key_id == key_id), None)
+        usable = found is not None and config.enabled and found.enabled and not found.expired(self._wall_clock())
+        return found if usable else None
+
+    def knows(self, caller: TransportInfo) -> bool:
+        """Return True if the caller names an identity that may send simulated relays."""
+        return self._identity(self.key_id(caller)) is not None
+
     def limit(self, caller: TransportInfo) -> AbstractContextManager[None]:
         """Return a context that holds one of the limited simulated relays or connections.
 
-        It is without limit for any other relay. Entering it raises Rejected.
+        It is without limit for any other relay, and for a key id that is rejected in any case. A connection enters it
+        with its first authenticated relay, so that strangers cannot use the limit up. Entering it raises Rejected.
         """
-        return self._limited() if self.key_id(caller) else _FREE
+        return self._limited() if self.key_id(caller) and self.knows(caller) else _FREE
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
@@ -85,10 +97,9 @@ class SimulatedRelayAdmission:
 
         Raises Rejected.
         """
-        config = self._config()
-        identity = next((row for row in config.identities if row.key_id == relay.simulated), None)
-        now = self._wall_clock()
-        if identity is None or not config.enabled or not identity.enabled or identity.expired(now):
+        config, now = self._config(), self._wall_clock()
+        identity = self._identity(relay.simulated)
+        if identity is None:
             raise Rejected(
                 RejectionReason.SIMULATION_REFUSED, "this simulation key is not known, switched off or expired"
             )
