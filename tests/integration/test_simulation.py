@@ -201,9 +201,11 @@ async def test_simulated_relays_at_once_are_bounded_and_real_ones_pass_by(redis,
 
 @pytest.mark.parametrize("named", ["canary", "unknown"])
 async def test_connections_without_an_authenticated_relay_use_up_no_simulated_relays(redis, tmp_path, named):
-    async with all_transports(redis, tmp_path, simulation=simulation(maxConcurrent=1)) as (relayer, _):
-        async with connected(relayer, **{"Pocket-Simulation-Key-Id": named}):
-            assert (await relayer.send(simulated("http1"), HEADERS))[0] == 200
+    async with (
+        all_transports(redis, tmp_path, simulation=simulation(maxConcurrent=1)) as (relayer, _),
+        connected(relayer, **{"Pocket-Simulation-Key-Id": named}),
+    ):
+        assert (await relayer.send(simulated("http1"), HEADERS))[0] == 200
 
 
 async def test_simulated_connections_are_bounded_from_their_first_relay_on(redis, tmp_path):

@@ -6,6 +6,7 @@ are streams of one message: the bytes on the wire are the same.
 
 import asyncio
 import base64
+import binascii
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
@@ -18,12 +19,18 @@ from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical
 from pocket_relayer.backends.header_fields import sent_fields
 from pocket_relayer.backends.responses import RetryableBackendError
 from pocket_relayer.framing import Framing, frame
+from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 
-_OWN: Final = frozenset({"content-type", "user-agent", "accept"})
-"""Names that the client to the backend sets, in addition to those that are never sent to any backend."""
+_OWN: Final = {
+    "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",
+    "keep-alive", "upgrade", "expect", "accept", "trailer", "proxy-connection",
+}  # fmt: skip
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[ -~]*")
+"""What gRPC allows as metadata."""
+_SPLIT_IN_PLACE: Final = 64 * 1024
+"""Bytes of a body without compressed messages up to which no thread is used."""
 
 
 def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
@@ -46,28 +53,43 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
 def metadata_of(request: HttpRequest, extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
     """Return metadata from the envelope's headers, overridden by ours.
 
-    Names are in lower case, binary values are decoded. Raises Rejected for a field that gRPC cannot send.
+    Names are in lower case, binary values are decoded. Raises Rejected for what gRPC cannot send.
     """
     ours = {name.lower(): value for name, value in extra.items()}
     rows: list[tuple[str, str | bytes]] = []
     for name, value in sent_fields(request, ours):
         key = name.lower()
-        if key not in _OWN and not key.startswith("grpc-"):
-            rows.append((key, _metadata_value(key, value)))
+        if key in _OWN or key.startswith("grpc-"):
+            continue
+        if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
+            raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]!r} is no gRPC metadata")
+        if key.endswith("-bin"):
+            try:
+                rows.append((key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
+            except binascii.Error as error:
+                raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
+        else:
+            rows.append((key, value))
     return rows + list(ours.items())
 
 
-def _metadata_value(key: str, value: str) -> str | bytes:
-    if not _KEY.fullmatch(key):
-        raise Rejected(RejectionReason.INVALID_REQUEST, f"header name {key[:60]} is not allowed in gRPC metadata")
-    if key.endswith("-bin"):
-        try:
-            return base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
-        except ValueError as error:
-            raise Rejected(RejectionReason.INVALID_REQUEST, f"header {key[:60]} is not base64") from error
-    if not _VALUE.fullmatch(value):
-        raise Rejected(RejectionReason.INVALID_REQUEST, f"header {key[:60]} has a value that is not printable ASCII")
-    return value
+async def _messages_of(request: HttpRequest, limit: int, reservation: MemoryReservation | None) -> list[bytes]:
+    """Return the messages of an envelope's body, decompressed and counted.
+
+    Raises Rejected.
+    """
+    encoding, body = request.headers.get("Grpc-Encoding", ("identity",))[0], request.body
+    split = Framing(limit).all
+    try:
+        if len(body) <= _SPLIT_IN_PLACE and encoding == "identity":
+            messages = split(body, encoding)
+        else:
+            messages = await asyncio.to_thread(split, body, encoding)
+    except DecodingError as error:
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
+    if reservation is not None:
+        reservation.acquire(sum(map(len, messages)))
+    return messages
 
 
 def _shown(metadata: Any) -> list[tuple[str, str]]:
@@ -102,7 +124,13 @@ def _begin(
 
 
 async def call_grpc(
-    channel: grpc.aio.Channel, path: str, request: HttpRequest, extra: Mapping[str, str], seconds: float, limit: int
+    channel: grpc.aio.Channel,
+    path: str,
+    request: HttpRequest,
+    extra: Mapping[str, str],
+    seconds: float,
+    limit: int,
+    reservation: MemoryReservation | None = None,
 ) -> HttpResponse:
     """Call a backend.
 
@@ -110,15 +138,14 @@ async def call_grpc(
 
     Raises Rejected or RetryableBackendError.
     """
-    try:
-        messages = Framing(limit).all(request.body, request.headers.get("Grpc-Encoding", ("identity",))[0])
-    except DecodingError as error:
-        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
-
-    call = _begin(channel, path, messages, metadata_of(request, extra), seconds)
+    metadata = metadata_of(request, extra)
+    messages = await _messages_of(request, limit, reservation)
+    call = _begin(channel, path, messages, metadata, seconds)
     out = bytearray()
     try:
         async for message in call:
+            if reservation is not None:
+                reservation.acquire(len(message))
             out += frame(message)
             if len(out) > limit:
                 raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
@@ -129,16 +156,14 @@ async def call_grpc(
             raise RetryableBackendError(
                 Rejected(RejectionReason.BACKEND_FAILED, "backend failed: unavailable")
             ) from error
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # Only the call was cancelled: its channel was closed, or grpc refused to begin it.
-        raise RetryableBackendError(
-            Rejected(RejectionReason.BACKEND_FAILED, "backend failed: the call was cancelled")
-        ) from None
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # grpc.aio ended its own call
+        raise RetryableBackendError(Rejected(RejectionReason.BACKEND_FAILED, "backend failed: call ended")) from None
     finally:
         call.cancel()
     code = await call.code()

@@ -8,11 +8,12 @@ import asyncio
 import functools
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pocket.api.relayminer import Recording
+from pocket.api.services import Validation
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
@@ -165,7 +166,7 @@ class RelayPipeline:
             relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
             used = relay.service_backends.used()
-            with used, in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
+            with used, in_flight, self.simulations.limit(relay.simulated), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.count_rejection(rejected, caller, relay)
@@ -174,7 +175,7 @@ class RelayPipeline:
     async def _handle(self, relay: AdmissibleRelay, span: Span, *, streams: bool) -> RelayResult | StreamedResult:
         begun, metrics = self._clock(), self._metrics_of(relay)
         relay.service_backends.pool(relay.rpc_type)
-        if relay.validated_first:
+        if relay.simulated or relay.service.validation is Validation.EAGER or relay.over_grpc:
             proof = await self.admit(relay)
             span.stage("admitted")
             metrics.stage("admitted", self._clock() - begun)
@@ -254,8 +255,8 @@ class RelayPipeline:
     ) -> AsyncGenerator[bytes, None]:
         """Sign and forward every batch of a stream as it comes.
 
-        The whole stream is one relay, and its last piece waits until it is recorded. The first piece is empty: it
-        starts the generator.
+        The whole stream is one relay, and its last piece waits until it is recorded. If the client leaves earlier, the
+        relay is what was forwarded. The first piece is empty: it starts the generator.
         """
         whole, complete, reservation = bytearray(), False, relay.caller.reservation
         limit = relay.service.max_body_bytes
@@ -264,7 +265,7 @@ class RelayPipeline:
         in_flight.enter_context(relay.service_backends.used())
         try:
             yield b""
-            with self.simulations.limit(relay.caller):
+            with self.simulations.limit(relay.simulated):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         whole += lines
@@ -276,10 +277,15 @@ class RelayPipeline:
                             reservation.acquire(len(lines))
                         response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
                         yield response.encode() + STREAM_DELIMITER
-                entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
-                await self.record(relay, admitted, metered, entire)
+                await self._record_stream(relay, admitted, metered, served.status, whole)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
+        except (GeneratorExit, asyncio.CancelledError):
+            if whole and not complete:  # the client is gone: it keeps what it received, and that is mined
+                complete = True
+                with suppress(Rejected):
+                    await self._record_stream(relay, admitted, metered, served.status, whole)
+            raise
         except Rejected as rejected:
             self.count_rejection(rejected, relay.caller, relay)
             raise
@@ -288,6 +294,13 @@ class RelayPipeline:
             if not complete:
                 self.refund(metered)
             await served.close()
+
+    async def _record_stream(
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, whole: bytearray
+    ) -> None:
+        """Record a stream as one relay. Raises Rejected."""
+        entire = signed_response(relay.header, HttpResponse(status, {}, bytes(whole)), relay.key)
+        await self.record(relay, admitted, metered, entire)
 
     @staticmethod
     async def _collect(served: BackendStream, limit: int) -> BackendResponse:

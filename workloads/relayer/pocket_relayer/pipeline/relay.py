@@ -73,19 +73,6 @@ class AdmissibleRelay:
         object.__setattr__(self, "supplier", self.request.supplier_operator_address)
 
     @property
-    def validated_first(self) -> bool:
-        """Return True if the relay is authenticated before the backend is called.
-
-        gRPC relays always are, like WebSocket and simulated ones.
-        """
-        return (
-            self.service.validation is Validation.EAGER
-            or bool(self.simulated)
-            or self.rpc_type == "grpc"
-            or self.caller.transport in (Transport.GRPC, Transport.GRPC_WEB)
-        )
-
-    @property
     def fairness_key(self) -> str:
         """Return the key by which a backend's connections are shared: the application.
 
@@ -93,9 +80,14 @@ class AdmissibleRelay:
         client can name any application.
         """
         application = self.header.application_address
-        if self.validated_first or self.caller.reservation is None:
+        if self.service.validation is Validation.EAGER or self.over_grpc or self.caller.reservation is None:
             return application
         return f"{application} {self.caller.reservation.connection.address}"
+
+    @property
+    def over_grpc(self) -> bool:
+        """Return True for a relay that comes or goes over gRPC: it is always authenticated first."""
+        return self.rpc_type == "grpc" or self.caller.transport in (Transport.GRPC, Transport.GRPC_WEB)
 
     def pocket_headers(self) -> dict[str, str]:
         """Return the headers that describe the relay to a backend."""

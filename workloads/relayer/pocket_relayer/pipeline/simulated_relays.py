@@ -67,20 +67,22 @@ class SimulatedRelayAdmission:
         """Return the identity of a key id that may send simulated relays, or None."""
         config = self._config()
         found = next((row for row in config.identities if row.key_id == key_id), None)
-        usable = found is not None and config.enabled and found.enabled and not found.expired(self._wall_clock())
-        return found if usable else None
+        if found is None or not config.enabled or not found.enabled or found.expired(self._wall_clock()):
+            return None
+        return found
 
-    def knows(self, caller: TransportInfo) -> bool:
-        """Return True if the caller names an identity that may send simulated relays."""
-        return self._identity(self.key_id(caller)) is not None
+    def knows(self, key_id: str) -> bool:
+        """Return True if the key id is that of an identity that may send simulated relays."""
+        return self._identity(key_id) is not None
 
-    def limit(self, caller: TransportInfo) -> AbstractContextManager[None]:
+    def limit(self, key_id: str) -> AbstractContextManager[None]:
         """Return a context that holds one of the limited simulated relays or connections.
 
-        It is without limit for any other relay, and for a key id that is rejected in any case. A connection enters it
-        with its first authenticated relay, so that strangers cannot use the limit up. Entering it raises Rejected.
+        It is without limit for any other relay, which has no key id, and for a key id that is rejected in any case. A
+        connection enters it with its first authenticated relay, so that strangers cannot use the limit up. Entering it
+        raises Rejected.
         """
-        return self._limited() if self.key_id(caller) and self.knows(caller) else _FREE
+        return self._limited() if key_id and self.knows(key_id) else _FREE
 
     @contextmanager
     def _limited(self) -> Iterator[None]:

@@ -195,7 +195,9 @@ class WebSockets:
 
     async def _check_handshake(self, request: web.Request, caller: TransportInfo, service_id: str) -> None:
         try:
-            signed = None if self._pipeline.simulations.knows(caller) else handshake_request(request, service_id)
+            simulations = self._pipeline.simulations
+            simulated = simulations.knows(simulations.key_id(caller))
+            signed = None if simulated else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
                 if problem := plausible_problem(signed.header, self._pipeline.height()):
                     raise Rejected(RejectionReason.IMPLAUSIBLE_HEIGHTS, problem)
@@ -297,7 +299,7 @@ class Bridge:
         relay = replace(relay, service_backends=self.service_backends)
         admitted, metered = await self.pipeline.admit(relay)
         if self.current is None:
-            self.held.enter_context(self.pipeline.simulations.limit(self.caller))
+            self.held.enter_context(self.pipeline.simulations.limit(relay.simulated))
         self.charges.append(metered)
         if len(self.charges) > _MAX_UNANSWERED:
             raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
