@@ -39,9 +39,9 @@ async def test_an_address_that_names_many_applications_delays_another_by_one_rel
         order.append(address)
 
     flood = [take("stranger", f"application {n}", cost) for n in range(1000)]
-    await asyncio.gather(*flood, *(take("honest", "application 7", 1.0) for _ in range(3)))
+    await asyncio.gather(*flood, *(take("honest", "application 7", 1.0) for _ in range(8)))
     spent = cost * order[: len(order) - order[::-1].index("honest")].count("stranger")
-    assert spent <= PER_ITERATION + 4 * cost, "what needed no wait, and one relay for each honest one"
+    assert spent <= PER_ITERATION + 8.0 + 2 * cost, "what needed no wait, and as much time as the honest relays"
 
 
 async def test_the_applications_of_one_address_take_turns():
