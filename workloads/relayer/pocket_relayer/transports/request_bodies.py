@@ -78,9 +78,7 @@ async def _decode_in_thread(compressed: bytes, limit: int, reservation: MemoryRe
         while piece := await asyncio.to_thread(next, portions, b""):
             size += len(piece)
             if size > limit:
-                raise Rejected(
-                    RejectionReason.BODY_TOO_LARGE, f"the decompressed request is larger than {limit} bytes"
-                )
+                raise Rejected(RejectionReason.BODY_TOO_LARGE, f"the decompressed request is larger than {limit} bytes")
             reservation.acquire(len(piece))
             pieces.append(piece)
         return b"".join(pieces)
