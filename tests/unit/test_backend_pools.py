@@ -7,12 +7,14 @@ import pytest
 
 from pocket.api.services import Backend, HealthCheck, ServiceSpec
 from pocket.errors import ConfigurationError
+from pocket.protocol.relays.envelope import HttpRequest
 from pocket_relayer.backends import health, service_registry
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import check_problem, checkers, endpoints_behind, height_in
 from pocket_relayer.backends.pools import Pool
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.backends.service_registry import ServiceRegistry
+from pocket_relayer.rejection import Rejected
 from relays import Backend as Scripted
 from relays import listening
 
@@ -36,6 +38,87 @@ def test_an_open_breaker_lets_one_request_try_at_a_time():
     assert found.choose(11.0, set()) is None, "the others wait for what it finds"
     endpoint.succeeded()
     assert found.choose(11.1, set()) is endpoint
+
+
+def breaker(threshold=3):
+    (endpoint,) = pool(urls=["http://a"], unhealthyThreshold=threshold, recoverySeconds=30).endpoints
+    return endpoint
+
+
+def fail(endpoint, now, *clients):
+    for client in clients:
+        endpoint.failed(now, client)
+    return not endpoint.available(now)
+
+
+def test_errors_in_response_to_one_client_leave_an_endpoint_that_serves_others():
+    endpoint = breaker()
+    for now in range(100):
+        endpoint.succeeded("honest")
+        assert not fail(endpoint, float(now), *["attacker"] * 5)
+        endpoint.succeeded("attacker")  # does not make it the only client
+
+
+def test_errors_in_response_to_two_clients_open_the_breaker():
+    endpoint = breaker()
+    endpoint.succeeded("third")
+    assert not fail(endpoint, 1.0, "one", "two")
+    assert fail(endpoint, 1.0, "one")
+
+
+def test_an_endpoint_with_one_client_is_taken_out_by_its_errors():
+    endpoint = breaker()
+    endpoint.succeeded("only")
+    assert fail(endpoint, 1.0, "only", "only", "only")
+
+
+def test_a_client_that_was_served_long_ago_does_not_speak_for_an_endpoint():
+    endpoint = breaker()
+    endpoint.succeeded("honest")
+    assert not fail(endpoint, 100.0, *["other"] * 5)
+    assert not fail(endpoint, 130.0, "other")
+    assert fail(endpoint, 130.1, "other")
+
+
+@pytest.mark.parametrize("failures", [[""] * 3, ["one", "", "one"]])
+def test_failures_that_no_request_causes_open_the_breaker_at_once(failures):
+    endpoint = breaker()
+    endpoint.succeeded("honest")
+    assert fail(endpoint, 1.0, *failures)
+
+
+def test_a_success_ends_a_streak_of_errors():
+    endpoint = breaker()
+    endpoint.succeeded("third")
+    assert not fail(endpoint, 1.0, "one", "two")
+    endpoint.succeeded("third")
+    assert not fail(endpoint, 1.0, "one", "one", "one")
+
+
+def test_the_clients_of_an_endpoint_are_remembered_up_to_a_limit():
+    endpoint = breaker()
+    for number in range(1000):
+        endpoint.succeeded(f"client {number}")
+    assert len(endpoint._served) <= 100
+
+
+@pytest.mark.parametrize(("attacker", "honest", "opened"), [
+    ("app1", "app2", False), ("app1 10.0.0.1", "app2 10.0.0.2", False), ("app1", "app1", True),
+    ("app1 10.0.0.1", "app2 10.0.0.1", True),
+])  # fmt: skip
+async def test_requests_that_make_a_backend_fail_cost_other_clients_nothing(attacker, honest, opened):
+    backend = Scripted((200, {}, b""))
+    async with listening(backend.handle) as url:
+        made = service(backends={"jsonRpc": {"urls": [url], "unhealthyThreshold": 3}})
+        backends = ServiceBackends(made, lambda: 0.0)
+        request = HttpRequest("POST", "/", {}, b"")
+        await backends.forward("jsonRpc", request, {}, {}, honest)
+        backend.answer = (500, {}, b"")
+        for _ in range(3):
+            with pytest.raises(Rejected):
+                await backends.forward("jsonRpc", request, {}, {}, attacker)
+        assert (backends.state()["healthy"] == 0) is opened
+        await backends.close()
 
 
 def test_endpoints_take_turns_and_a_failing_pool_is_not_asked_twice_as_much():

@@ -330,9 +330,9 @@ class RelayPipeline:
         unserved = response.without_payload() if response.payload else response
         mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved.encode())
         if len(mined) > self._largest_leaf:
-            # A leaf that cannot be proven costs a penalty instead of earning its price.
+            # A leaf that cannot be proven costs a penalty instead of earning its price. The charge stays: the session's
+            # budget limits what is served for nothing, and the request cannot be sent again.
             relayer_metrics.UNPROVABLE.labels(relay.service.id).inc()
-            self.refund(metered)
             return
         try:
             await self._record(relay, admitted, mined)
