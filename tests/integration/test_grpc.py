@@ -293,3 +293,29 @@ async def test_a_call_that_runs_when_its_relayer_drains_is_answered(redis, tmp_p
         assert (await running).body
         await draining
         await until(lambda: not relayer.http2.connections)
+
+
+async def test_a_relay_that_is_being_admitted_finishes_with_the_configuration_it_began_with(redis, tmp_path):
+    async with (
+        grpc_backend() as (url, _),
+        all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
+    ):
+        first = await http1(relayer.url, grpc_envelope(relayer, ONE), {"Rpc-Type": "1"})
+        assert first.code == 200
+        backends = relayer.registry.get("eth")
+        charged, gate = asyncio.Event(), asyncio.Event()
+        charge = relayer.pipeline._meter.charge
+
+        async def charge_later(*args):
+            charged.set()
+            await gate.wait()
+            return await charge(*args)
+
+        relayer.pipeline._meter.charge = charge_later
+        running = asyncio.create_task(http1(relayer.url, grpc_envelope(relayer, ONE + ONE), {"Rpc-Type": "1"}))
+        await charged.wait()
+        assert backends.in_flight == 1
+        relayer.registry.update([backends.service.model_copy(update={"max_body_bytes": 99_999})])
+        gate.set()
+        assert (await running).code == 200
+        assert backends.in_flight == 0

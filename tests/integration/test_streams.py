@@ -43,7 +43,10 @@ async def test_a_stream_comes_in_signed_pieces_as_it_is_made_and_is_one_relay(re
             whole = b"".join(decode_http_response(response.payload).body for response in responses)
             assert whole == b"data: 1\n\ndata: 2\ndata: 3\nrest"
             (leaf,) = await relayer.leaves()
-            assert decode_mined_relay(leaf)[1] == request
+            _, asked, mined, _ = decode_mined_relay(leaf)
+            assert asked == request
+            assert mined.payload_hash not in {response.payload_hash for response in responses}, "it is of the whole"
+            assert verify_signature(key("alice").public_key, mined.signable_hash(), mined.supplier_operator_signature)
             assert await consumed(relayer) == 100
 
 

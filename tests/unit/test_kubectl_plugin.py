@@ -362,6 +362,9 @@ def test_an_archive_is_never_overwritten(tmp_path):
     [
         ("http://user:pa/ss@host:1/x", "http://host:1/x"),
         ("see https://h/docs/page#top", "see https://h/docs/page#top"),
+        ("redis://:se,cret@host, redis://user:p;a)s]s'w@h/0", "redis://host, redis://h/0"),
+        ("(https://h/v1/mainnet) passwd=abc, pwd: abc", "(https://h/v1/mainnet) passwd=REDACTED, pwd: REDACTED"),
+        ("https://h/v2/abcdef012345", "https://h/v2/REDACTED"),
         ("Basic dXNlcjpwYXNz!", "Basic REDACTED!"),
         ('{"api_key": "v"}', '{"api_key": REDACTED}'),
         (f"0x{KEY.upper()}", "REDACTED"),
@@ -370,6 +373,16 @@ def test_an_archive_is_never_overwritten(tmp_path):
 )
 def test_texts_lose_credentials_only(text, expected):
     assert Redactor({address("alice")}).text(text) == expected
+
+
+def test_words_of_a_command_after_a_secret_flag_are_removed():
+    found = Redactor().value(
+        {"args": ["--token", "abc", "--port", "80", "--password=abc"], "command": ["x", "-p", "y"]}
+    )
+    assert found == {
+        "args": ["--token", "REDACTED", "--port", "80", "--password=REDACTED"],
+        "command": ["x", "-p", "y"],
+    }
 
 
 def test_references_to_secrets_keep_their_names():

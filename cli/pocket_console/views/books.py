@@ -1,6 +1,7 @@
 """Read the books that the operator keeps in the status of each Supplier.
 
-They count each outcome once, those of miners that are gone included, which a sum over the miners that answer does not.
+They include miners that are gone, which a sum over the miners that answer does not. On the other hand they are some
+seconds late, or older while the operator is away. Both only grow, so the larger one is newer.
 """
 
 from collections.abc import Mapping
@@ -22,12 +23,23 @@ class SupplierBooks:
     earned_by: Mapping[str, int]
     day: DayStatus
 
-    def corrected(self, totals: DayTotals) -> DayTotals:
-        """Return the miners' totals of the same day with the earnings, fees and outcomes that the books have."""
+    def since_start(self, earned_by: Mapping[str, int]) -> dict[str, int]:
+        """Return the larger one of these earnings and the miners' sums."""
+        return dict(_larger(self.earned_by, earned_by))
+
+    def of_day(self, totals: DayTotals) -> DayTotals:
+        """Return the miners' totals of the same day, with what the books know in addition."""
+        earned_by = {row.recipient: row.upokt for row in self.day.earned}
         return totals.model_copy(update={
-            "earned_by": {row.recipient: row.upokt for row in self.day.earned},
-            "fees_upokt": self.day.fees_upokt, "settled": self.day.settled, "lost": self.day.lost,
+            "earned_by": _larger(earned_by, totals.earned_by),
+            "fees_upokt": max(self.day.fees_upokt, totals.fees_upokt),
+            "settled": max(self.day.settled, totals.settled),
+            "lost": max(self.day.lost, totals.lost),
         })  # fmt: skip
+
+
+def _larger(first: Mapping[str, int], second: Mapping[str, int]) -> Mapping[str, int]:
+    return first if sum(first.values()) >= sum(second.values()) else second
 
 
 def books_by_supplier(cluster: ClusterSnapshot | None) -> dict[str, SupplierBooks]:

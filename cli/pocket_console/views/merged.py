@@ -45,7 +45,7 @@ def merged(snapshot: ConsoleSnapshot, now: float) -> Merged:
     """Return the picture of all miners.
 
     Of a session or supplier that two miners report, the one that answered last counts. A session with an outcome is
-    not open. Where the operator keeps books of a supplier, its earnings are theirs.
+    not open. Earnings of miners that are gone are those of the operator's books.
     """
     miners = sorted(snapshot.miners, key=_answered)
     ended: dict[Pair, EndedSession] = {}
@@ -64,10 +64,10 @@ def merged(snapshot: ConsoleSnapshot, now: float) -> Merged:
     today = max((state.block_time for state in states), default="")[:10]
     days, earned_by = _days(miners), _earned(miners)
     for address, books in books_by_supplier(snapshot.cluster).items():
-        earned_by[address] = dict(books.earned_by)
+        earned_by[address] = books.since_start(earned_by.get(address, {}))
         if today and books.day.date == today:
             of_supplier = days.setdefault(address, {})
-            of_supplier[today] = books.corrected(of_supplier.get(today, DayTotals()))
+            of_supplier[today] = books.of_day(of_supplier.get(today, DayTotals()))
     return Merged(
         height=max((state.height for state in states), default=0),
         today=today,

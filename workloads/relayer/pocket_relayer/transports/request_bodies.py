@@ -73,7 +73,7 @@ def _small(compressed: bytes) -> bytes | None:
 async def _decode_in_thread(compressed: bytes, limit: int, reservation: MemoryReservation) -> bytes:
     """Return the plain bytes, decoded in portions. Raises zlib.error or Rejected."""
     pieces: list[bytes] = []
-    size, portions = 0, _portions(compressed)
+    size, portions = 0, plain_portions(compressed)
     try:
         while piece := await asyncio.to_thread(next, portions, b""):
             size += len(piece)
@@ -86,7 +86,7 @@ async def _decode_in_thread(compressed: bytes, limit: int, reservation: MemoryRe
         pieces.clear()
 
 
-def _portions(compressed: bytes) -> Iterator[bytes]:
+def plain_portions(compressed: bytes) -> Iterator[bytes]:
     """Yield the plain bytes piece by piece.
 
     Raises zlib.error for a member that is cut off or followed by something.
