@@ -128,7 +128,7 @@ def test_a_fee_is_shared_to_the_upokt(total, number):
 
 def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
     made = transaction(claim("a" * 64), claim("b" * 64), fee=7)
-    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
+    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 7, ("a" * 64, "b" * 64), (), (bytes(48),) * 2)
     made = transaction(proof("c" * 64), Message("/other.Msg", b""), fee=0)
     assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 0, (), ("c" * 64,))
 
@@ -169,7 +169,8 @@ async def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit, store,
 
 
 async def test_one_dear_transaction_makes_no_later_session_unprofitable(audit, store):
-    book = FeeTracker(PRICE, audit)
+    now = [0.0]
+    book = FeeTracker(PRICE, audit, lambda: now[0])
     dear = transaction(claim("a" * 64), fee=17_000)
     for _ in range(20):  # the same bytes again cost nothing more
         await book.record_sent(store, dear.raw)
@@ -177,6 +178,8 @@ async def test_one_dear_transaction_makes_no_later_session_unprofitable(audit, s
     for number in range(8):
         await book.record_sent(store, transaction(claim(f"{number}" * 64), fee=900 + number).raw)
     assert book.estimate_upokt() == 900 + 400, "fees that are higher for good are believed"
+    now[0] += 3601
+    assert book.estimate_upokt() == 130 + 400, "while no session is claimed, no transaction can show lower fees"
 
 
 async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatch, captured_logs):

@@ -8,15 +8,18 @@ T = TypeVar("T")
 
 
 async def first_in_time(work: Sequence[Coroutine[Any, Any, T]], grace_seconds: float) -> list[T]:
-    """Return the results of what ends within `grace_seconds` after the first, and cancel the rest.
+    """Return the results of what ends within `grace_seconds` after the first result, and cancel the rest.
 
-    Raises what the work raises.
+    An empty result is none: what failed at once shortens the time of nothing else. Raises what the work raises.
     """
     tasks = [asyncio.ensure_future(part) for part in work]
     if not tasks:
         return []
     try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = set[asyncio.Task[T]](), set(tasks)
+        while pending and not any(task.result() for task in done):
+            ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            done |= ended
         if pending:
             done |= (await asyncio.wait(pending, timeout=grace_seconds))[0]
         return [task.result() for task in tasks if task in done]

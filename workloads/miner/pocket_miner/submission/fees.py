@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
-from cachetools import FIFOCache
+from cachetools import FIFOCache, TTLCache
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
@@ -25,6 +27,7 @@ _CLAIM_GAS: Final = 130_000
 _PROOF_GAS: Final = 400_000
 """Gas of one message before any was sent."""
 _RECENT: Final = 8
+_RECENT_SECONDS: Final = 3600.0
 _MAX_UNSAVED: Final = 1000
 
 
@@ -40,8 +43,9 @@ class FeeTracker:
 
     gas_price: GasPrice
     audit: Audit
-    _recent: dict[str, FIFOCache[str, int]] = field(default_factory=dict)
-    """Kind → transaction hash → fee of one message in upokt, with that of typical gas until enough were sent."""
+    clock: Callable[[], float] = time.monotonic
+    _recent: dict[str, TTLCache[str, int]] = field(default_factory=dict)
+    """Kind → transaction hash → fee of one message in upokt, of the transactions of the last hour."""
     _pending: dict[str, int] = field(default_factory=dict)
     """Transaction hash → upokt saved to the volume but not counted yet, as acceptance is unknown."""
     _unsaved: FIFOCache[tuple[str, str], tuple[str, dict[str, int]]] = field(
@@ -52,15 +56,18 @@ class FeeTracker:
     def estimate_upokt(self) -> int:
         """Return the expected fees of one claim and one proof in upokt.
 
-        Each is the lowest of several recent ones: a single dear transaction must not make all later sessions look
-        unprofitable, because without a claim no cheaper one would follow.
+        Each is the lowest of several recent ones, or that of typical gas while there are fewer: a few dear transactions
+        must not make all later sessions look unprofitable, because without a claim no cheaper one would follow.
         """
-        return sum(min(self._fees_of(what).values()) for what in ("claim", "proof"))
+        return self._lowest("claim", _CLAIM_GAS) + self._lowest("proof", _PROOF_GAS)
 
-    def _fees_of(self, what: str) -> FIFOCache[str, int]:
+    def _lowest(self, what: str, typical_gas: int) -> int:
+        recent = list(self._fees_of(what).values())
+        return min(recent if len(recent) >= _RECENT else [*recent, self.gas_price.fee_upokt(typical_gas)])
+
+    def _fees_of(self, what: str) -> TTLCache[str, int]:
         if what not in self._recent:
-            self._recent[what] = FIFOCache(_RECENT)
-            self._recent[what]["typical"] = self.gas_price.fee_upokt(_CLAIM_GAS if what == "claim" else _PROOF_GAS)
+            self._recent[what] = TTLCache(_RECENT, _RECENT_SECONDS, timer=self.clock)
         return self._recent[what]
 
     async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:

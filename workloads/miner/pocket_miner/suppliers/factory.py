@@ -81,7 +81,9 @@ class SupplierFactory:
         self._seeds = SeedHashes(self.blocks, self.chain)
         self._start_params = StartParams(self.chain)
         self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
-        self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
+        self._fees = FeeTracker(
+            GasPrice.parse(self.config.chain.gas_price), self.audit, self.platform.clock
+        )  # fmt: skip
 
     @property
     def addresses(self) -> list[str]:

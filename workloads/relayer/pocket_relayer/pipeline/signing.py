@@ -7,7 +7,7 @@ import hashlib
 
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpResponse
-from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader
+from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader, encode_response
 
 
 def signed_response(header: SessionHeader, answer: HttpResponse, key: PrivateKey) -> RelayResponse:
@@ -20,5 +20,5 @@ def signed_payload(
 ) -> RelayResponse:
     """Return the signed response of a payload without envelope: a WebSocket frame."""
     payload_hash = hashlib.sha256(payload).digest()
-    signed = RelayResponse(header, b"", b"", payload_hash, error).signable_hash()
+    signed = hashlib.sha256(encode_response(header, b"", b"", payload_hash, error)).digest()
     return RelayResponse(header, key.sign(signed), payload, payload_hash, error)

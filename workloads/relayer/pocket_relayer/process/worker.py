@@ -29,6 +29,7 @@ from pocket.errors import PocketError
 from pocket.keys.keyring import Keyring
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
+from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
@@ -92,17 +93,18 @@ async def _supervised(name: str, loop: Callable[[], Awaitable[None]]) -> None:
     await supervise(name, loop, relayer_metrics.RESTARTS.labels(name).inc)
 
 
+def _moment(clock: Callable[[], float], latest_block: LatestBlockWatcher, chain: CachedChain) -> tuple[int, int, int]:
+    """Return what decides on a session's relays: second, block and generation of the chain's records."""
+    return int(clock()), latest_block.height, chain.generation
+
+
 class Worker:
     """Everything that one event loop runs."""
 
     def __init__(
-        self,
-        config: RelayerConfig,
-        number: int,
-        writer: ReportWriter,
-        platform: RelayerPlatform | None = None,
+        self, config: RelayerConfig, number: int, writer: ReportWriter, platform: RelayerPlatform | None = None,
         kept_config: Path | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._config = config
         self._kept_config = kept_config
         self._platform = platform or RelayerPlatform()
@@ -232,6 +234,7 @@ class Worker:
             unique=platform.unique,
         )
         budgets = Budgets(redis, keys)
+        moment = functools.partial(_moment, clock, latest_block, chain)
         meter = Meter(
             chain,
             budgets,
@@ -240,11 +243,14 @@ class Worker:
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
+            moment=moment,
         )
         tracing, loop_lag = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
         self.pipeline = pipeline = RelayPipeline(
             registry=registry,
-            admission=Admission(chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation),
+            admission=Admission(
+                chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation, moment
+            ),
             meter=meter,
             recorder=recorder,
             simulations=SimulatedRelayAdmission(
@@ -322,7 +328,7 @@ class Worker:
                     "event loop lag": loop_lag.run,
                     "configuration": lambda: self._reload(reload),
                     "metrics": lambda: self._observe(
-                        recorder, latest_block, log, chain, registry, loop_lag, connections
+                        recorder, latest_block, log, chain, registry, loop_lag, connections, redis
                     ),
                     "supervisor": self._watch_parent,
                 }
@@ -416,6 +422,7 @@ class Worker:
         registry: ServiceRegistry,
         loop_lag: LoopLagMonitor,
         connections: Connections,
+        redis: "Redis",
     ) -> None:
         trimming = MemoryTrimmer(system_trim())
         relayer_metrics.BUILD.labels(*build_labels()).set(1)
@@ -425,6 +432,7 @@ class Worker:
             relayer_metrics.IN_FLIGHT.set(registry.in_flight)
             for (service, kind), number in registry.unhealthy().items():
                 relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
+            relayer_metrics.show_connections(registry.connections(), pool_usage(redis))
             vitals = loop_lag.reset()
             relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             relayer_metrics.RESIDENT.set(vitals.resident_bytes)
