@@ -79,7 +79,7 @@ MUTANTS = [
            "test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_whatever_its_sibling"),
     Mutant("workloads/relayer/pocket_relayer/pipeline/pipeline.py", "if len(mined) > self._largest_leaf:", "if False:",
            "tests/integration/test_relayer.py::"
-           "test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_charged"),
+           "test_a_relay_that_no_proof_could_hold_is_served_and_charged_but_not_mined"),
     Mutant("workloads/miner/pocket_miner/storage/trie_pool.py", "!= leaf_digest(leaf, stored.value, stored.weight)", "== b''",
            "tests/integration/test_volume_damage.py::"
            "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),

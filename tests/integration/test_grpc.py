@@ -139,6 +139,22 @@ async def test_grpc_backends_get_messages_and_metadata_and_their_trailers_come_b
         )
 
 
+@pytest.mark.parametrize("caller", [grpc_call, grpc_web])
+async def test_relays_over_grpc_are_authenticated_before_the_backend_is_called_in_any_mode(redis, tmp_path, caller):
+    async with all_transports(redis, tmp_path, service={"validation": "optimistic"}) as (relayer, _):
+        validate, asked, order = relayer.pipeline.admission.validate, relayer.backend.asked, []
+
+        async def validate_after_the_backend_was_called(*given):
+            with contextlib.suppress(TimeoutError):  # which is expected, since it waits for this
+                await asyncio.wait_for(asked.wait(), 0.3)
+            order.append(asked.is_set())
+            return await validate(*given)
+
+        relayer.pipeline.admission.validate = validate_after_the_backend_was_called
+        assert (await caller(relayer.url, relayer.request().encode())).body
+        assert (order, asked.is_set()) == ([False], True)
+
+
 def grpc_envelope(relayer, body, **headers):
     fields = {"Content-Type": ("application/grpc",), **{name: (value,) for name, value in headers.items()}}
     envelope = HttpRequest("POST", "http://gw/a.B/Echo", fields, body)

@@ -374,7 +374,7 @@ async def test_small_answers_and_a_relayer_where_it_is_off_send_them_as_they_are
             assert "Content-Encoding" not in headers
 
 
-async def test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_charged(redis, tmp_path):
+async def test_a_relay_that_no_proof_could_hold_is_served_and_charged_but_not_mined(redis, tmp_path):
     async with relaying(redis, tmp_path, service={"maxBodyBytes": 5_000_000}) as relayer:
         fits = relayer.request(body=b"x" * (LARGEST_LEAF - 2000))
         assert (await relayer.send(fits))[0] == 200
@@ -382,12 +382,14 @@ async def test_a_relay_that_no_proof_could_hold_is_served_and_neither_mined_nor_
         name = KEYS.consumed(address("alice"), relayer.header().session_id)
         spent = await redis.get(name)
         assert spent
-        status, _, body = await relayer.send(relayer.request(body=b"y" * LARGEST_LEAF))
+        large = relayer.request(body=b"y" * LARGEST_LEAF)
+        status, _, body = await relayer.send(large)
         assert status == 200
         assert decode_relay_response(body).payload
         assert len(await relayer.leaves()) == 1
+        assert (await relayer.send(large))[0] == 409
         await relayer.budgets.drain()
-        assert await redis.get(name) == spent
+        assert int(await redis.get(name)) == 2 * int(spent), "so the session's budget limits what is served for nothing"
 
 
 @pytest.mark.parametrize("method", ["TRACE", "PRI", "FOO"])

@@ -24,7 +24,7 @@ from relayctl.main import main
 from relays import NOW
 from resources import changed, relay_miner, supplier
 from servers import running_redis
-from transports import all_transports, consumed
+from transports import all_transports, connected, consumed
 from world import address, key
 
 pytestmark = pytest.mark.redis
@@ -197,6 +197,38 @@ async def test_simulated_relays_at_once_are_bounded_and_real_ones_pass_by(redis,
         relayer.backend.gate.set()
         assert (await running)[0] == (await real)[0] == 200
         assert (await relayer.send(simulated("http1"), HEADERS))[0] == 200
+
+
+@pytest.mark.parametrize("named", ["canary", "unknown"])
+async def test_connections_without_an_authenticated_relay_use_up_no_simulated_relays(redis, tmp_path, named):
+    async with (
+        all_transports(redis, tmp_path, simulation=simulation(maxConcurrent=1)) as (relayer, _),
+        connected(relayer, **{"Pocket-Simulation-Key-Id": named}),
+    ):
+        assert (await relayer.send(simulated("http1"), HEADERS))[0] == 200
+
+
+async def test_simulated_connections_are_bounded_from_their_first_relay_on(redis, tmp_path):
+    async with all_transports(redis, tmp_path, simulation=simulation(maxConcurrent=1)) as (relayer, _):
+        async with connected(relayer, **HEADERS) as socket:
+            for _ in range(2):
+                await socket.send_bytes(simulated("websocket").encode())
+                assert (await socket.receive(5)).type is aiohttp.WSMsgType.BINARY
+            assert (await relayer.send(simulated("http1"), HEADERS))[0] == 429
+        assert (await relayer.send(simulated("http1"), HEADERS))[0] == 200
+
+
+async def test_an_unknown_simulation_key_does_not_replace_an_enforced_handshake(redis, tmp_path):
+    config = simulation()
+    async with all_transports(redis, tmp_path, simulation=config, enforce_handshake=True) as (relayer, _):
+        forged = {
+            "Pocket-Simulation-Key-Id": "unknown", "Pocket-Signature": "AAAA", "App-Address": "nobody",
+            "Pocket-Session-Start-Height": "1", "Pocket-Session-End-Height": "10",
+        }  # fmt: skip
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            async with connected(relayer, **forged):
+                pass
+        assert caught.value.status in (400, 403)
 
 
 @pytest.mark.parametrize(

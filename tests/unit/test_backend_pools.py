@@ -1,16 +1,20 @@
 """Backends: breaker, retries, active checks, freshness, credentials, and services replaced while they serve."""
 
+import asyncio
 import os
 
 import pytest
 
 from pocket.api.services import Backend, HealthCheck, ServiceSpec
 from pocket.errors import ConfigurationError
+from pocket.protocol.relays.envelope import HttpRequest
+from pocket_relayer.backends import health, service_registry
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import check_problem, checkers, endpoints_behind, height_in
 from pocket_relayer.backends.pools import Pool
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.backends.service_registry import ServiceRegistry
+from pocket_relayer.rejection import Rejected
 from relays import Backend as Scripted
 from relays import listening
 
@@ -36,6 +40,87 @@ def test_an_open_breaker_lets_one_request_try_at_a_time():
     assert found.choose(11.1, set()) is endpoint
 
 
+def breaker(threshold=3):
+    (endpoint,) = pool(urls=["http://a"], unhealthyThreshold=threshold, recoverySeconds=30).endpoints
+    return endpoint
+
+
+def fail(endpoint, now, *clients):
+    for client in clients:
+        endpoint.failed(now, client)
+    return not endpoint.available(now)
+
+
+def test_errors_in_response_to_one_client_leave_an_endpoint_that_serves_others():
+    endpoint = breaker()
+    for now in range(100):
+        endpoint.succeeded("honest")
+        assert not fail(endpoint, float(now), *["attacker"] * 5)
+        endpoint.succeeded("attacker")  # does not make it the only client
+
+
+def test_errors_in_response_to_two_clients_open_the_breaker():
+    endpoint = breaker()
+    endpoint.succeeded("third")
+    assert not fail(endpoint, 1.0, "one", "two")
+    assert fail(endpoint, 1.0, "one")
+
+
+def test_an_endpoint_with_one_client_is_taken_out_by_its_errors():
+    endpoint = breaker()
+    endpoint.succeeded("only")
+    assert fail(endpoint, 1.0, "only", "only", "only")
+
+
+def test_a_client_that_was_served_long_ago_does_not_speak_for_an_endpoint():
+    endpoint = breaker()
+    endpoint.succeeded("honest")
+    assert not fail(endpoint, 100.0, *["other"] * 5)
+    assert not fail(endpoint, 130.0, "other")
+    assert fail(endpoint, 130.1, "other")
+
+
+@pytest.mark.parametrize("failures", [[""] * 3, ["one", "", "one"]])
+def test_failures_that_no_request_causes_open_the_breaker_at_once(failures):
+    endpoint = breaker()
+    endpoint.succeeded("honest")
+    assert fail(endpoint, 1.0, *failures)
+
+
+def test_a_success_ends_a_streak_of_errors():
+    endpoint = breaker()
+    endpoint.succeeded("third")
+    assert not fail(endpoint, 1.0, "one", "two")
+    endpoint.succeeded("third")
+    assert not fail(endpoint, 1.0, "one", "one", "one")
+
+
+def test_the_clients_of_an_endpoint_are_remembered_up_to_a_limit():
+    endpoint = breaker()
+    for number in range(1000):
+        endpoint.succeeded(f"client {number}")
+    assert len(endpoint._served) <= 100
+
+
+@pytest.mark.parametrize(("attacker", "honest", "opened"), [
+    ("app1", "app2", False), ("app1 10.0.0.1", "app2 10.0.0.2", False), ("app1", "app1", True),
+    ("app1 10.0.0.1", "app2 10.0.0.1", True),
+])  # fmt: skip
+async def test_requests_that_make_a_backend_fail_cost_other_clients_nothing(attacker, honest, opened):
+    backend = Scripted((200, {}, b""))
+    async with listening(backend.handle) as url:
+        made = service(backends={"jsonRpc": {"urls": [url], "unhealthyThreshold": 3}})
+        backends = ServiceBackends(made, lambda: 0.0)
+        request = HttpRequest("POST", "/", {}, b"")
+        await backends.forward("jsonRpc", request, {}, {}, honest)
+        backend.answer = (500, {}, b"")
+        for _ in range(3):
+            with pytest.raises(Rejected):
+                await backends.forward("jsonRpc", request, {}, {}, attacker)
+        assert (backends.state()["healthy"] == 0) is opened
+        await backends.close()
+
+
 def test_endpoints_take_turns_and_a_failing_pool_is_not_asked_twice_as_much():
     found = pool()
     assert {found.choose(0.0, set()).url for _ in range(4)} == {"http://a", "http://b"}
@@ -53,6 +138,12 @@ def test_endpoints_take_turns_and_a_failing_pool_is_not_asked_twice_as_much():
     (b'{"result":true}', "result", None),
     (b'{"result":null}', "result", None),
     (b"not json", "result", None),
+    (b'{"result":"-0x1"}', "result", None),
+    (b'{"result":"0x7fffffffffffffff"}', "result", 2**63 - 1),
+    (b'{"result":"0x8000000000000000"}', "result", None),
+    (b'{"result":"0x' + b"f" * 6000 + b'"}', "result", None),
+    (b'{"result":' + b"9" * 6000 + b"}", "result", None),
+    (b'{"result":"-5"}', "result", None),
     (b"[" * 100_000, "0", None),
 ])  # fmt: skip
 def test_the_block_height_is_found_where_the_check_says(body, field, height):
@@ -62,6 +153,78 @@ def test_the_block_height_is_found_where_the_check_says(body, field, height):
 def test_endpoints_that_lag_are_named_with_their_distance():
     assert endpoints_behind({"a": 100, "b": 95, "c": 94}, 5) == {"c": "6 blocks behind"}
     assert endpoints_behind({}, 5) == {}
+
+
+ALL = ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(("heights", "advancing", "behind"), [
+    ({"a": 10**9, "b": 5000, "c": 4999}, ALL, {}),
+    ({"a": 10**9, "b": 5000, "c": 4999, "d": 4000}, ALL, {"d": "1000 blocks behind"}),
+    ({"a": 10**9, "b": 5000, "c": 4000}, ALL, {"b": "999995000 blocks behind", "c": "999996000 blocks behind"}),
+    ({"a": 5100, "b": 5000, "c": 5000}, ("a",), {"b": "100 blocks behind", "c": "100 blocks behind"}),
+    ({"a": 5100, "b": 5000, "c": 5000}, ("a", "b"), {"b": "100 blocks behind", "c": "100 blocks behind"}),
+    ({"a": 5100, "b": 5100, "c": 5000, "d": 5000}, ALL, {"c": "100 blocks behind", "d": "100 blocks behind"}),
+    ({"a": 5100, "b": 5000}, ALL, {"b": "100 blocks behind"}),
+    ({"a": 5001, "b": 5000, "c": 4990}, ALL, {"c": "11 blocks behind"}),
+])  # fmt: skip
+def test_one_height_alone_counts_only_against_endpoints_that_stand_still(heights, advancing, behind):
+    assert endpoints_behind(heights, 5, advancing) == behind
+
+
+async def test_an_endpoint_of_another_network_takes_no_other_one_out():
+    chain, other = [Scripted((200, {}, b"")) for _ in range(2)], Scripted((200, {}, b""))
+    async with listening(chain[0].handle) as a, listening(chain[1].handle) as b, listening(other.handle) as c:
+        check = {"freshness": {"maxBehindBlocks": 5}, "unhealthyThreshold": 3}
+        made = service(backends={"jsonRpc": {"urls": [a, b, c], "healthCheck": check}})
+        backends = ServiceBackends(made, lambda: 0.0)
+        (checker,) = checkers(backends)
+
+        async def check_at(height, foreign):
+            for backend in chain:
+                backend.answer = (200, {}, b'{"result":%d}' % height)
+            other.answer = (200, {}, b'{"result":%d}' % foreign)
+            await checker.check_once()
+
+        for n in range(6):
+            await check_at(100 + n, 10**9 + n)
+        assert backends.state()["healthy"] == 3
+        for n in range(11):
+            await check_at(105, 10**9 + n)
+        assert backends.state()["healthy"] == 3, "their last blocks are ten checks old, and that was found twice"
+        await check_at(105, 10**9 + 11)
+        assert [row["healthy"] for row in backends.endpoints()] == [False, False, True]
+        await backends.close()
+
+
+async def test_a_check_that_fails_unexpectedly_ends_no_other_check(monkeypatch):
+    asked = asyncio.Event()
+    sound = Scripted((200, {}, b""), asked=asked)
+
+    def fail_for_eth(check, status, body):
+        if b"eth" in body:
+            raise RuntimeError("a defect")
+        return ""
+
+    monkeypatch.setattr(health, "check_problem", fail_for_eth)
+    broken, failed = Scripted((200, {}, b"eth")), asyncio.Event()
+    monkeypatch.setattr(service_registry, "_count_restart", failed.set)
+    async with listening(broken.handle) as one, listening(sound.handle) as two:
+        rows = [
+            service(name, backends={"jsonRpc": {"urls": [url], "healthCheck": {"intervalSeconds": 0.1}}})
+            for name, url in (("eth", one), ("base", two))
+        ]
+        registry = ServiceRegistry(rows, lambda: 0.0)
+        running = asyncio.create_task(registry.run())
+        await asyncio.wait_for(failed.wait(), 10)
+        before = len(sound.requests)
+        while len(sound.requests) < before + 3:
+            asked.clear()
+            await asyncio.wait_for(asked.wait(), 10)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await registry.close()
 
 
 def test_an_answer_is_held_to_status_and_text():

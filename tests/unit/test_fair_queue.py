@@ -1,4 +1,4 @@
-"""CPU time between applications: a flood or costly relays of one delay another by one quantum per round."""
+"""CPU time between addresses and applications: a flood or costly relays of one delay another by one quantum a round."""
 
 import asyncio
 
@@ -27,6 +27,34 @@ async def test_a_flood_of_one_application_delays_another_by_one_relay_per_round(
     order = await granted(queue, [("flood", 1.0)] * 1000 + [("other", 1.0)] * 3)
     places = [number for number, key in enumerate(order) if key == "other"]
     assert places == [9, 11, 13], "one by one, after those that needed no wait"
+
+
+@pytest.mark.parametrize("cost", [1.0, 5.0])
+async def test_an_address_that_names_many_applications_delays_another_by_one_relay_per_round(cost):
+    queue = FairQueue(lambda: 0.0)
+    order = []
+
+    async def take(address, application, cost):
+        await queue.turn(address, cost, application)
+        order.append(address)
+
+    flood = [take("stranger", f"application {n}", cost) for n in range(1000)]
+    await asyncio.gather(*flood, *(take("honest", "application 7", 1.0) for _ in range(8)))
+    spent = cost * order[: len(order) - order[::-1].index("honest")].count("stranger")
+    assert spent <= PER_ITERATION + 8.0 + 2 * cost, "what needed no wait, and as much time as the honest relays"
+
+
+async def test_the_applications_of_one_address_take_turns():
+    queue = FairQueue(lambda: 0.0)
+    order = []
+
+    async def take(application, cost):
+        await queue.turn("proxy", cost, application)
+        order.append(application)
+
+    await asyncio.gather(*(take("flood", 4.0) for _ in range(100)), *(take("other", 1.0) for _ in range(8)))
+    until_last_other = order[: len(order) - order[::-1].index("other")]
+    assert until_last_other.count("flood") <= 5, "as much time as the others, after those that needed no wait"
 
 
 async def test_costly_relays_take_their_share_of_the_time_and_not_of_the_turns():
@@ -85,7 +113,7 @@ async def test_cancelled_relays_take_no_turn():
     await last
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcde"), st.floats(0.1, 8.0)), max_size=60))
+@given(st.lists(st.tuples(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), st.floats(0.1, 8.0)), max_size=60))
 def test_every_turn_is_granted_once_and_in_the_order_of_its_application(turns):
     numbered = [(key, cost, number) for number, (key, cost) in enumerate(turns)]
 
@@ -93,7 +121,7 @@ def test_every_turn_is_granted_once_and_in_the_order_of_its_application(turns):
         queue, order = FairQueue(lambda: 0.0), []
 
         async def take(key, cost, number):
-            await queue.turn(key, cost)
+            await queue.turn(key[0], cost, key[1])
             order.append((key, number))
 
         async with asyncio.timeout(10):
@@ -102,6 +130,6 @@ def test_every_turn_is_granted_once_and_in_the_order_of_its_application(turns):
 
     order = asyncio.run(run())
     assert sorted(number for _, number in order) == list(range(len(turns)))
-    for name in "abcde":
+    for name in {key for key, _ in turns}:
         mine = [number for key, number in order if key == name]
         assert mine == sorted(mine)

@@ -370,6 +370,32 @@ async def test_a_replay_is_rejected_while_the_chain_is_away_though_budgets_are_o
     task.cancel()
 
 
+@pytest.mark.redis
+async def test_replays_and_relays_above_the_rate_take_nothing_of_rate_and_budget(redis):
+    budgets, task = await working(redis)
+    meter = Meter(ChainAway(""), budgets, RateLimiter(redis, KEYS, lambda: 0.0), lambda: 5)
+    fields = {"id": "eth", "backends": {"jsonRpc": {"urls": ["http://b"]}}, "rateLimit": {"relaysPerSecond": 2}}
+    fields["serviceFactor"] = 1
+    service, header = ServiceSpec.model_validate(fields), SessionHeader("app", "eth", "s", 1, 10)
+
+    async def outcome(signed):
+        try:
+            return (await meter.charge(service, header, "pokt1a", signed)).paid
+        except Rejected as rejected:
+            return rejected.reason
+
+    assert await outcome(b"1") is True
+    for _ in range(5):
+        assert await outcome(b"1") is RejectionReason.REPLAYED
+    assert await outcome(b"2") is True, "replays are not relays of the application"
+    before = await redis.get(KEYS.consumed("pokt1a", "s"))
+    assert await outcome(b"3") is RejectionReason.RATE_LIMITED
+    await budgets.drain()
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) == before
+    assert await outcome(b"3") is RejectionReason.RATE_LIMITED, "refunded, so it is no replay"
+    task.cancel()
+
+
 @pytest.mark.parametrize("failing", ["shared_params", "application"])
 async def test_a_closed_meter_serves_nothing_while_the_chain_is_away(failing):
     meter = Meter(ChainAway(failing), Budgets(None, KEYS), None, lambda: 5, open_when_unavailable=False)

@@ -2,12 +2,18 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostile_clients import until
 from pocket.api.problems import Problem, ProblemCode
+from pocket.redis_store.connection import connect
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.relay_recorder import RelayRecorder
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_relayer.process.liveness import (
     POLL_SECONDS,
     REPORT_SECONDS,
@@ -25,9 +31,15 @@ from pocket_relayer.process.reports import (
     silent_problem,
     summary,
 )
+from pocket_relayer.process.worker_problems import ServingState, worker_problem
 
 PATIENCE = LivenessDeadlines.of(10.0)
-NO_KEYS = Problem(code=ProblemCode.NO_KEYS, message="no key")
+NO_KEYS, NO_LOG, NO_BLOCK, NO_REDIS = (
+    Problem(code=code, message="text")
+    for code in (
+        ProblemCode.NO_KEYS, ProblemCode.LOG_UNAVAILABLE, ProblemCode.NO_NEW_BLOCK, ProblemCode.REDIS_UNAVAILABLE,
+    )
+)  # fmt: skip
 
 
 def watched(gaps, deadlines=PATIENCE, *, reported=True):
@@ -119,15 +131,56 @@ def test_a_worker_that_starts_says_nothing_of_keys_and_of_relays_that_may_lie_in
     [
         ([report(0), report(1)], (), []),
         ([report(0)], (), []),  # the other one starts, and does not listen yet
-        ([report(0), report(1, NO_KEYS)], (), []),
+        ([report(0), report(1, NO_KEYS)], (), ["NoKeys"]),  # which rejects its share of the relays
+        ([report(0), report(1, NO_LOG)], (), ["LogUnavailable"]),
+        ([report(0), report(1, NO_BLOCK)], (), []),
+        ([report(0, NO_BLOCK), report(1, NO_BLOCK)], (), ["NoNewBlock"]),
+        ([report(0, NO_REDIS), report(1, NO_REDIS)], (), []),  # no other pod could serve these relays
+        ([report(0), report(1, NO_REDIS, starting=True)], (), []),
+        ([report(0, NO_REDIS, starting=True), report(1, NO_REDIS, starting=True)], (), ["RedisUnavailable"]),
         ([report(0, NO_KEYS), report(1, NO_KEYS)], (), ["NoKeys"]),
         ([], (), ["WorkerMissing"]),
         ([report(0), report(1)], (1,), ["WorkerHung"]),
     ],
 )
-def test_a_pod_is_ready_while_one_worker_serves_and_none_hangs(reports, silent, codes):
+def test_a_pod_is_ready_while_one_worker_serves_and_none_hangs_or_rejects_every_relay(reports, silent, codes):
     found = not_ready(reports, 2, {number: silent_problem(number, 1, 10) for number in silent})
     assert [problem.code for problem in found] == codes
+
+
+SOUND = ServingState(
+    draining=False, keys=1, keys_dir="/keys", log_problem="", stale=False, redis_full=False, redis_error="", strict=True
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, None),
+        ({"redis_error": "timeout"}, "RedisUnavailable"),
+        ({"redis_error": "timeout", "strict": False}, None),  # fast recording serves without Redis
+        ({"redis_full": True, "strict": False}, "RedisFull"),
+        ({"redis_error": "timeout", "redis_full": True, "stale": True}, "NoNewBlock"),
+        ({"redis_full": True, "log_problem": "full"}, "LogUnavailable"),
+        ({"log_problem": "full", "keys": 0}, "NoKeys"),
+        ({"keys": 0, "draining": True}, "Draining"),
+    ],
+)
+def test_a_worker_reports_its_own_problem_before_one_that_all_pods_share(changes, code):
+    found = worker_problem(replace(SOUND, **changes))
+    assert (found and found.code) == code
+
+
+async def test_a_recorder_knows_since_its_last_heartbeat_that_redis_is_away(tmp_path):
+    log = WriteAheadLog(tmp_path, "w")
+    redis = connect("redis://127.0.0.1:1")
+    recorder = RelayRecorder(redis, RedisKeys("test"), log)
+    maintaining = asyncio.create_task(recorder.maintain(0))
+    await until(lambda: recorder.redis_error)
+    maintaining.cancel()
+    await asyncio.gather(maintaining, return_exceptions=True)
+    log.close()
+    await redis.aclose()
 
 
 async def test_reports_are_left_out_while_nobody_reads_and_nothing_blocks_or_grows():

@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class ProblemCode(StrEnum):
-    """Reasons why a pod is not ready. Texts may be reworded, codes stay."""
+    """Reasons why a pod is not ready or rejects relays. Texts may be reworded, codes stay."""
 
     STARTING = "Starting"
     DRAINING = "Draining"
     REDIS_UNAVAILABLE = "RedisUnavailable"
+    REDIS_FULL = "RedisFull"
     CHAIN_UNAVAILABLE = "ChainUnavailable"
     NO_NEW_BLOCK = "NoNewBlock"
     NO_KEYS = "NoKeys"

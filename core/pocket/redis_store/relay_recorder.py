@@ -114,10 +114,9 @@ class RelayRecorder:
         self._written: Segment | None = None
         self._log_probe = LogProbe(log, self._limits.log_reserve_bytes)
         self._memory_ratio = 0.0
-        self.log_problem = ""
-        """Why the write-ahead log takes no relays, until a probe succeeds."""
-        self._beats = 0
-        self._stopping = False
+        self.log_problem = ""  # why the write-ahead log takes no relays, until a probe succeeds
+        self.redis_error = ""  # of the last heartbeat, empty if it reached Redis
+        self._beats, self._stopping = 0, False
         self._busyness = CpuUtilization(cpu)
         self._unique = unique
         self.counters = RecorderCounters()
@@ -141,7 +140,12 @@ class RelayRecorder:
     @property
     def overloaded(self) -> bool:
         """Return True if new relays should be rejected before any work is done for them."""
-        return self._full or bool(self.log_problem) or self._memory_ratio >= self._limits.memory_high_water_mark
+        return self._full or bool(self.log_problem) or self.redis_full
+
+    @property
+    def redis_full(self) -> bool:
+        """Return True if the memory of Redis is used up to the high-water mark."""
+        return self._memory_ratio >= self._limits.memory_high_water_mark
 
     @property
     def _full(self) -> bool:
@@ -347,8 +351,11 @@ class RelayRecorder:
     async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
         while True:
-            with contextlib.suppress(RedisStoreError, OSError):  # of Redis, and of the log's disk
+            try:
                 await self.maintain_once()
+                self.redis_error = ""
+            except (RedisStoreError, OSError) as error:  # of Redis, and of the log's disk
+                self.redis_error = str(error) if isinstance(error, RedisUnavailable) else ""
             await asyncio.sleep(seconds)
 
     async def maintain_once(self) -> None:

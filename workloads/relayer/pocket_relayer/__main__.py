@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--worker", type=int)
     parser.add_argument("--report-fd", type=int, help="the pipe by which a worker reports to its supervisor")
+    parser.add_argument("--kept-config", type=Path, help="where workers keep the last valid configuration of services")
     options = parser.parse_args()
     component = "relayer" if options.worker is None else f"relayer-worker-{options.worker}"
     logs.configure(component, os.environ.get("LOG_LEVEL", "INFO"))
@@ -68,7 +69,8 @@ def main() -> int:
 
     mmap_large_allocations()
     _collect_seldom()
-    return run_program("relayer", Worker(config, options.worker, ReportWriter(options.report_fd)).run(), uvloop.run)
+    worker = Worker(config, options.worker, ReportWriter(options.report_fd), kept_config=options.kept_config)
+    return run_program("relayer", worker.run(), uvloop.run)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,9 @@ CACHE = Counter(
 )
 HEIGHT = Gauge("pocket_relayer_block_height", "Latest known block height.", multiprocess_mode="livemax")
 IN_FLIGHT = Gauge(
-    "pocket_relayer_relays_in_flight", "Relays that wait for a backend's response.", multiprocess_mode="livesum"
+    "pocket_relayer_relays_in_flight",
+    "Relays in progress, from their admission to the backend's response, and open WebSockets.",
+    multiprocess_mode="livesum",
 )
 NODES = Gauge(
     "pocket_relayer_chain_node_health", "1 for the current health of a chain node, if there are several.",

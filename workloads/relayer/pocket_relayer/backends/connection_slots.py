@@ -22,12 +22,14 @@ class ConnectionSlots:
 
     An application with few relays gets a connection at once, because applications with many relays leave a quarter of
     what they could have. A free connection goes to the next application in turn, not to the next relay. A relay that
-    waits longer than `wait_seconds` is rejected as overloaded.
+    waits longer than `wait_seconds` is rejected as overloaded. `limits` are the numbers of waiting relays of one
+    application and of all.
     """
 
-    def __init__(self, size: int, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(self, size: int, wait_seconds: float = WAIT_SECONDS, limits: tuple[int, int] | None = None) -> None:
         self._size = size
         self._wait_seconds = wait_seconds
+        self._most_of_one, self._most = limits or (_QUEUE * size, _ALL_QUEUES * size)
         self._used = 0
         self._used_by: dict[str, int] = {}
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -61,8 +63,8 @@ class ConnectionSlots:
         if queue is None and self._may_acquire(key):
             self._take(key)
             return
-        full = queue is not None and len(queue) >= _QUEUE * self._size
-        if full or self._waiting >= _ALL_QUEUES * self._size:
+        full = queue is not None and len(queue) >= self._most_of_one
+        if full or self._waiting >= self._most:
             raise busy()
         await self._wait(key)
 

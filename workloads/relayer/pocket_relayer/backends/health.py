@@ -3,19 +3,26 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
+import structlog
+from structlog.typing import FilteringBoundLogger
 from yarl import URL
 
 from pocket.api.services import Backend, HealthCheck
 from pocket_relayer import relayer_metrics
+from pocket_relayer.backends.paths import public_origin
 from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.rejection import Rejected
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _ANSWER_BYTES = 1024 * 1024
+_HIGHEST: Final = 2**63  # of a block height
+_STILL_CHECKS: Final = 10  # an endpoint advances if its height grew within so many checks
 
 
 def height_in(body: bytes, field: str) -> int | None:
@@ -25,8 +32,9 @@ def height_in(body: bytes, field: str) -> int | None:
         for name in field.split("."):
             found = found[int(name)] if isinstance(found, list) else found[name]
         if isinstance(found, str):
-            return int(found, 16) if found.lower().startswith("0x") else int(found)
-        return found if isinstance(found, int) and not isinstance(found, bool) else None
+            found = int(found, 16) if found.lower().startswith("0x") else int(found)
+        plausible = isinstance(found, int) and not isinstance(found, bool) and 0 <= found < _HIGHEST
+        return found if plausible else None
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
 
@@ -40,16 +48,43 @@ def check_problem(check: HealthCheck, status: int, body: bytes) -> str:
     return ""
 
 
-def endpoints_behind(heights: dict[str, int], limit: int) -> dict[str, str]:
-    """Return the endpoints over `limit` blocks behind the highest, with the reason."""
-    top = max(heights.values(), default=0)
-    return {url: f"{top - h} blocks behind" for url, h in heights.items() if top - h > limit}
+def endpoint_ahead(heights: dict[str, int], limit: int, advancing: Collection[str]) -> str:
+    """Return the endpoint whose height is not that of the others' chain, or an empty text.
+
+    It is alone and over `limit` blocks ahead, while at least two others agree and advance. One answer does not take
+    all others out. Endpoints that stand still agree, too, so they do not outvote one that is ahead.
+    """
+    first, second, *_ = (*sorted(heights.values(), reverse=True), 0, 0)
+    agreeing = [url for url, h in heights.items() if url in advancing and second - limit <= h <= second]
+    if first - second <= limit or len(agreeing) < 2:
+        return ""
+    return max(heights, key=heights.__getitem__)
+
+
+def endpoints_behind(heights: dict[str, int], limit: int, advancing: Collection[str] = ()) -> dict[str, str]:
+    """Return the endpoints over `limit` blocks behind the highest, with the reason.
+
+    `advancing` are the endpoints whose height grew in the last checks, see `endpoint_ahead`.
+    """
+    ahead = endpoint_ahead(heights, limit, advancing)
+    counted = {url: h for url, h in heights.items() if url != ahead}
+    top = max(counted.values(), default=0)
+    return {url: f"{top - h} blocks behind" for url, h in counted.items() if top - h > limit}
 
 
 @dataclass(slots=True)
 class _Streak:
+    """Results of one endpoint's last checks, and for how many checks its height did not grow."""
+
     failures: int = 0
     successes: int = 0
+    height: int | None = None
+    still: int = _STILL_CHECKS
+
+    def observe(self, height: int) -> None:
+        """Take the height of a check."""
+        grew = self.height is not None and height > self.height
+        self.height, self.still = height, 0 if grew else self.still + 1
 
 
 class PoolChecker:
@@ -64,6 +99,7 @@ class PoolChecker:
         self._check = pool.backend.health_check
         self._streaks = {endpoint.url: _Streak() for endpoint in pool.endpoints}
         self._rng = rng
+        self._ahead = ""
 
     async def run(self) -> None:
         """Check until cancelled, with jitter."""
@@ -85,12 +121,26 @@ class PoolChecker:
                     problems[endpoint.url] = f"the check's answer has no block height in {fresh.field}"
                 else:
                     heights[endpoint.url] = height
+                    self._streaks[endpoint.url].observe(height)
         if fresh is not None:
-            problems |= endpoints_behind(heights, fresh.max_behind_blocks)
+            problems |= self._behind(heights, fresh.max_behind_blocks)
         for endpoint in self._pool.endpoints:
             result = "failed" if problems[endpoint.url] else "passed"
             relayer_metrics.CHECKS.labels(self._backends.service.id, result).inc()
             self._record_result(endpoint, problems[endpoint.url])
+
+    def _behind(self, heights: dict[str, int], limit: int) -> dict[str, str]:
+        advancing = {url for url, streak in self._streaks.items() if streak.still < _STILL_CHECKS}
+        ahead = endpoint_ahead(heights, limit, advancing)
+        if ahead and ahead != self._ahead:
+            _LOG.warning(
+                "endpoint is far ahead of the others, its height is not used",
+                service=self._backends.service.id,
+                endpoint=public_origin(ahead),
+                height=heights[ahead],
+            )
+        self._ahead = ahead
+        return endpoints_behind(heights, limit, advancing)
 
     def _record_result(self, endpoint: BackendEndpoint, problem: str) -> None:
         streak = self._streaks[endpoint.url]

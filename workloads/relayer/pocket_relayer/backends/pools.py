@@ -10,6 +10,8 @@ from pocket.api.services import BackendBase
 
 _RETRY_SHARE: Final = 0.2  # share of requests that may be retried in the long run ...
 _RETRY_BURST: Final = 10.0  # ... and retries at once, so that a failing pool gets little extra load
+_SERVED_SECONDS: Final = 30.0  # for which a served client shows that an endpoint works for others
+_SERVED_CLIENTS: Final = 64  # that are remembered
 
 
 @dataclass(slots=True)
@@ -18,6 +20,9 @@ class BackendEndpoint:
 
     `threshold` consecutive failures open the breaker for `recovery_seconds` (0 = permanently). Afterwards it is half
     open: one request at a time probes the endpoint. `failed_check` is why an active check took the endpoint out.
+
+    A client may send requests that any endpoint answers with an error. So errors in response to one client alone do not
+    open the breaker while the endpoint serves others.
     """
 
     url: str
@@ -26,6 +31,13 @@ class BackendEndpoint:
     failures: int = 0
     open_since: float | None = None
     failed_check: str = ""
+    _failed_for: set[str] = field(default_factory=set)
+    """Clients of the consecutive failures, with an empty text for a failure that no request causes."""
+    _served: set[str] = field(default_factory=set)
+    """Clients that were served since `_served_since` ..."""
+    _served_before: set[str] = field(default_factory=set)
+    """... and before it."""
+    _served_since: float = 0.0
 
     def available(self, now: float) -> bool:
         """Return True if the endpoint may be called."""
@@ -40,16 +52,33 @@ class BackendEndpoint:
         if self.open_since is not None:
             self.open_since = now
 
-    def succeeded(self) -> None:
-        """Close the breaker."""
+    def succeeded(self, client: str = "") -> None:
+        """Close the breaker. `client` was served, empty if there is none."""
         self.failures = 0
         self.open_since = None
+        if self._failed_for:
+            self._failed_for.clear()
+        if client and client not in self._served and len(self._served) < _SERVED_CLIENTS:
+            self._served.add(client)
 
-    def failed(self, now: float) -> None:
-        """Count a hard failure: connection, TLS, DNS, read error or 5xx."""
+    def failed(self, now: float, client: str = "") -> None:
+        """Count a hard failure: connection, TLS, DNS, read error or 5xx.
+
+        `client` sent the request that was answered with 5xx. It is empty for failures that no request causes.
+        """
         self.failures += 1
-        if self.failures >= self.threshold:
+        if len(self._failed_for) < 2:
+            self._failed_for.add(client)
+        if self.failures >= self.threshold and not self._fails_for_one_client(now):
             self.open_since = now
+
+    def _fails_for_one_client(self, now: float) -> bool:
+        """Return True if the last failures are responses to one client while others are served."""
+        if now - self._served_since > _SERVED_SECONDS:
+            self._served_before, self._served, self._served_since = self._served, set(), now
+        if "" in self._failed_for or len(self._failed_for) > 1:
+            return False
+        return not self._failed_for >= (self._served | self._served_before)
 
 
 @dataclass(slots=True)

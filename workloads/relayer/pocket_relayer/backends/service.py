@@ -135,6 +135,8 @@ class ServiceBackends:
         backend = pool.backend
         assert isinstance(backend, RequestBackend)  # noqa: S101 - WebSocket pools are dialled, never asked
         configured = self.configured_headers(pool)
+        # The application, or the address where any client can name any application: see `fairness_key` of a relay.
+        client = fairness_key.rpartition(" ")[2]
         seconds, now = backend.timeout_seconds, self._deadlines.time
         left = seconds
         tried: set[str] = set()
@@ -152,14 +154,14 @@ class ServiceBackends:
                     answer = await self._call(
                         backend, endpoint, request, outer, extra, configured, begun + left, reservation
                     )
-                endpoint.succeeded()
+                endpoint.succeeded(client)
                 if not isinstance(answer, BackendStream):
                     return BackendResponse(answer, attempt)
                 kept = True
                 return _until_closed(answer, functools.partial(slots.release, fairness_key))
             except RetryableBackendError as failure:
-                endpoint.failed(self._clock())
                 last = failure.rejected
+                endpoint.failed(self._clock(), client if last.reason is RejectionReason.BACKEND_ERROR else "")
             except TimeoutError:
                 raise Rejected(RejectionReason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
             finally:

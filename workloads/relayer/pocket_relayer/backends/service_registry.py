@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from pocket.api.services import ServiceSpec
+from pocket.runtime.supervise import supervise
+from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import checkers
 from pocket_relayer.backends.http_calls import Clients
 from pocket_relayer.backends.service import ServiceBackends, close_quietly
 from pocket_relayer.relayer_metrics import BackendConnections
+
+
+def _count_restart() -> None:
+    relayer_metrics.RESTARTS.labels("health check").inc()
 
 
 class ServiceRegistry:
@@ -91,12 +97,15 @@ class ServiceRegistry:
         return changed
 
     async def run(self) -> None:
-        """Check endpoints, and close replaced backends once no relay uses them."""
+        """Check endpoints, and close replaced backends once no relay uses them.
+
+        A check that fails unexpectedly is restarted and ends no other one.
+        """
         while True:
             self._changed.clear()
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(checker.run())
+                    group.create_task(supervise("health check", checker.run, _count_restart))
                     for backends in self._services.values()
                     for checker in checkers(backends)
                 ]

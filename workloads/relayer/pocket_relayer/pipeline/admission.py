@@ -92,7 +92,7 @@ class Admission:
         large = len(request.payload) > _HASHED_IN_PLACE
         message_hash = await asyncio.to_thread(request.signable_hash) if large else request.signable_hash()
         cost = max(QUANTUM, context.ring.size / 2)
-        await self._verifications.turn(f"{header.application_address} {address}", cost)
+        await self._verifications.turn(address, cost, header.application_address)
         try:
             return authorize(request, header, message_hash, context)
         except Rejected:

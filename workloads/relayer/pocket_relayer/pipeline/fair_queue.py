@@ -1,4 +1,7 @@
-"""Share one event loop's CPU time fairly between applications by deficit round robin."""
+"""Share one event loop's CPU time fairly by deficit round robin.
+
+Client addresses take turns, and so do the applications of each address: any client can name any application.
+"""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -30,49 +33,76 @@ class _Turn:
 
 @dataclass(slots=True)
 class _Flow:
-    """Waiting turns of one key, and the cost that it may still spend in this round."""
+    """Waiting turns of one application at one address, and the cost that it may still spend in this round."""
 
     deficit: float = 0.0
     turns: deque[_Turn] = field(default_factory=deque)
 
+    def may_spend(self, turn: _Turn) -> bool:
+        """Return True if the turn may be granted in this round. One that was cancelled costs nothing."""
+        return self.deficit >= turn.cost or turn.ready.done()
+
+
+@dataclass(slots=True)
+class _Address:
+    """Waiting flows of one address by application, and the cost that it may still spend in this round."""
+
+    deficit: float = 0.0
+    flows: OrderedDict[str, _Flow] = field(default_factory=OrderedDict)
+
+    def first(self) -> tuple[str, _Flow]:
+        """Return the application whose turn it is, with its flow."""
+        while True:
+            application, flow = next(iter(self.flows.items()))
+            if not flow.may_spend(flow.turns[0]):
+                flow.deficit += QUANTUM
+            if flow.may_spend(flow.turns[0]):
+                return application, flow
+            self.flows.move_to_end(application)
+
 
 class FairQueue:
-    """Grants a few turns per iteration of the event loop, to the waiting keys in rounds.
+    """Grants a few turns per iteration of the event loop, to the waiting addresses and their applications in rounds.
 
-    The work of a turn follows it without another await. So a key with many or costly turns delays another key by one
-    quantum per round, however many turns it queues. Nothing waits while there is no contention.
+    The work of a turn follows it without another await. So an address with many or costly turns delays another one by
+    one quantum per round, however many turns it queues and applications it names. The same holds between the
+    applications of one address. Nothing waits while there is no contention.
     """
 
     def __init__(self, clock: Callable[[], float], max_waiting: int = MAX_WAITING) -> None:
         self._clock = clock
         self._max_waiting = max_waiting
-        self._flows: OrderedDict[str, _Flow] = OrderedDict()
+        self._addresses: OrderedDict[str, _Address] = OrderedDict()
         self._waiting = 0
         self._spent = 0.0
         """Cost granted in this iteration of the event loop."""
 
     def take_free_turn(self, cost: float = QUANTUM) -> bool:
         """Take a turn without waiting, and return False if others wait for theirs."""
-        if self._flows or self._spent >= PER_ITERATION:
+        if self._addresses or self._spent >= PER_ITERATION:
             return False
         if not self._spent:
             asyncio.get_running_loop().call_soon(self._grant_next)
         self._spent += cost
         return True
 
-    async def turn(self, key: str, cost: float = QUANTUM) -> None:
-        """Wait for a turn of a key.
+    async def turn(self, address: str, cost: float = QUANTUM, application: str = "") -> None:
+        """Wait for a turn of an address, and of an application there.
 
-        Raises Rejected if the key's queue is full, or if its turn took longer than MAX_WAIT_SECONDS.
+        Raises Rejected if the queue is full, or if the turn took longer than MAX_WAIT_SECONDS.
         """
         if self.take_free_turn(cost):
             return
-        flow = self._flows.get(key)
-        # Beyond the limit, keys without waiting turns still get one each, up to the same number.
-        if self._waiting >= (2 if flow is None else 1) * self._max_waiting:
+        found = self._addresses.get(address)
+        flow = None if found is None else found.flows.get(application)
+        # Beyond the limit, applications without waiting turns still get one each, up to the same number, and then
+        # addresses without waiting turns.
+        if self._waiting >= (3 if found is None else 2 if flow is None else 1) * self._max_waiting:
             raise busy()
+        if found is None:
+            found = self._addresses[address] = _Address()
         if flow is None:
-            flow = self._flows[key] = _Flow()
+            flow = found.flows[application] = _Flow()
         turn = _Turn(cost, self._clock(), asyncio.get_running_loop().create_future())
         flow.turns.append(turn)
         self._waiting += 1
@@ -81,29 +111,35 @@ class FairQueue:
     def _grant_next(self) -> None:
         """Grant the next turns, and come back in the next iteration if there were any."""
         self._spent = 0.0
-        while self._flows and self._spent < PER_ITERATION:
+        while self._addresses and self._spent < PER_ITERATION:
             self._grant_one()
         if self._spent:
             asyncio.get_running_loop().call_soon(self._grant_next)
 
     def _grant_one(self) -> None:
-        """Grant a turn of the first key, or move it behind the others for the rest of this round."""
-        key, flow = next(iter(self._flows.items()))
+        """Grant a turn of the first address, or move it behind the others for the rest of this round."""
+        address, found = next(iter(self._addresses.items()))
+        application, flow = found.first()
         turn = flow.turns[0]
         cancelled = turn.ready.done()
-        if not cancelled and flow.deficit < turn.cost:
-            flow.deficit += QUANTUM
-            if flow.deficit < turn.cost:
-                self._flows.move_to_end(key)
+        if not cancelled and found.deficit < turn.cost:
+            found.deficit += QUANTUM
+            if found.deficit < turn.cost:
+                self._addresses.move_to_end(address)
                 return
         flow.turns.popleft()
         self._waiting -= 1
         if not cancelled:
+            found.deficit -= turn.cost
             flow.deficit -= turn.cost
         if not flow.turns:
-            del self._flows[key]
+            del found.flows[application]
         elif flow.deficit < flow.turns[0].cost:
-            self._flows.move_to_end(key)
+            found.flows.move_to_end(application)
+        if not found.flows:
+            del self._addresses[address]
+        elif found.deficit < QUANTUM:
+            self._addresses.move_to_end(address)
         if cancelled:
             return
         if self._clock() - turn.since > MAX_WAIT_SECONDS:

@@ -147,17 +147,28 @@ class Meter:
         `signed` identifies its request. It is empty for a further response to a request that was charged before.
         Raises Rejected.
         """
+        metered = await self._charge(service, header, supplier, signed)
+        if signed and service.rate_limit is not None:
+            try:
+                await self._limit_rate(service, header.application_address, service.rate_limit.relays_per_second)
+            except BaseException:
+                self.refund(metered)
+                raise
+        return metered
+
+    async def _limit_rate(self, service: ServiceSpec, application: str, per_second: int) -> None:
+        """Count a relay in its application's rate.
+
+        It follows the charge: replays, which anybody who saw a request can send, are rejected there and do not count.
+        Raises Rejected.
+        """
+        if await self._rates.allow(service.id, application, per_second):
+            return
+        relayer_metrics.METERED.labels(service.id, "rate_limited").inc()
+        raise Rejected(RejectionReason.RATE_LIMITED, f"more than {per_second} relays per second of this application")
+
+    async def _charge(self, service: ServiceSpec, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
         application = header.application_address
-        if (
-            signed
-            and service.rate_limit is not None
-            and not await self._rates.allow(service.id, application, service.rate_limit.relays_per_second)
-        ):
-            relayer_metrics.METERED.labels(service.id, "rate_limited").inc()
-            raise Rejected(
-                RejectionReason.RATE_LIMITED,
-                f"more than {service.rate_limit.relays_per_second} relays per second of this application",
-            )
         identity = signed if service.replays is not Replays.SERVE else b""
         if not self._enabled and not identity:
             return Metered(None)

@@ -243,13 +243,13 @@ class RelayPipeline:
             async with asyncio.TaskGroup() as group:
                 proof = group.create_task(self._authorize_and_charge(relay))
                 served = group.create_task(self._forward(relay, span))
+            return proof.result(), served.result()
         except BaseException as failure:  # noqa: BLE001 - raised again: nothing may stay charged or open
             if proof is not None and _succeeded(proof):
                 self.refund(proof.result()[1])
             if served is not None and _succeeded(served) and isinstance(answer := served.result(), BackendStream):
                 await answer.close()
             raise _first_rejected(failure) from None
-        return proof.result(), served.result()
 
     async def _stream(
         self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, served: BackendStream, begun: float
@@ -328,9 +328,9 @@ class RelayPipeline:
             return
         mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved)
         if len(mined) > self._largest_leaf:
-            # A leaf that cannot be proven costs a penalty instead of earning its price.
+            # A leaf that cannot be proven costs a penalty instead of earning its price. The charge stays: the session's
+            # budget limits what is served for nothing, and the request cannot be sent again.
             relayer_metrics.UNPROVABLE.labels(relay.service.id).inc()
-            self.refund(metered)
             return
         try:
             await self._record(relay, admitted, mined)

@@ -63,12 +63,26 @@ class SimulatedRelayAdmission:
         """
         return caller.headers.get(HEADER, "").strip()[:64] if self._config().enabled else ""
 
+    def _identity(self, key_id: str) -> SimulationIdentity | None:
+        """Return the identity of a key id that may send simulated relays, or None."""
+        config = self._config()
+        found = next((row for row in config.identities if row.key_id == key_id), None)
+        if found is None or not config.enabled or not found.enabled or found.expired(self._wall_clock()):
+            return None
+        return found
+
+    def knows(self, key_id: str) -> bool:
+        """Return True if the key id is that of an identity that may send simulated relays."""
+        return self._identity(key_id) is not None
+
     def limit(self, key_id: str) -> AbstractContextManager[None]:
         """Return a context that holds one of the limited simulated relays or connections.
 
-        It is without limit for any other relay, which has no key id. Entering it raises Rejected.
+        It is without limit for any other relay, which has no key id, and for a key id that is rejected in any case. A
+        connection enters it with its first authenticated relay, so that strangers cannot use the limit up. Entering it
+        raises Rejected.
         """
-        return self._limited() if key_id else _FREE
+        return self._limited() if key_id and self.knows(key_id) else _FREE
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
@@ -85,10 +99,9 @@ class SimulatedRelayAdmission:
 
         Raises Rejected.
         """
-        config = self._config()
-        identity = next((row for row in config.identities if row.key_id == relay.simulated), None)
-        now = self._wall_clock()
-        if identity is None or not config.enabled or not identity.enabled or identity.expired(now):
+        config, now = self._config(), self._wall_clock()
+        identity = self._identity(relay.simulated)
+        if identity is None:
             raise Rejected(
                 RejectionReason.SIMULATION_REFUSED, "this simulation key is not known, switched off or expired"
             )

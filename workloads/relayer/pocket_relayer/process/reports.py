@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pocket.api.problems import Problem, ProblemCode
+from pocket_relayer.process.worker_problems import OF_ALL_PODS, OF_ONE_WORKER
 
 LARGEST_LINE: Final = 16 * 1024 * 1024
 
@@ -160,10 +161,13 @@ def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Probl
 def not_ready(reports: Iterable[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
     """Return why the pod should get no relays, empty if it should get them.
 
-    The kernel distributes connections to every listening worker. A starting worker does not listen yet. A hanging one
-    gets its share, so the pod is not ready until that worker is gone.
+    The kernel distributes connections to every listening worker. A starting worker does not listen yet. A hanging one,
+    or one that rejects every relay, gets its share, so the pod is not ready until it serves or is gone. A problem of
+    what all pods share does not take a serving pod out.
     """
     rows = [row for row in reports if row.worker not in silent]
-    if silent or not any(not row.problems for row in rows):
+    listening = [{problem.code for problem in row.problems} for row in rows if not row.starting]
+    rejecting = any(codes & OF_ONE_WORKER for codes in listening)
+    if silent or rejecting or not any(codes <= OF_ALL_PODS for codes in listening):
         return _problems(rows, workers, silent)
     return []

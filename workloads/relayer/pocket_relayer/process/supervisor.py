@@ -72,6 +72,11 @@ class _Worker:
     state: WorkerState = WorkerState.STARTING
     report: WorkerReport | None = None
 
+    @property
+    def has_served(self) -> bool:
+        """Return True if the worker has listened for relays."""
+        return self.report is not None and not self.report.starting
+
     async def listen(self, reports: asyncio.StreamReader) -> None:
         """Receive reports until the worker closes its end."""
         while not reports.at_eof():
@@ -102,6 +107,8 @@ class Supervisor:
         self._deadlines = LivenessDeadlines.of(config.hung_worker_seconds)
         self._workers: dict[int, _Worker] = {}
         self._restarts = 0
+        self._served = False
+        """True once a worker has served relays."""
 
     async def run(self) -> None:
         """Supervise until the stop signal, then drain every worker."""
@@ -126,7 +133,8 @@ class Supervisor:
     async def _supervise_worker(self, number: int) -> None:
         """Keep one worker running until the stop.
 
-        Raises ConfigurationError if the worker rejects its configuration.
+        Raises ConfigurationError if the worker rejects its configuration before any worker has served. Afterwards it is
+        restarted like any other: the others serve with what they have read before.
         """
         rng, loop = random.Random(number), asyncio.get_running_loop()  # noqa: S311 - jitter
         failures = 0
@@ -138,7 +146,8 @@ class Supervisor:
             multiprocess.mark_process_dead(worker.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
             if self._stop.is_set():
                 return
-            if worker.process.returncode == os.EX_CONFIG:
+            self._served = self._served or any(one.has_served for one in (worker, *self._workers.values()))
+            if worker.process.returncode == os.EX_CONFIG and not self._served:
                 raise ConfigurationError("relayer: a worker refused its configuration; its message is above")
             failures = 1 if loop.time() - began > _STEADY_SECONDS else failures + 1
             self._restarts += 1
@@ -159,7 +168,7 @@ class Supervisor:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "pocket_relayer", "--config", str(self._config_path), "--worker", str(number),
-                "--report-fd", str(write_end),
+                "--report-fd", str(write_end), "--kept-config", str(self._metrics / "services.kept"),
                 env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}, pass_fds=(write_end,),
             )  # fmt: skip
         except BaseException:

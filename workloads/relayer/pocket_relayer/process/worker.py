@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 import structlog
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from pocket.api.problems import Problem, ProblemCode
+from pocket.api.relayminer import Recording
 from pocket.api.workload import RelayerConfig
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
@@ -52,6 +54,7 @@ from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
+from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, worker_problem
 from pocket_relayer.relayer_platform import RelayerPlatform
 from pocket_relayer.transports.client_connections import Connections
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
@@ -99,9 +102,11 @@ class Worker:
     """Everything that one event loop runs."""
 
     def __init__(
-        self, config: RelayerConfig, number: int, writer: ReportWriter, platform: RelayerPlatform | None = None
-    ) -> None:
+        self, config: RelayerConfig, number: int, writer: ReportWriter, platform: RelayerPlatform | None = None,
+        kept_config: Path | None = None,
+    ) -> None:  # fmt: skip
         self._config = config
+        self._kept_config = kept_config
         self._platform = platform or RelayerPlatform()
         self._number = number
         self._writer = writer
@@ -207,7 +212,7 @@ class Worker:
         keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
         await asyncio.to_thread(keyring.reload)
         relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
-        reloaded = await asyncio.to_thread(ReloadedConfig, config.hot_file)
+        reloaded = await asyncio.to_thread(ReloadedConfig, config.hot_file, self._kept_config)
         set_level(reloaded.current.log_level)
         limits = reloaded.current.limits()
         registry = ServiceRegistry(
@@ -260,21 +265,22 @@ class Worker:
         )
 
         def problem() -> Problem | None:
-            if self._draining:
-                return Problem(code=ProblemCode.DRAINING, message="draining")
-            if not keyring.addresses:
-                text = f"no supplier key is loaded from {config.keys_dir}"
-                return Problem(code=ProblemCode.NO_KEYS, message=text)
-            if recorder.log_problem:
-                return Problem(code=ProblemCode.LOG_UNAVAILABLE, message=recorder.log_problem)
-            if latest_block.stale:
-                text = "no new block for too long: check the chain nodes"
-                return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
-            return None
+            return worker_problem(
+                ServingState(
+                    draining=self._draining,
+                    keys=len(keyring.addresses),
+                    keys_dir=str(config.keys_dir),
+                    log_problem=recorder.log_problem,
+                    stale=latest_block.stale,
+                    redis_full=recorder.redis_full,
+                    redis_error=recorder.redis_error,
+                    strict=config.recording is Recording.STRICT,
+                )
+            )
 
         def ready_problem() -> str | None:
             found = problem()
-            return None if found is None else str(found.code)
+            return None if found is None or found.code in OF_ALL_PODS else str(found.code)
 
         probes = Probes(
             health=lambda: {"status": "ok", "height": latest_block.height},

@@ -149,20 +149,22 @@ class WebSockets:
         """
         caller = TransportInfo(Transport.WEB_SOCKET, request.headers, connection.connection.memory.address)
         service_id = service_of(request)
-        slot = ExitStack()
+        held = ExitStack()
         try:
-            backends = await self._check_handshake(request, caller, service_id)
-            slot.enter_context(self._pipeline.simulations.limit(self._pipeline.simulations.key_id(caller)))
-        except Rejected as rejected:
-            known = self._pipeline.registry.get(service_id)
-            rejected.service_id = service_id if known else ""
-            self._pipeline.count_rejection(rejected, caller)
+            backends = self._backends_of(service_id)
+            held.enter_context(backends.used())
+            await self._check_handshake(request, caller, service_id)
+        except BaseException as error:
+            held.close()
+            if isinstance(error, Rejected):
+                error.service_id = service_id if self._pipeline.registry.get(service_id) else ""
+                self._pipeline.count_rejection(error, caller)
             raise
         gateway = web.WebSocketResponse(
             compress=False, max_msg_size=WEB_SOCKET_MESSAGE_BYTES, heartbeat=27.0, autoclose=False, decode_text=False,
             timeout=1.0,
         )  # fmt: skip
-        with slot, backends.used():
+        with held:
             await gateway.prepare(request)
             incoming = connection.incoming
             if incoming is None:
@@ -176,6 +178,7 @@ class WebSockets:
                 connection.connection,
                 incoming,
                 self._timeouts,
+                held,
             )
             connection.on_overload = incoming.reservation.on_evict = bridge.abort_for_memory
             self._bridges.add(bridge)
@@ -191,9 +194,7 @@ class WebSockets:
                 relayer_metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
 
-    async def _check_handshake(
-        self, request: web.BaseRequest, caller: TransportInfo, service_id: str
-    ) -> ServiceBackends:
+    def _backends_of(self, service_id: str) -> ServiceBackends:
         if self._draining():
             raise Rejected(RejectionReason.DRAINING, "this relayer is shutting down: connect again")
         if not service_id:
@@ -202,8 +203,13 @@ class WebSockets:
         if backends is None:
             raise Rejected(RejectionReason.UNKNOWN_SERVICE, f"service {service_id[:42]} is not served here")
         backends.pool("webSocket")
+        return backends
+
+    async def _check_handshake(self, request: web.BaseRequest, caller: TransportInfo, service_id: str) -> None:
         try:
-            signed = None if self._pipeline.simulations.key_id(caller) else handshake_request(request, service_id)
+            simulations = self._pipeline.simulations
+            simulated = simulations.knows(simulations.key_id(caller))
+            signed = None if simulated else handshake_request(request, service_id)
             if signed is not None and signed.header is not None:
                 if problem := plausible_problem(signed.header, self._pipeline.height()):
                     raise Rejected(RejectionReason.IMPLAUSIBLE_HEIGHTS, problem)
@@ -212,7 +218,6 @@ class WebSockets:
             if self._enforce:
                 raise
             _LOG.info("handshake not verified", message=rejected.message)
-        return backends
 
     def close_all(self) -> None:
         """Ask all clients to connect elsewhere."""
@@ -232,6 +237,8 @@ class Bridge:
     connection: Connection
     incoming: IncomingMessages
     timeouts: ClientTimeouts
+    held: ExitStack
+    """What the connection holds until its end."""
     backend: aiohttp.ClientWebSocketResponse | None = None
     current: _CurrentRequest | None = None
     charges: deque[_Charge] = field(default_factory=deque)
@@ -304,6 +311,8 @@ class Bridge:
         relay = replace(relay, service_backends=self.service_backends)
         admitted, metered = await self.pipeline.admit(relay)
         self.charges.append(_Charge(relay, metered))
+        if self.current is None:
+            self.held.enter_context(self.pipeline.simulations.limit(relay.simulated))
         if len(self.charges) > _MAX_UNANSWERED:
             raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
         if self.backend is None:
