@@ -233,7 +233,9 @@ class MinerProcess:
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
             fleet.unowned,
         )  # fmt: skip
-        return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
+        loops = [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
+        signer = parts.suppliers.signer
+        return loops if signer is None else [*loops, supervise("signer", signer.run)]
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
         """Return True if the owners of shards are known.

@@ -66,7 +66,7 @@ class Readiness:
         """Record why no chain node can be used at the start."""
         self._chain = reason
 
-    def problems(self, *, keys_missing: bool) -> Iterator[Problem]:
+    def problems(self, *, keys_missing: bool, signer: str = "") -> Iterator[Problem]:
         """Yield why the miner is not ready, causes before consequences."""
         waiting = "" if self.phase is Phase.MINING else "waiting for "
         if self.redis:
@@ -83,3 +83,5 @@ class Readiness:
             yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}")
         if keys_missing:
             yield Problem(code=ProblemCode.NO_KEYS, message="no supplier key is loaded")
+        if signer:
+            yield Problem(code=ProblemCode.SIGNER_UNAVAILABLE, message=f"the signer does not answer: {signer}")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
-from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.keys.remote_signer import SigningKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
 from pocket.protocol.relays.messages import RelayResponse, relay_hash
@@ -32,7 +32,7 @@ from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, parse_relay
 from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics
-from pocket_relayer.pipeline.signing import signed_payload, signed_response
+from pocket_relayer.pipeline.signing import sign_payload, sign_response
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
 from pocket_relayer.pipeline.streaming import batches
@@ -78,7 +78,7 @@ class RelayPipeline:
         meter: Meter,
         recorder: RelayRecorder,
         simulations: SimulatedRelayAdmission,
-        keys: Callable[[], Mapping[str, PrivateKey]],
+        keys: Callable[[], Mapping[str, SigningKey]],
         height: Callable[[], int],
         clock: Callable[[], float],
         recording: Recording = Recording.STRICT,
@@ -195,7 +195,7 @@ class RelayPipeline:
         try:
             if isinstance(served, BackendStream):
                 served = await self._collect(served, relay.service.max_body_bytes)
-            response = signed_response(relay.header, served.response, relay.key)
+            response = await sign_response(relay.header, served.response, relay.key)
             body, retries = response.encode(), served.retries
         except BaseException:
             self.refund(metered)
@@ -274,9 +274,9 @@ class RelayPipeline:
                             )
                         if reservation is not None:
                             reservation.acquire(len(lines))
-                        response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
+                        response = await sign_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
                         yield response.encode() + STREAM_DELIMITER
-                entire = signed_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
+                entire = await sign_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
                 await self.record(relay, admitted, metered, entire)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
@@ -393,7 +393,7 @@ class RelayPipeline:
         Raises Rejected.
         """
         try:
-            response = signed_payload(relay.header, payload, relay.key)
+            response = await sign_payload(relay.header, payload, relay.key)
         except BaseException:
             self.refund(metered)
             raise

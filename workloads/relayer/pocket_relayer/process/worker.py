@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 import structlog
@@ -25,6 +26,7 @@ from pocket.chain_cache.shared_heights import LatestBlockWatcher
 from pocket.coordination.rendezvous import shard_of
 from pocket.errors import PocketError
 from pocket.keys.keyring import Keyring
+from pocket.keys.remote_signer import remote_signer
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.notifications import RelayNotifier
@@ -82,6 +84,16 @@ def service_state(registry: ServiceRegistry, name: str, height: int) -> Mapping[
         return None
     state = backends.state()
     return {"service_id": name, "ready": state["healthy"] > 0, "block_height": height, "backends": state}
+
+
+def _keys_problem(keyring: Keyring, folder: Path) -> Problem | None:
+    """Return why no response can be signed, None if some can."""
+    if not keyring.addresses:
+        return Problem(code=ProblemCode.NO_KEYS, message=f"no supplier key is loaded from {folder}")
+    if keyring.signer_problem:
+        text = f"the signer does not answer: {keyring.signer_problem}"
+        return Problem(code=ProblemCode.SIGNER_UNAVAILABLE, message=text)
+    return None
 
 
 async def _supervised(name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -198,9 +210,10 @@ class Worker:
         blocks = FallbackBlocks(comet, chain, config.chain.id, block_seconds=config.chain.block_seconds, clock=clock)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         chain.latest_height = lambda: latest_block.height
-        keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
+        signer = remote_signer(config.signer, relayer_metrics.observe_signature, platform.rng, clock)
+        keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds, signer)
         await asyncio.to_thread(keyring.reload)
-        relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
+        relayer_metrics.observe_keys(keyring)
         reloaded = await asyncio.to_thread(ReloadedConfig, config.hot_file)
         set_level(reloaded.current.log_level)
         limits = reloaded.current.limits()
@@ -252,9 +265,8 @@ class Worker:
         def problem() -> Problem | None:
             if self._draining:
                 return Problem(code=ProblemCode.DRAINING, message="draining")
-            if not keyring.addresses:
-                text = f"no supplier key is loaded from {config.keys_dir}"
-                return Problem(code=ProblemCode.NO_KEYS, message=text)
+            if found := _keys_problem(keyring, config.keys_dir):
+                return found
             if recorder.log_problem:
                 return Problem(code=ProblemCode.LOG_UNAVAILABLE, message=recorder.log_problem)
             if latest_block.stale:
@@ -291,7 +303,7 @@ class Worker:
         async def reload() -> None:
             nonlocal limits
             await asyncio.to_thread(keyring.reload)
-            relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
+            relayer_metrics.observe_keys(keyring)
             if await asyncio.to_thread(reloaded.reload):
                 set_level(reloaded.current.log_level)
                 limits = reloaded.current.limits()
@@ -315,6 +327,7 @@ class Worker:
                         recorder, latest_block, log, chain, registry, loop_lag, connections
                     ),
                     "supervisor": self._watch_parent,
+                    **({} if signer is None else {"signer": signer.run}),
                 }
                 tasks = [group.create_task(_supervised(name, loop)) for name, loop in loops.items()]
                 await latest_block.poll()
