@@ -39,7 +39,9 @@ def proof(session_id="session", supplier="alice"):
 
 def sign_doc(*messages, fee=500, chain_id="pocket", signer="alice"):
     """Return the document of a transaction."""
-    plan = TransactionPlan(messages or (claim(),), chain_id, 7, 100_000, fee, Timestamp(1_800_000_000), timeout_height=9)
+    plan = TransactionPlan(
+        messages or (claim(),), chain_id, 7, 100_000, fee, Timestamp(1_800_000_000), timeout_height=9
+    )
     return unsigned_transaction(plan, key(signer).public_key).sign_doc_bytes
 
 
@@ -69,7 +71,9 @@ class RunningSigner:
 
     async def start(self, answer=None) -> None:
         self.roots = SignedRoots(self.folder / "roots.sqlite")
-        server = SignerServer(Keyring(keys_folder(self.folder / "held", *self.names), {}), self.roots, POLICY, lambda: 0)
+        server = SignerServer(
+            Keyring(keys_folder(self.folder / "held", *self.names), {}), self.roots, POLICY, lambda: 0
+        )
         server.reload_keys()
         app = server.application()
 

@@ -12,17 +12,21 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from pocket.api.signer import SignerAccess, SignerSpec
-from pocket.errors import ConfigurationError
+from pocket.chain.model import Account, Block
+from pocket.errors import ChainUnavailable, ConfigurationError
 from pocket.keys.keyring import Keyring
 from pocket.keys.remote_signer import RemoteKey, SignerRefused, SignerUnavailable
 from pocket.keys.signer_protocol import DocumentType, Refusal, message_of
-from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import RelayResponse
-from pocket.protocol.transactions.build import Message
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
+from pocket.protocol.transactions.build import GasPrice, Message, Timestamp
+from pocket.protocol.transactions.decode import decode_tx
+from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
+from pocket_miner.submission.sender import Sender, SendError
 from relayctl.main import main
-from relayctl.signer.signable import NotSignable, SigningPolicy, roots_to_claim
+from relayctl.signer.signable import NotSignable, roots_to_claim
 from relayctl.signer.signed_roots import SignedRoots
 from relayctl.signer.signer_commands import ServerTls
 from signing import (
@@ -231,9 +235,7 @@ async def test_a_connection_that_breaks_is_retried_within_the_deadline(tmp_path)
     attempts = itertools.count()
 
     async with running_signer(tmp_path) as signer:
-        real = next(
-            route.handler for route in signer.runner.app.router.routes() if route.method == "POST"
-        )
+        real = next(route.handler for route in signer.runner.app.router.routes() if route.method == "POST")
         await signer.stop()
 
         async def answer(request):
@@ -382,7 +384,9 @@ def test_a_remote_key_counts_as_loaded_with_a_signer_and_not_without(tmp_path):
     assert full.digest == mixed.digest  # the operator compares it, and sees public keys only
 
 
-@pytest.mark.parametrize("text", ["remote:", "remote:00", f"remote:{'02' + 'ff' * 32}", f"remote:{key('bob').public_key.hex()}"])
+@pytest.mark.parametrize(
+    "text", ["remote:", "remote:00", f"remote:{'02' + 'ff' * 32}", f"remote:{key('bob').public_key.hex()}"]
+)
 def test_a_remote_key_of_another_address_or_form_is_not_loaded(tmp_path, text):
     assert keyring(tmp_path, _Signer(), alice=text).addresses == []
 
@@ -394,3 +398,59 @@ def test_the_signer_is_a_problem_of_the_process_only_if_no_key_is_its_own(tmp_pa
     assert (loaded.signer_problem, loaded.signer_answers) == ("away", False)
     loaded = keyring(tmp_path, signer, bob=f"{key('bob').scalar:064x}")
     assert loaded.signer_problem == ""
+
+
+# The miner.
+
+
+class _Chain:
+    """A node that simulates everything."""
+
+    async def account(self, address_):
+        return Account(address_, 7, 0, None)
+
+    async def simulate(self, raw):
+        assert decode_tx(raw).claims
+        return 100_000
+
+
+def _sender(client):
+    return Sender(
+        _Chain(), address("alice"), RemoteKey(ALICE, client), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
+        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
+    )  # fmt: skip
+
+
+BLOCK = Block(13, bytes(32), Timestamp.of_nanoseconds(10**18))
+
+
+async def test_a_claim_with_another_root_is_left_out_of_the_transaction_and_the_others_are_signed(tmp_path):
+    async with running_signer(tmp_path) as signer, client_of(signer.access()) as client:
+        sender = _sender(client)
+        first = await sender.prepare([claim("b")], BLOCK, 16)
+        transaction = tx_pb.TxRaw.FromString(first.signed.raw)
+        assert verify_signature(ALICE, first.signed.sign_doc_bytes, transaction.signatures[0])
+        rows = [claim("a"), claim("b", OTHER_ROOT), claim("c")]
+        sifted = await sender.prepare_skipping_rejected(rows, BLOCK, 16)
+    assert list(decode_tx(sifted.prepared.signed.raw).claims) == ["a", "c"]
+    assert {index: error.refusal for index, error in sifted.refused.items()} == {1: BroadcastFailure.NOT_SIGNED}
+
+
+async def test_a_simulation_does_not_bind_a_session_to_its_root(tmp_path):
+    class Refuses(_Chain):
+        async def simulate(self, raw):
+            raise ChainUnavailable("no answer")
+
+    async with running_signer(tmp_path) as signer, client_of(signer.access()) as client:
+        sender = _sender(client)
+        sender._chain = Refuses()
+        with pytest.raises(SendError):
+            await sender.prepare([claim("a")], BLOCK, 16)
+        assert signer.roots.remember(ALICE, claimed("a", root=OTHER_ROOT), 1) is None
+
+
+async def test_a_transaction_waits_for_a_signer_that_is_away(tmp_path):
+    async with client_of(SignerAccess(url=f"unix:{tmp_path}/none", timeout_seconds=0.1)) as client:
+        with pytest.raises(SendError) as failed:
+            await _sender(client).prepare([claim("a")], BLOCK, 16)
+    assert failed.value.refusal is BroadcastFailure.UNSIGNED

@@ -4,6 +4,7 @@ Each process has a few connections. What waits while all of them are busy is sen
 """
 
 import asyncio
+import contextlib
 import random
 import ssl
 import time
@@ -93,6 +94,7 @@ class RemoteSigner:
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._clock = clock
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_MOST_WAITING)
+        self._doubted = asyncio.Event()
         self._tls: tuple[object, ssl.SSLContext] | None = None
         self.problem = ""
         """Why the signer cannot be used now, empty if it can."""
@@ -116,6 +118,8 @@ class RemoteSigner:
         except asyncio.QueueFull:
             raise SignerUnavailable(f"{_MOST_WAITING} signatures wait for the signer already") from None
         except TimeoutError:
+            if not self.problem:
+                self._doubted.set()
             self.problem = self.problem or f"no signature within {self._access.timeout_seconds:g} s"
             raise SignerUnavailable(f"the signer gave no signature in time: {self.problem}") from None
         except SignerRefused:
@@ -213,7 +217,10 @@ class RemoteSigner:
             else:
                 self.listed = frozenset(bytes.fromhex(text) for text in answer.public_keys)
                 self._answered()
-            await asyncio.sleep(_POLL_AGAIN_SECONDS if self.problem else _POLL_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_AGAIN_SECONDS if self.problem else _POLL_SECONDS):
+                    await self._doubted.wait()
+            self._doubted.clear()
 
     def _failed(self, error: Exception) -> None:
         if not self.problem:

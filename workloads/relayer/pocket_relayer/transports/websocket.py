@@ -54,6 +54,7 @@ _CODES: Final = {
     RejectionReason.OVERLOADED: 1013,
     RejectionReason.CHAIN_UNAVAILABLE: 1013,
     RejectionReason.METER_UNAVAILABLE: 1013,
+    RejectionReason.SIGNER_UNAVAILABLE: 1013,
     RejectionReason.NOT_RECORDED: 1013,
     RejectionReason.BODY_TOO_LARGE: 1009,
     RejectionReason.INTERNAL: 1011,
