@@ -44,30 +44,6 @@ def test_the_key_digest_is_the_one_that_workloads_report():
     assert key_digest([]) == ""
 
 
-REMOTE = {"remote": {"publicKey": PrivateKey.from_hex(key_of("alice")).public_key.hex()}}
-OF_BOB = {"remote": {"publicKey": PrivateKey.from_hex(key_of("bob")).public_key.hex()}}
-
-
-@pytest.mark.parametrize(
-    ("key", "signer", "reason"),
-    [
-        (REMOTE, {"url": "unix:/run/s.sock"}, ConditionReason.LOADED),
-        (REMOTE, None, ConditionReason.SIGNER_NOT_CONFIGURED),
-        (OF_BOB, {"url": "unix:/run/s.sock"}, ConditionReason.ADDRESS_MISMATCH),
-    ],
-)
-def test_a_remote_key_is_published_as_its_public_half_if_there_is_a_signer(key, signer, reason):
-    spec = {**RM["spec"], **({"signer": signer} if signer else {})}
-    supplier = changed(ALICE, "spec.key", key)
-    found = plan(snapshot(relay_miner={**RM, "spec": spec}, suppliers=(supplier,), published=None))
-    assert found.key_checks[0].reason is reason
-    if reason is ConditionReason.LOADED:
-        (secret,) = (c for c in found.wanted if c["metadata"]["name"] == names.keys("main", "relayer"))
-        text = base64.b64decode(secret["data"][ALICES]).decode()
-        assert text == f"remote:{key['remote']['publicKey']}"
-        assert found.digests["relayer"] == key_digest([key_of("alice")])
-
-
 ALICES = address("alice")
 A_RELAYER_RESTARTED = (replace(POD, ready=False, restarts=1), MINER_POD)
 A_RELAYER_NEVER_RAN = (replace(POD, ready=False), MINER_POD)

@@ -14,31 +14,26 @@ from pydantic import ValidationError
 from pocket.api.signer import SignerAccess, SignerSpec
 from pocket.chain.model import Account, Block
 from pocket.errors import ChainUnavailable, ConfigurationError
-from pocket.keys.keyring import Keyring
 from pocket.keys.remote_signer import RemoteKey, SignerRefused, SignerUnavailable
 from pocket.keys.signer_protocol import DocumentType, Refusal, message_of
-from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import RelayResponse
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
-from pocket.protocol.transactions.build import GasPrice, Message, Timestamp
+from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.protocol.transactions.decode import decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket_miner.submission.sender import Sender, SendError
 from relayctl.main import main
-from relayctl.signer.signable import NotSignable, roots_to_claim
-from relayctl.signer.signed_roots import SignedRoots
+from relayctl.signer.signable import ClaimedRoot
 from relayctl.signer.signer_commands import ServerTls
 from signing import (
     HEADER,
     OTHER_ROOT,
-    POLICY,
     RESPONSE,
-    ROOT,
     claim,
     client_of,
     keys_folder,
-    proof,
     running_signer,
     sign_doc,
 )
@@ -47,127 +42,6 @@ from world import address, key
 ALICE = key("alice").public_key
 TRANSACTION, RELAY = DocumentType.TRANSACTION, DocumentType.RELAY_RESPONSE
 TLS = Path(__file__).parents[1] / "support/tls"
-
-
-# What may be signed.
-
-
-def test_claims_and_proofs_of_the_own_supplier_are_signed_and_their_roots_are_known():
-    roots = roots_to_claim(TRANSACTION, sign_doc(claim("a"), proof("b"), claim("c")), ALICE, POLICY)
-    assert [(row.session_id, row.root, row.index) for row in roots] == [("a", ROOT, 0), ("c", ROOT, 2)]
-    assert roots_to_claim(RELAY, RESPONSE, ALICE, POLICY) == ()
-
-
-def changed(document, part, **fields):
-    """Return a document with other fields in one of its parts."""
-    doc = tx_pb.SignDoc.FromString(document)
-    kind = {"body_bytes": tx_pb.TxBody, "auth_info_bytes": tx_pb.AuthInfo}[part]
-    message = kind.FromString(getattr(doc, part))
-    message.MergeFrom(kind(**fields))
-    setattr(doc, part, message.SerializeToString(deterministic=True))
-    return doc.SerializeToString(deterministic=True)
-
-
-SEND = Message("/cosmos.bank.v1beta1.MsgSend", b"\x0a\x01a")
-REFUSED = {
-    "another message": (sign_doc(claim(), SEND), Refusal.NOT_ALLOWED, 1),
-    "no message": (sign_doc(claim())[:0], Refusal.NOT_ALLOWED, None),
-    "another chain": (sign_doc(chain_id="pocket-2"), Refusal.NOT_ALLOWED, None),
-    "another supplier": (sign_doc(claim(), claim(supplier="bob")), Refusal.NOT_ALLOWED, 1),
-    "a proof of another supplier": (sign_doc(proof(supplier="bob")), Refusal.NOT_ALLOWED, 0),
-    "another signer": (sign_doc(signer="bob"), Refusal.NOT_ALLOWED, None),
-    "a fee above the limit": (sign_doc(fee=1001), Refusal.NOT_ALLOWED, None),
-    "another payer": (
-        changed(sign_doc(), "auth_info_bytes", fee=tx_pb.Fee(granter=address("bob"))), Refusal.NOT_ALLOWED, None
-    ),
-    "a tip": (changed(sign_doc(), "auth_info_bytes", tip=tx_pb.Tip(tipper="x")), Refusal.NOT_ALLOWED, None),
-    "a second signer": (
-        changed(sign_doc(), "auth_info_bytes", signer_infos=[tx_pb.SignerInfo()]), Refusal.NOT_ALLOWED, None
-    ),
-    "a second fee": (
-        changed(sign_doc(), "auth_info_bytes", fee={"amount": [{"denom": "upokt", "amount": "501"}]}),
-        Refusal.NOT_ALLOWED, None,
-    ),
-    "another coin": (
-        changed(sign_doc(), "auth_info_bytes", fee={"amount": [{"denom": "mact", "amount": "1"}]}),
-        Refusal.NOT_ALLOWED, None,
-    ),
-    "extension options": (
-        changed(sign_doc(), "body_bytes", extension_options=[{"type_url": "/x"}]), Refusal.NOT_ALLOWED, None
-    ),
-    "an unknown field": (sign_doc() + b"\xfa\x3f\x01a", Refusal.NOT_ALLOWED, None),
-    "no transaction": (b"\xff\xff", Refusal.MALFORMED, None),
-    "a short root": (sign_doc(claim(root=bytes(32))), Refusal.MALFORMED, 0),
-    "no session": (sign_doc(claim(session_id="")), Refusal.MALFORMED, 0),
-    "a relay response": (RESPONSE, Refusal.NOT_ALLOWED, None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_a_transaction_with_anything_else_in_it_is_refused(what):
-    document, refusal, index = REFUSED[what]
-    with pytest.raises(NotSignable) as refused:
-        roots_to_claim(TRANSACTION, document, ALICE, POLICY)
-    assert (refused.value.refusal, refused.value.index) == (refusal, index)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        b"",
-        b"\xff",
-        sign_doc(),
-        RelayResponse(HEADER, b"s" * 64, b"", bytes(32)).encode(),
-        RelayResponse(HEADER, b"", b"payload", bytes(32)).encode(),
-        RelayResponse(HEADER, b"", b"", b"short").encode(),
-        RelayResponse(HEADER, b"", b"", None).encode(),
-        RelayResponse(None, b"", b"", bytes(32)).encode(),
-        RESPONSE + b"\x52\x01a",
-    ],
-)
-def test_bytes_that_are_no_unsigned_relay_response_are_refused(document):
-    with pytest.raises(NotSignable) as refused:
-        roots_to_claim(RELAY, document, ALICE, POLICY)
-    assert refused.value.refusal is Refusal.MALFORMED
-
-
-# Roots.
-
-
-def claimed(*sessions, root=ROOT):
-    return roots_to_claim(TRANSACTION, sign_doc(*(claim(name, root) for name in sessions)), ALICE, POLICY)
-
-
-def test_a_second_root_of_a_session_is_a_conflict_also_after_a_restart(tmp_path):
-    roots = SignedRoots(tmp_path / "data" / "roots.sqlite")
-    assert roots.remember(ALICE, claimed("a", "b"), 1) is None
-    assert roots.remember(ALICE, claimed("a"), 2) is None
-    assert roots.remember(key("bob").public_key, claimed("a", root=OTHER_ROOT), 2) is None
-    roots.close()
-    roots = SignedRoots(tmp_path / "data" / "roots.sqlite")
-    conflict = roots.remember(ALICE, claimed("c", "b", root=OTHER_ROOT), 3)
-    assert conflict is not None
-    assert (conflict.session_id, conflict.index) == ("b", 1)
-    assert roots.remember(ALICE, claimed("c"), 4) is None  # nothing of the refused transaction was stored
-    roots.close()
-    assert (tmp_path / "data/roots.sqlite").stat().st_mode & 0o077 == 0
-
-
-def test_a_file_that_is_no_database_is_named(tmp_path):
-    (tmp_path / "roots.sqlite").write_text("no database" * 100)
-    with pytest.raises(ConfigurationError, match=r"roots\.sqlite"):
-        SignedRoots(tmp_path / "roots.sqlite")
-
-
-def test_a_root_is_forgotten_by_command(tmp_path):
-    roots = SignedRoots(tmp_path / "signed-roots.sqlite")
-    roots.remember(ALICE, claimed("a"), 1)
-    command = ["signer", "forget", "--data", str(tmp_path), "--public-key", ALICE.hex(), "a"]
-    found = CliRunner().invoke(main, command)
-    assert (found.exit_code, ROOT.hex() in found.output) == (0, True)
-    assert roots.remember(ALICE, claimed("a", root=OTHER_ROOT), 2) is None
-    assert CliRunner().invoke(main, [*command[:-1], "z"]).exit_code == 1
-    roots.close()
 
 
 # The client with a real server.
@@ -353,53 +227,6 @@ def test_the_signer_does_not_serve_without_tls_or_a_socket(tmp_path, arguments):
     assert (found.exit_code, "--socket, or --port with --tls" in found.output) == (2, True)
 
 
-# The keyring.
-
-
-class _Signer:
-    problem = ""
-
-    def missing(self, public_keys):
-        return []
-
-
-def keyring(tmp_path, signer, **files):
-    for name, text in files.items():
-        (tmp_path / address(name)).write_text(text)
-    loaded = Keyring(tmp_path, {}, signer=signer)
-    loaded.reload()
-    return loaded
-
-
-def test_a_remote_key_counts_as_loaded_with_a_signer_and_not_without(tmp_path):
-    texts = {"alice": f"remote:{ALICE.hex()}", "bob": f"{key('bob').scalar:064x}"}
-    mixed = keyring(tmp_path, _Signer(), **texts)
-    keys = mixed.by_address()
-    assert isinstance(keys[address("alice")], RemoteKey)
-    assert isinstance(keys[address("bob")], PrivateKey)
-    local = keyring(tmp_path, None)
-    assert local.addresses == [address("bob")]
-    assert mixed.digest != local.digest
-    full = keyring(tmp_path, None, alice=f"{key('alice').scalar:064x}")
-    assert full.digest == mixed.digest  # the operator compares it, and sees public keys only
-
-
-@pytest.mark.parametrize(
-    "text", ["remote:", "remote:00", f"remote:{'02' + 'ff' * 32}", f"remote:{key('bob').public_key.hex()}"]
-)
-def test_a_remote_key_of_another_address_or_form_is_not_loaded(tmp_path, text):
-    assert keyring(tmp_path, _Signer(), alice=text).addresses == []
-
-
-def test_the_signer_is_a_problem_of_the_process_only_if_no_key_is_its_own(tmp_path):
-    signer = _Signer()
-    signer.problem = "away"
-    loaded = keyring(tmp_path, signer, alice=f"remote:{ALICE.hex()}")
-    assert (loaded.signer_problem, loaded.signer_answers) == ("away", False)
-    loaded = keyring(tmp_path, signer, bob=f"{key('bob').scalar:064x}")
-    assert loaded.signer_problem == ""
-
-
 # The miner.
 
 
@@ -446,7 +273,7 @@ async def test_a_simulation_does_not_bind_a_session_to_its_root(tmp_path):
         sender._chain = Refuses()
         with pytest.raises(SendError):
             await sender.prepare([claim("a")], BLOCK, 16)
-        assert signer.roots.remember(ALICE, claimed("a", root=OTHER_ROOT), 1) is None
+        assert signer.roots.remember(ALICE, [ClaimedRoot("a", OTHER_ROOT, 0)], 1) is None
 
 
 async def test_a_transaction_waits_for_a_signer_that_is_away(tmp_path):
