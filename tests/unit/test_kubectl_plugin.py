@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.outcome_archive import read_archive
 from pocket_miner.storage.outcomes import OutcomeRecord
 from pocket_operator.resources import names
 from relayctl.k8s.cluster_view import ClusterView, default_namespace
@@ -24,6 +25,7 @@ from relayctl.k8s.pod_shell import PodCommandFailed, PodShell
 from relayctl.k8s.redaction import Redactor
 from relayctl.k8s.supplier_rows import COLUMNS, supplier_rows
 from relayctl.k8s.table_output import OutputFormat, rendered
+from relayctl.k8s.trail_archive import archive_pod, published_heads_of
 from resources import address, changed, key_of, relay_miner, supplier
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -394,6 +396,18 @@ def test_explain_and_earnings_read_every_miner(tmp_path, kubectl):
     outputs, failures = ask_miners(shell, pods[:2], "ledger", "explain", "main-miner-1-0")
     assert "The claim was paid." in outputs[0]
     assert "no session on this volume" in failures[0]
+
+
+@pytest.mark.processes
+def test_the_trail_of_a_pod_is_archived_and_compared_with_its_published_head(tmp_path, kubectl):
+    (tmp_path / "m-0").mkdir()
+    volume(tmp_path / "m-0", owner=5, operator=2)
+    found = archive_pod(PodShell.of(None, None), "ns", "m-0", tmp_path / "archive", {})
+    assert (found.done.added, found.problem) == (2, "")
+    row = {"pod": "m-0", "number": 2, "hash": read_archive(found.done.file)[-1].hash}
+    for number, problem in ((2, ""), (3, "outcome 3 was published, but the archive ends at 2")):
+        heads = published_heads_of({"status": {"audit": [{**row, "number": number}, {"pod": "m-1", "number": -1}]}})
+        assert archive_pod(PodShell.of(None, None), "ns", "m-0", tmp_path / "archive", heads).problem == problem
 
 
 def test_without_kubectl_the_remedy_is_named(monkeypatch):

@@ -53,6 +53,7 @@ class TrailPage(BaseModel):
 
     trail: Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
     entries: tuple[TrailEntry, ...]
+    last: int = Field(ge=0, description="Number of the newest entry of the trail.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def trail_page(audit: Audit, after: int) -> TrailPage:
     """Return the next entries after a number. Raises AuditError if the volume's trail has no identifier."""
     try:
         rows = [TrailEntry(number=n, body=b, previous=p, hash=h) for n, b, p, h in audit.entries(after, _PAGE)]
-        return TrailPage(trail=audit.trail, entries=tuple(rows))
+        return TrailPage(trail=audit.trail, entries=tuple(rows), last=audit.last_number())
     except ValidationError as error:
         raise AuditError(f"the trail on the volume cannot be archived: {error.errors()[0]['msg']}") from None
 
@@ -140,6 +141,8 @@ def append_to_archive(folder: Path, fetch: Callable[[int], TrailPage]) -> Archiv
                 for entry in continued(page.entries, last, str(file)):
                     out.write(_line(entry))
                     last, added = AuditHead(entry.number, entry.hash), added + 1
+                if page.entries[-1].number >= page.last:
+                    break
                 page = fetch(page.entries[-1].number)
             out.truncate()
             out.flush()
