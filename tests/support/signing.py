@@ -117,6 +117,7 @@ async def client_of(access, **options):
     task = asyncio.create_task(client.run())
     try:
         yield client
+        assert not task.done(), "no answer may end the client"
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

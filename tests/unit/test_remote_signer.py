@@ -156,6 +156,29 @@ async def test_a_cancelled_caller_leaves_the_others_in_its_batch_alone(tmp_path)
     assert [isinstance(row, bytes) for row in found] == [True, False, True, True, True]
 
 
+async def test_a_caller_that_leaves_during_the_request_does_not_end_the_client(tmp_path):
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def answer(request):
+        if request.method == "POST":
+            asked.set()
+            await left.wait()
+            signature = key("alice").sign(message_of(RELAY, RESPONSE)).hex()
+            return web.json_response({"results": [{"signature": signature}]})
+        return web.json_response({"publicKeys": []})
+
+    async with (
+        running_signer(tmp_path, answer=answer) as signer,
+        client_of(signer.access(connections=1)) as client,
+    ):
+        call = asyncio.create_task(client.sign(ALICE, RELAY, RESPONSE))
+        await asked.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        left.set()
+        assert await client.sign(ALICE, RELAY, RESPONSE)
+
+
 # TLS.
 
 
