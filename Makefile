@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts hack tests benchmarks
 
-.PHONY: help demo setup lint unit test browser cluster e2e e2e-kind test-all mutants mutate simulate simulate-faults fuzz sweep repeat bench bench-compare soak realchain lock manifests docs images clean
+.PHONY: help demo setup lint unit test browser cluster e2e e2e-kind test-all mutants mutate simulate simulate-faults fuzz sweep repeat bench bench-compare bench-chain soak realchain lock manifests docs images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -72,6 +72,9 @@ bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/resu
 
 bench-compare: setup ## another relayer beside ours: TARGET=host:port (COMPARE_ARGS for more, see --help)
 	@$(PY) -m benchmarks.compare --target $(TARGET) $(COMPARE_ARGS)
+
+bench-chain: setup ## this relay miner and another one on a real node, in alternating rounds (REALCHAIN, PEER: docs/performance.md; CHAIN_ARGS for more, see --help)
+	@PYTHONPATH=tests/support $(PY) -m benchmarks.chain_compare $(CHAIN_ARGS)
 
 soak: setup ## steady load for a long time, memory and descriptors must stay flat (DURATION=seconds, RATE=relays per second); HOSTILE=1: attacks under load, DURATION each
 	@$(PY) -m benchmarks.soak $(if $(HOSTILE),--hostile --seconds $${DURATION:-15} --rate $${RATE:-100},--seconds $${DURATION:-3600} --rate $${RATE:-300})

@@ -17,7 +17,7 @@ Row = tuple[str, float, str, float | None]
 
 
 def rows() -> list[Row]:
-    """All figures, least surprising first."""
+    """Return all measurements."""
     found: list[Row] = []
     print(f"accelerators: ring signatures {_on(accelerator)}, tries {_on(native)}")
     for size, fast, target in ((2, 0.11, 0.35), (3, 0.16, 0.5), (5, 0.28, 0.85)):
@@ -33,7 +33,7 @@ def rows() -> list[Row]:
         found.append((f"bulk root of {count:,} leaves", root, "s CPU", target if native is None else fast))
         proof_target = 15.0 if native is None else 0.5
         found.append((f"closest proof of {count:,} leaves", proof, "s CPU", proof_target if count == 10**6 else None))
-    found.append(("operator: a look at 1000 Suppliers of 12 pods", operator_cost.measure(), "s CPU", 0.5))
+    found.append(("operator: a reconciliation of 1000 Suppliers with 12 pods", operator_cost.measure(), "s CPU", 0.5))
     cost = redis_cost.measure()
     found.append(("Redis bytes per relay beyond the relay", cost["stream_bytes_beyond_the_relay"], "B", 64))
     for name in ("commands_per_relay_write", "commands_per_relay_read"):
@@ -51,7 +51,7 @@ def rows() -> list[Row]:
     for workers in (1, 2):
         load = relayer_cost.measure(workers)
         if load["failed"]:
-            raise SystemExit(f"{load['failed']} relays failed: the figures would mean nothing")
+            raise SystemExit(f"{load['failed']} relays failed: the measurements would mean nothing")
         what = f"relayer, {workers} worker{'s' if workers > 1 else ''}"
         target = (0.75 if accelerator is None else 0.45) if workers == 1 else None
         found.append((f"{what}: CPU per relay", load["relayer_cpu_ms_per_relay"], "ms CPU", target))

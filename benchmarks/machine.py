@@ -1,4 +1,4 @@
-"""What the kernel tells of processes: CPU, memory, descriptors."""
+"""Read CPU, memory and descriptors of processes from the kernel."""
 
 import os
 from pathlib import Path

@@ -293,7 +293,7 @@ def measure(
     suppliers: int = 3, rates: Sequence[float] = (150.0, 400.0), seconds: float = 15.0, backlog: int = 30_000,
     block_seconds: float = 1.0,
 ) -> dict[str, float]:  # fmt: skip
-    """Return the figures of one miner by name: ms of CPU, ring verifications, MiB."""
+    """Return the measurements of one miner by name: ms of CPU, ring verifications, MiB."""
     with running_miner(suppliers, block_seconds) as bench:
         idle, found = asyncio.run(_measure(bench, rates, seconds, backlog))
     per_second = idle.cpu_seconds / idle.seconds
@@ -314,7 +314,7 @@ def measure(
 def growth(
     suppliers: Sequence[int] = (1, 10, 100), relays: Sequence[int] = (10_000, 30_000, 90_000)
 ) -> dict[str, tuple[list[float], float]]:  # fmt: skip
-    """Return figures by name for growing numbers of suppliers, and of relays in two sessions, with their exponents.
+    """Return measurements by name for growing numbers of suppliers, and of relays in two sessions, with exponents.
 
     An exponent of 1 means that a figure grows as fast as the number, 0 that it stays the same.
     """
@@ -340,14 +340,14 @@ def _exponent(numbers: Sequence[int], values: Sequence[float]) -> float:
 
 
 def main() -> None:
-    """Measure one miner and print the figures as JSON."""
+    """Measure one miner and print the measurements as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suppliers", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--rates", type=float, nargs="*", default=[150.0, 400.0])
     parser.add_argument("--backlog", type=int, default=30_000)
     parser.add_argument("--block-seconds", type=float, default=1.0)
-    parser.add_argument("--growth", action="store_true", help="print how the figures grow instead")
+    parser.add_argument("--growth", action="store_true", help="print how the measurements grow instead")
     options = parser.parse_args()
     if options.growth:
         for name, (values, exponent) in growth().items():

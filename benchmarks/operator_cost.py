@@ -83,7 +83,7 @@ def measure(suppliers: int = 1000, relayers: int = 9, miners: int = 3) -> float:
         begun = time.process_time()
         planned = plan(seen)
         if planned.blocked_by is not None:
-            raise SystemExit(f"the figures would mean nothing: {planned.blocked_by}")
+            raise SystemExit(f"the measurement would mean nothing: {planned.blocked_by}")
         drifted_children(planned, seen.children)
         as_status(relay_miner_status(seen, planned))
         for check in planned.key_checks:

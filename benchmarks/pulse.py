@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass(slots=True)
 class Exchanges:
-    """What came of a run: seconds of each exchange, and what was not answered with 200."""
+    """Seconds of each exchange of a run, and how many were not answered with 200."""
 
     latencies: list[float] = field(default_factory=list)
     failed: int = 0
@@ -46,7 +46,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits is told."""
+        """End the exchange in progress with an error."""
         self._transport, self._buffer = None, b""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))

@@ -57,7 +57,7 @@ async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:
 
 
 def measure(count: int = 20_000) -> dict[str, float]:
-    """Figures per relay."""
+    """Measurements per relay."""
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         command = [redis_server(), "--port", str(port), "--dir", name, *REDIS_OPTIONS]

@@ -94,7 +94,7 @@ async def _each(action: Callable[[int], Awaitable[object]], number: int, togethe
 
 
 async def waiting(redis_url: str, folder: Path, together: int = 32) -> dict[str, float]:
-    """Stages that talk to somebody."""
+    """Return the cost of the stages with I/O."""
     redis, keys, relay = connect(redis_url), RedisKeys("stages"), request()
     log = WriteAheadLog(folder, "stages")
     budgets, publisher = Budgets(redis, keys), RelayRecorder(redis, keys, log)

@@ -1,4 +1,4 @@
-"""Checks the branch coverage of each part of the money path by itself: a sum would hide a part that is not covered.
+"""Check the branch coverage of each part of the money path alone: a sum would hide a part that is not covered.
 
 usage: scripts/check_coverage.py [all]   (`.coverage` is of `make test COVERAGE=1`; all: every part must reach it)
 """

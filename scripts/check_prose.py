@@ -1,6 +1,6 @@
 """Check the English of docstrings, comments, messages and documents.
 
-Product code and documents use none of the words below. The first line of a docstring has no semicolon.
+Code other than tests and documents use none of the words below. The first line of a docstring has no semicolon.
 """
 
 import ast
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("core/", "operator/", "workloads/", "cli/")
+CHECKED = ("core/", "operator/", "workloads/", "cli/", "native/", "benchmarks/", "scripts/", "hack/", "examples/")
 BETTER = {
     "afresh": "again",
     "anew": "again",
@@ -89,7 +89,7 @@ def problems_of(name: str, text: str) -> list[str]:
         found += words_of_document(text)
     else:
         found += semicolons(text)
-        if name.startswith(PRODUCT):
+        if name.startswith(CHECKED) and name != "scripts/check_prose.py":
             found += words_of_source(text)
     return [f"{name}:{line}: {problem}" for line, problem in sorted(found)]
 

@@ -94,7 +94,7 @@ MUTANTS = [
            "tests/integration/test_settlement_blocks.py::test_what_is_over_comes_after_what_has_a_window"),
     Mutant("core/pocket/redis_store/connection.py", "if task and task.cancelling() > before:", "if False:",
            "tests/integration/test_publisher.py::test_a_cancellation_that_meets_the_end_of_sending_is_not_lost"),
-    Mutant("workloads/miner/pocket_miner/submission/fees.py", "known = await store.costs(session_id)", "told = {}",
+    Mutant("workloads/miner/pocket_miner/submission/fees.py", "known = await store.costs(session_id)", "known = {}",
            "tests/integration/test_fees.py::test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_be_read"),
     Mutant("workloads/relayer/pocket_relayer/pipeline/pipeline.py", "mined, header.session_end_block_height", "mined, 0",
            "tests/integration/test_relayer.py::test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged"),

@@ -140,12 +140,12 @@ def generate(file: str, source: str) -> list[Generated]:
 
 def changed_lines(revisions: str) -> set[tuple[str, int]]:
     """Return the lines that a git range adds or changes."""
-    told = subprocess.run(
+    listed = subprocess.run(
         ["git", "diff", "--unified=0", revisions], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     found: set[tuple[str, int]] = set()
     file = ""
-    for row in told.splitlines():
+    for row in listed.splitlines():
         if row.startswith("+++ b/"):
             file = row[6:]
         elif match := re.match(r"@@ -\S+ \+(\d+)(?:,(\d+))? @@", row):
@@ -252,8 +252,8 @@ def run() -> int:
     (FOLDER / "survivors.txt").write_text("\n".join([*survivors, ""]), encoding="utf-8")
     judged_ones = counts[Verdict.KILLED] + counts[Verdict.SURVIVED]
     score = 100 * counts[Verdict.KILLED] / judged_ones if judged_ones else 100.0
-    told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-    print(f"{len(mutants)} mutants: {told}; {score:.1f} % of the judged ones killed")
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    print(f"{len(mutants)} mutants: {summary}; {score:.1f} % of the judged ones killed")
     return 0 if score >= float(os.environ.get("MIN_SCORE") or 95) else 1
 
 

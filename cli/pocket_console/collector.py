@@ -180,7 +180,7 @@ class _RelayerPoller:
             error = f"not read completely within {_ROUND_SECONDS:g} s"
         except FetchError as failure:
             error = str(failure)
-        except (ValueError, TypeError, AttributeError) as failure:
+        except (ValueError, TypeError, AttributeError, OverflowError) as failure:
             error = f"unreadable answer: {str(failure)[:200]}"
         else:
             self.snapshot = with_sample(replace(before, state=state, freshness=AnswerFreshness(self.clock())), sample)

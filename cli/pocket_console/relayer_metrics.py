@@ -1,5 +1,6 @@
 """Reduce a relayer's metrics to the counters that the console shows."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -81,14 +82,14 @@ def _samples(text: str) -> Iterable[tuple[str, Mapping[str, str], float]]:
     wanted = "\n".join(line for line in text.splitlines() if line.startswith(_WANTED)) + "\n"
     for family in text_string_to_metric_families(wanted):
         for sample in family.samples:
-            if sample.name in _WANTED:
+            if sample.name in _WANTED and math.isfinite(sample.value):
                 yield sample.name, sample.labels, float(sample.value)
 
 
 def state_of(report: Mapping[str, Any]) -> RelayerState:
     """Return a relayer's report.
 
-    Raises ValueError, TypeError or AttributeError if it is not one.
+    Raises ValueError, TypeError, AttributeError or OverflowError if it is not one.
     """
     if report.get("component") != "relayer":
         raise ValueError("it is not a relayer's report")

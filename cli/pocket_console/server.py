@@ -47,6 +47,9 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _NO_LINKS: Final = Links()
 _STREAMS: Final = 64
 _HEARTBEAT_SECONDS: Final = 15.0
+_WRITE_SECONDS: Final = 30.0
+"""For a client that has stopped reading."""
+_ERROR_PAGE: Final = "error.html"
 _EXPLAIN_SECONDS: Final = 6.0
 _LONGEST: Final = 256
 _YEAR_SECONDS: Final = 31_536_000
@@ -60,6 +63,11 @@ def host_of(header: str) -> str:
     return name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
 
 
+def _bracketed(host: str) -> str:
+    """Return a host name or address as a Host header has it."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
 class Console:
     """The web application of one collector.
 
@@ -70,7 +78,7 @@ class Console:
     def __init__(self, collector: Collector, *, links: Links = _NO_LINKS, hosts: Sequence[str] = ()) -> None:
         self._collector = collector
         self._links = links
-        self._hosts = _LOOPBACK | {host.lower() for host in hosts}
+        self._hosts = _LOOPBACK | {_bracketed(host.lower()) for host in hosts}
         self._streams = 0
         self._stopping = asyncio.Event()
         self._picture: tuple[int, Merged] | None = None
@@ -119,7 +127,7 @@ class Console:
 
     async def _failed(self, request: web.Request, error: web.HTTPException) -> web.Response:
         text = error.text if error.text and error.status != 404 else ""
-        answer = await self._page(request, "error.html", lambda *_: {"status": error.status, "text": text})
+        answer = await self._page(request, _ERROR_PAGE, lambda *_: {"status": error.status, "text": text})
         answer.set_status(error.status)
         return answer
 
@@ -145,7 +153,8 @@ class Console:
             silent = sum(row.stale(now) for row in freshness)
             return render(
                 name, path=request.path, query=dict(request.query), links=self._links, version=snapshot.version,
-                height=picture.height, silent=silent, processes=len(snapshot.miners) + len(snapshot.relayers), **values,
+                height=picture.height, silent=silent, processes=len(snapshot.miners) + len(snapshot.relayers),
+                refreshed=name != _ERROR_PAGE, **values,
             )  # fmt: skip
 
         return web.Response(text=await asyncio.to_thread(work), content_type="text/html")
@@ -239,7 +248,7 @@ class Console:
         answer.content_type = "text/event-stream"
         self._streams += 1
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, TimeoutError):
                 await answer.prepare(request)
                 await self._stream(answer)
         finally:
@@ -250,7 +259,7 @@ class Console:
         seen = self._collector.snapshot.version
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await answer.write(b"retry: 2000\n\n")
+            await _written(answer, b"retry: 2000\n\n")
             while not stopping.done():
                 newer = asyncio.create_task(self._collector.wait_newer(seen, _HEARTBEAT_SECONDS))
                 await asyncio.wait({newer, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -259,9 +268,9 @@ class Console:
                     return
                 if newer.result():
                     seen = self._collector.snapshot.version
-                    await answer.write(f"id: {seen}\nevent: snapshot\ndata: {seen}\n\n".encode())
+                    await _written(answer, f"id: {seen}\nevent: snapshot\ndata: {seen}\n\n".encode())
                 else:
-                    await answer.write(b": still here\n\n")
+                    await _written(answer, b": still here\n\n")
         finally:
             stopping.cancel()
 
@@ -280,6 +289,12 @@ class Console:
         return web.json_response({"status": "ok", "version": snapshot.version})
 
 
+async def _written(answer: web.StreamResponse, data: bytes) -> None:
+    """Write to a stream. Raises TimeoutError for a client that reads nothing."""
+    async with asyncio.timeout(_WRITE_SECONDS):
+        await answer.write(data)
+
+
 def _text(request: web.Request, name: str) -> str:
     return request.query.get(name, "")[:_LONGEST]
 
@@ -295,7 +310,13 @@ async def serving(console: Console, host: str, port: int) -> AsyncIterator[int]:
 
     Raises ConfigurationError if the address cannot be used.
     """
-    runner = web.AppRunner(console.application(), access_log=None, handle_signals=False, shutdown_timeout=2)
+    runner = web.AppRunner(
+        console.application(),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=2,
+        handler_cancellation=True,  # a page that is closed gives its place among the streams back at once
+    )
     await runner.setup()
     try:
         try:

@@ -9,7 +9,7 @@ import aiohttp
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
-from pocket.errors import ChainError, InvalidRelay, NotFound
+from pocket.errors import ChainError, DecodingError, InvalidRelay, NotFound
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
@@ -109,6 +109,16 @@ class Gateway:
             raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
         except ChainError as error:
             raise RelayFailed(str(error)) from error
+        try:
+            return self._verified(request, bodies, supplier_key, over, begun)
+        except DecodingError as error:
+            raise RelayFailed(f"{url}: the answer is no relay response: {error}") from error
+
+    @staticmethod
+    def _verified(
+        request: RelayRequest, bodies: list[bytes], supplier_key: bytes, over: ClientTransport, begun: float
+    ) -> RelayAnswer:
+        """Return the verified answer. Raises RelayFailed and DecodingError."""
         responses = [decode_relay_response(body) for body in bodies]
         for response in responses:
             if response.header != request.header:

@@ -15,8 +15,15 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, S
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.curve import N
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from relayctl.key_files import sealing_key, write_for_owner
+from relayctl.key_files import read_small_text, sealing_key, write_for_owner
 from relayctl.key_import.import_commands import import_keys
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError:
+        raise click.ClickException("standard input is not text: it must be the hex key") from None
 
 
 def _key(file: Path | None) -> tuple[str, str]:
@@ -24,7 +31,7 @@ def _key(file: Path | None) -> tuple[str, str]:
 
     A key is never an argument, which other users can see.
     """
-    text = (sys.stdin.read() if file is None else file.read_text(encoding="utf-8")).strip().removeprefix("0x")
+    text = (_standard_input() if file is None else read_small_text(file)).removeprefix("0x")
     try:
         return text, address_of(PrivateKey.from_hex(text).public_key)
     except DecodingError as error:

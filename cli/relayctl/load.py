@@ -17,6 +17,7 @@ from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.client_transports import ClientTransport, RelayFailed
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.key_files import read_small_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def percentile(values: list[float], share: float) -> float:
 
 async def run_load(options: LoadOptions, count: int, concurrency: int, rate: float, *, show: bool) -> int:
     """Send `count` relays. Returns exit code 0 if every response was verified."""
-    key = PrivateKey.from_hex(options.key_file.read_text(encoding="utf-8").strip())
+    key = PrivateKey.from_hex(read_small_text(options.key_file))
     node = NodeAddress.parse(options.node_grpc, options.node_rpc)
     connector = aiohttp.TCPConnector(limit=concurrency)
     async with aiohttp.ClientSession(connector=connector) as http, ChainClient([node]) as chain:

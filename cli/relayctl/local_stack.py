@@ -19,6 +19,7 @@ from pocket_operator.resources.workload_config import (
     reloadable_config,
     suppliers_of,
 )
+from relayctl.key_files import write_private
 from relayctl.local_process import Process, await_http, free_port
 from relayctl.local_redis import LocalRedis, Topology
 
@@ -40,9 +41,7 @@ def write_keys(folder: Path, manifests: Manifests) -> None:
     sealing = Controller.of_texts(manifests.secrets.get(SECRET_OF_NAMESPACE, {}))
     for supplier in manifests.suppliers:
         text = key_of(supplier, manifests, sealing)
-        path = folder / supplier.spec.operator_address
-        path.touch(mode=0o600)
-        path.write_text(text + "\n", encoding="ascii")
+        write_private(folder / supplier.spec.operator_address, f"{text}\n")
 
 
 def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str:

@@ -138,7 +138,7 @@ def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
         click.option("--app", required=True, help="Application address"),
         click.option("--service", required=True, help="Service id"),
         click.option("--supplier", help="Supplier operator address. Default: all of the session's"),
-        click.option("--key-file", type=click.Path(path_type=Path, exists=True), required=True,
+        click.option("--key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
                      help="File with the hex key of the application or gateway"),
         click.option("--method", default="eth_blockNumber", show_default=True, help="JSON-RPC method"),
         click.option("--path", "rest_path", help="Send a REST read of this path instead of JSON-RPC"),

@@ -29,6 +29,7 @@ from pocket.protocol.relays.simulated import simulated_header
 from pocket_relayer.pipeline.simulated_relays import HEADER
 from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
+from relayctl.key_files import read_small_text
 
 _ASKED: Final = RPC_NUMBERS.keys() - {"grpc"}  # no call is common to all gRPC backends
 
@@ -137,7 +138,7 @@ def _identity(manifests: Manifests, key_id: str) -> tuple[str, SimulationIdentit
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--url", required=True, help="The relayer, http://host:port")
 @click.option("--key-id", required=True, help="Identity of spec.relayer.simulation to use.")
-@click.option("--key-file", type=click.Path(path_type=Path, exists=True), required=True,
+@click.option("--key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
               help="File with the hex key of its application or of one of its gateways.")  # fmt: skip
 @click.option("--method", default="eth_blockNumber", show_default=True, help="JSON-RPC method.")
 @click.option("--path", default="/", show_default=True, help="Path requested from REST backends.")
@@ -163,7 +164,7 @@ def probe(
         manifests = load_manifests(files)
         name, identity = _identity(manifests, key_id)
         prober = Prober(
-            identity, PrivateKey.from_hex(key_file.read_text().strip()), url.rstrip("/"), method, path, timeout
+            identity, PrivateKey.from_hex(read_small_text(key_file)), url.rstrip("/"), method, path, timeout
         )
     except (ManifestError, PocketError) as error:
         raise click.ClickException(str(error)) from None

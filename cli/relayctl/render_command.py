@@ -1,6 +1,5 @@
 """The command `relayctl config render`: what relayer and miner read, for a machine without Kubernetes."""
 
-import os
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from pocket_operator.resources.workload_config import (
     reloadable_config,
     suppliers_of,
 )
+from relayctl.key_files import write_private
 from relayctl.local_stack import write_keys
 
 REDIS_VARIABLE = "POCKET_REDIS_URL"
@@ -82,16 +82,6 @@ def write_signer_files(folder: Path, relay_miner: RelayMiner, manifests: Manifes
         raise ConfigurationError(f"spec.signer: Secret {name} among the files lacks {', '.join(sorted(missing))}")
     for entry, value in entries.items():
         write_private(folder / entry, value)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, and replace it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-        out.write(text)
-    partial.replace(path)
 
 
 @click.command("render")

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 import click
+import yaml
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,9 +32,11 @@ from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_d
 from pocket.staking.stake_model import Signing, StakePlan, StakeState
 from pocket.staking.stake_plan import plan_stake
 from relayctl.key_commands import KEY_FILE, read_key
+from relayctl.key_files import read_small_text
 
 T = TypeVar("T")
 _REFUSED, _NOTHING = 3, 2
+_CHECKSUM_DIGITS = 16
 
 
 class PlanFile(BaseModel):
@@ -65,6 +69,15 @@ class PlanFile(BaseModel):
         if unsigned_json(plan) != self.unsigned:
             raise DecodingError("the plan file was changed: make it again with `relayctl stake plan`")
         return plan
+
+    @property
+    def checksum(self) -> str:
+        """Return a digest of what is signed: messages, signer, chain, account, sequence, gas and fee.
+
+        Other than `plan_hash`, which only the chain's state can confirm, it is computed from the file's content.
+        """
+        content = json.dumps(self.model_dump(exclude={"plan_hash"}), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:_CHECKSUM_DIGITS]
 
 
 def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,7 +151,7 @@ def plan_command(
         raise SystemExit(_REFUSED if plan.state is StakeState.REFUSED else _NOTHING)
     shown = unsigned_json(transaction)
     if unsigned is not None:
-        unsigned.write_text(json.dumps(shown) + "\n", encoding="utf-8")
+        _write(unsigned, json.dumps(shown))
         click.echo(f"account number {transaction.account_number}, sequence {transaction.sequence}")
     if out is not None:
         content = PlanFile(
@@ -146,7 +159,15 @@ def plan_command(
             account_number=transaction.account_number, sequence=transaction.sequence, gas_limit=transaction.gas_limit,
             fee_upokt=transaction.fee_upokt or 0, unsigned=shown,
         )  # fmt: skip
-        out.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _write(out, content.model_dump_json(indent=2))
+        click.echo(f"checksum of {out}: {content.checksum}")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
 
 
 def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec]:
@@ -196,21 +217,30 @@ def _show(plan: StakePlan) -> None:
 @KEY_FILE
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
               help="File for the signed transaction, base64")  # fmt: skip
-def sign_command(plan_file: Path, key_file: Path | None, out: Path) -> None:
-    """Sign a plan. Needs no network, so it can run on a machine without one."""
+@click.option("--checksum", help="Sign only a file with this checksum, which `relayctl stake plan` printed")
+def sign_command(plan_file: Path, key_file: Path | None, out: Path, checksum: str | None) -> None:
+    """Show a plan's transaction and sign it. Needs no network, so it can run on a machine without one."""
     try:
-        content = PlanFile.model_validate_json(plan_file.read_text(encoding="utf-8"))
+        content = PlanFile.model_validate_json(read_small_text(plan_file))
         transaction = content.transaction()
     except ValidationError as error:
         raise click.ClickException(f"{plan_file}: {problem_of(error)}") from None
     except DecodingError as error:
         raise click.ClickException(f"{plan_file}: {error}") from None
+    if checksum is not None and checksum != content.checksum:
+        raise click.ClickException(
+            f"{plan_file} has checksum {content.checksum}, not {checksum}: it was changed since it was planned"
+        )
     key = read_key(key_file)
     if address_of(key.public_key) != content.signer:
         raise click.ClickException(f"the key belongs to {address_of(key.public_key)}, the plan to {content.signer}")
+    click.echo(yaml.safe_dump(content.unsigned["body"]["messages"], sort_keys=False, width=120).rstrip())
+    click.echo(
+        f"signer {content.signer}, chain {content.chain_id}, sequence {content.sequence}, fee {content.fee_upokt} upokt"
+    )
     signed = sign_transaction(transaction, key)
-    out.write_text(base64.b64encode(signed.raw).decode() + "\n", encoding="utf-8")
-    click.echo(f"signed plan {content.plan_hash}: {signed.tx_hash}")
+    _write(out, base64.b64encode(signed.raw).decode())
+    click.echo(f"signed {plan_file} with checksum {content.checksum}: {signed.tx_hash}")
 
 
 @stake.command("send")
@@ -225,7 +255,7 @@ def send_command(signed_file: Path, seconds: float, **node: str) -> None:
     would refuse costs no fee. Sending the same file twice is harmless.
     """
     try:
-        raw = base64.b64decode(signed_file.read_text(encoding="ascii").strip(), validate=True)
+        raw = base64.b64decode(read_small_text(signed_file), validate=True)
         gas_limit = tx_pb.AuthInfo.FromString(tx_pb.TxRaw.FromString(raw).auth_info_bytes).fee.gas_limit
     except (binascii.Error, ValueError, DecodeError) as error:
         raise click.ClickException(f"{signed_file}: not a signed transaction as base64 text") from error

@@ -11,6 +11,8 @@ from dataclasses import replace
 from urllib.request import Request, urlopen
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 
 from mine import mine
@@ -87,6 +89,21 @@ async def test_what_cannot_be_sent_is_explained(relayer, tmp_path, capsys):
     assert await run_load(options(relayer, tmp_path, grpc, rpc, supplier=address("bob")), 2, 1, 0.0, show=False) == 1
     assert "not served here" in capsys.readouterr().err
     assert await run_load(options(relayer, tmp_path, grpc, rpc, url="http://127.0.0.1:1"), 1, 1, 0.0, show=False) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>welcome</html>", b"", b"\x0a\xff"])
+async def test_an_answer_that_is_no_relay_response_is_named(relayer, tmp_path, capsys, body):
+    async def page(_):
+        return web.Response(body=body)
+
+    app = web.Application()
+    app.router.add_post("/", page)
+    grpc, rpc = relayer.node
+    async with TestServer(app) as proxy:
+        url = str(proxy.make_url("")).rstrip("/")
+        assert await run_load(options(relayer, tmp_path, grpc, rpc, url=url), 2, 2, 0.0, show=False) == 1
+    shown = capsys.readouterr().err
+    assert "no relay response" in shown or "another session header" in shown
 
 
 def test_help_and_version_name_the_commands():

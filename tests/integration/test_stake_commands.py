@@ -44,8 +44,9 @@ class Command:
             "plan", "-f", self.folder / "supplier.yaml", "-o", self.folder / "plan", *options, *self.node
         )
 
-    async def sign(self, key_file="key"):
-        return await self.run("sign", self.folder / "plan", "--key-file", self.folder / key_file, "-o", self.signed)
+    async def sign(self, key_file="key", *options):
+        files = (self.folder / "plan", "--key-file", self.folder / key_file, "-o", self.signed)
+        return await self.run("sign", *files, *options)
 
     @property
     def signed(self):
@@ -121,6 +122,41 @@ async def test_what_the_chain_would_refuse_costs_no_fee(command):
     assert code == 1
     assert 'service "nosuch" does not exist' in shown
     assert command.balance == 60_000_000
+
+
+async def test_what_is_signed_is_shown_and_can_be_bound_to_the_plan(command):
+    command.declare()
+    _, planned = await command.plan()
+    checksum = planned.rpartition(": ")[2].strip()
+    code, shown = await command.sign("key", "--checksum", checksum)
+    assert code == 0, shown
+    assert f"checksum {checksum}" in shown
+    assert "publicly_exposed_url" in shown or "https://relay.example" in shown
+    assert f"signer {address('carol')}, chain" in shown
+    file = command.folder / "plan"
+    content = json.loads(file.read_text())
+    content["unsigned"]["body"]["messages"][0]["owner_address"] = address("alice")
+    file.write_text(json.dumps(content))
+    command.signed.unlink()
+    code, shown = await command.sign("key", "--checksum", checksum)
+    assert code == 1
+    assert f"not {checksum}: it was changed since it was planned" in shown
+    assert not command.signed.exists()
+
+
+@pytest.mark.parametrize("name", ["binary", "missing/plan"])
+async def test_files_that_cannot_be_read_or_written_are_named(command, name):
+    command.declare()
+    (command.folder / "binary").write_bytes(b"\xff\xfe")
+    if name == "binary":
+        code, shown = await command.run("sign", command.folder / name, "-o", command.signed)
+    else:
+        code, shown = await command.run(
+            "plan", "-f", command.folder / "supplier.yaml", "-o", command.folder / name, *command.node
+        )
+    assert code == 1
+    assert str(command.folder / name) in shown
+    assert "Traceback" not in shown
 
 
 async def test_a_plan_signs_only_with_its_key_and_only_as_it_was_made(command):

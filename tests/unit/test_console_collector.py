@@ -122,7 +122,9 @@ async def test_a_relayer_that_does_not_answer_keeps_its_samples():
     ("report", "said"),
     [("[]", "is not a JSON object"), ("{", "is not JSON"), ({"component": "miner"}, "not a relayer's report"),
      ({"component": "relayer", "workers": "x"}, "unreadable answer"),
-     ({"component": "relayer", "problems": [{"code": 1}]}, "unreadable answer")],
+     ({"component": "relayer", "problems": [{"code": 1}]}, "unreadable answer"),
+     ({"component": "relayer", "height": float("inf")}, "unreadable answer"),
+     ({"component": "relayer", "budgets": [{"limit_upokt": float("nan")}]}, "unreadable answer")],
 )  # fmt: skip
 async def test_an_unreadable_report_is_a_problem_and_no_crash(report, said):
     server = StatusServer()
@@ -212,6 +214,11 @@ def test_metrics_of_other_families_and_too_many_services_are_ignored():
     assert len(sample_of(text, 1.0).services) == 1000
     with pytest.raises(ValueError, match="could not convert"):
         sample_of('pocket_relayer_relays_served_total{service="eth} x\n', 1.0)
+
+
+def test_values_that_are_no_numbers_are_left_out():
+    text = "".join(f'pocket_relayer_relays_served_total{{service="{v}"}} {v}\n' for v in ("+Inf", "NaN", "3"))
+    assert {name: row.served for name, row in sample_of(text, 1.0).services.items()} == {"3": 3.0}
 
 
 def test_a_report_lists_endpoints_without_requests():

@@ -13,11 +13,12 @@ import pytest
 import pocket_console
 from console_miner import StatusServer, collected, opened_console
 from console_snapshots import ALICE, ended, lost, opened, supplier
+from kube import eventually
 from pocket.api.miner_status import ChainNote, Explanation
 from pocket_console.assets import asset_url, files, vendored
 from pocket_console.formatting import amount, duration, milliseconds, number, percent, rate, short, size
 from pocket_console.pages import _link, _with_query
-from pocket_console.server import host_of
+from pocket_console.server import Console, host_of, serving
 from pocket_console.snapshot import Links
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -155,6 +156,12 @@ async def test_only_known_host_names_are_served(host, served):
             assert served or "pokt1" not in text
 
 
+async def test_an_ipv6_address_is_served_under_the_url_that_the_command_prints():
+    async with collected(full()) as collector, opened_console(collector, hosts=["FD00::1"]) as get:
+        assert (await get("/", Host="[fd00::1]:8900"))[0] == 200
+        assert (await get("/", Host="[fd00::2]:8900"))[0] == 421
+
+
 def test_host_names_are_read_without_their_port():
     assert [host_of(text) for text in ("LocalHost:80", "[::1]:80", "[::1]", "a.b")] == [
         "localhost", "[::1]", "[::1]", "a.b"
@@ -173,6 +180,29 @@ async def test_each_snapshot_is_an_event_and_the_number_of_streams_is_bounded(mo
             async with asyncio.timeout(5):
                 assert (await stream.content.readuntil(b"\n\n")) == b"id: 2\nevent: snapshot\ndata: 2\n\n"
             assert (await get("/events"))[0] == 503
+
+
+async def test_a_page_that_is_closed_gives_its_stream_back_at_once(monkeypatch):
+    monkeypatch.setattr("pocket_console.server._STREAMS", 1)
+    async with collected(full()) as collector, serving(Console(collector), "127.0.0.1", 0) as port:
+        for _ in range(3):
+            assert await eventually(lambda: streams(port), seconds=5, pause=0.01)
+
+
+async def streams(port):
+    """Open the stream of events, and close it once its beginning or its refusal is there."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    status = await reader.readline()
+    writer.close()
+    return b" 200 " in status
+
+
+async def test_a_page_of_an_error_is_not_fetched_again():
+    async with collected(full()) as collector, opened_console(collector) as get:
+        await collector.once()
+        assert "hx-get" in (await get("/fleet"))[1]
+        assert "hx-get" not in (await get("/nothing/here"))[1]
 
 
 async def test_a_page_before_the_first_poll_is_empty_and_not_an_error():

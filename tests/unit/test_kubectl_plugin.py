@@ -2,7 +2,6 @@
 
 import json
 import stat
-import sys
 import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,9 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from kubectl_stand_in import kubectl_stand_in
 from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.outcome_archive import read_archive
 from pocket_miner.storage.outcomes import OutcomeRecord
 from pocket_operator.resources import names
 from relayctl.k8s.cluster_view import ClusterView, default_namespace
@@ -25,7 +24,6 @@ from relayctl.k8s.pod_shell import PodCommandFailed, PodShell
 from relayctl.k8s.redaction import Redactor
 from relayctl.k8s.supplier_rows import COLUMNS, supplier_rows
 from relayctl.k8s.table_output import OutputFormat, rendered
-from relayctl.k8s.trail_archive import archive_pod, published_heads_of
 from resources import address, changed, key_of, relay_miner, supplier
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -298,21 +296,8 @@ def planted_view():
 
 @pytest.fixture
 def kubectl(tmp_path, monkeypatch):
-    """Stand in for the transport: run the command of `kubectl exec` here, on the volume of the named pod."""
-    script = tmp_path / "kubectl"
-    script.write_text(
-        f"#!{sys.executable}\n"
-        "import subprocess, sys\n"
-        "words = sys.argv[1:]\n"
-        "if 'logs' in words:\n"
-        "    print(open(sys.argv[0] + '.log').read()); sys.exit(0)\n"
-        "pod, command = words[words.index('-n') + 2], words[words.index('--') + 1:]\n"
-        f"command[0] = {sys.executable!r}\n"
-        "if command[1] == '-c':\n"
-        '    print(\'{"url": "redis://u:r3d1sp4ss@h"}\'); sys.exit(0)\n'
-        f"sys.exit(subprocess.run([*command, '--data', {str(tmp_path)!r} + '/' + pod]).returncode)\n"
-    )
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    """Name the stand-in for kubectl in KUBECTL."""
+    script = kubectl_stand_in(tmp_path)
     monkeypatch.setenv("KUBECTL", str(script))
     return script
 
@@ -364,6 +349,9 @@ def test_an_archive_is_never_overwritten(tmp_path):
     [
         ("http://user:pa/ss@host:1/x", "http://host:1/x"),
         ("see https://h/docs/page#top", "see https://h/docs/page#top"),
+        ("redis://:se,cret@host, redis://user:p;a)s]s'w@h/0", "redis://host, redis://h/0"),
+        ("(https://h/v1/mainnet) passwd=abc, pwd: abc", "(https://h/v1/mainnet) passwd=REDACTED, pwd: REDACTED"),
+        ("https://h/v2/abcdef012345", "https://h/v2/REDACTED"),
         ("Basic dXNlcjpwYXNz!", "Basic REDACTED!"),
         ('{"api_key": "v"}', '{"api_key": REDACTED}'),
         (f"0x{KEY.upper()}", "REDACTED"),
@@ -372,6 +360,16 @@ def test_an_archive_is_never_overwritten(tmp_path):
 )
 def test_texts_lose_credentials_only(text, expected):
     assert Redactor({address("alice")}).text(text) == expected
+
+
+def test_words_of_a_command_after_a_secret_flag_are_removed():
+    found = Redactor().value(
+        {"args": ["--token", "abc", "--port", "80", "--password=abc"], "command": ["x", "-p", "y"]}
+    )
+    assert found == {
+        "args": ["--token", "REDACTED", "--port", "80", "--password=REDACTED"],
+        "command": ["x", "-p", "y"],
+    }
 
 
 def test_references_to_secrets_keep_their_names():
@@ -396,18 +394,6 @@ def test_explain_and_earnings_read_every_miner(tmp_path, kubectl):
     outputs, failures = ask_miners(shell, pods[:2], "ledger", "explain", "main-miner-1-0")
     assert "The claim was paid." in outputs[0]
     assert "no session on this volume" in failures[0]
-
-
-@pytest.mark.processes
-def test_the_trail_of_a_pod_is_archived_and_compared_with_its_published_head(tmp_path, kubectl):
-    (tmp_path / "m-0").mkdir()
-    volume(tmp_path / "m-0", owner=5, operator=2)
-    found = archive_pod(PodShell.of(None, None), "ns", "m-0", tmp_path / "archive", {})
-    assert (found.done.added, found.problem) == (2, "")
-    row = {"pod": "m-0", "number": 2, "hash": read_archive(found.done.file)[-1].hash}
-    for number, problem in ((2, ""), (3, "outcome 3 was published, but the archive ends at 2")):
-        heads = published_heads_of({"status": {"audit": [{**row, "number": number}, {"pod": "m-1", "number": -1}]}})
-        assert archive_pod(PodShell.of(None, None), "ns", "m-0", tmp_path / "archive", heads).problem == problem
 
 
 def test_without_kubectl_the_remedy_is_named(monkeypatch):

@@ -148,6 +148,34 @@ def test_keys_are_sealed_where_the_operators_key_is_given(files):
     assert "hex" not in (files / "out/secrets.yaml").read_text()
 
 
+def test_secrets_are_readable_by_their_owner_only_even_where_a_file_was_there(files):
+    (files / "out").mkdir()
+    (files / "out/secrets.yaml").write_text("old")
+    (files / "out/secrets.yaml").chmod(0o644)
+    assert migrated(files).exit_code == 0
+    assert (files / "out/secrets.yaml").stat().st_mode & 0o777 == 0o600
+    assert "old" not in (files / "out/secrets.yaml").read_text()
+
+
+def test_a_file_of_an_earlier_run_does_not_stay_between_new_ones(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/suppliers.yaml").write_text("old")
+    (tmp_path / "relayer.yaml").write_text(RELAYER.replace("keys: {keys_file: KEYS}\n", ""))
+    done = CliRunner().invoke(
+        main, ["migrate", "--relayer", str(tmp_path / "relayer.yaml"), "--output", str(tmp_path / "out")]
+    )
+    assert done.exit_code == 1
+    assert "suppliers.yaml is of an earlier run: remove it, or choose another --output" in done.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["suppliers.yaml"]
+
+
+def test_an_output_that_cannot_be_written_is_named(files):
+    (files / "out/suppliers.yaml").mkdir(parents=True)
+    done = migrated(files)
+    assert done.exit_code == 1
+    assert f"{files / 'out/suppliers.yaml'}: Is a directory" in done.output
+
+
 @pytest.mark.parametrize(
     ("relayer", "said"),
     [

@@ -154,3 +154,23 @@ def test_a_generated_key_is_readable_by_its_owner_alone_and_never_replaces_anoth
     again = CliRunner().invoke(main, ["keys", "generate", str(file)])
     assert (again.exit_code, "File exists" in again.output) == (1, True)
     assert PrivateKey.from_hex(file.read_text()).public_key == made.public_key
+
+
+@pytest.mark.parametrize("command", ["address", "seal"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"0" * (1 << 20) + b"0", b"no key"])
+def test_a_file_that_is_no_key_is_named_without_a_traceback(tmp_path, command, content):
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    sealing = ["--public-key", "A" * 43 + "=", "--namespace", "ns", "--name", "alice"]
+    done = CliRunner().invoke(main, ["keys", command, "--key-file", str(file), *(sealing if command == "seal" else [])])
+    assert (done.exit_code, "Error: " in done.output, "Traceback" in done.output) == (1, True, False)
+
+
+@pytest.mark.parametrize("text", ["A" * 400, "\x00", "key"])
+def test_what_is_no_sealing_key_is_refused_with_the_remedy(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+    done = CliRunner().invoke(
+        main, ["keys", "seal", "--public-key", text, "--namespace", "ns", "--name", "alice"], input=KEY
+    )
+    assert (done.exit_code, "Error: " in done.output) == (1, True)

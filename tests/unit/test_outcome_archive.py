@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from kubectl_stand_in import kubectl_stand_in
 from pocket_miner.console.ledger_commands import ledger
 from pocket_miner.storage.audit import Audit, AuditHead
 from pocket_miner.storage.outcome_archive import (
@@ -16,6 +17,8 @@ from pocket_miner.storage.outcome_archive import (
     trail_page,
 )
 from pocket_miner.storage.outcomes import OutcomeRecord
+from relayctl.k8s.pod_shell import PodShell
+from relayctl.k8s.trail_archive import archive_pod, published_heads_of
 
 
 def outcome(number):
@@ -140,6 +143,17 @@ def test_an_archive_is_verified_and_exported_without_the_volume(audit, tmp_path)
         assert run(*command, "--archive", file).output == run(*command, "--data", data).output
     heads.write_text(f"2026-11-30 6 {'a' * 64}\n")
     assert run("verify", "--archive", file, "--published", heads).exit_code == 1
+
+
+@pytest.mark.processes
+def test_the_trail_of_a_pod_is_archived_and_compared_with_its_published_head(audit, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECTL", str(kubectl_stand_in(tmp_path)))
+    found = archive_pod(PodShell.of(None, None), "ns", "volume", tmp_path / "archive", {})
+    assert (found.done.added, found.problem) == (5, "")
+    row = {"pod": "volume", "number": 5, "hash": read_archive(found.done.file)[-1].hash}
+    for number, problem in ((5, ""), (6, "outcome 6 was published, but the archive ends at 5")):
+        heads = published_heads_of({"status": {"audit": [{**row, "number": number}, {"pod": "m-1", "number": -1}]}})
+        assert archive_pod(PodShell.of(None, None), "ns", "volume", tmp_path / "archive", heads).problem == problem
 
 
 def test_a_miner_with_another_volume_has_another_file(audit, tmp_path):

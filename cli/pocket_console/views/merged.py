@@ -1,4 +1,4 @@
-"""Merge what several miners report into one picture."""
+"""Merge what several miners report, and the operator's books, into one picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pocket.api.miner_status import DayTotals, EndedSession, MinedSupplier, OpenSession
 from pocket_console.snapshot import ConsoleSnapshot, MinerSnapshot
+from pocket_console.views.books import books_by_supplier
 
 Session = OpenSession | EndedSession
 Pair = tuple[str, str]
@@ -44,7 +45,7 @@ def merged(snapshot: ConsoleSnapshot, now: float) -> Merged:
     """Return the picture of all miners.
 
     Of a session or supplier that two miners report, the one that answered last counts. A session with an outcome is
-    not open.
+    not open. Earnings of miners that are gone are those of the operator's books.
     """
     miners = sorted(snapshot.miners, key=_answered)
     ended: dict[Pair, EndedSession] = {}
@@ -60,16 +61,23 @@ def merged(snapshot: ConsoleSnapshot, now: float) -> Merged:
                 opened[pair], reported_by[pair] = session, miner.origin.name
     suppliers, owners = _suppliers(miners)
     states = [miner.state for miner in miners if miner.state is not None]
+    today = max((state.block_time for state in states), default="")[:10]
+    days, earned_by = _days(miners), _earned(miners)
+    for address, books in books_by_supplier(snapshot.cluster).items():
+        earned_by[address] = books.since_start(earned_by.get(address, {}))
+        if today and books.day.date == today:
+            of_supplier = days.setdefault(address, {})
+            of_supplier[today] = books.of_day(of_supplier.get(today, DayTotals()))
     return Merged(
         height=max((state.height for state in states), default=0),
-        today=max((state.block_time for state in states), default="")[:10],
+        today=today,
         open=tuple(sorted(opened.values(), key=_urgency)),
         ended=tuple(sorted(ended.values(), key=lambda row: (-row.height, -row.number))),
         reported_by=reported_by,
         suppliers=suppliers,
         owners=owners,
-        days=_days(miners),
-        earned_by=_earned(miners),
+        days=days,
+        earned_by=earned_by,
         stale=frozenset(miner.origin.name for miner in miners if miner.freshness.stale(now)),
     )
 

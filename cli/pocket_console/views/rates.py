@@ -42,11 +42,11 @@ def _gain(total: dict[str, float], before: Mapping[str, float], after: Mapping[s
             total[key] = total.get(key, 0.0) + gained
 
 
-def increases(relayers: Iterable[RelayerSnapshot]) -> dict[str, Increase]:
-    """Return the increase of each service over the samples of all relayers."""
+def increases(relayers: Iterable[RelayerSnapshot], now: float) -> dict[str, Increase]:
+    """Return the increase of each service over the samples of all relayers that answer."""
     found: dict[str, Increase] = {}
     for relayer in relayers:
-        samples = relayer.samples
+        samples = () if relayer.freshness.stale(now) else relayer.samples
         seconds = samples[-1].at - samples[0].at if samples else 0.0
         for service in {name for sample in samples for name in sample.services}:
             increase = found.setdefault(service, Increase())

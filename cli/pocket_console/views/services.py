@@ -18,7 +18,10 @@ _NEARLY_USED: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """One service. Rates and latencies are of the last minute, counts since the relayers' start."""
+    """One service. Rates and latencies are of the last minute, counts since the relayers' start.
+
+    `rejected_share` is of the relays that were served or rejected.
+    """
 
     name: str
     per_second: float | None
@@ -75,7 +78,7 @@ class ServicesView:
 
 def services_view(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> ServicesView:
     """Return the services that relayers serve or that have sessions."""
-    recent, since_start = increases(snapshot.relayers), totals(snapshot.relayers)
+    recent, since_start = increases(snapshot.relayers, now), totals(snapshot.relayers)
     sessions: dict[str, list[int]] = {}
     for session in picture.open:
         sessions.setdefault(session.service_id, []).append(session.value_upokt or 0)
@@ -114,15 +117,15 @@ def _row(
 ) -> ServiceRow:
     rejected = sum(total.rejected.values())
     measured = recent if recent is not None and recent.seconds else None
-    latency = recent.latency if recent is not None and recent.latency else total.latency
-    backend = recent.backend if recent is not None and recent.backend else total.backend
+    latency = measured.latency if measured is not None else {}
+    backend = measured.backend if measured is not None else {}
     return ServiceRow(
         name=name,
         per_second=measured.served / measured.seconds if measured is not None else None,
         served=total.served,
         mined=total.mined,
         rejected=rejected,
-        rejected_share=rejected / total.received if total.received else None,
+        rejected_share=rejected / (total.served + rejected) if total.served + rejected else None,
         p50=quantile(latency, 0.5),
         p95=quantile(latency, 0.95),
         p99=quantile(latency, 0.99),

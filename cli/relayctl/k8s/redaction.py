@@ -6,7 +6,7 @@ and a hexadecimal number that is the private key of a known address is recognise
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,21 +16,23 @@ from pocket.protocol.crypto.ecdsa import PrivateKey
 
 REDACTED: Final = "REDACTED"
 _SECRET_FIELD: Final = re.compile(
-    r"(?i)(pass(word|phrase)?|token|secret|credential|authorization|api[-_]?key|private|mnemonic|seed[-_]?phrase|"
-    r"sealed|cookie|bearer|^key$|^hex$|^raw$)"
+    r"(?i)(pass(word|phrase|wd)?|pwd|token|secret|credential|authorization|api[-_]?key|private|mnemonic|"
+    r"seed[-_]?phrase|sealed|cookie|bearer|^key$|^hex$|^raw$)"
 )
 _REFERENCE_FIELD: Final = re.compile(r"(?i)(ref|refs|name|names|secrets|type|keys_digest)$")
 _MAPS_OF_SECRETS: Final = frozenset({"headers", "stringData", "binaryData"})
+_COMMANDS: Final = frozenset({"args", "command"})
 _DROPPED: Final = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration"})
-_URL: Final = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)([^\s\"'<>,;)\]}]+)")
+_URL: Final = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)((?:[^\s\"<>]*@)?[^\s\"'<>,;)\]}]*)")
+"""A password may hold characters that end a URL elsewhere, so all up to the last `@` belongs to the user."""
 _BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/_.=-]{6,}")
 _ASSIGNED: Final = re.compile(
-    r"(?i)([\"']?(?:pass(?:word|phrase)?|token|secret|api[-_]?key|authorization|mnemonic|private[-_ ]?key)[\"']?"
-    r"\s*[=:]\s*)"
+    r"(?i)([\"']?(?:pass(?:w(?:or)?d|phrase)?|pwd|token|secret|api[-_]?key|authorization|mnemonic|private[-_ ]?key)"
+    r"[\"']?\s*[=:]\s*)"
     r"(\"[^\"]*\"|'[^']*'|[^\s,;}]+)"
 )
 _HEX_KEY: Final = re.compile(r"(?i)(?<![0-9a-f])(?:0x)?([0-9a-f]{64})(?![0-9a-f])")
-_LONG_SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]{16,}")
+_LONG_SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]{12,}")
 _DEEPEST: Final = 64
 
 
@@ -52,7 +54,8 @@ class Redactor:
                 str(key): self._field(str(key), item, depth + 1) for key, item in value.items() if key not in _DROPPED
             }
         if isinstance(value, list | tuple):
-            return [self._element(item, name, depth + 1) for item in value]
+            items = _without_secret_arguments(value) if name in _COMMANDS else value
+            return [self._element(item, name, depth + 1) for item in items]
         return self.text(value) if isinstance(value, str) else value
 
     def _element(self, item: Any, name: str, depth: int) -> Any:
@@ -88,6 +91,18 @@ class Redactor:
             except DecodingError:
                 self._known[digits] = False
         return self._known[digits]
+
+
+def _without_secret_arguments(arguments: Sequence[Any]) -> list[Any]:
+    """Return the words of a command without the word after each flag that names a secret, as in `--token abc`."""
+    return [
+        REDACTED if _is_secret_flag(before) else word
+        for before, word in zip(("", *arguments), arguments, strict=False)
+    ]  # fmt: skip
+
+
+def _is_secret_flag(word: Any) -> bool:
+    return isinstance(word, str) and word.startswith("-") and "=" not in word and bool(_SECRET_FIELD.search(word))
 
 
 def _address(rest: str) -> str:

@@ -1,6 +1,5 @@
 """The command `relayctl migrate`: turn the Go relay miner's files into resources."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pocket.keys.loading import KeySet, PublicKey, load_keys_directory, load_key
 from pocket.keys.sealed_box import Subject, seal
 from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from relayctl.key_files import key_secret, sealing_key
+from relayctl.key_files import key_secret, sealing_key, write_private
 from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password, keyring_folder, read_keyring
 from relayctl.key_import.import_commands import secret_text
 from relayctl.migrating.configuration_sources import Sources, read_compose, read_configuration
@@ -27,6 +26,7 @@ _KINDS = {
     "unknown": "Unknown and ignored",
     "left": "Without counterpart, with the reason",
 }
+_SECRETS = "secrets.yaml"
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -70,12 +70,24 @@ def _keyring_keys(path: Path, names: tuple[str, ...], passphrase_fd: int | None)
     return read_keyring(folder, passphrase, names)
 
 
-def _write(path: Path, documents: list[dict[str, Any]], mode: int) -> None:
-    if not documents:
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        yaml.safe_dump_all(documents, file, sort_keys=False, width=120)
+def _write(output: Path, files: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Write the resources by file name, those of Secrets readable by their owner alone.
+
+    Raises ClickException if a file cannot be written, or if one of an earlier run would stay without being replaced.
+    """
+    for name, documents in files.items():
+        if not documents and (output / name).exists():
+            raise click.ClickException(f"{output / name} is of an earlier run: remove it, or choose another --output")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, documents in files.items():
+            text = yaml.safe_dump_all(documents, sort_keys=False, width=120)
+            if name == _SECRETS and documents:
+                write_private(output / name, text)
+            elif documents:
+                (output / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or output}: {error.strerror}") from None
 
 
 def report(migration: Migration) -> str:
@@ -141,10 +153,7 @@ def migrate(
             secrets.append(key_secret(secret, namespace, {"hex": hexadecimal}))
             reference = {"secretRef": {"name": secret, "key": "hex"}}
         suppliers.append(supplier(address, name, namespace, reference))
-    output.mkdir(parents=True, exist_ok=True)
-    _write(output / "relayminer.yaml", [migration.relay_miner], 0o644)
-    _write(output / "suppliers.yaml", suppliers, 0o644)
-    _write(output / "secrets.yaml", secrets, 0o600)
+    _write(output, {"relayminer.yaml": [migration.relay_miner], "suppliers.yaml": suppliers, _SECRETS: secrets})
     click.echo(report(migration))
     for problem in loaded.problems:
         click.echo(f"\nKey ignored: {problem}")

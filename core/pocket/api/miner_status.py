@@ -25,7 +25,7 @@ SESSION_PATH: Final = "/status/session"
 class StatusModel(BaseModel):
     """Base of the models."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class NodeState(StatusModel):
