@@ -57,6 +57,15 @@ def test_a_remote_key_of_another_address_or_form_is_not_loaded(tmp_path, text):
     assert keyring(tmp_path, _Signer(), alice=text).addresses == []
 
 
+def test_a_key_that_moves_to_the_signer_or_back_is_used_from_there(tmp_path):
+    local, remote = f"{key('alice').scalar:064x}", f"remote:{ALICE.hex()}"
+    loaded = keyring(tmp_path, _Signer(), alice=local)
+    for text, kind in ((remote, RemoteKey), (local, PrivateKey)):
+        (tmp_path / address("alice")).write_text(text)
+        assert loaded.reload() is False  # the same suppliers are served
+        assert isinstance(loaded.by_address()[address("alice")], kind)
+
+
 def test_the_signer_is_a_problem_of_the_process_only_if_no_key_is_its_own(tmp_path):
     signer = _Signer()
     signer.problem = "away"

@@ -54,8 +54,10 @@ class Keyring:
             for problem in loaded.problems:
                 _LOG.warning("supplier key ignored", problem=problem)
         self._loaded = loaded
+        keys = dict(self._signing_keys(loaded))
+        if changed or any(type(keys[address]) is not type(key) for address, key in self._keys.items()):
+            self._keys = keys  # also if a key only moved to the signer or back
         if changed:
-            self._keys = dict(self._signing_keys(loaded))
             _LOG.info("supplier keys loaded", keys=len(self._keys), digest=loaded.digest[:16])
         return changed
 
