@@ -271,7 +271,7 @@ MUTANTS = [
            f"{EVIDENCE}::test_a_claim_that_was_seen_stays_whatever_is_told_afterwards"),
     Mutant("workloads/miner/pocket_miner/sessions/claim_view.py", "if answer.height <= close:", "if False:",
            f"{EVIDENCE}::test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers"),
-    Mutant("workloads/miner/pocket_miner/submission/seeds.py", "highest >= _ENOUGH and list(counts.values()).count(highest) == 1", "True",
+    Mutant("workloads/miner/pocket_miner/sessions/votes.py", "highest >= _ENOUGH and unique and not contradicted", "True",
            f"{EVIDENCE}::test_a_seed_hash_is_confirmed_by_a_second_node_or_block_and_the_most_told_one_counts"),
     Mutant("workloads/miner/pocket_miner/sessions/submission.py", "if not last.accepted:", "if False:",
            f"{EVIDENCE}::test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it"),

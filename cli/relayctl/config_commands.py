@@ -110,11 +110,12 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
             present = await chain.chain_id()
             if present != miner.spec.chain.id:
                 return [ConfigIssue(Level.ERROR, where, f"the nodes serve chain {present}, not {miner.spec.chain.id}")]
-            block = await CometClient(nodes, http, seconds, node_health=node_health).block()
+            network = miner.spec.chain.id
+            block = await CometClient(nodes, http, seconds, node_health=node_health, chain_id=network).block()
             issues += check_terms(miner, await chain.minimum_gas_price(), block.time.nanoseconds, time.time_ns())
             for node in nodes:
                 with contextlib.suppress(ChainError):  # the node health check reports nodes that do not answer
-                    keeping = await CometClient([node], http, seconds).retention()
+                    keeping = await CometClient([node], http, seconds, chain_id=network).retention()
                     issues += check_keeping(miner, node.name, keeping)
             for supplier in manifests.suppliers:
                 if supplier.spec.relay_miner_ref.name == miner.metadata.name:

@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
-from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds
@@ -97,11 +96,12 @@ async def test_suppliers_that_read_at_once_share_one_pipeline_and_one_commit(tog
     assert (len(pipelines), commits) == (1, [4])
 
 
-async def test_an_error_that_redis_returns_for_one_supplier_is_raised_to_that_one(together):
+async def test_a_stream_that_redis_refuses_to_read_is_left_to_the_full_read_of_its_supplier(together):
     await together.write(2, *NAMES)
     await together.redis.set(KEYS.stream(address("bob"), HEADER.session_id), "no stream")
     found = await together.poll()
-    assert isinstance(found.pop("bob"), CommandRejected)
+    assert found.pop("bob") is None
+    assert await together.consumers["bob"].consume_once() == 0, "and left out from then on"
     assert found == dict.fromkeys(("alice", "carol", "dave"), 2)
 
 

@@ -4,13 +4,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mine import PREFIX
+from mine import PREFIX, mine
 from pocket.coordination.elector import LeaseRecord
 from pocket.coordination.stores.lease_store import StoredLease
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SealStore, SignedGroup
+from pocket_localnet import grpc_service
+from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.factory import SupplierFactory
+from world import World
 
 pytestmark = pytest.mark.redis
 KEYS = RedisKeys(PREFIX)
@@ -79,3 +83,57 @@ async def test_lease_records_that_cannot_be_read_end_no_member(redis):
     assert isinstance(await store.write("two", LeaseRecord("me", 15, now, now, 1), None), StoredLease)
     found = await store.read()
     assert (found["two"].record.holder, found["one"].record.holder) == ("me", "")
+
+
+@pytest.mark.parametrize("damage", ["an entry of another kind", "a key of another type"])
+async def test_a_stream_that_cannot_be_read_costs_no_other_session_its_claim(redis, tmp_path, damage):
+    async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice:
+        good, bad = alice.header(service="eth"), alice.header(service="base")
+        for header in (good, bad):
+            await alice.record(alice.relays(header, 3))
+        stream = KEYS.stream(alice.supplier, bad.session_id)
+        if damage == "an entry of another kind":
+            await redis.xadd(stream, {"x": "y"})
+        else:
+            await redis.delete(stream)
+            await redis.set(stream, "x")
+        await alice.to(24)
+        outcome = alice.outcomes()[good.session_id]
+        assert (outcome["outcome"], outcome["details"]["relays"]) == ("settled", 3)
+        if damage == "an entry of another kind":
+            assert alice.outcomes()[bad.session_id]["outcome"] == "settled"
+
+
+async def test_compute_units_beyond_any_integer_of_the_volume_stop_no_supplier(alice, monkeypatch):
+    real, asked = grpc_service.answer, []
+
+    def answer(chain, method, request, height_text="0"):
+        if method.endswith("ComputeUnitsPerRelayAtHeight") and not asked:
+            asked.append(method)
+            response = service_pb.QueryComputeUnitsPerRelayAtHeightResponse(computeUnitsPerRelay=2**63)
+            return response.SerializeToString(), chain.height
+        return real(chain, method, request, height_text)
+
+    monkeypatch.setattr(grpc_service, "answer", answer)
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(22)
+    assert asked
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_an_unforeseen_error_ends_a_step_and_not_the_supplier(alice, monkeypatch):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(12)
+    real, failures = ProofSubmitter.decide, [OverflowError("too large"), AttributeError("x"), RuntimeError("y")]
+
+    async def failing(*arguments):
+        if failures:
+            raise failures.pop()
+        await real(*arguments)
+
+    monkeypatch.setattr(ProofSubmitter, "decide", failing)
+    await alice.to(22)
+    assert not failures
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"

@@ -168,6 +168,17 @@ async def test_the_next_claim_is_judged_by_what_the_last_ones_cost(audit, store,
     assert book.estimate_upokt() == 51 + 33
 
 
+async def test_one_dear_transaction_makes_no_later_session_unprofitable(audit, store):
+    book = FeeTracker(PRICE, audit)
+    dear = transaction(claim("a" * 64), fee=17_000)
+    for _ in range(20):  # the same bytes again cost nothing more
+        await book.record_sent(store, dear.raw)
+    assert book.estimate_upokt() == 130 + 400
+    for number in range(8):
+        await book.record_sent(store, transaction(claim(f"{number}" * 64), fee=900 + number).raw)
+    assert book.estimate_upokt() == 900 + 400, "fees that are higher for good are believed"
+
+
 async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatch, captured_logs):
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 from dataclasses import replace
 
 import grpc
@@ -11,8 +12,9 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived
 
 from callers import grpc_call, grpc_web, http1, http2_raw
+from hostile_clients import until
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_response
-from pocket.protocol.relays.messages import decode_relay_response
+from pocket.protocol.relays.messages import decode_relay_request, decode_relay_response
 from transports import all_transports
 from world import address
 
@@ -57,6 +59,9 @@ async def test_many_grpc_calls_share_a_connection(redis, tmp_path):
             bodies = [relayer.request(body=b"%d" % n).encode() for n in range(100)]
             answers = await asyncio.gather(*(call(body, timeout=20) for body in bodies))
         assert len(answers) == len(await relayer.leaves()) == 100
+
+
+BOMB = gzip.compress(bytes(60_000))
 
 
 async def test_grpc_web_text_and_preflight_are_answered_for_any_origin(redis, tmp_path):
@@ -134,6 +139,65 @@ async def test_grpc_backends_get_messages_and_metadata_and_their_trailers_come_b
         )
 
 
+def grpc_envelope(relayer, body, **headers):
+    fields = {"Content-Type": ("application/grpc",), **{name: (value,) for name, value in headers.items()}}
+    envelope = HttpRequest("POST", "http://gw/a.B/Echo", fields, body)
+    return relayer.world.signed(replace(relayer.request(), payload=envelope.encode())).encode()
+
+
+ONE = b"\0\0\0\0\1x"
+REFUSED_ENVELOPES = {
+    "a name that is no metadata, without a message": (b"", {"X!": "v"}),
+    "a value that is no metadata, without a message": (b"", {"X-A": "é"}),
+    "a value that is no metadata": (ONE, {"X-A": "é"}),
+    "a binary value that is no ASCII": (ONE, {"X-A-Bin": "é"}),
+    "messages that are too large in all": (
+        b"".join(b"\1" + len(BOMB).to_bytes(4, "big") + BOMB for _ in range(3)), {"Grpc-Encoding": "gzip"},
+    ),
+    "a message that is cut off": (
+        b"\1" + (len(BOMB) - 20).to_bytes(4, "big") + BOMB[:-20], {"Grpc-Encoding": "gzip"},
+    ),
+    "too many messages": (bytes(5) * 5000, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "headers"), REFUSED_ENVELOPES.values(), ids=REFUSED_ENVELOPES)
+async def test_an_envelope_that_grpc_cannot_send_is_refused_and_not_charged(redis, tmp_path, body, headers):
+    async with (
+        grpc_backend() as (url, echo),
+        all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
+    ):
+        outcome = await http1(relayer.url, grpc_envelope(relayer, body, **headers), {"Rpc-Type": "1"})
+        assert outcome.code == 400
+        assert not echo.seen
+        await until(lambda: not relayer.memory.used)
+        assert not await relayer.leaves()
+
+
+async def test_a_grpc_backend_does_not_get_what_only_a_proxy_or_the_configuration_may_set(redis, tmp_path):
+    fields = {"X-Forwarded-For": "1.2.3.4", "Pocket_Supplier": "me", "X-Kept": "k"}
+    async with (
+        grpc_backend() as (url, echo),
+        all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
+    ):
+        assert (await http1(relayer.url, grpc_envelope(relayer, ONE, **fields), {"Rpc-Type": "1"})).code == 200
+        assert echo.seen[0]["x-kept"] == "k"
+        assert not {"x-forwarded-for", "pocket_supplier"} & set(echo.seen[0])
+
+
+async def test_a_grpc_relay_is_authenticated_before_its_backend_is_called_in_any_mode(redis, tmp_path):
+    async with (
+        grpc_backend() as (url, echo),
+        all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}, service={"validation": "optimistic"}) as (
+            relayer,
+            _,
+        ),
+    ):
+        forged = replace(decode_relay_request(grpc_envelope(relayer, ONE)), signature=relayer.request().signature)
+        assert (await http1(relayer.url, forged.encode(), {"Rpc-Type": "1"})).code == 403
+        assert not echo.seen
+
+
 class RefusesAtOnce(asyncio.Protocol):
     """A gRPC backend that ends every call when it has seen its headers, as proxies do that ask for a password."""
 
@@ -200,3 +264,42 @@ async def test_a_grpc_backend_that_is_away_is_no_relay(redis, tmp_path):
         bare = relayer.world.signed(replace(relayer.request(), payload=HttpRequest("POST", "/a", {}, b"bare").encode()))
         assert (await http1(relayer.url, bare.encode(), {"Rpc-Type": "1"})).code == 400
         assert await relayer.leaves() == []
+
+
+async def test_a_call_that_runs_when_its_relayer_drains_is_answered(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        relayer.backend.gate = asyncio.Event()
+        running = asyncio.create_task(grpc_call(relayer.url, relayer.request().encode(), {"Rpc-Type": "3"}))
+        await relayer.backend.asked.wait()
+        draining = asyncio.create_task(relayer.http2.drain(5.0))
+        await asyncio.sleep(0)
+        relayer.backend.gate.set()
+        assert (await running).body
+        await draining
+        await until(lambda: not relayer.http2.connections)
+
+
+async def test_a_relay_that_is_being_admitted_finishes_with_the_configuration_it_began_with(redis, tmp_path):
+    async with (
+        grpc_backend() as (url, _),
+        all_transports(redis, tmp_path, backends={"grpc": {"urls": [url]}}) as (relayer, _),
+    ):
+        first = await http1(relayer.url, grpc_envelope(relayer, ONE), {"Rpc-Type": "1"})
+        assert first.code == 200
+        backends = relayer.registry.get("eth")
+        charged, gate = asyncio.Event(), asyncio.Event()
+        charge = relayer.pipeline._meter.charge
+
+        async def charge_later(*args):
+            charged.set()
+            await gate.wait()
+            return await charge(*args)
+
+        relayer.pipeline._meter.charge = charge_later
+        running = asyncio.create_task(http1(relayer.url, grpc_envelope(relayer, ONE + ONE), {"Rpc-Type": "1"}))
+        await charged.wait()
+        assert backends.in_flight == 1
+        relayer.registry.update([backends.service.model_copy(update={"max_body_bytes": 99_999})])
+        gate.set()
+        assert (await running).code == 200
+        assert backends.in_flight == 0

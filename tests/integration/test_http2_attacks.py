@@ -12,6 +12,7 @@ from http2_client import (
     CONTINUATION,
     DATA,
     END_HEADERS,
+    END_STREAM,
     HEADERS,
     POST,
     RST_STREAM,
@@ -20,6 +21,7 @@ from http2_client import (
     raw_frame,
     raw_settings,
 )
+from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
 
 pytestmark = pytest.mark.redis
@@ -56,6 +58,21 @@ async def test_streams_that_are_opened_and_reset_end_a_connection_by_their_rate(
         client.writer.close()
         await until(lambda: relayer.connections.open == 0)
         assert await served(relayer)
+
+
+async def test_streams_that_are_reset_in_the_read_that_opens_them_leave_nothing_behind(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        client = await Http2Client.dial(relayer)
+        client.send()
+        await until(lambda: relayer.http2.connections)
+        client.writer.write(
+            raw_frame(HEADERS, 1, POST, END_HEADERS) + raw_frame(RST_STREAM, 1, b"\0\0\0\x08") + FLOODS["PING"]
+        )
+        answer = b""
+        while b"12345678" not in answer:
+            answer += await asyncio.wait_for(client.reader.read(65_536), 10)
+        await until(lambda: relayer.memory.used == 0)
+        client.writer.close()
 
 
 async def test_streams_beyond_what_is_served_at_once_are_refused_and_the_others_go_on(redis, tmp_path):
@@ -102,7 +119,7 @@ async def test_an_http2_client_that_takes_no_answers_is_not_read_on_and_dropped(
         await until(lambda: relayer.connections.open == 0)
 
 
-async def test_headers_of_open_streams_count_as_memory_and_streams_beyond_it_are_refused(redis, tmp_path):
+async def test_headers_of_open_streams_count_as_memory_and_the_oldest_make_room(redis, tmp_path):
     async with relaying(redis, tmp_path, memory_bytes=8 * MIB) as relayer:
         client = await Http2Client.dial(relayer)
         client.send()
@@ -113,13 +130,27 @@ async def test_headers_of_open_streams_count_as_memory_and_streams_beyond_it_are
             b"".join(raw_frame(HEADERS, 2 * n + 1, block, END_HEADERS) for n, block in enumerate(blocks))
         )
         await until(lambda: relayer.memory.used > MIB)
-        answer = b""
-        while raw_frame(RST_STREAM, 2 * len(blocks) - 1, b"\0\0\0\7") not in answer:
-            answer += await asyncio.wait_for(client.reader.read(65_536), 10)
+        answers = Answers()
+        while not answers.rejected:
+            answers.feed(await asyncio.wait_for(client.reader.read(65_536), 10))
         assert relayer.memory.used <= relayer.memory.connection_limit
         assert await served(relayer)
         client.writer.close()
         await until(lambda: relayer.memory.used == 0)
+
+
+class Answers:
+    """Counts the frames by which a relayer rejects streams: RST_STREAM, or HEADERS of an error."""
+
+    def __init__(self):
+        self.rejected, self._rest = 0, b""
+
+    def feed(self, data):
+        data, self._rest = self._rest + data, b""
+        while len(data) >= 9 + (size := int.from_bytes(data[:3], "big")):
+            self.rejected += data[3] in (HEADERS, RST_STREAM)
+            data = data[9 + size :]
+        self._rest = data
 
 
 def oversized(stream):
@@ -133,7 +164,19 @@ def oversized(stream):
     )
 
 
+def head_blocks(block, number=200):
+    return b"".join(raw_frame(HEADERS, 2 * n + 1, block, END_HEADERS | END_STREAM) for n in range(number))
+
+
 ENDLESS = {
+    "header blocks of a byte for each field": head_blocks(POST + b"\x90" * 1700),
+    "header blocks of many short fields": head_blocks(POST + b"\x00\x01x\x01y" * 700),
+    "header blocks that are long to unpack": head_blocks(POST + b"\x00\x01x\xff\x81\x74" + b"\x29\x4a" * 7500, 40),
+    "padding without data": raw_frame(HEADERS, 1, POST, END_HEADERS)
+    + raw_frame(DATA, 1, b"\xff" + bytes(255), 8) * 2000,
+    "data of a stream that is closed": raw_frame(HEADERS, 1, POST, END_HEADERS)
+    + raw_frame(RST_STREAM, 1, b"\0\0\0\x08")
+    + raw_frame(DATA, 1, bytes(1024)) * 3000,
     "oversized headers, again and again": b"".join(oversized(stream) for stream in range(1, 11, 2)),
     "header blocks in many parts": raw_frame(HEADERS, 1, POST) + raw_frame(CONTINUATION, 1, b"") * 5000,
     "a header block without an end": raw_frame(HEADERS, 1, POST) + raw_frame(CONTINUATION, 1, bytes(16_000)) * 200,
@@ -156,9 +199,9 @@ async def test_frames_that_no_client_needs_end_their_connection_and_relays_go_on
         client.writer.write(frames)
         with contextlib.suppress(ConnectionError):
             await asyncio.wait_for(client.reader.read(), 10)
-        await until(lambda: relayer.connections.open == 0)
-        assert relayer.memory.used == 0
         client.writer.close()
+        await until(lambda: relayer.connections.open == 0)
+        await until(lambda: relayer.memory.used == 0)
         assert await served(relayer)
 
 
@@ -174,3 +217,47 @@ async def test_an_answer_for_which_no_window_is_opened_is_dropped_in_time(redis,
         await until(lambda: relayer.memory.used == 0)
         assert await served(relayer, body=b"after")
         client.writer.close()
+
+
+async def test_requests_of_strangers_that_begin_at_once_do_not_delay_a_relay_until_all_are_parsed(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        clients = [await Http2Client.dial(relayer) for _ in range(40)]
+        for client in clients:
+            client.send()
+        await until(lambda: len(relayer.http2.connections) == len(clients))
+        flood = b"".join(raw_frame(HEADERS, 2 * n + 1, POST, END_HEADERS) for n in range(250))
+        for client in clients:
+            client.writer.write(flood)
+        assert await served(relayer)
+        assert relayer.http2.uploads.unfinished < 250 * len(clients)
+        for client in clients:
+            client.writer.close()
+        await until(lambda: relayer.memory.used == 0)
+
+
+async def test_unfinished_streams_of_strangers_replace_each_other_and_relays_go_on(redis, tmp_path):
+    async with relaying(redis, tmp_path, memory_bytes=256 * MIB) as relayer:
+        clients = [await Http2Client.dial(relayer) for _ in range(20)]
+        for client in clients:
+            client.send()
+            client.writer.write(b"".join(raw_frame(HEADERS, 2 * n + 1, POST, END_HEADERS) for n in range(250)))
+        answers = Answers()
+        while answers.rejected < 40:
+            answers.feed(await asyncio.wait_for(clients[0].reader.read(65_536), 20))
+        assert relayer.http2.uploads.unfinished <= 4096
+        assert await served(relayer)
+        for client in clients:
+            client.writer.close()
+        await until(lambda: relayer.memory.used == 0)
+
+
+async def test_a_flooding_client_that_reads_nothing_is_cut(redis, tmp_path):
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(linger_seconds=0.2)) as relayer:
+        client = await Http2Client.dial(relayer)
+        client.writer.transport.pause_reading()
+        client.send()
+        for _ in range(900):
+            client.writer.write(FLOODS["PING"])
+        client.writer.write(FLOODS["PING"] * 5000)
+        await until(lambda: relayer.connections.open == 0)
+        client.writer.transport.abort()

@@ -84,6 +84,23 @@ async def test_stale_strayed_and_foreign_nodes_are_found_out_and_queries_go_to_t
         assert nodes.assessed[nodes.addresses[0].name].lag == 9
 
 
+async def test_a_node_whose_two_interfaces_serve_different_chains_is_not_used():
+    """Its RPC is that of a foreign node 18 blocks ahead, by which the others would seem to lag."""
+    async with running("good", "better", "foreign") as nodes, aiohttp.ClientSession() as http:
+        good, better, foreign = nodes.addresses
+        mixed, health = NodeAddress(good.grpc, foreign.rpc), NodeHealthTable(3)
+        async with NodeMonitor([good, better, mixed], http, "pocket", health, timeout_seconds=2.0) as watch:
+            await watch.probe_all()
+        found = [row.health for row in health.assessments]
+        assert found == [NodeHealth.HEALTHY, NodeHealth.HEALTHY, NodeHealth.WRONG_CHAIN]
+
+
+async def test_what_a_foreign_node_retains_is_not_reported_as_that_of_the_chain():
+    async with running("foreign") as nodes, aiohttp.ClientSession() as http:
+        with pytest.raises(ChainUnavailable, match="on chain 'other'"):
+            await CometClient(nodes.addresses, http, 2.0, chain_id="pocket").retention()
+
+
 async def test_a_node_that_caught_up_is_asked_first_again():
     async with running("stale", "better") as nodes:
         await nodes.watch.probe_all()

@@ -268,7 +268,10 @@ async def test_a_claim_whose_seal_is_lost_is_adopted_by_who_has_the_same_leaves_
         root = alice.claim(header).root_hash
         await lost_seal(alice, other)
         await other.to(15)
-        assert other.miner.sessions[header.session_id].seal.root == root
+        seal = other.miner.sessions[header.session_id].seal
+        assert seal.root == root
+        assert await other.miner.store.load() == {header.session_id: seal}, "the next owner finds it in Redis"
+        assert other.audit.seals(other.supplier)[header.session_id] == (10, seal)
         await other.to(21)
         assert other.outcomes()[header.session_id]["outcome"] == "settled"
 

@@ -129,3 +129,56 @@ async def test_a_body_that_becomes_unreadable_is_refused_at_once_in_any_pieces(r
         assert b'"body_unreadable"' in answer
         assert answer.count(b"HTTP/1.") == 1
         writer.close()
+
+
+EXPECT = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: %s\r\nContent-Length: %d\r\n\r\n"
+UNWANTED = {
+    "a length beyond the limit": (EXPECT % (b"100-continue", SIZE), 413),
+    "an unknown method": (EXPECT.replace(b"POST", b"TRACE") % (b"100-continue", 10), 405),
+    "another expectation": (EXPECT % (b"tea", 10), 417),
+    "an unknown encoding": (EXPECT.replace(b"Host", b"Content-Encoding: br\r\nHost") % (b"100-continue", 10), 415),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), UNWANTED.values(), ids=UNWANTED)
+async def test_a_client_that_asks_before_it_sends_is_not_asked_to_send_what_is_refused(redis, tmp_path, head, status):
+    async with relaying(redis, tmp_path) as relayer:
+        answer = await upload(relayer, head)
+        assert answer.startswith(b"HTTP/1.1 %d" % status)
+        assert answer.count(b"HTTP/1.") == 1
+        assert b'"request_id"' in answer
+
+
+async def test_a_client_that_asks_before_it_sends_is_told_to_send(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        body = relayer.request().encode()
+        reader, writer = await dial(relayer)
+        writer.write(EXPECT % (b"100-continue", len(body)))
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+        writer.write(EXPECT % (b"100-continue", 3) + b"xyz")
+        answer = b""
+        while b"HTTP/1.1 400" not in answer:
+            answer += await asyncio.wait_for(reader.read(65_536), 10)
+        assert b"100 Continue" not in answer, "its body is here already"
+        writer.close()
+
+
+async def test_a_body_that_becomes_unreadable_before_its_turn_is_refused(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        body = relayer.request().encode()
+        reader, writer = await dial(relayer)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        await relayer.backend.asked.wait()
+        for part in (head + b"1\r\nx\r\n", b"no length\r\n"):
+            used = relayer.memory.used
+            writer.write(part)
+            await until(lambda used=used: relayer.memory.used > used)
+        relayer.backend.gate.set()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert b"HTTP/1.1 400" in answer
+        assert b'"body_unreadable"' in answer
+        writer.close()

@@ -128,8 +128,9 @@ REFUSED = {
         ), 503,
     ),
     "forged session id": (lambda r: r.request(header=replace(r.header(), session_id="0" * 64)), 403),
+    # One answer of one node: it is 403 once another node or the next block confirms it.
     "unknown application": (
-        lambda r: replace(r.request(), header=replace(r.header(), application_address=address("nobody"))), 403,
+        lambda r: replace(r.request(), header=replace(r.header(), application_address=address("nobody"))), 503,
     ),
     "too large": (lambda r: b"x" * 200_000, 413),
 }  # fmt: skip

@@ -1,16 +1,19 @@
 """Two owners, crashes between seal and broadcast, and altered volumes: never another root than the sealed one."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 
-from mine import HereTriePool
+from mine import HereTriePool, mine
+from pocket.errors import ChainUnavailable
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
+from pocket_miner.submission.claims import SealSource
 from pocket_miner.submission.sender import SendError
 
 pytestmark = pytest.mark.redis
@@ -182,3 +185,39 @@ async def test_an_unfunded_operator_is_told_and_nothing_else_breaks(alice):
     alice.chain.state.balances[alice.supplier] = 0
     await alice.to(22)
     assert alice.outcomes()[header.session_id]["outcome"] == "claim_missed"
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["its claim is on chain", "its claim is on its way"])
+@pytest.mark.parametrize("sent", [False, True], ids=["never sent", "sent"])
+async def test_a_seal_made_without_redis_disowns_no_claim_of_the_owner_that_sealed_in_redis(
+    redis, tmp_path, monkeypatch, shown, sent
+):
+    """The first owner seals three relays on its volume, the second one all five, and the first one comes back."""
+    proof = {"proof_request_probability": 1.0, "proof_missing_penalty": 10**6}
+    async with mine(redis, tmp_path / "first", proof_params=proof) as alice:
+        header, first = alice.header(), tmp_path / "first"
+        await alice.record(alice.relays(header, 3))
+        await alice.to(11)
+        await alice.record(alice.relays(header, 2))
+        alice.skip(14)
+        session, block = alice.miner.sessions[header.session_id], await alice.comet.block()
+        with monkeypatch.context() as during:
+            if not sent:
+                during.setattr(alice.client, "broadcast", unreachable)
+            with contextlib.suppress(SendError):
+                params = await alice.client.proof_params()
+                await alice.miner.claims.seal_and_claim([session], block, params, source=SealSource.VOLUME)
+        alice.folder = tmp_path / "second"
+        alice.start()
+        await alice.block()
+        if shown:
+            await alice.block()
+        alice.folder = first
+        alice.start()
+        await alice.to(24)
+        outcome = alice.outcomes()[header.session_id]
+        assert (outcome["outcome"], alice.chain.state.suppliers[alice.supplier].stake_upokt) == ("settled", 10**9)
+
+
+async def unreachable(raw):
+    raise ChainUnavailable("no node is reachable")

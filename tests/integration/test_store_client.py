@@ -1,6 +1,7 @@
 """What goes wrong with Redis is an error of ours, wherever a client meets it."""
 
 import asyncio
+import signal
 
 import pytest
 from redis.exceptions import NoScriptError
@@ -77,3 +78,32 @@ async def test_calls_that_take_too_long_are_an_unavailable_redis():
         async with redis_deadline(0.01):
             await asyncio.Event().wait()
     assert caught.value.trouble.is_transient
+
+
+async def test_while_a_server_hangs_one_command_waits_for_it_and_the_others_fail_at_once():
+    """A block of a miner is dozens of commands, one after the other: each of them waiting costs a window."""
+    loop = asyncio.get_running_loop()
+    with running_redis() as server:
+        redis = connect(server.url, timeout_seconds=1.0)
+        try:
+            await redis.set("text", "x")
+            server.child.send_signal(signal.SIGSTOP)
+            began = loop.time()
+            for number in range(30):
+                with pytest.raises(RedisUnavailable):
+                    await (redis.get("text") if number % 2 else redis.pipeline(transaction=False).get("text").execute())
+            with pytest.raises(RedisUnavailable):
+                await Script("return redis.call('GET', KEYS[1])").run(redis, ["text"], [])
+            assert loop.time() - began < 2.5
+            server.child.send_signal(signal.SIGCONT)
+            async with asyncio.timeout(5):
+                while True:
+                    try:
+                        assert await redis.get("text") == b"x"
+                        break
+                    except RedisUnavailable:
+                        await asyncio.sleep(0.05)
+            assert await redis.get("text") == b"x"
+        finally:
+            server.child.send_signal(signal.SIGCONT)
+            await redis.aclose()

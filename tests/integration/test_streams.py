@@ -1,12 +1,17 @@
 """Streamed answers: signed pieces as they come, one relay."""
 
 import asyncio
+import socket
+import struct
 
 import aiohttp
 import pytest
 from aiohttp import web
+from h2.events import DataReceived
 
 from callers import grpc_call
+from hostile_clients import dial, post, until
+from http2_client import Http2Client
 from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
@@ -38,7 +43,10 @@ async def test_a_stream_comes_in_signed_pieces_as_it_is_made_and_is_one_relay(re
             whole = b"".join(decode_http_response(response.payload).body for response in responses)
             assert whole == b"data: 1\n\ndata: 2\ndata: 3\nrest"
             (leaf,) = await relayer.leaves()
-            assert decode_mined_relay(leaf)[1] == request
+            _, asked, mined, _ = decode_mined_relay(leaf)
+            assert asked == request
+            assert mined.payload_hash not in {response.payload_hash for response in responses}, "it is of the whole"
+            assert verify_signature(key("alice").public_key, mined.signable_hash(), mined.supplier_operator_signature)
             assert await consumed(relayer) == 100
 
 
@@ -76,6 +84,45 @@ async def test_a_stream_that_breaks_is_cut_and_neither_mined_nor_charged(redis, 
             await relayer.budgets.drain()
             assert await consumed(relayer) == 0
             assert await relayer.leaves() == []
+
+
+async def cut_http1(relayer, body):
+    """Read the first events of a stream, then reset the connection."""
+    reader, writer = await dial(relayer)
+    writer.write(post(len(body)) + body)
+    await reader.readuntil(b"||POKT_STREAM||")
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def cut_http2(relayer, body):
+    """Read the first events of a stream, then reset it."""
+    client = await Http2Client.dial(relayer)
+    number = client.begin()
+    client.h2.send_data(number, body, end_stream=True)
+    client.send()
+    await client.read(lambda event: isinstance(event, DataReceived))
+    client.h2.reset_stream(number, 8)
+    client.send()
+    await client.writer.drain()
+    client.writer.close()
+
+
+@pytest.mark.parametrize("cut", [cut_http1, cut_http2])
+async def test_what_a_client_received_before_it_left_is_charged_and_mined(redis, tmp_path, cut):
+    gate = asyncio.Event()
+    async with listening(Stream([b"data: 1\n", b"data: 2\n"], gate).handle) as url:
+        service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
+        async with relaying(redis, tmp_path, service=service) as relayer:
+            await cut(relayer, relayer.request().encode())
+            if cut is cut_http1:
+                await until(lambda: not relayer.connections.open)
+            gate.set()
+            await until(lambda: not relayer.memory.used)
+            leaves = await relayer.leaves()
+            await relayer.budgets.drain()
+            assert len(leaves) == 1
+            assert await consumed(relayer) == 100
 
 
 async def test_over_grpc_a_stream_is_one_answer(redis, tmp_path):

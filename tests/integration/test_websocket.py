@@ -130,3 +130,29 @@ async def test_a_signed_handshake_is_verified_where_that_is_asked_for(redis, tmp
             "Pocket-Signature": base64.b64encode(signed.signature).decode(),
         }  # fmt: skip
         assert (await web_socket(relayer.url, frame(relayer, b"x").encode(), headers)).code == code
+
+
+async def test_a_response_is_charged_to_the_budget_it_is_mined_for(redis, tmp_path):
+    async def answers_at_the_end(request):
+        backend, waiting = web.WebSocketResponse(), 0
+        await backend.prepare(request)
+        async for message in backend:
+            waiting += 1
+            for number in range(waiting if message.data == b"go" else 0):
+                await backend.send_bytes(b"answer %d" % number)
+        return backend
+
+    async with listening(answers_at_the_end) as url:
+        backends = {"webSocket": {"urls": [url.replace("http", "ws")]}}
+        async with relaying(redis, tmp_path, backends=backends) as relayer:
+            relayer.keys[address("bob")] = key("bob")
+            async with connected(relayer) as socket:
+                for number in range(4):
+                    await socket.send_bytes(frame(relayer, b"q%d" % number, supplier=address("alice")).encode())
+                await socket.send_bytes(frame(relayer, b"go", supplier=address("bob")).encode())
+                for _ in range(5):
+                    assert (await socket.receive(10)).type is aiohttp.WSMsgType.BINARY
+                leaves = [len(await relayer.leaves(supplier=address(name))) for name in ("alice", "bob")]
+                await relayer.budgets.drain()
+                charges = [await consumed(relayer, name) // 100 for name in ("alice", "bob")]
+            assert charges == leaves == [0, 5]

@@ -106,6 +106,7 @@ class Relaying:
     simulation: list
     cache: CachedChain
     pipeline: RelayPipeline
+    http2: Http2Server
     nodes: contextlib.AsyncExitStack
     """Closed, it takes the chain's node away."""
 
@@ -229,6 +230,7 @@ async def relaying(
                 simulation,
                 client,
                 pipeline,
+                http2,
                 nodes,
             )
         finally:

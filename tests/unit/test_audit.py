@@ -2,7 +2,7 @@
 
 import pytest
 
-from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.status.report import Reports
 from pocket_miner.storage.audit import Audit, AuditError, AuditHead
 from pocket_miner.storage.outcomes import OutcomeRecord
@@ -209,3 +209,16 @@ def test_a_trail_that_was_cut_and_continued_to_the_same_length_differs_from_its_
     assert audit.outcomes()
     assert audit.head.number == head.number
     assert "has another one" in audit.missing_heads([head])[0]
+
+
+def test_a_signed_transaction_is_stored_once_per_group_and_until_the_outcome(audit, tmp_path):
+    signed = SignedGroup(bytes(300_000), 7, 12)
+    seals = [SessionSeal(f"session {number}", bytes(48), bytes(32), 12, 1) for number in range(300)]
+    audit.save_seals("pokt1a", 5, seals[:1], "")  # known before the others were sealed
+    audit.save_seals("pokt1a", 5, seals, signed.encode())
+    audit.save_seals("pokt1a", 5, seals, signed.encode())
+    assert audit.signed("pokt1a", 5) == [signed]
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert size < 3_000_000, "it was 300 times the transaction"
+    audit.record_all([OutcomeRecord("pokt1a", seal.session_id, "settled", "SETTLED", "", 20, {}) for seal in seals])
+    assert audit.signed("pokt1a", 5) == []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.rejection import Rejected
 from pocket_relayer.transports.http2_frames import FrameBudget
+from pocket_relayer.transports.http2_protocol import ServerProtocol
 from pocket_relayer.transports.websocket_frames import FrameFollower, IncomingMessages
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -141,3 +142,20 @@ def test_bodies_and_relays_of_a_busy_client_are_no_flood(places):
         client.send_data(2 * number + 1, bytes(600), end_stream=True)
     budget = FrameBudget()
     assert all(budget.take(piece, 0.0) for piece in cut(client.data_to_send(), places))
+
+
+def test_a_client_cannot_enlarge_the_table_of_our_own_headers():
+    server = ServerProtocol(lambda _: True)
+    server.initiate_connection()
+    server.receive_data(PREFACE + h2_frame(4, 0, 0, struct.pack(">HI", 1, 2**31 - 1)))
+    assert server.encoder.header_table_size == 4096
+    server.receive_data(h2_frame(4, 0, 0, struct.pack(">HI", 1, 100)))
+    assert server.encoder.header_table_size == 100
+
+
+def test_header_fields_have_a_budget_that_grows_with_the_first_relay():
+    budget = FrameBudget()
+    assert budget.take_fields(10_000, 0.0)
+    assert not budget.take_fields(1_000, 0.0)
+    budget.trust()
+    assert budget.take_fields(30_000, 0.0)

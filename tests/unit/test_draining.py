@@ -58,6 +58,28 @@ def test_the_annotation_and_the_deadline_let_go_also_where_all_has_vanished():
     assert plan(snapshot(suppliers=(gone(ALICE, 1_000_000),), **VANISHED)).release
 
 
+@pytest.mark.parametrize("value", ["false", "", "True", "yes"])
+def test_an_annotation_with_another_value_forces_nothing(value):
+    kept = changed(gone(ALICE), "metadata.annotations", {names.ANNOTATION_FORCE_DELETE: value})
+    assert plan(snapshot(suppliers=(kept,), **VANISHED)).release == ()
+
+
+def test_every_miner_that_mines_for_a_supplier_has_to_report_its_sessions():
+    both = (relayer_report(), miner_report(0, last_scan_began=99.0), miner_report(0, pod="main-miner-1"))
+    silent = replace(both[2], answer=both[2].answer.model_copy(update={"suppliers": {}}))
+    seen = snapshot(suppliers=(gone(ALICE),), quiet_since=QUIET, reports=both)
+    assert plan(seen).drains[ALICES].done
+    found = plan(replace(seen, reports=(*both[:2], silent)))
+    assert not found.drains[ALICES].done
+    assert found.release == ()
+
+
+def test_a_published_key_of_another_address_is_not_handed_to_pods_again():
+    for published, kept in ((key_of("alice"), key_of("alice")), (key_of("bob"), None), ("no key", None)):
+        seen = snapshot(secrets={"alice-key": None}, published=SecretView({ALICES: published}))
+        assert plan(seen).key_checks[0].key_hex == kept
+
+
 @pytest.mark.parametrize("more", [{"published": None, "reports": ()}, {"published": SecretView({})}])
 def test_a_supplier_that_was_never_published_holds_no_relay_miner(more):
     """The finalizer comes before the key, and the status records it: without both no pod ever had it."""

@@ -67,6 +67,15 @@ def test_the_creator_of_a_lease_starts_above_every_known_epoch():
     assert next_record(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING, known_epoch=41).transitions == 42
 
 
+def test_a_candidate_that_sees_another_holder_leads_no_longer():
+    mine, others = (LeaseRecord(holder, 15, WALL, WALL, 3) for holder in ("me", "other"))
+    state = after_write(CandidateState("me"), mine, "1", 0.0, 0.0, TIMING)
+    assert state.leads(1.0)
+    assert observe(state, mine, "2", 1.0).leads(1.0)
+    assert not observe(state, others, "2", 1.0).leads(1.0)
+    assert not observe(state, None, None, 1.0).leads(1.0)
+
+
 def test_leadership_counts_from_before_the_write_was_sent():
     record = next_record(CandidateState("me"), ElectionStep.CREATE, WALL, TIMING)
     view = after_write(CandidateState("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
@@ -204,3 +213,47 @@ async def test_a_lease_is_released_though_a_cancelled_renewal_arrives_late():
     await elector.release()
     assert api.lease["spec"]["holderIdentity"] == ""
     assert not elector.leads
+
+
+class SlowApi(RacingApi):
+    """A Lease in memory whose writes take time, before which another candidate may be faster."""
+
+    def __init__(self, clock, seconds):
+        super().__init__(races=0)
+        self.clock, self.seconds, self.faster = clock, seconds, ""
+
+    def take(self, holder):
+        """Give the Lease to another holder."""
+        lease = copy.deepcopy(self.lease)
+        lease["spec"] |= {"holderIdentity": holder, "leaseTransitions": lease["spec"]["leaseTransitions"] + 1}
+        self._store(lease)
+
+    async def call(self, method, path, *, body=None, timeout_seconds=None):
+        if method == "PUT" and self.faster:
+            self.take(self.faster)
+        found = await super().call(method, path, body=body, timeout_seconds=timeout_seconds)
+        self.clock[0] += 0.0 if method == "GET" else self.seconds
+        return found
+
+
+async def test_a_candidate_leads_until_its_time_from_before_the_write_is_over():
+    clock = [100.0]
+    elector = LeaseElector(SlowApi(clock, 2.0), "ns", "operator", "me", timing=TIMING, clock=lambda: clock[0])
+    assert await elector.attempt()
+    clock[0] = 100.0 + TIMING.renew - 0.01
+    assert elector.leads
+    clock[0] = 100.0 + TIMING.renew
+    assert not elector.leads
+
+
+async def test_a_candidate_that_was_slower_does_not_lead_and_releases_nothing_of_the_faster_one():
+    clock = [0.0]
+    api = SlowApi(clock, 0.0)
+    elector = LeaseElector(api, "ns", "operator", "me", timing=TIMING, clock=lambda: clock[0])
+    assert await elector.attempt()
+    clock[0] += 2 * TIMING.lease
+    api.faster = "other"
+    assert not await elector.attempt()
+    api.faster = ""
+    await elector.release()
+    assert api.lease["spec"]["holderIdentity"] == "other"

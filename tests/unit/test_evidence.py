@@ -62,6 +62,28 @@ def test_a_claim_that_was_seen_stays_whatever_is_told_afterwards(told, seen_at):
     assert not session.evidence.of(Fact.CLAIM_CONFLICTING)
 
 
+def test_of_several_seals_the_one_whose_claim_is_on_chain_counts():
+    session = sealed_session()
+    session.meet_seal(SessionSeal("s", OTHER, bytes(32), 14, 2), from_redis=False)
+    assert session.seal.root == OURS, "what a peer holds is only remembered"
+    session.claim.sent = Submission(b"tx", "T", 13, accepted=True)
+    assert learn(session, [answer(15, OTHER)]) is ClaimState.PENDING
+    assert (session.seal.root, session.claim.sent) == (OTHER, None)
+    assert learn(session, [answer(16, OURS), answer(16, b"3" * 48)]) is ClaimState.PENDING
+    assert session.seal.root == OURS
+    assert learn(session, [answer(17, b"3" * 48)]) is ClaimState.CONFLICTING
+
+
+def test_the_seal_in_redis_replaces_one_that_was_made_without_it_unless_that_one_was_sent():
+    for sent, root in ((None, OTHER), (Submission(b"tx", "T", 13, accepted=True), OURS)):
+        session = sealed_session()
+        session.claim.sent = sent
+        for _ in range(3):
+            session.meet_seal(SessionSeal("s", OTHER, bytes(32), 14, 2), from_redis=True)
+        assert session.seal.root == root
+        assert len(session.other_seals) == 1
+
+
 def test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers():
     session = sealed_session()
     assert [learn(session, [answer(height)]) for height in (13, 14, 15, 16)] == [ClaimState.ABSENT] * 4
@@ -76,6 +98,8 @@ def test_our_root_and_a_valid_proof_are_believed_before_anything_else_that_nodes
     session = sealed_session()
     rows = [answer(17, OTHER), answer(17), answer(17, OURS, INVALID), answer(17, OURS, VALIDATED)]
     random.Random(3).shuffle(rows)
+    assert learn(session, rows) is not ClaimState.VALIDATED, "this process sent no proof"
+    session.proof.sent = Submission(b"tx", "T", 16, accepted=True)
     assert learn(session, rows) is ClaimState.VALIDATED
 
 
@@ -85,6 +109,9 @@ def test_only_what_is_surprising_is_asked_of_every_node():
     assert not surprising(session, answer(15, OURS))
     assert surprising(session, answer(15, OTHER))
     assert surprising(session, answer(17, OURS, INVALID))
+    assert surprising(session, answer(17, OURS, VALIDATED))
+    session.proof.sent = Submission(b"tx", "T", 16, accepted=True)
+    assert not surprising(session, answer(17, OURS, VALIDATED))
     assert surprising(session, answer(17))
     session.claim.sent = Submission(b"tx", "T", 13, accepted=True)
     assert not surprising(session, answer(14))

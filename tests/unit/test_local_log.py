@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import resource
 import threading
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket.redis_store import log_probe
 from pocket.redis_store.store_errors import LogUnavailable
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog, decode_records, encode_record
 
@@ -186,7 +188,7 @@ def test_a_worker_without_space_for_a_folder_reads_the_logs_of_dead_ones_and_wri
     second = WriteAheadLog(tmp_path, "second")
     assert second.segments == [], "the dead worker's folder belongs to its first heir"
     heir.release(heir.segments[0])
-    assert heir.problem(0) == ""
+    assert (heir.open_problem(), heir.problem(0)) == ("", "")
     heir.append(rows(1))
     assert [list(segment.read()) for segment in heir.segments] == [rows(1)]
     heir.close()
@@ -210,4 +212,95 @@ def test_a_volume_that_takes_no_writes_or_has_too_little_space_is_a_problem_unti
     assert log.problem(0) == ""
     assert "bytes are free" in log.problem(2**62)
     assert [path.name for path in (tmp_path / "w").iterdir() if path.name == "probe"] == []
+    log.close()
+
+
+def test_a_segment_that_can_be_read_again_is_taken_back(tmp_path):
+    before = WriteAheadLog(tmp_path, "dead")
+    before.append(rows(2))
+    before.close()
+    path = before.segments[0].path
+    kept = path.read_bytes()
+    unreadable(path)
+    heir = WriteAheadLog(tmp_path, "heir")
+    assert (heir.damaged, heir.segments, heir.readable_again()) == (1, [], [])
+    aside = next(tmp_path.glob("*.damaged"))
+    aside.unlink()
+    aside.write_bytes(kept)
+    found, other = heir.readable_again(), WriteAheadLog(tmp_path, "other")
+    again = other.readable_again()
+    heir.take_back(found)
+    other.take_back(again)
+    assert (heir.damaged, other.segments) == (0, []), "only one worker takes it"
+    assert [(list(s.read()), s.sessions) for s in heir.segments] == [(rows(2), {("s", "session")})]
+    heir.append(rows(1))
+    assert heir.active is heir.segments[-1]
+    heir.close()
+    other.close()
+
+
+class HalfReadable:
+    """A file whose reads fail after so many bytes."""
+
+    def __init__(self, file, left):
+        self.file, self.left = file, left
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def read(self, size):
+        if not self.left:
+            raise OSError("I/O error")
+        data = self.file.read(min(size, self.left))
+        self.left -= len(data)
+        return data
+
+
+def test_records_before_an_unreadable_part_are_kept(tmp_path, monkeypatch):
+    before = WriteAheadLog(tmp_path, "dead")
+    segment = before.append(rows(3))
+    before.close()
+    real = Path.open
+
+    def failing(path, mode="r", **options):
+        file = real(path, mode, **options)
+        half = segment.size - 1 if mode == "rb" and path.name == segment.path.name and "dead" in str(path) else None
+        return file if half is None else HalfReadable(file, half)
+
+    with monkeypatch.context() as during:
+        during.setattr(Path, "open", failing)
+        with pytest.raises(OSError, match="I/O error"):
+            list(segment.read())
+        heir = WriteAheadLog(tmp_path, "heir")
+    assert [list(s.read()) for s in heir.segments] == [rows(2)]
+    assert heir.damaged == 1
+    assert heir.active is None
+    found = heir.readable_again()
+    heir.take_back(found)
+    assert [list(s.read()) for s in heir.segments] == [rows(3), rows(2)]
+    heir.close()
+
+
+async def test_a_disk_that_hangs_is_reported_and_holds_one_thread_and_no_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_probe, "_SECONDS", 0.05)
+    log, gate, threads = WriteAheadLog(tmp_path, "w"), threading.Event(), []
+    real = log.problem
+
+    def hanging(reserve):
+        threads.append(threading.current_thread())
+        gate.wait(10)
+        return real(reserve)
+
+    monkeypatch.setattr(log, "problem", hanging)
+    probe = log_probe.LogProbe(log, 0)
+    assert [bool(await probe.problem()) for _ in range(3)] == [True] * 3
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+    gate.set()
+    async with asyncio.timeout(5):
+        while await probe.problem():
+            pass
     log.close()

@@ -12,7 +12,7 @@ from pocket.chain.model import Application
 from pocket.errors import ChainError
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult, RateLimiter
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer.pipeline.metering import Meter, RecentBudgets, relay_cost, session_budget
@@ -158,6 +158,61 @@ async def test_without_redis_a_charge_fails_in_time_and_the_worker_itself_still_
     assert budgets.charge_offline(charge(1)) is ChargeResult.CHARGED
     assert budgets.charge_offline(charge(1)) is ChargeResult.REPLAYED
     assert budgets.charge_offline(charge(2, guarded=False)) is ChargeResult.CHARGED
+    task.cancel()
+
+
+@pytest.mark.redis
+async def test_a_limit_of_relays_per_second_is_that_of_one_service_and_application_in_each_second(redis):
+    now = [1000.9]
+    limiter = RateLimiter(redis, KEYS, lambda: now[0])
+
+    async def allowed(service="eth", application="app"):
+        return [await limiter.allow(service, application, 3) for _ in range(5)]
+
+    assert await allowed() == [True] * 3 + [False] * 2
+    assert await allowed("base") == await allowed("eth", "other") == [True] * 3 + [False] * 2
+    now[0] = 1001.0
+    assert await allowed() == [True] * 3 + [False] * 2
+    keys = [key async for key in redis.scan_iter("budgets:rate:*")]
+    assert len(keys) == 4
+    lives = [await redis.ttl(key) for key in keys]
+    assert all(0 < seconds <= 10 for seconds in lives), "a counter is gone soon after its second"
+
+
+async def test_without_redis_no_relay_is_above_a_limit():
+    class Gone:
+        def pipeline(self, *, transaction):
+            raise RedisUnavailable("away")
+
+    assert await RateLimiter(Gone(), KEYS, lambda: 1.0).allow("eth", "app", 0)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("replay", [True, False])
+async def test_a_cancelled_charge_is_refunded_only_if_it_was_one(redis, replay):
+    budgets, task = await working(redis)
+    if replay:
+        assert await budgets.charge(charge(1)) is ChargeResult.CHARGED
+    gone = asyncio.create_task(budgets.charge(charge(1)))
+    await asyncio.sleep(0)
+    gone.cancel()  # while Redis decides
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert await budgets.charge(charge(2)) is ChargeResult.CHARGED
+    await budgets.drain()
+    assert await redis.get(KEYS.consumed("pokt1a", "s")) == (b"20" if replay else b"10")
+    again = ChargeResult.REPLAYED if replay else ChargeResult.CHARGED
+    assert await budgets.charge(charge(1)) is again
+    task.cancel()
+
+
+@pytest.mark.redis
+async def test_a_request_that_was_refunded_may_come_again_without_redis(redis):
+    budgets, task = await working(redis)
+    assert budgets.charge_offline(charge(1)) is ChargeResult.CHARGED
+    budgets.refund(charge(1))
+    await budgets.drain()
+    assert budgets.charge_offline(charge(1)) is ChargeResult.CHARGED
     task.cancel()
 
 

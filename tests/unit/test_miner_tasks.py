@@ -2,30 +2,24 @@
 
 import asyncio
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import REGISTRY
 
-from direct import DirectChain
 from pocket.chain.model import Block
+from pocket.coordination.rendezvous import shard_of
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
-from pocket_localnet.local_chain import LocalChain
-from pocket_miner import miner_metrics
-from pocket_miner.status.report import Reports
-from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import VolumeCorrupted
 from pocket_miner.supervise import supervise
-from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker, _sleep_to_tick
-from world import World, address
 
 
 def block(height):
@@ -33,7 +27,10 @@ def block(height):
 
 
 class Chained:
-    async def proof_params(self, height=0):
+    async def ask_every_node(self, *_):
+        return {}
+
+    async def proof_params(self):
         return ProofParams()
 
 
@@ -48,7 +45,6 @@ class Supplier:
     decided: list = field(default_factory=list)
     tails: int = 0
     tailed: asyncio.Event = field(default_factory=asyncio.Event)
-
     behind = False
 
     async def tail(self, limit=None):
@@ -102,6 +98,22 @@ async def test_a_burst_of_blocks_is_decided_once_at_its_newest():
     task = asyncio.create_task(running(supplier, board).run())
     await until(lambda: supplier.decided)
     assert supplier.decided == [499]
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_block_that_comes_while_another_is_decided_is_decided_next():
+    board = LatestBlock()
+
+    async def the_next_one_comes(found):
+        if found.height < 5:
+            board.publish(block(found.height + 1))
+
+    supplier = Supplier("a", the_next_one_comes)
+    board.publish(block(1))
+    task = asyncio.create_task(running(supplier, board).run())
+    await until(lambda: len(supplier.decided) == 5)
+    assert supplier.decided == [1, 2, 3, 4, 5]
     task.cancel()
     await asyncio.wait({task})
 
@@ -248,6 +260,7 @@ class Made:
         self.made = {}
         self.audit = self
         self.kept = {}
+        self.fence = None
         self.config = self
         self.shards = 4
         self.chain = Chained()
@@ -263,7 +276,9 @@ class Made:
         return Supplier(name)
 
     async def highest_fence(self, addresses):
-        raise RedisUnavailable("Redis is away")
+        if self.fence is None:
+            raise RedisUnavailable("Redis is away")
+        return self.fence
 
 
 def fleet(*names):
@@ -282,7 +297,7 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
     tasks = dict(made._tasks)
     await made.on_lost(2)
     gone = set(suppliers.addresses) - set(made.running)
-    assert gone
+    assert gone == {name for name in suppliers.addresses if shard_of(name, 4) == 2} != set()
     assert all(tasks[name].done() for name in gone)
     assert not any(tasks[name].done() for name in made.running)
     await made.stop()
@@ -300,10 +315,13 @@ async def test_a_miner_without_shards_pauses_though_standbys_are_left():
     listening.cancel()
 
 
-async def test_a_volume_knows_an_epoch_though_redis_is_away():
+@pytest.mark.parametrize(("volume", "fence", "epoch"), [(41, None, 41), (41, 7, 41), (7, 41, 41), (0, 41, 41)])
+async def test_the_highest_epoch_of_volume_and_fences_is_known_and_the_volumes_while_redis_is_away(
+    volume, fence, epoch
+):
     made, suppliers = fleet("a")
-    suppliers.kept[1] = 41
-    assert await made.known_epoch(1) == 41
+    suppliers.kept[1], suppliers.fence = volume, fence
+    assert await made.known_epoch(1) == epoch
 
 
 @pytest.mark.parametrize("error", [ValueError("no number"), KeyError("r"), TypeError("null")])
@@ -408,32 +426,6 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
     await until(made._tasks["a"].done)
     assert not made._tasks["b"].done()
     await made.stop()
-
-
-async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the_supplier(tmp_path):
-    world = World(suppliers=("alice",))
-    chain = LocalChain(world.genesis(supplier_min_stake=10**9 - 2_500_000))
-    suppliers = SupplierFactory.__new__(SupplierFactory)
-    suppliers.chain = DirectChain(chain)
-    audit = Audit(tmp_path / "audit.sqlite")
-    suppliers.reports = Reports(audit)
-    await suppliers.refresh_funds([address("alice"), address("nobody")])
-
-    def told(name):
-        return REGISTRY.get_sample_value(name, {"supplier": address("alice")})
-
-    assert told("pocket_miner_balance_upokt") == 10_000_000_000
-    assert told("pocket_miner_stake_runway_penalties") == 2, "2.5 penalties of 1 POKT"
-    row = suppliers.reports.rows()[address("alice")]
-    assert (row["balance_upokt"], row["public_key_on_chain"]) == (10_000_000_000, True)
-    miner_metrics.forget_funds(address("alice"))
-    miner_metrics.forget_funds(address("alice"))
-    assert told("pocket_miner_balance_upokt") is None
-    chain.state.proof_params = replace(chain.state.proof_params, proof_missing_penalty_upokt=0)
-    await suppliers.refresh_funds([address("alice")])
-    assert told("pocket_miner_stake_runway_penalties") is None, "nothing is taken, so there is no end"
-    miner_metrics.forget_funds(address("alice"))
-    audit.close()
 
 
 @pytest.mark.parametrize("seen", [0, 3])

@@ -67,3 +67,21 @@ def test_several_sessions_are_stored_together_or_not_at_all(file):
     assert {row.position for row in file.sessions()} == {"0-0"}
     assert file.store_all([batch("one", 1, position="3-3")]) == [1]
     assert {row.session_id: row.position for row in file.sessions()} == {"one": "3-3", "two": "0-0"}
+
+
+def test_a_session_whose_relays_were_checked_again_is_read_from_its_start(file):
+    file.store_all([batch("one", 1, 2, 3, position="9-0"), batch("two", 1, position="8-0")])
+    rejected = leaf(2).value
+    assert file.check_again("alice", "one", lambda value: None if value == rejected else leaf(int(value[6:]))) == 1
+    assert file.count("alice", "one") == 2
+    assert {row.session_id: row.position for row in file.sessions()} == {"one": "0-0", "two": "8-0"}
+
+
+def test_a_new_session_has_none_of_the_relays_of_one_that_ended(file):
+    file.store_all([batch("one", 1), batch("two", 2, 3)])
+    assert not file.remove("alice", "two")
+    file.add_sessions("alice", [("three", b"h")])
+    assert file.count("alice", "three") == 0
+    assert file.leaves("alice", "three") == []
+    assert file.remove("alice", "one") is False
+    assert file.remove("alice", "three") is True

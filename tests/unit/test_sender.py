@@ -14,7 +14,8 @@ from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim_message
 from pocket.protocol.transactions.decode import decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
-from pocket_miner.submission.sender import Sender, SendError
+from pocket.redis_store.store_errors import ConcurrentAppend, StaleEpoch
+from pocket_miner.submission.sender import Sender, SendError, send_in_batches
 from world import address, key
 
 HEADER = SessionHeader(address("app eth"), "eth", "", 1, 10)
@@ -145,3 +146,65 @@ async def test_broadcasts_are_counted_by_result_with_their_seconds(answer, resul
     with contextlib.suppress(SendError):
         await sender.broadcast(b"")
     assert (measured("count") - before[0], measured("sum") - before[1]) == (1, pytest.approx(0.3))
+
+
+async def test_one_absurd_answer_about_gas_spends_no_balance_and_a_usual_one_is_believed():
+    chain = Chain("", "")
+    messages = [create_claim_message(address("alice"), replace(HEADER, session_id=name), ROOT) for name in "abcd"]
+    usual = (await sender_of(chain).prepare(messages, BLOCK, 16)).signed.raw
+    assert decode_tx(usual).fee_upokt == 150
+
+    async def absurd(raw):
+        return 10**14
+
+    chain.simulate = absurd
+    dear = (await sender_of(chain).prepare(messages, BLOCK, 16)).signed.raw
+    assert decode_tx(dear).fee_upokt < 50_000, "of 150 million that the answer stands for"
+
+
+@pytest.mark.parametrize(("measured", "seconds"), [(1.0, 120), (100.0, 240), (10_000.0, 590)])
+async def test_a_transaction_can_be_included_though_blocks_are_slower_than_expected(measured, seconds):
+    sender = sender_of(Chain("", ""))
+    sender.measured_block_seconds = lambda: measured
+    message = create_claim_message(address("alice"), replace(HEADER, session_id="a"), ROOT)
+    prepared = await sender.prepare([message], BLOCK, 16)
+    assert prepared.timeout.seconds - BLOCK.time.seconds == seconds
+
+
+@pytest.mark.parametrize("code", [4, 32])
+async def test_an_account_number_that_nodes_refuse_is_queried_again(code):
+    sender = sender_of(chain := Chain((), ""))
+    message = create_claim_message(address("alice"), replace(HEADER, session_id="a"), ROOT)
+    queries = []
+
+    async def account(address_):
+        queries.append(address_)
+        return Account(address_, 7 + len(queries), 0, None)
+
+    async def broadcast(raw):
+        return TransactionResult("hash", code, "sdk", "signature verification failed", 15)
+
+    chain.account, chain.broadcast = account, broadcast
+    for attempt in (1, 2):
+        prepared = await sender.prepare([message], BLOCK, 16)
+        with pytest.raises(SendError) as refused:
+            await sender.broadcast(prepared.signed.raw)
+        assert refused.value.refusal is BroadcastFailure.ACCOUNT
+        assert len(queries) == attempt
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"), [(StaleEpoch("another owner", 2), 1), (ConcurrentAppend("grown"), 3), (SendError(
+        BroadcastFailure.NO_FUNDS, "no funds"), 3)]
+)  # fmt: skip
+async def test_a_transaction_that_fails_stops_the_next_ones_only_where_another_owner_has_taken_over(error, sent):
+    packs = []
+
+    async def send(pack):
+        packs.append(pack)
+        raise error
+
+    message = create_claim_message(address("alice"), HEADER, ROOT)
+    with pytest.raises(type(error)):
+        await send_in_batches("abc", lambda _: message, 10**6, send, alone=lambda _: True)
+    assert len(packs) == sent

@@ -272,9 +272,22 @@ async def test_a_fence_above_our_epoch_makes_the_holder_write_a_higher_one():
     _, clocks, members = group(1)
     await settled(members, clocks)
     keeper, owner, _ = members[0]
-    keeper.report_stale_epoch(2, 40)
-    await keeper.tick()
-    assert owner.acts[2] == 41
+    for reported in ([owner.acts[2] + 1], [40, 20], [39]):
+        before = owner.acts[2]
+        for epoch in reported:
+            keeper.report_stale_epoch(2, epoch)
+        await keeper.tick()
+        assert owner.acts[2] == (max(reported) + 1 if max(reported) > before else before)
+
+
+async def test_a_member_that_stops_releases_leases_of_which_a_cancelled_renewal_arrived():
+    world, clocks, members = group(1)
+    await settled(members, clocks)
+    keeper = members[0][0]
+    for name, stored in list(world.leases.items()):
+        world.put(name, stored.record)
+    await keeper.release_all()
+    assert keeper.identity not in {stored.record.holder for stored in world.leases.values()}
 
 
 async def test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed():
@@ -322,3 +335,51 @@ async def test_writes_at_rest_are_bounded():
     await settled(members, clocks, ticks=60, seconds=1.0)
     writes = sum(keeper.writes for keeper, _, _ in members) - before
     assert writes <= (SHARDS + 1 + 3) * 60 / (TIMING.lease * 0.2)
+
+
+async def test_a_shard_is_given_up_before_another_member_can_take_it():
+    _, clocks, members = group(2)
+    await settled(members[:1], clocks)
+    _, owner, connection = members[0]
+    held_while_written = []
+    write = connection.write
+
+    async def noted(name, record, known):
+        if not record.holder:
+            held_while_written.append(int(name.rpartition("-")[2]) in owner.acts)
+        return await write(name, record, known)
+
+    connection.write = noted
+    await settled(members, clocks)
+    assert len(owner.acts) == SHARDS // 2
+    assert held_while_written == [False] * (SHARDS // 2)
+
+
+async def test_a_write_of_which_no_reply_came_is_reported_and_gives_no_shard():
+    _, clocks, members = group(1)
+    await settled(members, clocks, ticks=1)
+    keeper, owner, connection = members[0]
+    connection.lose_replies = 100
+    clocks[0].now += 2.0
+    with pytest.raises(LeaseUnavailable):
+        await keeper.tick()
+    assert owner.acts == {}
+
+
+async def test_a_shard_whose_lease_is_over_once_it_is_written_is_not_acted_on():
+    _, clocks, members = group(1)
+    await settled(members, clocks, ticks=1)
+    keeper, owner, connection = members[0]
+    write_all = connection.write_all
+
+    async def slow(writes):
+        found = await write_all(writes)
+        clocks[0].now += TIMING.renew
+        return found
+
+    connection.write_all = slow
+    await keeper.tick()
+    assert owner.acts == {}
+    connection.write_all = write_all
+    await settled(members, clocks)
+    assert len(owner.acts) == SHARDS

@@ -20,8 +20,9 @@ from pocket.chain import convert
 from pocket.chain.broadcast_answers import best_result
 from pocket.chain.channels import channel_of
 from pocket.chain.claim_pages import ALL_CLAIMS, all_claims
-from pocket.chain.failover import Failover, NodeAddress, QueryObserver
+from pocket.chain.failover import GRACE_SECONDS, Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import error_from_status
+from pocket.chain.first_answers import first_in_time
 from pocket.chain.model import (
     Account,
     Application,
@@ -395,7 +396,9 @@ class ChainClient:
         request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
         addresses = self.usable_addresses()
         standing = await self.ask_every_node(_BROADCAST, request)
-        others = await asyncio.gather(*(self._broadcast_to_others(address, request) for address in addresses))
+        others = await first_in_time(
+            [self._broadcast_to_others(address, request) for address in addresses], GRACE_SECONDS
+        )
         answers = [answer.raw for answer in standing.values() if answer.error is None]
         best = best_result(raw, answers, [answer for group in others for answer in group])
         if best is not None:

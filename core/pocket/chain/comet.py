@@ -3,6 +3,7 @@
 Source: docs/protocol/messages.md, section 11.
 """
 
+import asyncio
 import functools
 import json
 import re
@@ -188,23 +189,30 @@ class CometClient:
         # Pings show a dead connection; a living one that announces no block for so long is useless as well.
         self._silence = max(_SILENCE_SECONDS, 3 * block_seconds)
         self._look = min(self._silence, max(1.0, block_seconds))
+        self.block_seconds: Callable[[], float] = lambda: block_seconds
+        """Returns the measured time between blocks, the expected one until then."""
 
     def _asking(
-        self, answer: Callable[[], ResponseParser[T]], method: str, params: Mapping[str, str], check: Callable[[T], U]
-    ) -> Callable[[NodeAddress], Awaitable[U]]:
+        self, answer: Callable[[], ResponseParser[T]], method: str, params: Mapping[str, str], check: Callable[[T], U],
+        silence: float | None = None,
+    ) -> Callable[[NodeAddress], Awaitable[U]]:  # fmt: skip
         """Return the query for one node.
 
-        `check` converts the result and raises PocketError.
+        `check` converts the result and raises PocketError. A node from which nothing comes for `silence` seconds is
+        given up.
         """
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
         async def ask(node: NodeAddress) -> U:
-            taken = answer()
+            taken, now = answer(), asyncio.get_running_loop().time
             try:
-                async with self._http.post(node.rpc, json=body) as response:
+                async with asyncio.timeout(silence) as quiet, self._http.post(node.rpc, json=body) as response:
                     async for piece in response.content.iter_chunked(_PIECE):
                         taken.feed(piece)
+                        quiet.reschedule(None if silence is None else now() + silence)
                 return check(taken.close())
+            except TimeoutError as error:
+                raise ChainUnavailable(f"{node.rpc}: silent for too long") from error
             except ChainError as error:
                 raise error_of(error.failure, f"{node.rpc}: {error}", error.height) from error
             except (aiohttp.ClientError, OSError, DecodingError) as error:
@@ -226,6 +234,10 @@ class CometClient:
         self._of_this_chain(network_of(result))
         return block
 
+    def _retention(self, result: Any) -> NodeRetention:
+        self._of_this_chain(network_of(result))
+        return retention_of(result)
+
     def _commit(self, height: int, result: Any) -> Block:
         block = block_of(result)
         if block.height != height:
@@ -236,6 +248,10 @@ class CometClient:
     async def chain_id(self) -> str:
         """Return the network name of the node."""
         return await self._call("status", network_of)
+
+    async def latest_of_any_chain(self) -> tuple[Block, str]:
+        """Return the latest block and the network name in one answer, whichever network that is."""
+        return await self._call("status", lambda result: (latest_block_of(result), network_of(result)))
 
     async def block(self, height: int | None = None) -> Block:
         """Return a block, the latest without a height.
@@ -266,17 +282,24 @@ class CometClient:
 
     async def end_events_by_node(self, height: int, wanted: EventFilter) -> dict[str, tuple[Event, ...] | ChainError]:
         """Return the selected end-block events from every usable node, by node name."""
-        return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS)
+        return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS, self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """Return how long a node may take before the first byte of a large answer, in seconds."""
+        return max(self._timeout, self.block_seconds())
 
     def _results(self, height: int, wanted: EventFilter) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:
-        return self._asking(lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events)
+        return self._asking(
+            lambda: _Results(wanted), "block_results", {"height": str(height)}, lambda events: events, self._patience
+        )
 
     async def retention(self) -> NodeRetention:
         """Return what the node retains.
 
         Queries the events of one past block to learn whether it retains events.
         """
-        found = await self._call("status", retention_of)
+        found = await self._call("status", self._retention)
         try:
             await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
         except ChainUnavailable as error:

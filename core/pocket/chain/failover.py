@@ -15,6 +15,8 @@ T = TypeVar("T")
 N = TypeVar("N")
 
 _COOLDOWN_SECONDS = 5.0
+GRACE_SECONDS: Final = 1.0
+"""Seconds that are left to the other nodes once one has answered a query of all."""
 _LAG_RETRY_SECONDS = (0.05, 0.1, 0.15)
 """Pauses in seconds before nodes that all lag are queried again."""
 _COOLDOWN_FAILURES = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
@@ -153,24 +155,47 @@ class Failover(Generic[N]):
                 errors[index] = outcome
         raise self._merge(what, order, errors)
 
-    async def ask_all(self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> dict[str, T | ChainError]:
-        """Query every usable node concurrently. Returns the answers by node name."""
+    async def ask_all(
+        self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float, grace_seconds: float = GRACE_SECONDS
+    ) -> dict[str, T | ChainError]:
+        """Query every usable node concurrently. Returns the answers by node name.
+
+        Once a node has answered, the others have `grace_seconds` left: a node that hangs must not use up the blocks of
+        a window.
+        """
         order = self.order()
-        answers = await asyncio.gather(*(self._ask(index, ask, deadline_seconds) for index in order))
+        waits: set[asyncio.Timeout] = set()
+
+        async def one(index: int) -> T | ChainError:
+            answer = await self._ask(index, ask, deadline_seconds, waits)
+            if not isinstance(answer, ChainError):
+                until = asyncio.get_running_loop().time() + grace_seconds
+                for wait in (wait for wait in waits if not wait.expired()):
+                    wait.reschedule(min(wait.when() or until, until))
+            return answer
+
+        answers = await asyncio.gather(*map(one, order))
         return {self.name(index): answer for index, answer in zip(order, answers, strict=True)}
 
-    async def _ask(self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float) -> T | ChainError:
-        name, began = self.name(index), self.clock()
+    async def _ask(
+        self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float, waits: set[asyncio.Timeout] | None = None
+    ) -> T | ChainError:
+        """Query one node. Its timeout is in `waits` meanwhile."""
+        name, began, waits = self.name(index), self.clock(), set() if waits is None else waits
         try:
-            async with asyncio.timeout(seconds):
-                answer = await ask(self.nodes[index])
+            async with asyncio.timeout(seconds) as wait:
+                waits.add(wait)
+                try:
+                    answer = await ask(self.nodes[index])
+                finally:
+                    waits.discard(wait)
         except ChainError as error:
             error.nodes = error.nodes or (name,)
             failed: ChainError = error
         except DecodingError as error:
             failed = ChainUnavailable(str(error), nodes=(name,))
         except TimeoutError:
-            failed = ChainUnavailable(f"{name}: no answer within {seconds:.1f} s", nodes=(name,))
+            failed = ChainUnavailable(f"{name}: no answer within {self.clock() - began:.1f} s", nodes=(name,))
         except Exception as error:  # noqa: BLE001 - whatever a node answers, the others are asked
             failed = ChainUnavailable(f"{name}: its answer raised {type(error).__name__}: {error}", nodes=(name,))
         else:

@@ -52,7 +52,9 @@ class NodeMonitor:
         """Call `on_assessment` with every node's name (host:port) and assessment after each probe."""
         self._names = [address.name for address in addresses]
         self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
-        self._blocks = [CometClient([address], http, timeout_seconds, clock=clock) for address in addresses]
+        self._blocks = [
+            CometClient([address], http, timeout_seconds, chain_id=chain_id, clock=clock) for address in addresses
+        ]
         self._chain_id = chain_id
         self._node_health = node_health
         self._on_assessment = on_assessment
@@ -81,9 +83,11 @@ class NodeMonitor:
                 _log_change(name, new)
 
     async def _probe(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
-        """Probe one node, which must answer on both of its interfaces."""
+        """Probe one node, which must answer on both of its interfaces, and on both for the same chain."""
         try:
-            block = await blocks.block()
+            block, network = await blocks.latest_of_any_chain()
+            if network != self._chain_id:
+                return NodeProbe(block.height, network, block.hash)
             return NodeProbe(block.height, await client.chain_id(), block.hash)
         except PocketError as error:
             return NodeProbe(problem=str(error))

@@ -23,6 +23,7 @@ from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 
+_UNITS_LIMIT: Final = 2**32
 _COMET: Final = "/cosmos.base.tendermint.v1beta1.Service/"
 
 _REQUIRED: Final[Mapping[str, tuple[type[Message], tuple[str, ...]]]] = {
@@ -129,6 +130,11 @@ def _check_difficulty(request: Any, answer: service_pb.QueryGetRelayMiningDiffic
     _same("the service", convert.difficulty(answer.relayMiningDifficulty).service_id, request.serviceId)
 
 
+def _check_units(_: Any, answer: service_pb.QueryComputeUnitsPerRelayAtHeightResponse) -> None:
+    if answer.computeUnitsPerRelay >= _UNITS_LIMIT:
+        raise DecodingError(f"{answer.computeUnitsPerRelay} compute units per relay are more than any service has")
+
+
 def _check_claim(request: proof_pb.QueryGetClaimRequest, answer: proof_pb.QueryGetClaimResponse) -> None:
     claim = convert.claim(answer.claim)
     _same("the supplier", claim.supplier_operator_address, request.supplier_operator_address)
@@ -169,6 +175,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any, Any], object]]] = {
     "/pocket.supplier.Query/Params": lambda _, answer: convert.staking_params(answer.params),
     "/pocket.service.Query/Service": lambda request, answer: _same("the service", answer.service.id, request.id),
     "/pocket.service.Query/RelayMiningDifficultyAtHeight": _check_difficulty,
+    "/pocket.service.Query/ComputeUnitsPerRelayAtHeight": _check_units,
     "/pocket.tokenomics.Query/Params": _check_tokenomics,
     "/cosmos.auth.v1beta1.Query/Account": _check_account,
     "/cosmos.bank.v1beta1.Query/Balance": _check_balance,

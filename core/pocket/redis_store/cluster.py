@@ -7,7 +7,7 @@ connection is the caller's: whether a command that may have been executed is sen
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -222,34 +222,16 @@ class ClusterClient(Redis):
         args, options = command
         node: Any = self._node(address)
         if not asking:
-            with self._asked(address):
+            with self._backoff.asked(address):
                 return await node.execute_command(*args, **options)
         async with node.pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
             pipe.execute_command(*args, **options)
-            with self._asked(address):
+            with self._backoff.asked(address):
                 _, reply = await pipe.execute(raise_on_error=False)
         if isinstance(reply, Exception):
             raise reply
         return reply
-
-    @contextlib.contextmanager
-    def _asked(self, address: Address) -> Iterator[None]:
-        """Record whether a node answers what is asked within the context.
-
-        Raises redis-py's ConnectionError if the node is not asked at present.
-        """
-        begun = self._backoff.admit(address)
-        try:
-            yield
-        except (RedisTimeoutError, TimeoutError):
-            self._backoff.timed_out(address, begun)
-            raise
-        except ResponseError:
-            self._backoff.answered(address)
-            raise
-        else:
-            self._backoff.answered(address)
 
     @staticmethod
     def _target(error: AskError, source: Address | None) -> Address:
@@ -282,7 +264,7 @@ class ClusterClient(Redis):
                 for number in numbers:
                     args, options = rows[number]
                     pipe.execute_command(*args, **options)
-                with self._asked(address):
+                with self._backoff.asked(address):
                     found = await pipe.execute(raise_on_error=False)
                 for number, reply in zip(numbers, found, strict=True):
                     replies[number] = reply

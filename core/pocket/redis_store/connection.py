@@ -24,6 +24,7 @@ from pocket.redis_store.access import AccessFiles
 from pocket.redis_store.closed_transports import TranslatedTransport
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
+from pocket.redis_store.node_backoff import NodeBackoff
 from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
 from pocket.redis_store.script_connection import ScriptConnection
@@ -174,6 +175,7 @@ class _Pool(BlockingConnectionPool):
         **options: Any,
     ) -> None:
         self.generation = Generation(clock)
+        self.backoff = NodeBackoff(clock, options["socket_timeout"])
         self.access = access
         if access.holds_login:
             if options.get("username") or options.get("password"):

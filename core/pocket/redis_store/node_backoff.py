@@ -1,13 +1,16 @@
-"""Which nodes of a Cluster did not answer, and when each is asked again.
+"""Which servers did not answer, and when each is asked again.
 
 Without it every command to a node that hangs waits for its own deadline, and holds up whatever waits for the command.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.redis_store.node_addresses import Address, format_address
 
@@ -59,6 +62,24 @@ class NodeBackoff:
             return
         pause = _FIRST_SECONDS if hung is None else min(_LONGEST_SECONDS, 2 * hung.pause_seconds)
         self._hung[address] = _Hung(now, now + pause, pause)
+
+    @contextlib.contextmanager
+    def asked(self, address: Address) -> Iterator[None]:
+        """Record whether a node answers what is asked within the context.
+
+        Raises redis-py's ConnectionError if the node is not asked at present.
+        """
+        begun = self.admit(address)
+        try:
+            yield
+        except (RedisTimeoutError, TimeoutError):
+            self.timed_out(address, begun)
+            raise
+        except ResponseError:
+            self.answered(address)
+            raise
+        else:
+            self.answered(address)
 
     def forget(self, address: Address) -> None:
         """Forget a node that is no longer used."""

@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect
 from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later, offset_text, read_marks
+from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
@@ -109,6 +110,7 @@ class RelayRecorder:
         self._known_losses = 0  # of Redis, each of which makes the whole log due again
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
         self._written: Segment | None = None
+        self._log_probe = LogProbe(log, self._limits.log_reserve_bytes)
         self._memory_ratio = 0.0
         self.log_problem = ""
         """Why the write-ahead log takes no relays, until a probe succeeds."""
@@ -348,13 +350,15 @@ class RelayRecorder:
 
     async def maintain_once(self) -> None:
         """Run one heartbeat. Raises RedisUnavailable."""
-        problem = self._log.problem(self._limits.log_reserve_bytes)
+        problem = await self._log_probe.problem()
         if problem and not self.log_problem:
             _LOG.error("the write-ahead log takes no relays", problem=problem)
         self.log_problem = problem
         info = await inspect(self._redis)
         self._memory_ratio = info.memory_ratio()
         restarted, self._seen_history = bool(self._seen_history), info.history_id
+        if self._beats % _BEATS_PER_SEGMENT == 0:
+            self._log.take_back(await asyncio.to_thread(self._log.readable_again))
         due = [s for s in self._log.segments if s.history != info.history_id and not s.damaged]
         if due:
             await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)
@@ -399,7 +403,8 @@ class RelayRecorder:
 
     async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
-        for record in segment.read():
+        records, damage = await asyncio.to_thread(segment.load)
+        for record in records:
             pair = record.supplier, record.session_id
             if pair in wanted and not segment.is_rejected(pair):
                 batches[record.supplier].append(record)
@@ -410,6 +415,8 @@ class RelayRecorder:
                 self.counters.replayed += sum(r.session_id not in closed for r in chunk)
         if self._notifier is not None:
             await self._notifier.notify(batches)
+        if damage is not None:
+            raise damage
 
     async def _release(self) -> None:
         """Release ended segments whose sessions are settled or replicated past the segment.

@@ -12,6 +12,7 @@ from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
+from pocket.redis_store.store_errors import CommandRejected
 
 
 class Entry(NamedTuple):
@@ -66,6 +67,12 @@ class StreamExtent(NamedTuple):
     entries: int = 0
 
 
+def _relay_in(fields: Any) -> bytes:
+    """Return the relay of an entry, empty for an entry that no relayer appended."""
+    rows = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=False))
+    return bytes(rows.get(b"r", b""))
+
+
 class StreamReader:
     """Reads the streams of one supplier. The caller keeps the positions."""
 
@@ -114,7 +121,7 @@ class StreamReader:
             return {}
         sessions = {self._keys.stream(self.supplier, session_id): session_id for session_id in positions}
         return {
-            sessions[text_of(name)]: [Entry(text_of(i), fields[b"r"] if isinstance(fields, dict) else fields[1])
+            sessions[text_of(name)]: [Entry(text_of(i), _relay_in(fields))
                                     for i, fields in entries if fields]
             for name, entries in rows
         }  # fmt: skip
@@ -145,6 +152,16 @@ class StreamReader:
             text_of(replies[0] or b""), int(replies[1]) if headers is None else len(headers), headers,
             self._entries(replies[2], positions) if len(replies) > 2 else {},
         )  # fmt: skip
+
+    async def rejected(self, positions: Mapping[str, str]) -> set[str]:
+        """Return the sessions whose stream Redis refuses to read, as when its key holds another type."""
+        found = set()
+        for session_id, position in positions.items():
+            try:
+                await self.read({session_id: position}, 1)
+            except CommandRejected:
+                found.add(session_id)
+        return found
 
     async def extents(self, session_ids: Iterable[str]) -> dict[str, StreamExtent]:
         """Return how far each stream reaches."""

@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +28,7 @@ _HEAD = 8
 _SUFFIX = ".log"
 _DAMAGED = ".damaged"
 _PROBE_BYTES = 4096
+_PIECE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,26 @@ class Segment:
         return pair in self.rejected and pair not in self.appended
 
     def read(self) -> Iterator[WalRecord]:
-        """Yield the records of the file."""
-        yield from decode_records(self.path.read_bytes())
+        """Yield the records of the file. Raises OSError after those that come before an unreadable part."""
+        records, damage = self.load()
+        yield from records
+        if damage is not None:
+            raise damage
+
+    def load(self) -> tuple[list[WalRecord], OSError | None]:
+        """Return the records before the first part that cannot be read, and the error of reading that part."""
+        data, damage = bytearray(), None
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                while piece := file.read(_PIECE):
+                    data += piece
+        except OSError as error:
+            damage = error
+        return list(decode_records(bytes(data))), damage
+
+
+def _sessions_in(records: Iterable[WalRecord]) -> set[tuple[str, str]]:
+    return {(record.supplier, record.session_id) for record in records}
 
 
 def _number_of(path: Path) -> int:
@@ -119,7 +138,7 @@ class WriteAheadLog:
         self._folder = root / name
         self._segment_bytes = segment_bytes
         self._number = 0
-        self.damaged = 0
+        self._damaged: list[Segment] = []
         self._file: BinaryIO | None = None
         self.segments: list[Segment] = []
         self._locks = contextlib.ExitStack()
@@ -177,16 +196,19 @@ class WriteAheadLog:
                     folder.rmdir()
 
     def _recover(self, path: Path) -> None:
-        """Take over a segment that an earlier worker wrote. One that cannot be read is kept for the operator.
+        """Take over a segment that an earlier worker wrote.
 
-        Without an own folder it stays where it is, in a folder that is locked until this log is closed.
+        One that cannot be read is set aside, and the records before the damage are written again. Without an own folder
+        a segment stays where it is, in a folder that is locked until this log is closed.
         """
-        try:
-            segment = Segment(path, path.stat().st_size)
-            segment.sessions = {(record.supplier, record.session_id) for record in segment.read()}
-        except OSError as error:
-            self.report_damage(Segment(self._set_aside(path)), error)
+        segment = Segment(path)
+        records, damage = segment.load()
+        if damage is not None:
+            self._salvage(records)
+            self.report_damage(Segment(self._set_aside(path)), damage)
             return
+        segment.size = path.stat().st_size
+        segment.sessions = _sessions_in(records)
         try:
             if self._open and path.parent != self._folder:
                 segment.path = self._next_path()
@@ -195,6 +217,41 @@ class WriteAheadLog:
             _LOG.error("segment of the write-ahead log cannot be taken over", file=str(path), error=error)
             return
         self.segments.append(segment)
+
+    def _salvage(self, records: list[WalRecord]) -> None:
+        try:
+            if records and self._open:
+                self.append(records)
+                self.rotate()
+        except OSError as error:
+            _LOG.error("records before a damage are not written again", records=len(records), error=error)
+
+    def readable_again(self) -> list[Segment]:
+        """Return the damaged segments, of any worker, that can be read now. It may run in a thread."""
+        paths = [Segment(path) for path in sorted(self._root.glob(f"*{_DAMAGED}"))]
+        found = []
+        for segment in [*(s for s in self.segments if s.damaged), *paths]:
+            records, damage = segment.load()
+            if damage is None:
+                segment.sessions = _sessions_in(records)
+                found.append(segment)
+        return found
+
+    def take_back(self, segments: list[Segment]) -> None:
+        """Append these damaged segments again, which can be read now."""
+        for segment in segments:
+            if segment not in self.segments:
+                try:
+                    self._open_folder()
+                    with self._folders_locked():  # another worker may take it back
+                        size, path = segment.path.stat().st_size, self._next_path()
+                        segment.path.rename(path)
+                except OSError:
+                    continue
+                segment.path, segment.size = path, size
+                self.segments.insert(0, segment)
+            segment.damaged, segment.history = False, ""
+            _LOG.warning("segment of the write-ahead log can be read again", file=str(segment.path))
 
     def _set_aside(self, path: Path) -> Path:
         """Rename a segment that cannot be read, so that no worker reads it. Returns its path."""
@@ -238,13 +295,20 @@ class WriteAheadLog:
         segment.sessions.update((record.supplier, record.session_id) for record in records)
         return segment
 
-    def problem(self, reserve_bytes: int) -> str:
-        """Return why no relay should be accepted for this log, '' if it takes writes. Writes a probe.
-
-        `reserve_bytes` must be free for relays that are being served.
-        """
+    def open_problem(self) -> str:
+        """Return why the folder cannot be opened, '' if it is open."""
         try:
             self._open_folder()
+        except OSError as error:
+            return f"{self._folder} takes no writes: {error.strerror}"
+        return ""
+
+    def problem(self, reserve_bytes: int) -> str:
+        """Return why no relay should be accepted for this open log, '' if it takes writes. Writes a probe.
+
+        `reserve_bytes` must be free for relays that are being served. It may run in a thread.
+        """
+        try:
             probe = self._folder / "probe"
             try:
                 probe.write_bytes(bytes(_PROBE_BYTES))
@@ -287,10 +351,16 @@ class WriteAheadLog:
         self.segments.remove(segment)
         segment.path.unlink(missing_ok=True)
 
+    @property
+    def damaged(self) -> int:
+        """Return the number of segments that were found unreadable and still are."""
+        kept = (s for s in self._damaged if s.damaged and (s in self.segments or os.path.lexists(s.path)))
+        return sum(1 for _ in kept)
+
     def report_damage(self, segment: Segment, error: OSError) -> None:
         """Mark a segment whose file cannot be read. The file is kept."""
         segment.damaged = True
-        self.damaged += 1
+        self._damaged.append(segment)
         _LOG.error(
             "segment of the write-ahead log cannot be read, its relays are lost if Redis loses them: check the volume",
             file=str(segment.path),

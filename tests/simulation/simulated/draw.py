@@ -103,7 +103,7 @@ _ONLY_ON_VOLUMES = (
 )
 _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
     # Relays in hand, unread, or in a log alone while their session ends and is sealed.
-    ((_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 18.0)), -1.0, 1.3),),
+    ((_Row(Kind.FREEZE_AT_END, _RELAYERS, (7.0, 29.0)), -1.0, 1.3),),
     ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 5.0), (0.0, 5.0)), -4.0, 0.5),),
     ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.0, 3.0), (0.0, 4.0)), 0.0, 0.7),),
     ((_Row(Kind.REDIS_EMPTY_UNREAD, _EVERYBODY, (1.5, 3.0), (1.0, 3.0)), 0.9, 1.5),),
@@ -150,8 +150,10 @@ _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
     # Governance and nodes at the moment that counts.
     ((_Row(Kind.PROOF_PARAMS, _EVERYBODY), 10.2, 14.0),),
     ((_Row(Kind.PRICES, _EVERYBODY), -6.0, 2.0),),
-    ((_Row(Kind.NODE_OTHER_HASH, ("",), (12.0, 30.0), (0.5, 1.0)), 8.0, 9.5),),
-    ((_Row(Kind.NODE_HOLLOW, ("",), (24.0, 40.0), (0.9, 1.0)), 2.0, 3.0),),
+    ((_Row(Kind.NODE_OTHER_HASH, ("",), (12.0, 30.0), (0.5, 1.0)), 6.5, 7.8),),
+    # The first proofs are lost while a node shows no claims.
+    ((_Row(Kind.NODE_HOLLOW, ("",), (44.0, 52.0)), 1.0, 2.5),
+     (_Row(Kind.MEMPOOL_LOSS, _EVERYBODY, share=(4.0, 7.9)), 9.8, 9.98)),
     ((_Row(Kind.NODE_HOLLOW, ("",), (12.0, 20.0), (0.9, 1.0)), 15.5, 17.5),),
     ((_Row(Kind.NODE_LAGS, ("",), (20.0, 40.0), (2.0, 4.9)), -9.5, 4.0),),
     ((_Row(Kind.NODE_FAILS, _EVERYBODY, (6.0, 12.0), (0.3, 0.7)), -9.5, -7.0),),

@@ -101,6 +101,7 @@ class MinerProcess:
         self._readiness = Readiness(config.chain.block_seconds, self._platform.clock)
         self._volume: Volume | None = None
         self._parts: _Parts | None = None
+        self._blocks: BlockFeed | None = None
         gas_price = GasPrice.parse(config.chain.gas_price)
         self._diagnostics = ChainDiagnostics(gas_price, config.chain.block_seconds, self._platform.wall_nanoseconds)
         self._status = ProcessStatus(
@@ -116,7 +117,8 @@ class MinerProcess:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(owned(self._config.data_dir))
             await self._serve(stack)
-            self._volume = await stack.enter_async_context(opened(self._config.data_dir, self._platform.unique))
+            files = opened(self._config.data_dir, self._platform.unique, self._readiness.volume_away, self._stop)
+            self._volume = await stack.enter_async_context(files)
             self._parts = parts = await self._assemble(stack, self._volume)
             await self._first_keys(parts.suppliers)
             async with running_loops(self._without_redis(parts)):
@@ -184,7 +186,8 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full, platform,
+            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full,
+            self._measured_block_seconds, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
         keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
@@ -228,6 +231,8 @@ class MinerProcess:
         """Return the loops that need neither Redis nor a Lease."""
         fleet = parts.fleet
         feed = self._feed(parts, LatestBlockPublisher(parts.redis, parts.keys))
+        parts.comet.block_seconds = self._measured_block_seconds
+        self._blocks = feed
         sealed = SealedWork(
             parts.suppliers, self._board, fleet.params, self._config.chain.block_seconds,
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
@@ -236,6 +241,10 @@ class MinerProcess:
         loops = [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
         signer = parts.suppliers.signer
         return loops if signer is None else [*loops, supervise("signer", signer.run)]
+
+    def _measured_block_seconds(self) -> float:
+        """Return the measured time between blocks, the expected one before the first block."""
+        return self._config.chain.block_seconds if self._blocks is None else self._blocks.block_seconds
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
         """Return True if the owners of shards are known.
@@ -399,6 +408,9 @@ class MinerProcess:
                 if space.problem and space.problem != self._readiness.volume:
                     _LOG.warning("volume is filling up", problem=space.problem)
                 self._readiness.volume, self._readiness.space = space.problem, space
+            if ends := await asyncio.to_thread(volume.mirror.reopened):
+                _LOG.warning("relays can be read from the volume again, restarting the miner", session_ends=ends)
+                self._stop.set()
             await asyncio.sleep(_VOLUME_SECONDS)
 
     async def _retain(self, audit: Audit, reports: Reports) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 from pocket.errors import DecodingError
 
 _HEAD: Final = 5
+_MESSAGES: Final = 4096
 TRAILERS: Final = 0x80
 
 
@@ -15,7 +16,7 @@ def frame(message: bytes, flag: int = 0) -> bytes:
 
 
 class Framing:
-    """Splits bodies into messages of at most `limit` bytes each, decompressed."""
+    """Splits bodies into messages of at most `limit` bytes in all, decompressed."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -25,7 +26,8 @@ class Framing:
 
         Raises DecodingError.
         """
-        messages, at = [], 0
+        messages: list[bytes] = []
+        at = size = 0
         while at < len(body):
             if len(body) - at < _HEAD:
                 raise DecodingError("a prefix of 5 bytes is cut short")
@@ -37,7 +39,11 @@ class Framing:
                 raise DecodingError("the message is shorter than its prefix declares, or too large")
             part = body[at : at + length]
             at += length
-            messages.append(self._unpacked(part, encoding) if flag else part)
+            message = self._unpacked(part, encoding, self._limit - size) if flag else part
+            size += len(message)
+            if size > self._limit or len(messages) == _MESSAGES:
+                raise DecodingError("the messages are too large or too many")
+            messages.append(message)
         return messages
 
     def one(self, body: bytes, encoding: str = "identity") -> bytes:
@@ -50,14 +56,17 @@ class Framing:
             raise DecodingError(f"{len(messages)} messages where one is expected")
         return messages[0]
 
-    def _unpacked(self, part: bytes, encoding: str) -> bytes:
+    @staticmethod
+    def _unpacked(part: bytes, encoding: str, limit: int) -> bytes:
         if encoding != "gzip":
             raise DecodingError(f"compression {encoding[:20]!r} is not supported")
         decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         try:
-            plain = decoder.decompress(part, self._limit + 1)
+            plain = decoder.decompress(part, limit + 1)
         except zlib.error as error:
             raise DecodingError("the message is not gzip") from error
-        if len(plain) > self._limit:
+        if len(plain) > limit:
             raise DecodingError("the message is too large when unpacked")
+        if not decoder.eof or decoder.unused_data:
+            raise DecodingError("the message is not one complete gzip member")
         return plain

@@ -12,12 +12,13 @@ from pocket.protocol.transactions.build import CREATE_CLAIM, DENOMINATION, SUBMI
 
 @dataclass(frozen=True, slots=True)
 class DecodedTransaction:
-    """Fee in upokt, and ids of the claimed and proven sessions in order."""
+    """Fee in upokt, ids of the claimed and proven sessions in order, and the roots of the claims."""
 
     tx_hash: str
     fee_upokt: int
     claims: tuple[str, ...]
     proofs: tuple[str, ...]
+    roots: tuple[bytes, ...] = ()
 
 
 def decode_tx(raw: bytes) -> DecodedTransaction:
@@ -33,6 +34,7 @@ def decode_tx(raw: bytes) -> DecodedTransaction:
             sum(int(coin.amount) for coin in coins if coin.denom == DENOMINATION),
             tuple(claim.session_header.session_id for claim in claims),
             tuple(proof.session_header.session_id for proof in proofs),
+            tuple(claim.root_hash for claim in claims),
         )
     except (DecodeError, ValueError) as error:
         raise DecodingError("the transaction cannot be read") from error

@@ -5,6 +5,7 @@ import functools
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -12,11 +13,14 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
+from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, build_leaf
+from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
+from pocket_miner.sessions.stages import is_late_to_seal
+from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
@@ -26,14 +30,6 @@ from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, Sessio
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
-
-
-def _fits(terms: LeafTerms, value: bytes) -> Leaf | None:
-    """Return the leaf of a relay under these terms, None if the relay is invalid."""
-    try:
-        return build_leaf(value, terms)
-    except InvalidEntry:
-        return None
 
 
 class RelayConsumer:
@@ -55,6 +51,7 @@ class RelayConsumer:
         dead_letters: DeadLetters | None = None,
         volume_full: Callable[[], bool] = lambda: False,
         rounds: ConsumeRounds | None = None,
+        start_params: StartParams | None = None,
     ) -> None:
         """`server_milliseconds` returns the time by Redis's clock, which entry ids hold, None while unknown.
 
@@ -71,12 +68,14 @@ class RelayConsumer:
         self._sessions = sessions
         self._revived: list[str] = []
         self._damaged: set[str] = set()
+        self._unreadable: set[str] = set()  # sessions whose stream Redis refuses to read
         self._incarnation: str | None = None  # None: not read yet
         self._origin = ""
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
         self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
         self._rounds = rounds or ConsumeRounds(tail.redis, mirror)
+        self.start_params = start_params or StartParams(chain)
         self._registered = -1  # number of sessions in Redis when they were last read
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
         # Increases with every reread: a read that began before it must not move a position.
@@ -134,6 +133,7 @@ class RelayConsumer:
     def reread(self) -> None:
         """Read every stream from its start, because Redis may hold other entries under known ids."""
         self._generation += 1
+        self._unreadable.clear()
         for session in self._sessions.values():
             session.position = "0-0"
 
@@ -255,7 +255,11 @@ class RelayConsumer:
                 votes[found.terms] += 1
         if not votes:
             return False
-        best, number = votes.most_common(1)[0]
+        (best, number), *others = votes.most_common(2)
+        if others and others[0][1] == number:  # no answer outweighs the other
+            if session.windows is not None and is_late_to_seal(session.windows, height):
+                await self._use_strictest(session, votes)
+            return False
         if best == session.terms:
             session.terms_confirmed = True
             return True
@@ -270,15 +274,23 @@ class RelayConsumer:
             await self._replace_terms(session, best)
         return session.terms_confirmed
 
-    async def _replace_terms(self, session: TrackedSession, terms: LeafTerms) -> None:
+    async def _use_strictest(self, session: TrackedSession, terms: Iterable[LeafTerms]) -> None:
+        """Use the lowest target that a node states: the relays that meet it meet every other one, too."""
+        known = session.terms
+        stricter = [t for t in terms if known is not None and replace(t, target_hash=known.target_hash) == known]
+        best = min(stricter, key=lambda found: found.target_hash, default=known)
+        if best is not None and known is not None and best.target_hash < known.target_hash:
+            await self._replace_terms(session, best, confirmed=False)
+
+    async def _replace_terms(self, session: TrackedSession, terms: LeafTerms, *, confirmed: bool = True) -> None:
         async with self._reading:
             await asyncio.to_thread(self._check_again, session, terms)
-            session.terms, session.terms_confirmed = terms, True
+            session.terms, session.terms_confirmed = terms, confirmed
             self._generation += 1
             session.position = "0-0"
 
     def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
-        fits = functools.partial(_fits, terms)
+        fits = functools.partial(leaf_if_valid, terms)
         self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
@@ -292,7 +304,8 @@ class RelayConsumer:
             self._accept(node, at or height, session, found)
 
     def _accept(self, source: str, height: int, session: TrackedSession, found: SessionTerms) -> None:
-        session.params = found.params or session.params
+        if not session.params_confirmed:
+            session.params = found.params or session.params
         if found.rejection is not None:
             session.evidence.add(Statement(found.rejection, source, height, found.text))
             return
@@ -310,7 +323,10 @@ class RelayConsumer:
         if any(session.terms is None and not session.rejected for session in self._sessions.values()):
             return None
         async with self._reading:
-            return await self._rounds.join(self._request(check))
+            try:
+                return await self._rounds.join(self._request(check))
+            except CommandRejected:
+                return None
 
     async def consume_once(self, count: int | None = None) -> int:
         """Store new entries, at most `count` per session.
@@ -323,10 +339,20 @@ class RelayConsumer:
                 raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
             for session in list(self._sessions.values()):
                 await self.learn_terms(session)
+            try:
+                return await self._rounds.join(self._request(Check.NOTHING), count) or 0
+            except CommandRejected as error:
+                rejected = await self._tail.rejected(self._request(Check.NOTHING).positions)
+                if not rejected:
+                    raise
+                self._unreadable |= rejected
+                for session_id in rejected:
+                    self._report_damaged(session_id, error)
             return await self._rounds.join(self._request(Check.NOTHING), count) or 0
 
     def _request(self, check: Check) -> ReadRequest:
-        positions = {i: session.position for i, session in self._sessions.items() if session.terms is not None}
+        readable = ((i, s) for i, s in self._sessions.items() if s.terms is not None and i not in self._unreadable)
+        positions = {i: session.position for i, session in readable}
         return ReadRequest(self, positions, self._generation, self._origin, check)
 
     def accept(self, request: ReadRequest, poll: StreamPoll, count: int) -> list[SessionRead] | None:

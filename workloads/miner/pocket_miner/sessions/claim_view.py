@@ -33,7 +33,8 @@ def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
         sent = last is not None and last.accepted and answer.height > last.height + 1
         closed = session.windows is not None and answer.height > session.windows.claim_close
         return (session.claim_seen_at > 0 or sent or closed) and not session.evidence.confirmed(Fact.CLAIM_ABSENT)
-    return claim.root_hash != session.seal.root or claim.proof_validation_status == INVALID
+    unexplained = claim.proof_validation_status == VALIDATED and session.proof.sent is None
+    return claim.root_hash != session.seal.root or claim.proof_validation_status == INVALID or unexplained
 
 
 def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
@@ -46,6 +47,8 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
         session.evidence.retract(Fact.CLAIM_ABSENT)
         answer, claim = _best(session, found)
         session.claim_on_chain, session.claim_seen_at = claim, answer.height
+        if session.seal is not None and claim.root_hash != session.seal.root:
+            session.use_seal_of(claim.root_hash)
         state = _state_of(session, claim)
         if state is ClaimState.CONFLICTING:
             text = claim.root_hash.hex()
@@ -65,9 +68,20 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
 
 
 def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:
-    """Choose among answers: our own root before another one, then a validated proof."""
+    """Choose among answers: our own root before another one, then a validated proof.
+
+    Without a proof that this process sent, one that is not validated comes before: answers are as of one height, so one
+    of them is wrong, and a missing proof costs stake.
+    """
     root = session.seal.root if session.seal is not None else b""
-    return max(found, key=lambda row: (row[1].root_hash == root, row[1].proof_validation_status == VALIDATED))
+    others = {seal.root for seal in session.other_seals}
+
+    def rank(claim: Claim) -> tuple[bool, bool, bool]:
+        ours = claim.root_hash == root
+        validated = claim.proof_validation_status == VALIDATED
+        return ours, claim.root_hash in others, validated == (session.proof.sent is not None)
+
+    return max(found, key=lambda row: rank(row[1]))
 
 
 def _state_of(session: TrackedSession, claim: Claim) -> ClaimState:

@@ -44,6 +44,14 @@ def build_leaf(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
     return LeafBuilder(terms).build(relay_bytes)
 
 
+def leaf_if_valid(terms: LeafTerms, relay_bytes: bytes) -> Leaf | None:
+    """Return the leaf of a recorded relay, None if the relay is invalid."""
+    try:
+        return build_leaf(relay_bytes, terms)
+    except InvalidEntry:
+        return None
+
+
 def valid_leaves(relays: Iterable[bytes], terms: LeafTerms) -> list[Leaf]:
     """Build the leaves of relays, counting the invalid ones that are left out."""
     builder, leaves = LeafBuilder(terms), []

@@ -78,6 +78,12 @@ def seal_height(windows: Windows, seal_after_blocks: int) -> int:
     return max(windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_MARGIN))
 
 
+def is_late_to_seal(windows: Windows, height: int) -> bool:
+    """Return True if no more than a third of the claim window, or one block, is left."""
+    left = windows.claim_close - height
+    return left <= 1 or 3 * left <= windows.claim_close - windows.claim_open
+
+
 def in_last_third(windows: Windows | None, stage: Stage, height: int) -> bool:
     """Return True if a claim or proof is still owed and at most a third of its window's blocks is left."""
     if windows is None:

@@ -6,6 +6,7 @@ Stake depends on these terms, so one answer is confirmed by a second one before 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
@@ -19,6 +20,9 @@ from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket_miner.sessions.evidence import Fact
 from pocket_miner.sessions.leaf_validation import LeafTerms
+
+_UNITS_LIMIT: Final = 2**32
+"""Compute units per relay that no service has: sums of them must fit into a root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) ->
         return SessionTerms(params, None, *found)
     units = await chain.compute_units_per_relay(header.service_id, start)
     difficulty = await chain.difficulty(header.service_id, start)
-    if units <= 0:
+    if not 0 < units < _UNITS_LIMIT:
         raise ChainUnavailable(f"no compute units per relay are known of service {header.service_id}")
     return SessionTerms(params, LeafTerms(supplier, header, difficulty.target_hash, units))
 
@@ -114,6 +118,8 @@ async def _terms_of(
         per_relay = await chain.compute_units_per_relay(header.service_id, header.session_start_block_height)
     else:
         per_relay = service_pb.QueryComputeUnitsPerRelayAtHeightResponse.FromString(_raw(units)).computeUnitsPerRelay
+    if not 0 < per_relay < _UNITS_LIMIT:
+        raise DecodingError(f"the node states {per_relay} compute units per relay")
     return SessionTerms(shared, LeafTerms(supplier, header, target, per_relay))
 
 

@@ -65,8 +65,11 @@ class TrackedSession:
     terms_confirmed: bool = False  # a second answer agreed
     doubted_terms: LeafTerms | None = None  # what a second answer stated instead
     params: SharedParams | None = None
+    params_confirmed: bool = False  # a second answer agreed, so that windows and price are certain
     evidence: Evidence = field(default_factory=Evidence)
     seal: SessionSeal | None = None
+    other_seals: list[SessionSeal] = field(default_factory=list)
+    """Seals of other owners, made while they could not see this one. The claim on chain decides which one counts."""
     skip: Skip | None = None
     requirement: ProofRequirement | None = None
     claim_on_chain: Claim | None = None  # as last seen
@@ -96,6 +99,30 @@ class TrackedSession:
     def end(self) -> int:
         """Return the session end height."""
         return self.header.session_end_block_height
+
+    def meet_seal(self, seal: SessionSeal, *, from_redis: bool) -> None:
+        """Take a seal that another place holds.
+
+        Redis accepts one seal only, so its seal replaces one that was made without Redis, unless the claim of that one
+        is on chain or was sent by this process.
+        """
+        if self.seal is None:
+            self.seal = seal
+        elif seal.root != self.seal.root and all(seal.root != other.root for other in self.other_seals):
+            self.other_seals.append(seal)
+            if from_redis and self.claim.sent is None and self.claimed_root != self.seal.root:
+                self.use_seal_of(seal.root)
+
+    def use_seal_of(self, root: bytes) -> bool:
+        """Use the known seal with this root. Returns True if there is one."""
+        found = next((seal for seal in self.other_seals if seal.root == root), None)
+        if found is None or self.seal is None:
+            return False
+        self.other_seals.remove(found)
+        self.other_seals.append(self.seal)
+        self.seal, self.claim, self.proof = found, Delivery(), Delivery()
+        self.requirement = self.sample = self.proof_message = None
+        return True
 
     @property
     def rejected(self) -> bool:

@@ -1,12 +1,13 @@
 """Record the outcomes of sessions and delete their data (docs/fragile/evidence.md).
 
 This is the only place that does either. No session ends before its settlement block, and its outcome is the chain's
-settlement event. The absence of an event counts only after a second answer. That no node retains the events any more
-counts only long after the settlement. An outcome is durable before any data of its session is deleted, and deleting
-waits for Redis without delaying other sessions.
+settlement event. The absence of an event counts only after a second answer, and never for a claim that was on chain.
+That no node retains the events any more counts only long after the settlement. An outcome is durable before any data of
+its session is deleted, and deleting waits for Redis without delaying other sessions.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
-from pocket.errors import ChainUnavailable, FailureClass
+from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket.redis_store.stream_reader import StreamReader
@@ -169,7 +170,19 @@ class Concluder:
             return None
         if session.terms is None and session.evidence.rejection() is None:
             return None  # the reason why it cannot be claimed is not known yet
+        if session.claim_on_chain is not None or await self._was_claimed(session):
+            # The chain emits an event for each claim: nodes without one have lost their events.
+            return self._without_events(session, settlement, block, "nodes have no event of a claim that was on chain")
         return without_event(session)
+
+    async def _was_claimed(self, session: TrackedSession) -> bool:
+        """Return True if a node knows an included transaction with the session's claim."""
+        for kind, tx_hash in await asyncio.to_thread(self.audit.payments, self.supplier, session.session_id):
+            if kind == "claim":
+                with contextlib.suppress(ChainError, DecodingError, TimeoutError):
+                    if not (await self.chain.transaction(tx_hash)).code:
+                        return True
+        return False
 
     def _without_events(
         self, session: TrackedSession, settlement: int, block: Block, text: str

@@ -34,7 +34,7 @@ class Readiness:
         self.phase = Phase.OPENING
         self.redis = ""
         self.volume = ""
-        """The problem with the space on the volume. It does not make the miner unready."""
+        """The problem with the volume or with the space on it. The latter does not make the miner unready."""
         self.space: Space | None = None
         """The space on the volume as last measured."""
         self._chain = ""
@@ -66,6 +66,10 @@ class Readiness:
         """Record why no chain node can be used at the start."""
         self._chain = reason
 
+    def volume_away(self, reason: str) -> None:
+        """Record why the volume cannot be opened, an empty text once it can."""
+        self.volume = reason
+
     def problems(self, *, keys_missing: bool, signer: str = "") -> Iterator[Problem]:
         """Yield why the miner is not ready, causes before consequences."""
         waiting = "" if self.phase is Phase.MINING else "waiting for "
@@ -80,7 +84,8 @@ class Readiness:
         elif self.phase is Phase.READ_ONLY:
             yield Problem(code=ProblemCode.VOLUME_READ_ONLY, message=self.volume)
         elif self.phase is not Phase.MINING:
-            yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}")
+            cause = f" {self.volume}" if self.phase is Phase.OPENING else ""
+            yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}{cause}")
         if keys_missing:
             yield Problem(code=ProblemCode.NO_KEYS, message="no supplier key is loaded")
         if signer:

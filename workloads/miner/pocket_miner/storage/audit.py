@@ -87,9 +87,12 @@ class Audit:
 
         Existing ones are never replaced.
         """
-        rows = [(supplier, seal.session_id, session_end, seal.encode(), signed) for seal in seals]
         with self._transaction():
-            self._database.executemany("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", rows)
+            for seal in seals:
+                # One row of a group holds the transaction: it is as long as the group, and groups have hundreds.
+                row = (supplier, seal.session_id, session_end, seal.encode(), signed)
+                inserted = self._database.execute("INSERT OR IGNORE INTO seal VALUES (?,?,?,?,?)", row).rowcount
+                signed = "" if inserted > 0 else signed
 
     def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
         """Return session id → (session end, seal) of open sessions.
@@ -212,6 +215,10 @@ class Audit:
                 if self.outcome(outcome.supplier, outcome.session_id) is None:
                     head = self._append(outcome)
                     added.append(outcome)
+                    self._database.execute(
+                        "UPDATE seal SET signed='' WHERE supplier=? AND session_id=? AND signed<>''",
+                        (outcome.supplier, outcome.session_id),
+                    )
         self._head = head or self._head
         return added
 

@@ -1,17 +1,23 @@
 """Detect and quarantine corrupt SQLite files of the volume (docs/fragile/volume.md).
 
 A corrupt file is quarantined and the miner restarts: the relays and seals that it needs come back from Redis and from
-peers. Continuing with a partly readable file would seal fewer relays than were served.
+peers. Continuing with a partly readable file would seal fewer relays than were served. A directory in the place of a
+file, or a file that this user must not open, is quarantined as well, but not one with an I/O error, which may pass.
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket.errors import PocketError
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _CHECKED_BYTES = 256 * 1024 * 1024  # checking larger files would delay the start by seconds
 _MAX_QUARANTINED = 5
 _CODES = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
@@ -98,10 +104,31 @@ def _quarantined(path: Path) -> list[int]:
     return [int(ending) for ending in endings if ending.isdecimal()]
 
 
+def _is_openable(path: Path) -> bool:
+    """Return True for a regular file, or a folder of them, that this user may read and write."""
+    if path.is_dir():
+        return path.suffix == "" and os.access(path, os.R_OK | os.W_OK | os.X_OK)
+    return path.suffix != "" and path.is_file() and os.access(path, os.R_OK | os.W_OK)
+
+
 def quarantine_corrupted(folder: Path) -> list[Path]:
     """Check every file of a miner's volume.
 
-    Returns the new paths of corrupt ones.
+    Returns the new paths of those that are corrupt or cannot be opened by this user. One that cannot be renamed stays.
     """
-    files = [folder / "audit.sqlite", folder / "refused.sqlite", *sorted((folder / "mirror").glob("end-*.sqlite"))]
-    return [quarantine(path) for path in files if path.exists() and not is_intact(path)]
+    moved = []
+    for path in _files_in(folder):
+        if os.path.lexists(path) and not (_is_openable(path) and (path.suffix == "" or is_intact(path))):
+            try:
+                moved.append(quarantine(path))
+            except OSError as error:
+                _LOG.error("corrupt file cannot be moved away", file=str(path), error=error)
+    return moved
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the paths of a volume's files, and the folder of relays before the files in it."""
+    relays = folder / "mirror"
+    yield from (folder / "audit.sqlite", folder / "refused.sqlite", relays)
+    with contextlib.suppress(OSError):
+        yield from sorted(relays.glob("end-*.sqlite"))

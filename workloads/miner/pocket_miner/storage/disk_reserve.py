@@ -4,6 +4,7 @@ A full volume must not cost a claim. The reserve is a file of zeros that is dele
 space takes seals, signed transactions and outcomes. The reserve is created again when there is space.
 """
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class Reserve:
                     os.posix_fallocate(file.fileno(), 0, self.size)
         except OSError as error:
             _LOG.warning("cannot reserve space for seals", error=error)
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
             return False
         self.full = False
         return True

@@ -4,16 +4,25 @@ A file also indexes its sessions: paths are unique per session, so a relay that 
 deleted when all its sessions have ended. Commits are durable (WAL, synchronous=FULL).
 """
 
+import contextlib
+import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
+
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.protocol.smst.bulk import LeafContent
-from pocket_miner.storage.corruption import files_of
+from pocket_miner import miner_metrics
+from pocket_miner.storage.corruption import corruption_in, files_of, quarantine
 from pocket_miner.storage.database import open_to_read, open_to_write
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
+_NAME: Final = re.compile(r"end-([0-9]{1,18})\.sqlite")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
   id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
@@ -335,8 +344,39 @@ class RelayStore:
         if not read_only:
             folder.mkdir(parents=True, exist_ok=True)
         self._files: dict[int, SessionEndFile] = {}
+        self._skipped: set[int] = set()
+        """Session ends whose file could not be read at start. Their sessions are read from Redis and peers."""
         for path in folder.glob("end-*.sqlite"):
-            self._files[int(path.stem.split("-")[1])] = SessionEndFile(path, read_only=read_only)
+            if found := _NAME.fullmatch(path.name):
+                self._open(int(found[1]), path)
+
+    def _open(self, end: int, path: Path) -> None:
+        """Open a file, or else skip it. Quarantines a corrupt one."""
+        try:
+            self._files[end] = SessionEndFile(path, read_only=self._read_only)
+        except (sqlite3.Error, OSError) as error:
+            self._skip(end, error)
+            if corruption_in(error) is not None and not self._read_only:
+                with contextlib.suppress(OSError):
+                    quarantine(path)
+                self._skipped.discard(end)
+
+    def _skip(self, end: int, error: Exception) -> None:
+        self._skipped.add(end)
+        miner_metrics.ERRORS.labels("volume").inc()
+        _LOG.error("relays cannot be read from the volume, skipping their file", session_end=end, error=error)
+
+    def reopened(self) -> list[int]:
+        """Return the session ends whose file was skipped at start and can be read now."""
+        found = []
+        for end in sorted(self._skipped):
+            try:
+                self.file(end).sessions()
+            except (sqlite3.Error, OSError):
+                continue
+            self._skipped.discard(end)
+            found.append(end)
+        return found
 
     def __enter__(self) -> Self:
         return self
@@ -369,9 +409,25 @@ class RelayStore:
         return sorted(self._files)
 
     def sessions(self) -> list[tuple[int, StoredSession]]:
-        """Return all sessions with their session ends, the earliest end first."""
+        """Return all sessions with their session ends, the earliest end first.
+
+        A file that cannot be read is skipped. Raises sqlite3.Error if none can be read, and for a corrupt one.
+        """
+        rows: list[tuple[int, StoredSession]] = []
+        failed: dict[int, sqlite3.Error] = {}
         with self._lock:
-            return [(end, row) for end, file in sorted(self._files.items()) for row in file.sessions()]
+            for end, file in sorted(self._files.items()):
+                try:
+                    rows += [(end, row) for row in file.sessions()]
+                except sqlite3.Error as error:
+                    if corruption_in(error) is not None:
+                        raise
+                    failed[end] = error
+            if failed and len(failed) == len(self._files):
+                raise next(iter(failed.values()))
+        for end, problem in failed.items():
+            self._skip(end, problem)
+        return rows
 
     def remove(self, session_end: int, supplier: str, session_id: str) -> None:
         """Delete a session, and the file with its last session."""

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import secrets
+import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -19,12 +21,14 @@ from pocket.errors import ConfigurationError
 from pocket.runtime.program import require_writable
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.corruption import quarantine_corrupted
+from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import Reserve
 from pocket_miner.storage.relay_store import RelayStore
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_RETRY_SECONDS: Final = 1.0
+_PATIENT_ATTEMPTS: Final = 3  # to open a file whose error may pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +126,38 @@ def member_name(folder: Path, make: Callable[[], str] = lambda: secrets.token_he
     return name
 
 
-def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
-    read_only = not takes_writes(folder)
-    for path in [] if read_only else quarantine_corrupted(folder):
+def _quarantined(paths: Iterable[Path]) -> None:
+    for path in paths:
         miner_metrics.ERRORS.labels("volume").inc()
-        _LOG.error("corrupt file moved away, its contents are rebuilt from Redis and peers", moved_to=str(path))
+        _LOG.error("file moved away, its contents are rebuilt from Redis and peers", moved_to=str(path))
+
+
+def _audit(folder: Path, *, read_only: bool, give_up: bool) -> Audit:
+    """Open the audit trail.
+
+    If `give_up`, one that cannot be opened is quarantined, provided that the volume takes another one.
+    """
+    path = folder / _AUDIT
+    try:
+        return Audit(path, read_only=read_only)
+    except (sqlite3.Error, OSError):
+        if read_only or not give_up:
+            raise
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".trial-") as trial:
+            Audit(Path(trial) / _AUDIT).close()
+        _quarantined([quarantine(path)])
+        return Audit(path)
+
+
+def _opened(folder: Path, unique: Callable[[], str], *, give_up: bool) -> Volume:
+    read_only = not takes_writes(folder)
+    _quarantined([] if read_only else quarantine_corrupted(folder))
     reserve = Reserve(folder, full=read_only)
     if not read_only:
         reserve.hold()
     mirror = RelayStore(folder / "mirror", read_only=read_only)
     try:
-        audit = Audit(folder / _AUDIT, read_only=read_only)
+        audit = _audit(folder, read_only=read_only, give_up=give_up)
         try:
             reader = Audit(folder / _AUDIT, read_only=True)
         except BaseException:
@@ -146,12 +171,32 @@ def _opened(folder: Path, unique: Callable[[], str]) -> Volume:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, unique: Callable[[], str] = lambda: secrets.token_hex(16)) -> AsyncIterator[Volume]:
+async def opened(
+    folder: Path,
+    unique: Callable[[], str] = lambda: secrets.token_hex(16),
+    on_problem: Callable[[str], None] = lambda problem: None,
+    stop: asyncio.Event | None = None,
+) -> AsyncIterator[Volume]:
     """Open the files of a locked folder after quarantining corrupt ones.
 
-    It runs in a thread, because gigabytes may have to be checked.
+    It runs in a thread, because gigabytes may have to be checked. A volume that cannot be opened is tried again, and
+    `on_problem` gets the reason each time, an empty text at last. Raises ConfigurationError if `stop` is set meanwhile.
     """
-    volume = await asyncio.to_thread(_opened, folder, unique)
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            volume = await asyncio.to_thread(_opened, folder, unique, give_up=attempts > _PATIENT_ATTEMPTS)
+            break
+        except (sqlite3.Error, OSError) as error:
+            miner_metrics.ERRORS.labels("volume").inc()
+            _LOG.error("volume cannot be opened, retrying: check it and its node", folder=str(folder), error=error)
+            problem = f"{folder} cannot be opened: {error}. Check the volume and its node."
+            on_problem(problem)
+            if stop is not None and stop.is_set():
+                raise ConfigurationError(f"miner: {problem}") from error
+        await asyncio.sleep(_RETRY_SECONDS)
+    on_problem("")
     try:
         yield volume
     finally:

@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,6 +17,7 @@ from pocket.protocol.claims.rewards import TokenomicsParams
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
 from pocket.protocol.transactions.build import Message, create_claim_message
+from pocket.protocol.transactions.decode import DecodedTransaction
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
@@ -367,12 +368,18 @@ class ClaimSubmitter:
         waiting = {s.session_id: s for s in sessions if s.claim.sent is None and not s.claim.attempts.number}
         if not waiting:
             return
-        groups = await self._signed_on_volume(sessions[0].end)
-        if not any(group.timeout_ns > block.time.nanoseconds for group in groups):
-            groups = await self._signed_in_redis(sessions[0].end)
-        submissions = signed_before(groups, block.time.nanoseconds, lambda transaction: transaction.claims)
-        for session_id, session in waiting.items():
-            session.claim.sent = submissions.get(session_id)
+        roots = {session_id: s.seal.root for session_id, s in waiting.items() if s.seal is not None}
+
+        def of_our_roots(found: DecodedTransaction) -> Iterable[str]:
+            rows = zip(found.claims, found.roots, strict=True)
+            return (session_id for session_id, root in rows if roots.get(session_id) == root)
+
+        for load in (self._signed_on_volume, self._signed_in_redis):
+            submissions = signed_before(await load(sessions[0].end), block.time.nanoseconds, of_our_roots)
+            for session_id, session in waiting.items():
+                session.claim.sent = session.claim.sent or submissions.get(session_id)
+            if all(session.claim.sent is not None for session in waiting.values()):
+                return
 
     async def _resend(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]

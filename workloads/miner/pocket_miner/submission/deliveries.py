@@ -1,6 +1,6 @@
 """Send claims and proofs to the chain's nodes, and find out which of them the chain does not show yet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -37,6 +37,8 @@ class MessageKind:
     close: Callable[[Windows], int]
     record_refusal: Callable[[TrackedSession, str | None], None]
     is_shown: Callable[[TrackedSession, Claim], bool]
+    decide: Callable[[Iterable[bool]], bool]
+    """Merges what the nodes show: `any` where one node suffices, `all` where a wrong one would cost stake."""
 
 
 def _record_claim_refusal(session: TrackedSession, text: str | None) -> None:
@@ -51,11 +53,13 @@ CLAIM = MessageKind(
     "claims sent", miner_metrics.CLAIMS, lambda session: session.claim, lambda windows: windows.claim_close,
     _record_claim_refusal,
     lambda session, claim: session.seal is not None and claim.root_hash == session.seal.root,
+    any,
 )  # fmt: skip
 PROOF = MessageKind(
     "proofs sent", miner_metrics.PROOFS, lambda session: session.proof, lambda windows: windows.proof_close,
     _record_proof_refusal,
     lambda session, claim: claim.proof_validation_status == VALIDATED,
+    all,
 )  # fmt: skip
 
 
@@ -132,5 +136,6 @@ class Deliveries:
         return [
             session
             for session in sessions
-            if not any(self.kind.is_shown(session, claim) for claim in by_session.get(session.session_id, ()))
+            if not self.kind.decide(self.kind.is_shown(session, row) for row in by_session.get(session.session_id, ()))
+            or session.session_id not in by_session
         ]

@@ -24,6 +24,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 _CLAIM_GAS: Final = 130_000
 _PROOF_GAS: Final = 400_000
 """Gas of one message before any was sent."""
+_RECENT: Final = 8
 _MAX_UNSAVED: Final = 1000
 
 
@@ -39,7 +40,8 @@ class FeeTracker:
 
     gas_price: GasPrice
     audit: Audit
-    _last: dict[str, int] = field(default_factory=dict)
+    _recent: dict[str, FIFOCache[str, int]] = field(default_factory=dict)
+    """Kind → transaction hash → fee of one message in upokt, with that of typical gas until enough were sent."""
     _pending: dict[str, int] = field(default_factory=dict)
     """Transaction hash → upokt saved to the volume but not counted yet, as acceptance is unknown."""
     _unsaved: FIFOCache[tuple[str, str], tuple[str, dict[str, int]]] = field(
@@ -50,10 +52,16 @@ class FeeTracker:
     def estimate_upokt(self) -> int:
         """Return the expected fees of one claim and one proof in upokt.
 
-        They are those of the last transactions, or follow from typical gas before the first ones.
+        Each is the lowest of several recent ones: a single dear transaction must not make all later sessions look
+        unprofitable, because without a claim no cheaper one would follow.
         """
-        claim = self._last.get("claim", self.gas_price.fee_upokt(_CLAIM_GAS))
-        return claim + self._last.get("proof", self.gas_price.fee_upokt(_PROOF_GAS))
+        return sum(min(self._fees_of(what).values()) for what in ("claim", "proof"))
+
+    def _fees_of(self, what: str) -> FIFOCache[str, int]:
+        if what not in self._recent:
+            self._recent[what] = FIFOCache(_RECENT)
+            self._recent[what]["typical"] = self.gas_price.fee_upokt(_CLAIM_GAS if what == "claim" else _PROOF_GAS)
+        return self._recent[what]
 
     async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """Save the cost of a transaction before it is sent.
@@ -71,7 +79,7 @@ class FeeTracker:
         """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             each = proof_submission_fee_upokt if what == "proof" else 0
-            self._last[what] = -(-sum(costs.values()) // len(costs)) - each
+            self._fees_of(what)[tx_hash] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
             miner_metrics.FEES.labels(what).inc(new + self._pending.pop(tx_hash, 0))
             with contextlib.suppress(RedisStoreError):

@@ -46,10 +46,8 @@ class KnownSeals:
         """
         known = await asyncio.to_thread(self.audit.seals, self.supplier)
         for session_id, (end, seal) in seals.items():
-            ended = await asyncio.to_thread(self.audit.outcome, self.supplier, session_id)
-            if session_id in known or ended is not None:
-                continue
-            await self.save([seal], end, "", needed=False)
+            if session_id not in known:
+                await self.save([seal], end, "", needed=False)
 
     async def load_own(self, sessions: Mapping[str, TrackedSession]) -> None:
         """Load the seals on the volume into `sessions`. Raises the errors of the volume."""
@@ -74,13 +72,15 @@ class KnownSeals:
         seals = await self.store.load()
         for session_id, (_, seal) in (peers or {}).items():
             session = sessions.get(session_id)
-            if session is not None and session.seal is None and session_id not in seals:
-                session.seal = seal
+            if session is not None and (session_id not in seals or session.seal is not None):
+                session.meet_seal(seal, from_redis=False)
         missing = {i: s.seal for i, s in sessions.items() if s.seal is not None and i not in seals}
         if missing:
             await self.store.restore(missing, {i: sessions[i].end for i in missing})
         for session_id, seal in seals.items():
             session = sessions.get(session_id)
-            if session is not None and session.seal is None:
-                session.seal = seal
-                await self.save([seal], session.end, "", needed=False)
+            if session is not None:
+                new = session.seal is None
+                session.meet_seal(seal, from_redis=True)
+                if new:
+                    await self.save([seal], session.end, "", needed=False)

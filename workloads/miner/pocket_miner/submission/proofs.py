@@ -110,8 +110,8 @@ class ProofSubmitter:
             session.requirement = None
             return
         requirement = requirement_of(self.supplier, session, seed, params)
-        if requirement is ProofRequirement.NOT_REQUIRED and not confirmed:
-            requirement = None  # stake must not depend on a single answer about the seed block
+        if requirement is ProofRequirement.NOT_REQUIRED and not (confirmed and session.params_confirmed):
+            requirement = None  # stake must not depend on a single answer about the seed block or the price
         session.requirement = requirement
         if requirement is not None and "requirement" not in session.measured:
             session.measured.add("requirement")

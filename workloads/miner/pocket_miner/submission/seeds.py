@@ -5,9 +5,7 @@ A proof for a wrong hash is rejected, and a requirement decided by one costs sta
 process.
 """
 
-import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -17,8 +15,8 @@ from cachetools import FIFOCache
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
+from pocket_miner.sessions.votes import Votes
 
-_ENOUGH: Final = 2
 _KEPT: Final = 64
 
 
@@ -36,33 +34,12 @@ class HashSource(Protocol):
 
 
 @dataclass(slots=True)
-class _Votes:
-    """The returned hashes, by (source, height at which it was queried)."""
-
-    answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    asked_at: int = -1
-
-    def best(self) -> tuple[bytes, bool] | None:
-        """Return the most frequent hash and whether it is confirmed.
-
-        If several tie, the latest one is returned as unconfirmed.
-        """
-        counts = Counter(self.answers.values())
-        if not counts:
-            return None
-        highest = max(counts.values())
-        block_hash = next(row for row in reversed(self.answers.values()) if counts[row] == highest)
-        return block_hash, highest >= _ENOUGH and list(counts.values()).count(highest) == 1
-
-
-@dataclass(slots=True)
 class SeedHashes:
     """Block hashes with the answers that confirm them."""
 
     blocks: HashSource
     chain: ChainClient
-    _votes: FIFOCache[int, _Votes] = field(default_factory=lambda: FIFOCache(_KEPT))
+    _votes: FIFOCache[int, Votes[bytes]] = field(default_factory=lambda: FIFOCache(_KEPT))
 
     async def hash_of(self, height: int, now: int) -> tuple[bytes, bool]:
         """Return the hash of a block and whether a second answer confirms it.
@@ -70,7 +47,7 @@ class SeedHashes:
         `now` is the latest height. Nodes are queried once per block until enough agree. Raises ChainError while the
         hash is unknown.
         """
-        votes = self._votes.setdefault(height, _Votes())
+        votes = self._votes.setdefault(height, Votes())
         async with votes.asking:
             best = votes.best()
             if (best is None or not best[1]) and votes.asked_at != now:
@@ -84,14 +61,11 @@ class SeedHashes:
         """Discard the answers about a block, because a proof made with its hash was found invalid."""
         self._votes.pop(height, None)
 
-    async def _ask(self, height: int, now: int, votes: _Votes) -> None:
+    async def _ask(self, height: int, now: int, votes: Votes[bytes]) -> None:
         by_node = await self.blocks.hashes_by_node(height)
         hashes = {source: row for source, row in by_node.items() if not isinstance(row, ChainError)}
         if not hashes:
             # A proxy may break RPC but not gRPC.
             with contextlib.suppress(ChainError, DecodingError):
                 hashes["grpc"] = (await self.chain.block(height)).hash
-        for source, block_hash in hashes.items():
-            votes.answers[source, now] = block_hash
-        # Without any answer the nodes are queried again immediately, otherwise at the next block.
-        votes.asked_at = now if hashes else -1
+        votes.add(now, hashes)

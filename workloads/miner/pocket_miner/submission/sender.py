@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -40,6 +40,8 @@ from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import corruption_in
 
 T = TypeVar("T")
+_GAS_PER_TRANSACTION: Final = 2_000_000
+_GAS_PER_BYTE: Final = 5_000
 _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
@@ -101,6 +103,15 @@ _OF_FEWER_MESSAGES = frozenset({
 """Rejections after which half of the messages may be accepted: too large, or the message is unknown."""
 
 
+def _most_gas(raw: bytes) -> int:
+    """Return the gas that simulation may return for a transaction, some thirty times what such ones use.
+
+    The fee follows from it and is taken in full, so a single wrong answer must not spend the balance. A limit that is
+    too low is raised at the next attempt.
+    """
+    return _GAS_PER_TRANSACTION + _GAS_PER_BYTE * len(raw)
+
+
 class Sender:
     """Signs and broadcasts the transactions of one supplier."""
 
@@ -126,6 +137,8 @@ class Sender:
         self._block_seconds = block_seconds
         self._nonces = nonces
         self._clock = clock
+        self.measured_block_seconds: Callable[[], float] = lambda: block_seconds
+        """Returns the measured time between blocks. A transaction must not time out before the next one."""
         self._account: Account | None = None
 
     @property
@@ -146,11 +159,12 @@ class Sender:
         to the adjustment, after it was too low.
         """
         remaining = close_height - block.height
+        seconds = max(self._block_seconds, self.measured_block_seconds())
         try:
             if self._account is None:
                 self._account = await self._chain.account(self._supplier)
             timeout = self._nonces.next_timeout(
-                self._supplier, block.time, timeout_duration_seconds(remaining, self._block_seconds)
+                self._supplier, block.time, timeout_duration_seconds(remaining, seconds)
             )
             trial = unsigned_transaction(self._plan(messages, timeout, close_height, 0, None), self._key.public_key)
             used = await self._chain.simulate(trial.with_signature(_ANY_SIGNATURE).raw)
@@ -160,7 +174,7 @@ class Sender:
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
-        gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
+        gas = adjusted_gas(min(used, _most_gas(trial.raw)), self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
         return PreparedBatch(await self._sign(self._plan(messages, timeout, close_height, gas, fee)), timeout)
 

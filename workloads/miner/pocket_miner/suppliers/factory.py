@@ -25,6 +25,7 @@ from pocket_miner.ingest.consume_rounds import ConsumeRounds
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.session_copies import SessionCopies
+from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import Reports
@@ -66,11 +67,13 @@ class SupplierFactory:
     redis_history_id: Callable[[], str] = lambda: ""
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
+    measured_block_seconds: Callable[[], float] = lambda: 0.0
     platform: Platform = field(default_factory=Platform)
     signer: RemoteSigner | None = field(init=False)
     keyring: Keyring = field(init=False)
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
+    _start_params: StartParams = field(init=False)
     _rounds: ConsumeRounds = field(init=False)
     _signed_proofs: SignedProofs = field(default_factory=lambda: FIFOCache(_SIGNED_PROOFS))
     _copying: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -80,6 +83,7 @@ class SupplierFactory:
         self.signer = remote_signer(self.config.signer, miner_metrics.observe_signature, platform.rng, platform.clock)
         self.keyring = Keyring(self.config.keys_dir, platform.environment, platform.wall_nanoseconds, self.signer)
         self._seeds = SeedHashes(self.blocks, self.chain)
+        self._start_params = StartParams(self.chain)
         self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
         self._fees = FeeTracker(GasPrice.parse(self.config.chain.gas_price), self.audit)
 
@@ -160,6 +164,7 @@ class SupplierFactory:
             StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
             owner=owner, server_milliseconds=self.redis_milliseconds, history_id=self.redis_history_id,
             dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full, rounds=self._rounds,
+            start_params=self._start_params,
         )  # fmt: skip
 
     def standby(self, address: str) -> Standby:
@@ -199,6 +204,7 @@ class SupplierFactory:
             nonces=UnorderedNonceAllocator(offset=epoch),
             clock=self.platform.clock,
         )
+        sender.measured_block_seconds = self.measured_block_seconds
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes

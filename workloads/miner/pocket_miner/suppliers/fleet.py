@@ -289,7 +289,7 @@ class SupplierManager:
         healed = cleaned = loop.time()
         while True:
             await asyncio.sleep(0.5)
-            shards = self.keeper.standby_for() - set(self._epochs)
+            shards = self.keeper.standby_for()
             wanted = {a for a in self._suppliers.addresses if self._shard(a) in shards and a not in self._running}
             for address in set(self._standbys) - wanted:
                 del self._standbys[address]

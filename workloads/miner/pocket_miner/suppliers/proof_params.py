@@ -4,33 +4,75 @@ Governance may change them until a proof window closes.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Final
 
+from pocket.chain import convert
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+
+_METHOD: Final = "/pocket.proof.Query/Params"
+
+
+def most_demanding(answers: Collection[ProofParams]) -> ProofParams:
+    """Return parameters by which a proof is required wherever one of the answers requires it.
+
+    The fee is the lowest one, so that no claim looks unprofitable by a single answer.
+    """
+    return replace(
+        next(iter(answers)),
+        proof_request_probability=max(row.proof_request_probability for row in answers),
+        proof_requirement_threshold_upokt=min(row.proof_requirement_threshold_upokt for row in answers),
+        proof_submission_fee_upokt=min(row.proof_submission_fee_upokt for row in answers),
+    )
 
 
 @dataclass(slots=True)
 class ProofParamsByHeight:
-    """Queries the chain once per block for all suppliers of a process, without caches."""
+    """Queries every node once per block for all suppliers of a process, without caches."""
 
     chain: ChainClient
     _latest: tuple[int, ProofParams] | None = None
+    _before: frozenset[ProofParams] = frozenset()
+    """The answers of the latest block that had any."""
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def at(self, height: int) -> ProofParams:
-        """Return the params at a height.
+        """Return the params at a height, as two nodes state them, or one at two blocks.
 
-        If no node returns them, the latest known ones are returned. Raises ChainError if there are none.
+        Until then the most demanding of the answers count. If no node returns them, the latest known ones are returned.
+        Raises ChainError if there are none.
         """
         async with self._asking:
-            if self._latest is not None and self._latest[0] == height:
-                return self._latest[1]
-            try:
-                found = await self.chain.proof_params(height)
-            except (ChainError, DecodingError, TimeoutError):
-                # A node without historical state cannot answer queries at a height.
-                found = self._latest[1] if self._latest is not None else await self.chain.proof_params()
-            self._latest = (height, found)
+            if self._latest is None or self._latest[0] != height:
+                self._latest = (height, await self._ask(height))
+            return self._latest[1]
+
+    async def _ask(self, height: int) -> ProofParams:
+        # A node without historical state cannot answer queries at a height.
+        answers = await self._answers(height) or await self._answers(0)
+        if not answers:
+            return self._latest[1] if self._latest is not None else await self.chain.proof_params()
+        (best, votes), *others = answers.most_common()
+        certain = votes > max((number for _, number in others), default=0) and (votes > 1 or best in self._before)
+        found = best if certain else most_demanding({*answers, *self._before})
+        self._before = frozenset(answers)
+        return found
+
+    async def _answers(self, height: int) -> Counter[ProofParams]:
+        found: Counter[ProofParams] = Counter()
+        try:
+            rows = await self.chain.ask_every_node(_METHOD, proof_pb.QueryParamsRequest(), height)
+        except (ChainError, TimeoutError):
             return found
+        for answer in rows.values():
+            if answer.error is None:
+                try:
+                    found[convert.proof_params(proof_pb.QueryParamsResponse.FromString(answer.raw).params)] += 1
+                except DecodingError:
+                    continue
+        return found

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +17,7 @@ from pocket.chain.model import Block
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import (
+    CommandRejected,
     ConcurrentAppend,
     FenceMissing,
     RedisUnavailable,
@@ -29,7 +31,16 @@ from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
 from pocket_miner.sessions.deadlines import deadline_of, earliest
-from pocket_miner.sessions.stages import Action, ClaimState, Decision, SessionSnapshot, Stage, decide, in_last_third
+from pocket_miner.sessions.stages import (
+    Action,
+    ClaimState,
+    Decision,
+    SessionSnapshot,
+    Stage,
+    decide,
+    in_last_third,
+    is_late_to_seal,
+)
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
 from pocket_miner.settlement.event_reader import SettlementReader
@@ -270,7 +281,8 @@ class SupplierMiner:
             if self._needs_peer_merge:
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
-        await self._confirm_terms(block)
+        due = functools.partial(confirm_due, self.consumer, self.sessions.values(), block.height)
+        await self._isolated("confirming terms", block, due)
         closing, deadline = 0, None
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
@@ -286,17 +298,11 @@ class SupplierMiner:
         self.report.record_stages(seen, block.height, closing, deadline)
         if connected and any(action in _COSTS for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
-        await self._act_on(groups, block, proof, connected=connected)
-        self.report.open = len(self.sessions)
-        return Counter(seen.values())
-
-    async def _act_on(
-        self, groups: Mapping[tuple[Action, int], list[TrackedSession]], block: Block, proof: ProofParams, *,
-        connected: bool,
-    ) -> None:  # fmt: skip
         # Actions with a deadline come before concluding what is over.
         for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
             await self._act_in_parts(action, group, block, proof, connected=connected)
+        self.report.open = len(self.sessions)
+        return Counter(seen.values())
 
     async def _act_in_parts(
         self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
@@ -339,12 +345,6 @@ class SupplierMiner:
             miner_metrics.ERRORS.labels(what).inc()
             _LOG.warning("step failed, retrying at the next block", step=what, error=error)
 
-    async def _confirm_terms(self, block: Block) -> None:
-        """Confirm the terms of ended, unsealed sessions by a second answer."""
-        await self._isolated(
-            "confirming terms", block, lambda: confirm_due(self.consumer, self.sessions.values(), block.height)
-        )
-
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
@@ -369,6 +369,8 @@ class SupplierMiner:
         if windows is None:
             return None
         over = block.height >= windows.settlement
+        if over and not session.params_confirmed:
+            return Decision(Stage.SETTLED, Action.NOTHING)  # its windows may still be open
         claim = ClaimState.ABSENT
         if block.height >= windows.claim_open and not over:
             claim = learn(session, list(answers))
@@ -413,7 +415,7 @@ class SupplierMiner:
         if windows is None:
             return
         length, left = windows.claim_close - windows.claim_open, windows.claim_close - block.height
-        late = 3 * left <= length or left <= 1
+        late = is_late_to_seal(windows, block.height)
         group = [session for session in group if session.terms_confirmed or late]
         if not group:
             return
@@ -425,8 +427,8 @@ class SupplierMiner:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
             await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
-        except RedisUnavailable:
-            if not late:
+        except RedisUnavailable as error:
+            if not late or isinstance(error, CommandRejected):
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)

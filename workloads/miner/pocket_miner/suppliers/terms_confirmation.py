@@ -1,4 +1,4 @@
-"""Confirm the terms of ended sessions by a second answer before they are sealed."""
+"""Confirm the params and terms of ended sessions by a second answer."""
 
 import asyncio
 from collections.abc import Collection
@@ -11,7 +11,7 @@ _AT_ONCE: Final = 8
 
 
 async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSession], height: int) -> None:
-    """Confirm the terms of the sessions that have ended and are neither sealed nor confirmed.
+    """Confirm the params of ended sessions, and the terms of those that are not sealed yet.
 
     Raises the first error after all have been tried.
     """
@@ -19,15 +19,18 @@ async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSessi
 
     async def confirm(session: TrackedSession) -> None:
         async with limit:
-            await consumer.confirm_terms(session, height)
+            if not session.params_confirmed:
+                await consumer.start_params.confirm(session, height)
+            if _are_terms_due(session, height):
+                await consumer.confirm_terms(session, height)
 
-    due = [session for session in sessions if _is_due(session, height)]
+    due = [s for s in sessions if s.end < height and (not s.params_confirmed or _are_terms_due(s, height))]
     for error in await asyncio.gather(*map(confirm, due), return_exceptions=True):
         if isinstance(error, BaseException):
             raise error
 
 
-def _is_due(session: TrackedSession, height: int) -> bool:
+def _are_terms_due(session: TrackedSession, height: int) -> bool:
     windows = session.windows
     is_open = windows is not None and windows.session_end < height < windows.claim_close
     return is_open and session.seal is None and session.terms is not None and not session.terms_confirmed

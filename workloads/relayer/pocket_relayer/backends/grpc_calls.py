@@ -4,8 +4,10 @@ The framed messages of the envelope are sent and returned unchanged, together wi
 are streams of one message: the bytes on the wire are the same.
 """
 
+import asyncio
 import base64
 import binascii
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -14,14 +16,21 @@ import grpc
 
 from pocket.errors import DecodingError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
+from pocket_relayer.backends.header_fields import sent_fields
 from pocket_relayer.backends.responses import RetryableBackendError
 from pocket_relayer.framing import Framing, frame
+from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 _OWN: Final = {
     "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",
     "keep-alive", "upgrade", "expect", "accept", "trailer", "proxy-connection",
 }  # fmt: skip
+_KEY: Final = re.compile(r"[0-9a-z_.-]+")
+_VALUE: Final = re.compile(r"[ -~]*")
+"""What gRPC allows as metadata."""
+_SPLIT_IN_PLACE: Final = 64 * 1024
+"""Bytes of a body without compressed messages up to which no thread is used."""
 
 
 def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
@@ -41,26 +50,46 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(parts.netloc, options=options)
 
 
-def metadata_of(headers: Mapping[str, tuple[str, ...]], extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
+def metadata_of(request: HttpRequest, extra: Mapping[str, str]) -> list[tuple[str, str | bytes]]:
     """Return metadata from the envelope's headers, overridden by ours.
 
-    Names are in lower case, binary values are decoded. Raises Rejected for a binary value that is not base64.
+    Names are in lower case, binary values are decoded. Raises Rejected for what gRPC cannot send.
     """
     ours = {name.lower(): value for name, value in extra.items()}
     rows: list[tuple[str, str | bytes]] = []
-    for name, values in headers.items():
+    for name, value in sent_fields(request, ours):
         key = name.lower()
-        if key in _OWN or key in ours or key.startswith(("grpc-", ":")):
+        if key in _OWN or key.startswith("grpc-"):
             continue
-        for value in values:
-            if key.endswith("-bin"):
-                try:
-                    rows.append((key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
-                except binascii.Error as error:
-                    raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
-            else:
-                rows.append((key, value))
+        if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
+            raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]!r} is no gRPC metadata")
+        if key.endswith("-bin"):
+            try:
+                rows.append((key, base64.b64decode(value + "=" * (-len(value) % 4), validate=True)))
+            except binascii.Error as error:
+                raise Rejected(RejectionReason.INVALID_REQUEST, f"header {name[:60]} is not base64") from error
+        else:
+            rows.append((key, value))
     return rows + list(ours.items())
+
+
+async def _messages_of(request: HttpRequest, limit: int, reservation: MemoryReservation | None) -> list[bytes]:
+    """Return the messages of an envelope's body, decompressed and counted.
+
+    Raises Rejected.
+    """
+    encoding, body = request.headers.get("Grpc-Encoding", ("identity",))[0], request.body
+    split = Framing(limit).all
+    try:
+        if len(body) <= _SPLIT_IN_PLACE and encoding == "identity":
+            messages = split(body, encoding)
+        else:
+            messages = await asyncio.to_thread(split, body, encoding)
+    except DecodingError as error:
+        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
+    if reservation is not None:
+        reservation.acquire(sum(map(len, messages)))
+    return messages
 
 
 def _shown(metadata: Any) -> list[tuple[str, str]]:
@@ -95,7 +124,13 @@ def _begin(
 
 
 async def call_grpc(
-    channel: grpc.aio.Channel, path: str, request: HttpRequest, extra: Mapping[str, str], seconds: float, limit: int
+    channel: grpc.aio.Channel,
+    path: str,
+    request: HttpRequest,
+    extra: Mapping[str, str],
+    seconds: float,
+    limit: int,
+    reservation: MemoryReservation | None = None,
 ) -> HttpResponse:
     """Call a backend.
 
@@ -103,15 +138,14 @@ async def call_grpc(
 
     Raises Rejected or RetryableBackendError.
     """
-    try:
-        messages = Framing(limit).all(request.body, request.headers.get("Grpc-Encoding", ("identity",))[0])
-    except DecodingError as error:
-        raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's body is not a gRPC message: {error}") from error
-
-    call = _begin(channel, path, messages, metadata_of(request.headers, extra), seconds)
+    metadata = metadata_of(request, extra)
+    messages = await _messages_of(request, limit, reservation)
+    call = _begin(channel, path, messages, metadata, seconds)
     out = bytearray()
     try:
         async for message in call:
+            if reservation is not None:
+                reservation.acquire(len(message))
             out += frame(message)
             if len(out) > limit:
                 raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
@@ -124,6 +158,12 @@ async def call_grpc(
             ) from error
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # grpc.aio ended its own call
+        raise RetryableBackendError(Rejected(RejectionReason.BACKEND_FAILED, "backend failed: call ended")) from None
     finally:
         call.cancel()
     code = await call.code()

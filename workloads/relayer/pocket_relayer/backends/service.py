@@ -179,7 +179,7 @@ class ServiceBackends:
             method = grpc_method(request.url)
         except ValueError as error:
             raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's URL cannot be sent: {error}") from error
-        return await call_grpc(channel, method, request, {**extra, **configured}, seconds, limit)
+        return await call_grpc(channel, method, request, {**extra, **configured}, seconds, limit, reservation)
 
     async def dial(self, extra: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
         """Open a WebSocket to an available endpoint.

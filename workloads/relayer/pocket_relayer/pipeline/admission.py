@@ -84,8 +84,6 @@ class Admission:
 
         `address` is the client's, for its budget of fruitless queries and its share of CPU time. Raises Rejected.
         """
-        if problem := header.problem():
-            raise Rejected(RejectionReason.INVALID_REQUEST, problem)
         context = await self._contexts.of(header, address)
         large = len(request.payload) > _HASHED_IN_PLACE
         message_hash = await asyncio.to_thread(request.signable_hash) if large else request.signable_hash()

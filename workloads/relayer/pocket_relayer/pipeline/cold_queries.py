@@ -1,6 +1,6 @@
 """Limit chain queries for sessions that do not exist."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Generic, TypeVar
 
 from cachetools import LRUCache
@@ -59,6 +59,11 @@ class NegativeCache(Generic[K]):
         found = self._known.get(key)
         if found is not None and found[0] == self._height():
             raise Rejected(found[1].reason, found[1].message)
+
+    def is_confirmed(self, key: K, nodes: Collection[str]) -> bool:
+        """Return True if a denial of these nodes is not a single answer: two nodes, or one at another block."""
+        known = self._known.get(key)
+        return len(nodes) > 1 or (known is not None and known[0] != self._height())
 
     def remember(self, key: K, rejected: Rejected) -> Rejected:
         """Cache a rejection and return it."""

@@ -51,16 +51,21 @@ class FairQueue:
         self._spent = 0.0
         """Cost granted in this iteration of the event loop."""
 
+    def take_free_turn(self, cost: float = QUANTUM) -> bool:
+        """Take a turn without waiting, and return False if others wait for theirs."""
+        if self._flows or self._spent >= PER_ITERATION:
+            return False
+        if not self._spent:
+            asyncio.get_running_loop().call_soon(self._grant_next)
+        self._spent += cost
+        return True
+
     async def turn(self, key: str, cost: float = QUANTUM) -> None:
         """Wait for a turn of a key.
 
         Raises Rejected if the key's queue is full, or if its turn took longer than MAX_WAIT_SECONDS.
         """
-        loop = asyncio.get_running_loop()
-        if self._spent < PER_ITERATION and not self._flows:
-            if not self._spent:
-                loop.call_soon(self._grant_next)
-            self._spent += cost
+        if self.take_free_turn(cost):
             return
         flow = self._flows.get(key)
         # Beyond the limit, keys without waiting turns still get one each, up to the same number.
@@ -68,7 +73,7 @@ class FairQueue:
             raise busy()
         if flow is None:
             flow = self._flows[key] = _Flow()
-        turn = _Turn(cost, self._clock(), loop.create_future())
+        turn = _Turn(cost, self._clock(), asyncio.get_running_loop().create_future())
         flow.turns.append(turn)
         self._waiting += 1
         await turn.ready

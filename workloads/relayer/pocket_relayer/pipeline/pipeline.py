@@ -8,7 +8,7 @@ import asyncio
 import functools
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -165,7 +165,8 @@ class RelayPipeline:
         try:
             relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
-            with in_flight, self.simulations.limit(caller), self._tracing.relay(relay) as span:
+            used = relay.service_backends.used()
+            with in_flight, used, self.simulations.limit(caller), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.count_rejection(rejected, caller, relay)
@@ -174,7 +175,7 @@ class RelayPipeline:
     async def _handle(self, relay: AdmissibleRelay, span: Span, *, streams: bool) -> RelayResult | StreamedResult:
         begun, metrics = self._clock(), self._metrics_of(relay)
         relay.service_backends.pool(relay.rpc_type)
-        if relay.simulated or relay.service.validation is Validation.EAGER:
+        if relay.simulated or relay.service.validation is Validation.EAGER or relay.over_grpc:
             proof = await self.admit(relay)
             span.stage("admitted")
             metrics.stage("admitted", self._clock() - begun)
@@ -214,15 +215,14 @@ class RelayPipeline:
         """Return the backend's response, and measure its share of the relay in any case."""
         begun, outcome, retries = self._clock(), "aborted", 0
         try:
-            with relay.service_backends.used():
-                served = await relay.service_backends.forward(
-                    relay.rpc_type,
-                    relay.envelope,
-                    relay.caller.headers,
-                    {**relay.pocket_headers(), **span.headers()},
-                    relay.fairness_key,
-                    relay.caller.reservation,
-                )
+            served = await relay.service_backends.forward(
+                relay.rpc_type,
+                relay.envelope,
+                relay.caller.headers,
+                {**relay.pocket_headers(), **span.headers()},
+                relay.fairness_key,
+                relay.caller.reservation,
+            )
             outcome = "success" if served.status < 400 else "client_error"
             retries = served.retries
             return served
@@ -255,16 +255,17 @@ class RelayPipeline:
     ) -> AsyncGenerator[bytes, None]:
         """Sign and forward every batch of a stream as it comes.
 
-        The whole stream is one relay, and its last piece waits until it is recorded. The first piece is empty: it
-        starts the generator.
+        The whole stream is one relay, and its last piece waits until it is recorded. If the client leaves earlier, the
+        relay is what was forwarded. The first piece is empty: it starts the generator.
         """
         whole, complete, reservation = bytearray(), False, relay.caller.reservation
         limit = relay.service.max_body_bytes
         in_flight = ExitStack()
         in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
+        in_flight.enter_context(relay.service_backends.used())
         try:
             yield b""
-            with self.simulations.limit(relay.caller), relay.service_backends.used():
+            with self.simulations.limit(relay.caller):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         whole += lines
@@ -276,10 +277,15 @@ class RelayPipeline:
                             reservation.acquire(len(lines))
                         response = await sign_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
                         yield response.encode() + STREAM_DELIMITER
-                entire = await sign_response(relay.header, HttpResponse(served.status, {}, bytes(whole)), relay.key)
                 complete = True
-                await self.record(relay, admitted, metered, entire)
+                await self._record_stream(relay, admitted, metered, served.status, whole)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
+        except (GeneratorExit, asyncio.CancelledError):
+            if whole and not complete:  # the client is gone: it keeps what it received, and that is mined
+                complete = True
+                with suppress(Rejected):
+                    await self._record_stream(relay, admitted, metered, served.status, whole)
+            raise
         except Rejected as rejected:
             self.count_rejection(rejected, relay.caller, relay)
             raise
@@ -288,6 +294,17 @@ class RelayPipeline:
             if not complete:
                 self.refund(metered)
             await served.close()
+
+    async def _record_stream(
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, whole: bytearray
+    ) -> None:
+        """Record a stream as one relay. Raises Rejected."""
+        try:
+            entire = await sign_response(relay.header, HttpResponse(status, {}, bytes(whole)), relay.key)
+        except BaseException:
+            self.refund(metered)
+            raise
+        await self.record(relay, admitted, metered, entire)
 
     @staticmethod
     async def _collect(served: BackendStream, limit: int) -> BackendResponse:

@@ -80,9 +80,14 @@ class AdmissibleRelay:
         client can name any application.
         """
         application = self.header.application_address
-        if self.service.validation is Validation.EAGER or self.caller.reservation is None:
+        if self.service.validation is Validation.EAGER or self.over_grpc or self.caller.reservation is None:
             return application
         return f"{application} {self.caller.reservation.connection.address}"
+
+    @property
+    def over_grpc(self) -> bool:
+        """Return True for a relay that comes or goes over gRPC: it is always authenticated first."""
+        return self.rpc_type == "grpc" or self.caller.transport in (Transport.GRPC, Transport.GRPC_WEB)
 
     def pocket_headers(self) -> dict[str, str]:
         """Return the headers that describe the relay to a backend."""

@@ -220,6 +220,9 @@ class SessionContexts:
                 raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, text) from error
             what = "application or service" if isinstance(error, NotFound) else "session"
             denied = Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such {what}: {error}")
+            if not self._negative_cache.is_confirmed(key, error.nodes):
+                text = f"a single answer names no such {what}, and the next block may confirm it: {error}"
+                denied = Rejected(RejectionReason.CHAIN_UNAVAILABLE, text)
             raise self._negative_cache.remember(key, denied) from error
 
     async def _check_grid(self, header: SessionHeader) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import cast
+from ipaddress import IPv6Address
+from typing import Final, cast
 
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget
 
+_INTERFACE_BITS: Final = 64
 _Untrusted = OrderedDict["Connection", None]
 
 
@@ -132,7 +134,10 @@ def address_of(transport: asyncio.BaseTransport) -> str:
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple) or not peer:
         return ""
-    address = str(peer[0])
-    if ":" not in address or address.startswith("::ffff:"):
-        return address.removeprefix("::ffff:")
-    return ":".join(address.partition("%")[0].split("::")[0].split(":")[:4])
+    text = str(peer[0])
+    if ":" not in text:
+        return text
+    address = IPv6Address(text)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Address(int(address) >> _INTERFACE_BITS << _INTERFACE_BITS))

@@ -6,7 +6,6 @@ from typing import Final
 
 import structlog
 from aiohttp import web, web_response
-from aiohttp.typedefs import Handler
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer.memory_budget import MemoryReservation
@@ -25,6 +24,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 # Reveal no versions, not even in the parser's own errors.
 web_response.SERVER_SOFTWARE = "relayer"  # type: ignore[attr-defined]
 _PIECE: Final = 64 * 1024
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Body:
@@ -32,7 +32,7 @@ class _Body:
 
     def __init__(
         self,
-        request: web.Request,
+        request: web.BaseRequest,
         limit: int,
         reservation: MemoryReservation,
         timeouts: ClientTimeouts,
@@ -51,15 +51,20 @@ class _Body:
         """
         if (self._request.content_length or 0) > self._limit:
             raise too_large(self._limit)
+        expected = self._request.headers.get("Expect", "").lower()
+        if expected not in ("", "100-continue"):
+            raise Rejected(RejectionReason.INVALID_REQUEST, "Expect may only be 100-continue", 417)
         self._reservation.acquire(sum(len(name) + len(value) for name, value in self._request.raw_headers))
         compressed = is_gzipped(self._request.headers)
         content = self._request.content
-        if content.is_eof():  # it arrived with the head
+        if content.is_eof() and content.exception() is None:  # it arrived with the head
             body = content.read_nowait()
             self._reservation.acquire(len(body))
             if len(body) > self._limit:
                 raise too_large(self._limit)
         else:
+            if expected and not content.total_bytes and self._request.transport is not None:
+                self._request.transport.write(_CONTINUE)
             body = await self._read_rest()
         if compressed:
             return await self._decoder.decode(body, self._limit, self._reservation)
@@ -112,22 +117,12 @@ class Http1:
         self._server: web.Server | None = None
         self._relays = RelayServer(router, max_body_bytes, self._timeouts, self._decoder, self._hand_over)
 
-    def application(self) -> web.Application:
-        """Return the aiohttp application. It has no routes, because none matches every target, such as `*`."""
-
-        @web.middleware
-        async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._handle(request)
-
-        return web.Application(client_max_size=0, middlewares=[every_request])
-
-    async def set_up(self, shutdown_seconds: float) -> web.AppRunner:
+    async def set_up(self, shutdown_seconds: float) -> web.ServerRunner:
         """Start to serve. The returned runner ends it within `shutdown_seconds`."""
-        runner = web.AppRunner(
-            self.application(), access_log=None, handle_signals=False, shutdown_timeout=shutdown_seconds
-        )
+        # An application would answer `Expect: 100-continue` before it is known whether the body is wanted.
+        self._server = web.Server(self._handle)
+        runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=shutdown_seconds)
         await runner.setup()
-        self._server = runner.server
         return runner
 
     async def drain(self, seconds: float) -> None:
@@ -150,7 +145,7 @@ class Http1:
             lambda status: _response(self._router.reject_unreadable(status, address)),
         )
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         protocol = request.protocol
         if not isinstance(protocol, Http1Connection):
             raise TypeError("the server makes connections of its own")
@@ -175,7 +170,7 @@ class Http1:
             clear_frames_of(request.content.exception())
 
     async def _reply(
-        self, request: web.Request, protocol: Http1Connection, reservation: MemoryReservation
+        self, request: web.BaseRequest, protocol: Http1Connection, reservation: MemoryReservation
     ) -> web.StreamResponse:
         body = _Body(request, self._max_body_bytes(), reservation, self._timeouts, self._decoder)
         incoming = IncomingRequest(
@@ -200,7 +195,7 @@ class Http1:
         return response
 
     async def _write_in_pieces(
-        self, request: web.Request, reply: OutgoingResponse, reservation: MemoryReservation, *, last: bool
+        self, request: web.BaseRequest, reply: OutgoingResponse, reservation: MemoryReservation, *, last: bool
     ) -> web.StreamResponse:
         """Send a large response within its time, holding only its own bytes meanwhile."""
         response = web.StreamResponse(status=reply.status, headers=_headers(reply))
@@ -221,7 +216,7 @@ class Http1:
             reservation.on_evict = None
         return response
 
-    async def _stream(self, request: web.Request, reply: OutgoingResponse) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, reply: OutgoingResponse) -> web.StreamResponse:
         """Send a stream as it comes.
 
         A failure cuts the connection, since the status is sent already.
@@ -243,7 +238,7 @@ class Http1:
         return response
 
 
-def _cut(request: web.Request, error: Exception) -> None:
+def _cut(request: web.BaseRequest, error: Exception) -> None:
     _LOG.debug("response cut", error=error)
     if request.transport is not None:
         request.transport.abort()

@@ -4,9 +4,9 @@ It carries gRPC, and relays as over HTTP/1.1.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, cast
 
 import structlog
@@ -21,20 +21,23 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import H2Error, ProtocolError
+from h2.exceptions import DenialOfServiceError, H2Error, ProtocolError
 from h2.settings import SettingCodes
 from multidict import CIMultiDict
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
-from pocket_relayer.memory_budget import MemoryReservation, overloaded
+from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.http2_frames import FrameBudget
-from pocket_relayer.transports.http2_protocol import ServerProtocol
-from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
+from pocket_relayer.transports.http2_protocol import ServerProtocol, go_away_frame
+from pocket_relayer.transports.http2_streams import StrangersUploads, Stream
+from pocket_relayer.transports.lingering_close import LingeringClose
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter
 from pocket_relayer.transports.unread_timer import UnreadTimer
@@ -43,28 +46,10 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
 _WINDOW: Final = 1024 * 1024
 _HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
+_STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its headers and body
+_LARGEST_FRAME: Final = 64 * 1024  # bytes of a DATA frame, whatever a client allows
 _HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
 _NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
-
-
-@dataclass(slots=True)
-class _Stream:
-    headers: CIMultiDict[str]
-    reservation: MemoryReservation
-    began: float
-    body: bytearray = field(default_factory=bytearray)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    rejection: Rejected | None = None
-    complete: bool = False
-    closed: bool = False
-    task: "asyncio.Task[None] | None" = None
-
-    def reject(self, rejection: Rejected) -> None:
-        """Reject the body, release it and wake its reader."""
-        self.rejection = rejection
-        self.reservation.on_evict = None
-        self.body.clear()
-        self.ended.set()
 
 
 class Http2Server:
@@ -81,6 +66,8 @@ class Http2Server:
         self.timeouts = timeouts or ClientTimeouts()
         self.router = router
         self.max_body_bytes = max_body_bytes
+        self.turns = FairQueue(time.monotonic)
+        self.uploads = StrangersUploads()
         self.connections: set[Http2Connection] = set()
 
     def __call__(self, connection: Connection) -> "Http2Connection":
@@ -105,15 +92,18 @@ class Http2Connection(asyncio.Protocol):
         self._server = server
         self._connection = connection
         self._frames = FrameBudget()
-        self._h2 = ServerProtocol()
+        self._h2 = ServerProtocol(self._take_fields)
+        self._input = FairInput(server.turns, connection, self._receive, self._resume_reading)
         self._transport: asyncio.Transport | None = None
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._window_opened = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
         self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds, self._abort_unread)
         self._active_at = 0.0
+        self._draining = False
         self._idle: asyncio.TimerHandle | None = None
+        self._abort: asyncio.TimerHandle | None = None
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -145,12 +135,18 @@ class Http2Connection(asyncio.Protocol):
         self._idle = loop.call_later(left, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel what runs for this client."""
-        self._unread.stop()
-        if self._idle is not None:
-            self._idle.cancel()
-        self._transport = None
+        """Free the place of this client and cancel what runs for it."""
+        self._leave()
         self._connection.lost()
+
+    def _leave(self) -> None:
+        """Stop all timers and tasks."""
+        self._unread.stop()
+        self._input.close()
+        for timer in (self._idle, self._abort):
+            if timer is not None:
+                timer.cancel()
+        self._transport = None
         self._server.connections.discard(self)
         self._window_opened.set()
         self._writable.set()
@@ -170,7 +166,11 @@ class Http2Connection(asyncio.Protocol):
         """Resume reading, and stop the timer."""
         self._writable.set()
         self._unread.stop()
-        if self._transport is not None:
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        """Read on if the client reads, and if nothing waits to be parsed."""
+        if self._transport is not None and self._writable.is_set() and not self._input.waits:
             self._transport.resume_reading()
 
     def _abort_unread(self) -> None:
@@ -178,37 +178,59 @@ class Http2Connection(asyncio.Protocol):
         self._connection.abort()
 
     def go_away(self) -> None:
-        """Reject new streams."""
-        if self._transport is not None:
-            with suppress(H2Error):
-                # The default last stream id of all ones would allow new streams.
-                self._h2.close_connection(last_stream_id=max(self._streams, default=0))
-                self._flush()
+        """Reject new streams. Those that run are served to their end."""
+        if self._transport is None or self._draining:
+            return
+        self._draining = True
+        self._flush()
+        self._transport.write(go_away_frame(self._h2.highest_inbound_stream_id))
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._transport is not None:
+        """Close the connection, at once if its client does not read what was written."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
+            loop, seconds = asyncio.get_running_loop(), self._server.timeouts.linger_seconds
+            self._abort = loop.call_later(seconds, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Handle the next bytes, unless the client exceeds its frame budget."""
+        """Handle the next bytes. Those of a connection without a served relay wait for their turn."""
+        if self._connection.trusted and not self._input.waits:
+            self._receive(data)
+        elif self._transport is not None:
+            self._input.take(self._transport, data)
+
+    def _receive(self, data: bytes) -> None:
+        """Handle bytes, unless the client exceeds its frame budget."""
         now = self._active_at = asyncio.get_running_loop().time()
         if not self._frames.take(data, now):
             self._reject_flood()
             return
         try:
             events = self._h2.receive_data(data)
+        except DenialOfServiceError:
+            self._reject_flood()
+            return
         except (ProtocolError, ValueError, UnicodeDecodeError):
             self._flush()
             self.close()
             return
+        contents = 0
         for event in events:
+            contents += isinstance(event, DataReceived)
             if not self._handle(event):
                 return
+        if not self._frames.take_content(contents, now):
+            self._reject_flood()
+            return
         self._flush()
+
+    def _take_fields(self, fields: float) -> bool:
+        return self._frames.take_fields(fields, self._active_at)
 
     def _handle(self, event: Event) -> bool:
         """Handle an event and return True if the connection goes on."""
+        if self._transport is None or self._transport.is_closing():
+            return False
         try:
             if isinstance(event, RequestReceived):
                 self._open_stream(event)
@@ -242,22 +264,28 @@ class Http2Connection(asyncio.Protocol):
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
             return
-        if len(self.tasks) >= _STREAMS:
+        if self._draining or len(self.tasks) >= _STREAMS:
             self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
         reservation = self._connection.memory.reserve()
         try:
-            reservation.acquire(size)
+            reservation.acquire(size + _STREAM_BYTES)
         except Rejected:
             self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
         headers: CIMultiDict[str] = CIMultiDict()
         for name, value in event.headers:
             headers.add(_decode(name), _decode(value))
-        stream = self._streams[number] = _Stream(headers, reservation, loop.time())
+        stream = self._streams[number] = Stream(headers, reservation, loop.time())
         stream.task = loop.create_task(self._serve(number, stream))
         self.tasks.add(stream.task)
         stream.task.add_done_callback(self.tasks.discard)
+        stream.task.add_done_callback(lambda _: reservation.close())  # a task that is cancelled at once never runs
+
+    def _trust(self) -> None:
+        """Keep this connection and allow it more: it served a relay."""
+        self._connection.trust()
+        self._frames.trust()
 
     def _reject_stream(self, number: int, code: ErrorCodes, cost: float, now: float) -> None:
         """Reject a stream. A client that continues like this loses its connection."""
@@ -273,7 +301,10 @@ class Http2Connection(asyncio.Protocol):
         with suppress(H2Error):
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
         self._flush()
-        self.close()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._leave()
+            LingeringClose(transport, self._connection, self._server.timeouts).start()
 
     def _receive_data(self, event: DataReceived) -> None:
         if event.stream_id is None or event.data is None:
@@ -298,18 +329,26 @@ class Http2Connection(asyncio.Protocol):
                 stream.task.cancel()
         self._window_opened.set()
 
-    async def _serve(self, number: int, stream: _Stream) -> None:
+    async def _serve(self, number: int, stream: Stream) -> None:
         """Serve one stream. Only cancellation leaves it."""
         headers = stream.headers
+        server = self._server
 
         async def read() -> bytes:
-            return await self._read_body(stream)
+            if stream.ended.is_set() or self._connection.trusted:
+                body = await stream.read(server.timeouts)
+            else:
+                with server.uploads.of(stream):
+                    body = await stream.read(server.timeouts)
+            if is_gzipped(headers):
+                return await server.decoder.decode(body, server.max_body_bytes(), stream.reservation)
+            return body
 
         reply: OutgoingResponse | None = None
         try:
             incoming = IncomingRequest(
                 headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.reservation,
-                self._connection.trust, self._server.decoder,
+                self._trust, server.decoder,
             )  # fmt: skip
             reply = await self._server.router.answer(incoming)
             stream.reservation.on_evict = lambda: self._evict(number, stream)
@@ -335,30 +374,7 @@ class Http2Connection(asyncio.Protocol):
             stream.reservation.close()
             self._streams.pop(number, None)
 
-    async def _read_body(self, stream: _Stream) -> bytes:
-        """Return the body of a stream once it is complete.
-
-        It must keep arriving. Raises Rejected.
-        """
-        loop, timeouts = asyncio.get_running_loop(), self._server.timeouts
-        stream.reservation.on_evict = lambda: stream.reject(overloaded())
-        while not stream.ended.is_set():
-            left = stream.began + timeouts.to_read(len(stream.body)) - loop.time()
-            if left <= 0:
-                raise too_late()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await stream.ended.wait()
-        stream.reservation.on_evict = None
-        if stream.rejection is not None:
-            raise stream.rejection
-        body = bytes(stream.body)
-        stream.body.clear()
-        if is_gzipped(stream.headers):
-            return await self._server.decoder.decode(body, self._server.max_body_bytes(), stream.reservation)
-        return body
-
-    def _evict(self, number: int, stream: _Stream) -> None:
+    def _evict(self, number: int, stream: Stream) -> None:
         """End a stream whose response is not read while its memory is needed."""
         stream.closed = True
         with suppress(H2Error):
@@ -366,7 +382,7 @@ class Http2Connection(asyncio.Protocol):
         self._window_opened.set()
         self._flush()
 
-    async def _send(self, number: int, stream: _Stream, reply: OutgoingResponse) -> None:
+    async def _send(self, number: int, stream: Stream, reply: OutgoingResponse) -> None:
         headers = [(":status", str(reply.status))]
         headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
         empty = not reply.body and reply.pieces is None and not reply.trailers
@@ -380,6 +396,8 @@ class Http2Connection(asyncio.Protocol):
         if reply.pieces is not None:
             async for piece in reply.pieces:
                 await self._send_data(number, stream, piece)
+                if stream.closed:
+                    return
         if stream.closed:
             return
         if reply.trailers:
@@ -388,7 +406,7 @@ class Http2Connection(asyncio.Protocol):
             self._h2.end_stream(number)
         self._flush()
 
-    async def _send_data(self, number: int, stream: _Stream, data: bytes) -> None:
+    async def _send_data(self, number: int, stream: Stream, data: bytes) -> None:
         view = memoryview(data)
         async with asyncio.timeout(self._server.timeouts.to_write(len(data))):
             while view and not stream.closed:
@@ -398,7 +416,8 @@ class Http2Connection(asyncio.Protocol):
                     await self._window_opened.wait()
                 if stream.closed:
                     return
-                room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, len(view))
+                window = self._h2.local_flow_control_window(number)
+                room = min(window, self._h2.max_outbound_frame_size, _LARGEST_FRAME, len(view))
                 self._h2.send_data(number, bytes(view[:room]))
                 self._frames.sent(1)
                 view = view[room:]

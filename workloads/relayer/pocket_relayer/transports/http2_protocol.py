@@ -1,22 +1,44 @@
 """The h2 library with limits of our own."""
 
+import struct
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.exceptions import DenialOfServiceError
 from h2.settings import SettingCodes, Settings
-from hpack import Decoder
+from hpack import Decoder, HeaderTuple
 
-HEADER_LIST_READ: Final = 1024 * 1024
+HEADER_LIST_READ: Final = 256 * 1024
 """Bytes of a request's headers beyond which the connection ends."""
+_BYTES_OF_A_FIELD: Final = 25
+"""Encoded bytes that take as long to decode as one field: about 5 microseconds in all."""
+_LARGEST_TABLE: Final = 4096
+"""Bytes of the table that our own headers fill, whatever a client allows. Each lookup reads all of it."""
 _SETTINGS: Final = frozenset(SettingCodes)
 
 
 class _Decoder(Decoder):
     """Decoder of longer header lists than announced.
 
-    A list that is too long ends its stream, not the connection.
+    A list that is too long ends its stream, not the connection. `take` counts fields and returns False for a client
+    that sends too many: a field of one byte takes as long to decode and check as 16 KiB of a body.
     """
+
+    def __init__(self, take: Callable[[float], bool]) -> None:
+        self._take = take
+        super().__init__()
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
+        """Return the fields of a header block.
+
+        Raises DenialOfServiceError, which ends the connection, if there are too many within its budget.
+        """
+        found = list(super().decode(data, raw))
+        if not self._take(len(found) + len(data) / _BYTES_OF_A_FIELD):
+            raise DenialOfServiceError("too many header fields")
+        return found
 
     @property
     def max_header_list_size(self) -> int:
@@ -36,6 +58,8 @@ class _KnownSettings(Settings):
 
     def __setitem__(self, code: SettingCodes | int, value: int) -> None:
         """Keep a defined setting."""
+        if code == SettingCodes.HEADER_TABLE_SIZE:
+            value = min(value, _LARGEST_TABLE)
         if code in _SETTINGS:
             super().__setitem__(code, value)
 
@@ -43,17 +67,28 @@ class _KnownSettings(Settings):
 class ServerProtocol(H2Connection):
     """h2 without its limit of open streams.
 
-    A stream beyond our own limit is rejected, and the connection goes on.
+    A stream beyond our own limit is rejected, and the connection goes on. `take_fields` counts decoded header fields.
     """
 
-    def __init__(self) -> None:
+    MAX_CLOSED_STREAMS = 1024
+    """Closed streams that are remembered. h2 remembers 65536."""
+
+    def __init__(self, take_fields: Callable[[float], bool]) -> None:
         super().__init__(H2Configuration(client_side=False, header_encoding="utf-8"))
         table = self.decoder.max_allowed_table_size
         self.remote_settings = _KnownSettings(client=True)
-        self.decoder = _Decoder()
+        self.decoder = _Decoder(take_fields)
         self.decoder.max_allowed_table_size = table
 
     @property
     def open_inbound_streams(self) -> int:
         """Return no open streams to h2's check, and let h2 forget closed ones."""
         return min(super().open_inbound_streams, 0)
+
+
+def go_away_frame(last_stream: int) -> bytes:
+    """Return a GOAWAY frame without error (RFC 9113, section 6.8).
+
+    h2 would serve no stream any more once it sent one.
+    """
+    return struct.pack(">HBBBIII", 0, 8, 7, 0, 0, last_stream, 0)

@@ -44,7 +44,7 @@ class GzipRequestDecoder:
         pieces: list[bytes] = []
         try:
             async with self._turn:
-                size, portions = 0, _portions(compressed)
+                size, portions = 0, plain_portions(compressed)
                 while piece := await asyncio.to_thread(next, portions, b""):
                     size += len(piece)
                     if size > limit:
@@ -61,7 +61,7 @@ class GzipRequestDecoder:
             pieces.clear()
 
 
-def _portions(compressed: bytes) -> Iterator[bytes]:
+def plain_portions(compressed: bytes) -> Iterator[bytes]:
     """Yield the plain bytes piece by piece.
 
     Raises zlib.error for a member that is cut off or followed by something.

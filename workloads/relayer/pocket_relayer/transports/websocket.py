@@ -75,7 +75,7 @@ class _Closed(Exception):
         self.text = text.encode()[:120].decode("utf-8", "ignore")
 
 
-def service_of(request: web.Request) -> str:
+def service_of(request: web.BaseRequest) -> str:
     """Return the service id of a handshake, or an empty text if it names none."""
     for name in ("Target-Service-Id", "Pocket-Service-Id", "X-Forwarded-Host"):
         if value := request.headers.get(name, "").strip():
@@ -83,7 +83,7 @@ def service_of(request: web.Request) -> str:
     return request.path.strip("/").partition("/")[0]
 
 
-def handshake_request(request: web.Request, service_id: str) -> RelayRequest | None:
+def handshake_request(request: web.BaseRequest, service_id: str) -> RelayRequest | None:
     """Return the signed handshake as a relay request without payload.
 
     Returns None if it is not signed. Raises Rejected if it is invalid.
@@ -112,6 +112,18 @@ class _CurrentRequest:
     paid: bool
 
 
+@dataclass(slots=True)
+class _Charge:
+    """The charge of a request that waits for its response."""
+
+    relay: AdmissibleRelay
+    metered: Metered
+
+    def belongs_to(self, relay: AdmissibleRelay) -> bool:
+        """Return True if a response to this relay is of the budget that was charged."""
+        return self.relay.supplier == relay.supplier and self.relay.header == relay.header
+
+
 class WebSockets:
     """All bridges of one worker."""
 
@@ -131,7 +143,7 @@ class WebSockets:
         self._timeouts = timeouts or ClientTimeouts()
         self._bridges: set[Bridge] = set()
 
-    async def bridge(self, request: web.Request, connection: Http1Connection) -> web.StreamResponse:
+    async def bridge(self, request: web.BaseRequest, connection: Http1Connection) -> web.StreamResponse:
         """Serve one connection to its end.
 
         Raises Rejected before the upgrade.
@@ -180,7 +192,9 @@ class WebSockets:
                 relayer_metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
 
-    async def _check_handshake(self, request: web.Request, caller: TransportInfo, service_id: str) -> ServiceBackends:
+    async def _check_handshake(
+        self, request: web.BaseRequest, caller: TransportInfo, service_id: str
+    ) -> ServiceBackends:
         if self._draining():
             raise Rejected(RejectionReason.DRAINING, "this relayer is shutting down: connect again")
         if not service_id:
@@ -221,7 +235,7 @@ class Bridge:
     timeouts: ClientTimeouts
     backend: aiohttp.ClientWebSocketResponse | None = None
     current: _CurrentRequest | None = None
-    charges: "deque[Metered]" = field(default_factory=deque)
+    charges: deque[_Charge] = field(default_factory=deque)
     in_flight: ExitStack = field(default_factory=ExitStack)
     _ended: "asyncio.Future[_Closed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -249,7 +263,7 @@ class Bridge:
         finally:
             self.in_flight.close()
             while self.charges:
-                self.pipeline.refund(self.charges.popleft())
+                self.pipeline.refund(self.charges.popleft().metered)
             await self._close(closed)
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
@@ -290,7 +304,7 @@ class Bridge:
             raise Rejected(RejectionReason.SESSION_MISMATCH, "the relay is for another service than the connection")
         relay = replace(relay, service_backends=self.service_backends)
         admitted, metered = await self.pipeline.admit(relay)
-        self.charges.append(metered)
+        self.charges.append(_Charge(relay, metered))
         if len(self.charges) > _MAX_UNANSWERED:
             raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
         if self.backend is None:
@@ -305,6 +319,8 @@ class Bridge:
         self.in_flight.enter_context(self.pipeline.in_flight.relay_of(current.relay.supplier))
         before.close()
         self.current = current
+        while self.charges and not self.charges[0].belongs_to(current.relay):
+            self.pipeline.refund(self.charges.popleft().metered)  # no response can belong to it any more
 
     async def _from_backend(self, backend: aiohttp.ClientWebSocketResponse) -> None:
         while True:
@@ -330,8 +346,8 @@ class Bridge:
 
         Raises Rejected.
         """
-        if self.charges:
-            metered = self.charges.popleft()
+        if self.charges and self.charges[0].belongs_to(current.relay):
+            metered = self.charges.popleft().metered
         elif current.paid:
             metered = await self.pipeline.charge_event(current.relay)
         else:

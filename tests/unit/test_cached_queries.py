@@ -1,0 +1,77 @@
+"""What is kept of the chain is of exactly what was asked: no cache mixes up two records, heights or methods."""
+
+import itertools
+
+import pytest
+
+from pocket.chain.client import ChainClient
+from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
+from pocket.errors import ChainUnavailable
+from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket_miner.suppliers.proof_params import ProofParamsByHeight
+
+QUERIES = {
+    "shared_params": ((1, 2),), "application": (("a", "b"),), "supplier": (("a", "b"),),
+    "compute_units_per_relay": (("eth", "base"), (1, 2)), "num_suppliers_per_session": (),
+}  # fmt: skip
+
+
+@pytest.fixture
+def chain():
+    return CachedChain([], None, RedisKeys("cached"), clock=lambda: 0.0)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_a_decoded_answer_is_kept_for_its_own_arguments(chain, monkeypatch, name):
+    queried = []
+
+    async def answer(_, *arguments):
+        queried.append(arguments)
+        return (name, *arguments)
+
+    monkeypatch.setattr(ChainClient, name, answer)
+    choices = list(itertools.product(*QUERIES[name]))
+    for _ in range(2):
+        for arguments in choices:
+            assert await getattr(chain, name)(*arguments) == (name, *arguments)
+    assert queried == choices, "each once"
+    chain.forget()
+    assert await getattr(chain, name)(*choices[0]) == (name, *choices[0])
+    assert len(queried) == len(choices) + 1, "what may have changed is queried again"
+
+
+def test_the_shared_answers_of_two_methods_or_requests_have_different_keys(chain):
+    rows = list(itertools.product(LIFETIMES, (b"", b"a", b"b")))
+    assert len({chain.shared_key(row) for row in rows}) == len(rows)
+
+
+class Params:
+    """Proof params that change at every block. Nodes may be away, or have no state of past heights."""
+
+    def __init__(self):
+        self.away, self.pruned = False, False
+
+    async def proof_params(self, height=0):
+        if self.away or (height and self.pruned):
+            raise ChainUnavailable("no node answers")
+        return ProofParams(proof_submission_fee_upokt=height)
+
+
+async def test_proof_params_are_those_of_each_block_or_the_last_known_ones():
+    chain = Params()
+    params = ProofParamsByHeight(chain)
+
+    async def fee(height):
+        return (await params.at(height)).proof_submission_fee_upokt
+
+    assert [await fee(height) for height in (10, 10, 11, 12, 9)] == [10, 10, 11, 12, 9]
+    chain.away = True
+    assert [await fee(height) for height in (13, 14)] == [9, 9]
+    chain.away = False
+    assert await fee(15) == 15
+    fresh, chain.pruned = ProofParamsByHeight(chain), True
+    assert (await fresh.at(20)).proof_submission_fee_upokt == 0, "the live ones of a node without past states"
+    chain.away = True
+    with pytest.raises(ChainUnavailable):
+        await ProofParamsByHeight(chain).at(20)

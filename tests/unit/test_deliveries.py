@@ -1,0 +1,133 @@
+"""What a broadcast leaves behind, by the answer of the nodes: what is sent next, and what it costs."""
+
+from contextlib import closing
+from dataclasses import dataclass
+
+import pytest
+
+from pocket.chain.model import Block
+from pocket.errors import ChainUnavailable
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
+from pocket.protocol.transactions.build import (
+    GasPrice,
+    Timestamp,
+    TransactionPlan,
+    create_claim_message,
+    sign_transaction,
+)
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.sessions.submission import Submission
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.audit import Audit
+from pocket_miner.submission.deliveries import CLAIM, Deliveries
+from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.sender import BroadcastAnswer, SendError
+from world import address, key
+
+SUPPLIER = address("alice")
+ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
+BLOCK = Block(13, bytes(32), Timestamp.of_nanoseconds(10**18))
+PRICE = GasPrice.parse("0.001upokt")
+FEE, LATEST = 100, 14
+
+
+def session(name):
+    header = SessionHeader(address("app"), "eth", name, 1, 10)
+    made = TrackedSession(header, params=SharedParams())
+    made.seal = SessionSeal(name, ROOT, bytes(32), 13, 1)
+    return made
+
+
+def transaction(sessions):
+    messages = tuple(create_claim_message(SUPPLIER, row.header, ROOT) for row in sessions)
+    return sign_transaction(TransactionPlan(messages, "pocket", 1, 5000, FEE, Timestamp(5, 0)), key("alice")).raw
+
+
+@dataclass
+class Store:
+    supplier: str = SUPPLIER
+
+    async def share_costs(self, *_):
+        return
+
+
+@dataclass
+class Nodes:
+    """Nodes that answer a broadcast, and a query for claims, as the test states."""
+
+    answer: object = None
+    claims: object = ()
+    asked_at: int = -1
+
+    async def broadcast(self, raw):
+        if isinstance(self.answer, BroadcastFailure):
+            raise SendError(self.answer, "refused")
+        return self.answer
+
+    async def claims_at(self, height):
+        self.asked_at = height
+        if isinstance(self.claims, Exception):
+            raise self.claims
+        return list(self.claims)
+
+
+@pytest.fixture
+def audit(tmp_path):
+    with closing(Audit(tmp_path / "audit.sqlite")) as made:
+        yield made
+
+
+def deliveries(audit, nodes):
+    return Deliveries(CLAIM, Store(), nodes, FeeTracker(PRICE, audit), lambda: LATEST)
+
+
+@pytest.mark.parametrize("failure", [row for row in BroadcastFailure if row is not BroadcastFailure.ACCEPTED_BEFORE])
+async def test_refused_bytes_are_signed_anew_and_cost_nothing_and_those_without_an_answer_may_be_included(
+    audit, failure
+):
+    rows = [session("a"), session("b")]
+    raw = transaction(rows)
+    with pytest.raises(SendError):
+        await deliveries(audit, Nodes(failure)).broadcast(raw, rows, BLOCK, timeout_ns=7)
+    unanswered = failure is BroadcastFailure.UNREACHABLE
+    for row in rows:
+        assert (row.claim.sent is not None) is unanswered
+        assert not (row.claim.sent and row.claim.sent.accepted)
+        assert row.claim.attempts.number == (0 if unanswered else 1)
+        assert row.claim.attempts.gas_steps == (failure is BroadcastFailure.MORE_GAS)
+        assert audit.spent(SUPPLIER, row.session_id) == (FEE // 2 if unanswered else 0)
+        assert row.details.refusal == (None if unanswered else "refused")
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+async def test_accepted_bytes_are_remembered_with_the_height_of_the_nodes_and_their_cost(audit, known_before):
+    rows = [session("a")]
+    raw = transaction(rows)
+    nodes = Nodes(BroadcastAnswer("hash", known_before, 15))
+    await deliveries(audit, nodes).broadcast(raw, rows, BLOCK, timeout_ns=7)
+    sent = rows[0].claim.sent
+    assert (sent.raw, sent.timeout_ns, sent.accepted) == (raw, 7, True)
+    assert (sent.height, sent.known_at) == ((LATEST, 15) if known_before else (15, 0))
+    assert audit.spent(SUPPLIER, "a") == FEE
+    await deliveries(audit, nodes).broadcast(raw, rows, BLOCK, timeout_ns=7)
+    assert audit.spent(SUPPLIER, "a") == FEE, "the same bytes cost nothing more"
+
+
+async def test_a_second_fee_is_paid_only_for_what_the_latest_block_does_not_show(audit):
+    shown, other, absent = session("a"), session("b"), session("c")
+    claims = [Claim(SUPPLIER, shown.header, ROOT), Claim(SUPPLIER, other.header, bytes(48))]
+    nodes = Nodes(claims=claims)
+    assert await deliveries(audit, nodes).missing([shown, other, absent], BLOCK) == [other, absent]
+    assert nodes.asked_at == LATEST, "the block being decided is older"
+
+
+@pytest.mark.parametrize(("left", "waits"), [(5, True), (3, True), (2, False), (1, False)])
+async def test_while_no_node_shows_claims_what_was_sent_waits_until_the_last_blocks_of_its_window(audit, left, waits):
+    sent, fresh = session("a"), session("b")
+    sent.claim.sent = Submission(b"raw", "hash", 12)
+    block = Block(sent.windows.claim_close - left, bytes(32), BLOCK.time)
+    found = await deliveries(audit, Nodes(claims=ChainUnavailable("away"))).missing([sent, fresh], block)
+    assert found == ([fresh] if waits else [sent, fresh])

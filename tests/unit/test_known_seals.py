@@ -1,0 +1,88 @@
+"""Which of several seals of a session counts, and where each is put so that every later owner finds it."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import pytest
+
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.sessions.stages import Stage
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
+from pocket_miner.submission.known_seals import KnownSeals
+
+END = 20
+PLACES = ("volume", "redis", "peer")  # in the order in which they count
+
+
+def seal_of(place, session_id="s"):
+    return SessionSeal(session_id, place.encode().ljust(48), bytes(32), 23, PLACES.index(place) + 1)
+
+
+@dataclass
+class Store:
+    """The seals in Redis."""
+
+    rows: dict = field(default_factory=dict)
+    restored: dict = field(default_factory=dict)
+
+    async def load(self):
+        return dict(self.rows)
+
+    async def restore(self, seals, ends):
+        self.restored |= {session_id: (seal, ends[session_id]) for session_id, seal in seals.items()}
+
+
+@pytest.fixture
+def audit(tmp_path):
+    with closing(Audit(tmp_path / "audit.sqlite")) as made:
+        yield made
+
+
+def tracked():
+    return {"s": TrackedSession(SessionHeader("app", "eth", "s", 11, END))}
+
+
+@pytest.mark.parametrize("known", [{p for n, p in enumerate(PLACES) if number >> n & 1} for number in range(8)])
+async def test_the_seal_of_the_volume_counts_before_that_of_redis_and_a_peers_last_and_is_then_everywhere(audit, known):
+    store, sessions = Store({"s": seal_of("redis")} if "redis" in known else {}), tracked()
+    seals = KnownSeals("alice", store, audit)
+    if "volume" in known:
+        await seals.save([seal_of("volume")], END, "signed", needed=True)
+    peers = {"s": (END, seal_of("peer"))} if "peer" in known else {}
+    await seals.import_from_peers(peers)
+    await seals.load(sessions, peers)
+    best = next((seal_of(place) for place in PLACES if place in known and (place != "peer" or known == {"peer"})), None)
+    imported = "peer" in known and "volume" not in known  # a peer's seal is on the volume before Redis is read
+    assert sessions["s"].seal == (seal_of("peer") if imported else best)
+    on_volume = audit.seals("alice")
+    assert set(on_volume) == ({"s"} if known else set())
+    assert store.restored == ({"s": (sessions["s"].seal, END)} if known and "redis" not in known else {})
+
+
+@pytest.mark.parametrize("in_redis", [True, False])
+async def test_a_peers_seal_counts_only_where_redis_has_none(audit, in_redis):
+    store, sessions = Store({"s": seal_of("redis")} if in_redis else {}), tracked()
+    await KnownSeals("alice", store, audit).load(sessions, {"s": (END, seal_of("peer"))})
+    assert sessions["s"].seal == seal_of("redis" if in_redis else "peer")
+
+
+async def test_the_seal_of_a_session_that_ended_is_not_open_again(audit):
+    audit.record(OutcomeRecord("alice", "s", SessionOutcome.SETTLED, Stage.SETTLED, "paid", 60, {}))
+    await KnownSeals("alice", Store(), audit).import_from_peers({"s": (END, seal_of("peer"))})
+    assert audit.seals("alice") == {}
+    assert audit.suppliers_with_open_seals() == set()
+
+
+@pytest.mark.parametrize("needed", [True, False])
+async def test_a_seal_that_is_nowhere_else_must_be_on_the_volume(audit, needed):
+    seals = KnownSeals("alice", Store(), audit)
+    audit.close()
+    if not needed:
+        await seals.save([seal_of("redis")], END, "signed", needed=False)
+        return
+    with pytest.raises(sqlite3.Error):
+        await seals.save([seal_of("volume")], END, "signed", needed=True)

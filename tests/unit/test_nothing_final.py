@@ -1,0 +1,255 @@
+"""One answer ends no session, replaces no terms and deletes no data: a second one decides."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from pocket.chain.model import Block
+from pocket.errors import ChainUnavailable, FailureClass
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.stream_reader import StreamExtent
+from pocket_miner.ingest import relay_consumer
+from pocket_miner.ingest.peer_merge import PeerMerge
+from pocket_miner.ingest.peers import PeerSession
+from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.sessions.evidence import Fact, Statement
+from pocket_miner.sessions.leaf_validation import LeafTerms
+from pocket_miner.sessions.terms import SessionTerms
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.settlement.concluding import Concluder
+from pocket_miner.status.report import SupplierReport
+from pocket_miner.storage.outcomes import SessionOutcome
+from pocket_miner.storage.relay_store import Leaf, RelayStore
+from pocket_miner.suppliers.latest_block import LatestBlock
+from pocket_miner.suppliers.sealed_work import SealedWork
+
+PARAMS = SharedParams()
+HEADER = SessionHeader("app", "eth", "s", 1, 10)
+SETTLEMENT = PARAMS.windows(1).settlement
+TERMS = LeafTerms("alice", HEADER, b"\xff" * 32, 100)
+
+
+def block(height):
+    return Block(height, bytes(32), Timestamp.of_nanoseconds(10**18))
+
+
+def tracked(*, terms=TERMS, sealed=0):
+    session = TrackedSession(HEADER, terms=terms, params=PARAMS)
+    if sealed:
+        root = bytes(32) + (100 * sealed).to_bytes(8, "big") + sealed.to_bytes(8, "big")
+        session.seal = SessionSeal("s", root, bytes(32), 13, 1)
+    return session
+
+
+def leaf(number):
+    return Leaf(number.to_bytes(32, "big"), b"digest", 100, b"relay %d" % number)
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    with RelayStore(tmp_path) as made:
+        made.file(10).add_session("alice", "s", HEADER.encode())
+        yield made
+
+
+@dataclass
+class Settlements:
+    """Nodes that show no event of a session in its settlement block."""
+
+    nodes: tuple = ("one", "two")
+    error: Exception | None = None
+
+    async def events(self, height, supplier):
+        if self.error is not None:
+            raise self.error
+        return ()
+
+    async def events_by_node(self, height, supplier, now):
+        return dict.fromkeys(self.nodes, ())
+
+
+@dataclass
+class Store:
+    away: bool = False
+    finished: list = field(default_factory=list)
+
+    async def finish(self, session_id, end):
+        if self.away:
+            raise RedisUnavailable("away")
+        self.finished.append(session_id)
+
+    async def forget_before(self, height):
+        return
+
+
+def concluder(mirror, store=None):
+    return Concluder("alice", None, store or Store(), None, mirror, None, None, SupplierReport(), None, {})
+
+
+@pytest.mark.parametrize("kind", list(FailureClass))
+async def test_an_error_of_reading_a_settlement_ends_no_session_and_only_that_of_pruned_nodes_is_no_error(mirror, kind):
+    error = ChainUnavailable("no events", failure=kind)
+    result = concluder(mirror)._result(tracked(sealed=3), block(SETTLEMENT), Settlements(error=error))
+    if kind is FailureClass.PRUNED_NODE:
+        assert await result is None
+        return
+    with pytest.raises(ChainUnavailable):
+        await result
+
+
+@pytest.mark.parametrize(
+    ("session", "rejections", "outcome"),
+    [
+        (tracked(), 0, SessionOutcome.CLAIM_MISSED),
+        (tracked(terms=None), 0, None),  # why it cannot be claimed is not known yet
+        (tracked(terms=None), 1, None),
+        (tracked(terms=None), 2, SessionOutcome.FORFEITED),
+    ],
+)
+async def test_a_session_without_a_settlement_ends_once_two_nodes_agree_and_the_reason_is_known(
+    mirror, session, rejections, outcome
+):
+    for height in range(rejections):
+        session.evidence.add(Statement(Fact.NOT_IN_SESSION, "node", height))
+    found = await concluder(mirror)._result(session, block(SETTLEMENT), Settlements())
+    assert (found and found.outcome) == outcome
+
+
+async def test_one_node_has_to_show_no_settlement_at_two_blocks(mirror):
+    session = tracked()
+    for height, ended in ((SETTLEMENT, False), (SETTLEMENT, False), (SETTLEMENT + 1, True)):
+        found = await concluder(mirror)._result(session, block(height), Settlements(("one",)))
+        assert (found is not None) is ended
+
+
+async def test_relays_of_an_ended_session_stay_on_the_volume_until_redis_has_its_tombstone(mirror):
+    store = Store(away=True)
+    ending = concluder(mirror, store)
+    ending._stop_mining(tracked())
+    with pytest.raises(RedisUnavailable):
+        await ending.drop_ended()
+    assert mirror.file(10).has("alice", "s")
+    store.away = False
+    await ending.drop_ended()
+    assert store.finished == ["s"]
+    assert mirror.known(10) is None
+
+
+@dataclass
+class Tail:
+    supplier: str = "alice"
+    redis: object = None
+
+    async def extents(self, session_ids):
+        return dict.fromkeys(session_ids, StreamExtent("5-0", 5))
+
+
+def consumer(mirror, sessions):
+    return RelayConsumer(Tail(), mirror, None, sessions)
+
+
+OTHER = replace(TERMS, compute_units_per_relay=7)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "terms", "confirmed"),
+    [
+        ([[TERMS]], TERMS, True),
+        ([[TERMS, OTHER]], TERMS, True),
+        ([[OTHER]], TERMS, False),  # one node may lag
+        ([[OTHER], [OTHER]], OTHER, True),
+        ([[OTHER, OTHER]], OTHER, True),
+        ([[OTHER, OTHER, TERMS]], OTHER, True),
+        ([[OTHER], [TERMS]], TERMS, True),
+        ([[], []], TERMS, False),
+    ],
+)
+async def test_the_first_terms_are_replaced_only_by_those_of_two_answers(mirror, monkeypatch, rounds, terms, confirmed):
+    session = tracked()
+    made = consumer(mirror, {"s": session})
+    for answers in rounds:
+
+        async def every_node(*_, answers=answers):
+            return {f"node {n}": (12, SessionTerms(PARAMS, found)) for n, found in enumerate(answers)}
+
+        monkeypatch.setattr(relay_consumer, "ask_terms_of_every_node", every_node)
+        await made.confirm_terms(session, 12)
+    assert (session.terms, session.terms_confirmed) == (terms, confirmed)
+
+
+@pytest.mark.parametrize(("stored", "taken"), [(0, 2), (2, 2), (3, 0), (4, 0)])
+async def test_relays_that_come_after_a_seal_are_taken_only_while_the_volume_lacks_sealed_ones(mirror, stored, taken):
+    file = mirror.file(10)
+    file.add("alice", "s", [leaf(number) for number in range(stored)])
+    late = [leaf(100), leaf(101)]
+    assert len(consumer(mirror, {})._of_seal(tracked(sealed=3), 3, file, late)) == taken
+
+
+@dataclass
+class OnePeer:
+    """A peer with relays of a session."""
+
+    number: int
+
+    async def sessions(self, supplier):
+        return True, [PeerSession("http://peer", "s", HEADER.encode(), "9-0", "elsewhere", self.number)]
+
+    async def relays(self, row, supplier, end, take):
+        await take([b"no relay"])
+        self.asked = True
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stored", "sealed", "finished", "asked"),
+    [(2, 3, {}, True), (3, 3, {}, False), (3, 0, {}, True), (2, 3, {"s": 10}, False)],
+)
+async def test_a_peer_is_asked_for_what_the_volume_lacks_of_a_session_that_is_open(
+    mirror, stored, sealed, finished, asked
+):
+    mirror.file(10).add("alice", "s", [leaf(number) for number in range(stored)])
+    sessions, peer = {"s": tracked(sealed=sealed)}, OnePeer(9)
+    assert await PeerMerge(consumer(mirror, sessions), mirror, sessions, peer).merge(finished)
+    assert getattr(peer, "asked", False) is asked
+
+
+@pytest.mark.parametrize(
+    ("known", "unowned", "running", "worked"),
+    [
+        (False, set(), set(), {"a", "b"}), (False, set(), {"a"}, {"b"}), (True, set(), set(), set()),
+        (True, {"a"}, set(), {"a"}), (True, {"a", "b"}, {"a"}, {"b"}),
+    ],
+)  # fmt: skip
+async def test_what_is_sealed_is_worked_on_for_suppliers_without_a_known_owner_that_this_miner_does_not_mine(
+    known, unowned, running, worked
+):
+    decided = set()
+
+    class Suppliers:
+        addresses = ("a", "b", "c")
+        audit = None
+
+        def suppliers_with_open_seals(self):
+            return {"a", "b", "d"}
+
+        def detached(self, address):
+            async def on_block(*_):
+                decided.add(address)
+
+            return type("Miner", (), {"on_block": staticmethod(on_block)})
+
+    class Params:
+        async def at(self, height):
+            return None
+
+    suppliers, board = Suppliers(), LatestBlock()
+    suppliers.audit = suppliers
+    board.publish(block(14))
+    await SealedWork(
+        suppliers, board, Params(), 1.0, lambda: known, lambda: running, unowned=lambda addresses: unowned & addresses
+    ).at_block()
+    assert decided == worked

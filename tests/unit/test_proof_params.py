@@ -1,0 +1,78 @@
+"""Proof parameters decide over stake: a single answer never makes a proof look unnecessary."""
+
+from dataclasses import replace
+
+import pytest
+
+from pocket.chain.node_answer import NodeAnswer
+from pocket.errors import ChainUnavailable
+from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket_localnet import encode
+from pocket_miner.suppliers.proof_params import ProofParamsByHeight
+
+RIGHT = ProofParams(0.25, 1000, 320, 10)
+LAX = replace(RIGHT, proof_request_probability=0.0, proof_requirement_threshold_upokt=10**9)
+
+
+class State:
+    def __init__(self, params):
+        self.proof_params = params
+
+
+class Chain:
+    """Nodes that answer as the test lets them."""
+
+    def __init__(self, **nodes):
+        self.nodes = nodes
+        self.asked = []
+
+    async def ask_every_node(self, method, request, height=0):
+        self.asked.append(height)
+        return {
+            name: NodeAnswer(error=ChainUnavailable("away"))
+            if params is None
+            else NodeAnswer(proof_pb.QueryParamsResponse(params=encode.proof_params(State(params))).SerializeToString())
+            for name, params in self.nodes.items()
+        }
+
+    async def proof_params(self, height=0):
+        raise ChainUnavailable("away")
+
+
+async def test_two_nodes_or_one_node_at_two_blocks_are_believed_and_asked_once_per_block():
+    chain = Chain(a=RIGHT, b=RIGHT)
+    params = ProofParamsByHeight(chain)
+    assert [await params.at(7) for _ in range(3)] == [RIGHT] * 3
+    assert chain.asked == [7]
+    alone = Chain(a=RIGHT)
+    params = ProofParamsByHeight(alone)
+    assert await params.at(7) == RIGHT
+    alone.nodes = {"a": LAX}
+    assert await params.at(8) == RIGHT, "one answer"
+    assert await params.at(9) == LAX, "and a second one"
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+async def test_one_node_of_two_that_states_laxer_parameters_makes_no_proof_unnecessary(names):
+    chain = Chain(**dict(zip(names, (LAX, RIGHT), strict=True)))
+    params = ProofParamsByHeight(chain)
+    for height in range(7, 12):
+        found = await params.at(height)
+        assert (found.proof_request_probability, found.proof_requirement_threshold_upokt) == (0.25, 1000)
+
+
+async def test_a_node_with_a_high_fee_makes_no_claim_unprofitable():
+    dear = replace(RIGHT, proof_submission_fee_upokt=10**12)
+    params = ProofParamsByHeight(Chain(a=dear, b=RIGHT))
+    assert (await params.at(7)).proof_submission_fee_upokt == 10
+
+
+async def test_the_latest_params_count_while_no_node_answers_and_without_any_there_is_an_error():
+    chain = Chain(a=RIGHT)
+    params = ProofParamsByHeight(chain)
+    await params.at(7)
+    chain.nodes = {"a": None}
+    assert await params.at(8) == RIGHT
+    with pytest.raises(ChainUnavailable):
+        await ProofParamsByHeight(chain).at(8)

@@ -1,0 +1,53 @@
+"""Confirm a value that chain nodes return by a second answer: of another node, or of one node at another block.
+
+Stake depends on such values, and any single node may lag, be rolled back or belong to another network.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+_ENOUGH: Final = 2
+_MAX_ANSWERS: Final = 64
+
+
+@dataclass(slots=True)
+class Votes(Generic[T]):
+    """The returned values, by (source, height at which it was queried).
+
+    `asked_at` is the height of the latest query that was answered, -1 without one.
+    """
+
+    answers: dict[tuple[str, int], T] = field(default_factory=dict)
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked_at: int = -1
+
+    def add(self, now: int, by_source: Mapping[str, T]) -> None:
+        """Add the answers of one query.
+
+        Without any answer the nodes are queried again immediately, otherwise at the next block.
+        """
+        for source, value in by_source.items():
+            self.answers[source, now] = value
+        self.asked_at = now if by_source else -1
+        while len(self.answers) > _MAX_ANSWERS:
+            del self.answers[next(iter(self.answers))]
+
+    def best(self) -> tuple[T, bool] | None:
+        """Return the most frequent value and whether it is confirmed.
+
+        If several tie, the latest one is returned as unconfirmed. A value that as many sources contradict as return it
+        in the latest query is not confirmed, however often it was returned before.
+        """
+        counts = Counter(self.answers.values())
+        if not counts:
+            return None
+        highest = max(counts.values())
+        value = next(row for row in reversed(self.answers.values()) if counts[row] == highest)
+        latest = Counter(row for (_, at), row in self.answers.items() if at == self.asked_at)
+        contradicted = any(number >= latest[value] for other, number in latest.items() if other != value)
+        unique = list(counts.values()).count(highest) == 1
+        return value, highest >= _ENOUGH and unique and not contradicted

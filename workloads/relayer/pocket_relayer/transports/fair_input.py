@@ -1,0 +1,106 @@
+"""Parse the input of connections without a served relay in portions and in turns.
+
+A few bytes of HTTP/2 can begin hundreds of requests. Parsed as they arrive, those of many connections would delay every
+relay until all of them are parsed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
+from pocket_relayer.rejection import Rejected
+from pocket_relayer.transports.client_connections import Connection
+
+_LEAST, _MOST = 128, 64 * 1024  # bytes of a portion
+_PORTION_SECONDS: Final = 0.000_25
+"""Time that parsing a portion may take: one quantum."""
+
+
+class FairInput:
+    """Feeds the input of one connection to its parser, in turns with other connections.
+
+    Portions get smaller while they take long. `on_fed` is called once nothing waits any more, so that reading goes on.
+    """
+
+    def __init__(
+        self,
+        turns: FairQueue,
+        connection: Connection,
+        feed: Callable[[bytes], None],
+        on_fed: Callable[[], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._turns = turns
+        self._connection = connection
+        self._feed = feed
+        self._on_fed = on_fed
+        self._clock = clock
+        self._waiting = bytearray()
+        self._reservation = connection.memory.reserve()
+        self._portion = _LEAST
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Return True while bytes wait for their turn."""
+        return self._task is not None
+
+    def take(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Parse the next bytes, now or when it is their turn.
+
+        A connection for whose bytes there is no memory ends.
+        """
+        if self._task is None and self._turns.take_free_turn():
+            portion, data = data[: self._portion], data[self._portion :]
+            self._parse(portion)
+        if not data or self._closed:
+            return
+        try:
+            self._reservation.acquire(len(data))
+        except Rejected:
+            self._connection.abort()
+            return
+        self._waiting += data
+        if self._task is None and not transport.is_closing():
+            transport.pause_reading()
+            self._task = asyncio.get_running_loop().create_task(self._parse_waiting(transport))
+
+    def _parse(self, portion: bytes) -> None:
+        """Parse a portion and set the size of the next one."""
+        began = self._clock()
+        self._feed(portion)
+        seconds = self._clock() - began
+        if seconds > _PORTION_SECONDS:
+            self._portion = max(_LEAST, self._portion // 2)
+        elif 2 * seconds < _PORTION_SECONDS:
+            self._portion = min(_MOST, self._portion * 2)
+
+    async def _parse_waiting(self, transport: asyncio.Transport) -> None:
+        address = self._connection.memory.address
+        try:
+            while self._waiting and not transport.is_closing():
+                self._reservation.on_evict = self._connection.abort
+                await self._turns.turn(address, QUANTUM)
+                self._reservation.on_evict = None  # what the portion needs may evict others of this connection
+                portion = bytes(self._waiting[: self._portion])
+                del self._waiting[: self._portion]
+                if portion:
+                    self._reservation.release(len(portion))
+                    self._parse(portion)
+        except Rejected:
+            self._connection.abort()
+        finally:
+            self._waiting.clear()
+            self._reservation.close()
+            self._task = None
+        if not transport.is_closing():
+            self._on_fed()
+
+    def close(self) -> None:
+        """Forget what waits, and parse nothing more."""
+        self._closed = True
+        self._waiting.clear()
+        self._reservation.close()
