@@ -134,7 +134,7 @@ def test_an_archive_is_verified_and_exported_without_the_volume(audit, tmp_path)
     done = run("archive", "--data", data, folder)
     assert (done.exit_code, "5 outcomes added" in done.output) == (0, True)
     (file,) = folder.iterdir()
-    assert file.stem == audit.trail
+    assert file.stem == audit.head_row["trail"]
     heads = tmp_path / "heads"
     heads.write_text(f"2026-11-29 5 {audit.head.hash}\n")
     verified = run("verify", "--archive", file, "--published", heads)

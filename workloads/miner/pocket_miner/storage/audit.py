@@ -355,11 +355,6 @@ class Audit:
                 (after, limit),
             ).fetchall()
 
-    @property
-    def trail(self) -> str:
-        """Return the trail's identifier, which is as old as the volume, empty before `load_head`."""
-        return self._trail
-
     def last_number(self) -> int:
         """Return the number of the newest outcome, 0 without any."""
         with self._lock:
