@@ -69,7 +69,9 @@ def trail_page(audit: Audit, after: int) -> TrailPage:
     """Return the next entries after a number. Raises AuditError if the volume's trail has no identifier."""
     try:
         rows = [TrailEntry(number=n, body=b, previous=p, hash=h) for n, b, p, h in audit.entries(after, _PAGE)]
-        return TrailPage(trail=str((audit.head_row or {}).get("trail", "")), entries=tuple(rows), last=audit.last_number())
+        return TrailPage(
+            trail=str((audit.head_row or {}).get("trail", "")), entries=tuple(rows), last=audit.last_number()
+        )
     except ValidationError as error:
         raise AuditError(f"the trail on the volume cannot be archived: {error.errors()[0]['msg']}") from None
 
