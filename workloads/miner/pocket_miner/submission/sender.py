@@ -166,8 +166,9 @@ class Sender:
             timeout = self._nonces.next_timeout(
                 self._supplier, block.time, timeout_duration_seconds(remaining, seconds)
             )
-            trial = unsigned_transaction(self._plan(messages, timeout, close_height, 0, None), self._key.public_key)
-            used = await self._chain.simulate(trial.with_signature(_ANY_SIGNATURE).raw)
+            plan = self._plan(messages, timeout, close_height, 0, None)
+            trial = unsigned_transaction(plan, self._key.public_key).with_signature(_ANY_SIGNATURE)
+            used = await self._chain.simulate(trial.raw)
         except ChainQueryRejected as refusal:
             text = str(refusal)
             self.forget_account()  # its number may be the cause
