@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import miner_cost, operator_cost, parts, redis_cost, relayer_cost
+from benchmarks import miner_cost, operator_cost, parts, redis_cost, relayer_cost, relayer_growth
+from benchmarks.growth import Growth
 from benchmarks.relayer_cost import CALM
 from pocket.protocol.crypto.linear_combination import accelerator
 from pocket.protocol.smst.bulk import native
@@ -44,10 +45,9 @@ def rows() -> list[Row]:
         what, unit = name.rsplit(", ", 1)
         target = 0.12 if name == "backlog: CPU per relay, ring verifications" else None
         found.append((f"miner process, {what}", figure, unit, target))
-    for name, (values, exponent) in miner_cost.growth().items():
-        found.append(
-            (f"growth of the miner, {name}: {' / '.join(f'{v:.3g}' for v in values)}", exponent, "exponent", None)
-        )
+    found += _growth("miner", miner_cost.growth())
+    found += _growth("operator", operator_cost.growth())
+    found += _growth("relayer", relayer_growth.growth())
     for workers in (1, 2):
         load = relayer_cost.measure(workers)
         if load["failed"]:
@@ -71,6 +71,13 @@ def rows() -> list[Row]:
         found.append((f"{what}: p50 at saturation", load["p50_ms"], "ms", None))
         found.append((f"{what}: p99 at saturation", load["p99_ms"], "ms", None))
     return found
+
+
+def _growth(what: str, growth: Growth) -> list[Row]:
+    return [
+        (f"growth of the {what}, {name}: {' / '.join(f'{v:.3g}' for v in values)}", exponent, "exponent", None)
+        for name, (values, exponent) in growth.items()
+    ]
 
 
 def _on(library: object | None) -> str:

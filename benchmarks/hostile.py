@@ -19,6 +19,9 @@ MIB: Final = 1024 * 1024
 _NICENESS: Final = 15
 """Attackers have machines of their own: here they get the CPU time that relayer and paying clients leave."""
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HEAD: Final = b"\x83\x86\x84\x41\x01x"
+"""Header block of POST, http, / and the authority x."""
+_FIELDS: Final = _HEAD + b"\x90" * 1700
 _UPGRADE: Final = (
     b"GET / HTTP/1.1\r\nHost: relayer\r\nTarget-Service-Id: eth\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -40,13 +43,12 @@ def _bomb() -> bytes:
 
 
 def _resets() -> bytes:
-    head = b"\x83\x86\x84\x41\x01x"  # POST, http, /, :authority x
-    return b"".join(_h2(1, 2 * n + 1, head, 0x04) + _h2(3, 2 * n + 1, b"\0\0\0\x08") for n in range(2000))
+    return b"".join(_h2(1, 2 * n + 1, _HEAD, 0x04) + _h2(3, 2 * n + 1, b"\0\0\0\x08") for n in range(2000))
 
 
 def _oversized() -> bytes:
     header = b"\x40\x01x\x7f" + _hpack_length(100_000 - 127) + b"y" * 100_000
-    block = b"\x83\x86\x84\x41\x01x" + header
+    block = _HEAD + header
     frames = []
     for n in range(200):
         parts = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
@@ -54,6 +56,10 @@ def _oversized() -> bytes:
             flags = (0x01 if not number else 0) | (0x04 if number == len(parts) - 1 else 0)
             frames.append(_h2(9 if number else 1, 2 * n + 1, part, flags))
     return b"".join(frames)
+
+
+def _heads(block: bytes, number: int, flags: int) -> bytes:
+    return b"".join(_h2(1, 2 * n + 1, block, flags) for n in range(number))
 
 
 def _hpack_length(rest: int) -> bytes:
@@ -152,6 +158,9 @@ def _meaning(first: bytes) -> str:
     return "HTTP/2"
 
 
+_PADDED: Final = _h2(0, 1, b"\xff" + bytes(255), 0x08)
+_CHUNKED: Final = b"POST / HTTP/1.1\r\nHost: relayer\r\nTransfer-Encoding: chunked\r\n\r\n"
+_FRAGMENT: Final = b"\xfe\x00\x80" + b"mask" + bytes(128)
 _ENDLESS: Final = b"\x02\xfe\xff\xff" + b"mask" + bytes(65_535)
 
 ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
@@ -166,6 +175,16 @@ ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
     "HTTP/2 PING": lambda s: s.many(2, PREFACE, _h2(6, 0, b"12345678") * 4000, 0.0),
     "HTTP/2 WINDOW_UPDATE": lambda s: s.many(2, PREFACE, _h2(8, 0, struct.pack(">I", 1)) * 4000, 0.0),
     "HTTP/2 streams opened and reset": lambda s: s.many(2, PREFACE + _resets(), b"", 0.1),
+    "HTTP/2 header fields of one byte": lambda s: s.many(
+        2, PREFACE + _heads(_HEAD + b"\x90" * 1700, 1000, 0x05), b"", 0.1
+    ),
+    "HTTP/2 unfinished streams": lambda s: s.many(200, PREFACE + _heads(_HEAD, 250, 0x04), b"", 0.1),
+    "HTTP/2 padded DATA": lambda s: s.many(2, PREFACE + _h2(1, 1, _HEAD, 0x04), _PADDED * 500, 0.0),
+    "HTTP/2 DATA of closed streams": lambda s: s.many(
+        2, PREFACE + _h2(1, 1, _HEAD, 0x04) + _h2(3, 1, b"\0\0\0\x08"), _h2(0, 1, bytes(256)) * 500, 0.0
+    ),
+    "chunks of one byte": lambda s: s.many(10, _CHUNKED, b"1\r\nx\r\n" * 2000, 0.05),
+    "WebSocket fragments without an end": lambda s: s.many(10, _UPGRADE + b"\x02" + _FRAGMENT, b"\0" + _FRAGMENT, 0.01),
     "HTTP/2 oversized headers": lambda s: s.many(2, PREFACE + _oversized(), b"", 0.1),
 }
 """Attacks by name."""

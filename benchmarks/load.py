@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from benchmarks.pulse import Exchanges, encode_post, flood, pulse
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from relayctl.gateway import Gateway, json_rpc_envelope
+from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope
 from relayctl.load import percentile
 from relayctl.local_stack import LocalStack
 
@@ -55,13 +56,29 @@ class Signing:
         async with ChainClient([self.node]) as chain:
             gateway = Gateway(chain, http, PrivateKey.from_hex(self.key))
             signer = await gateway.signer(self.application, self.service)
-        suppliers = sorted(signer.session.supplier_addresses)
-        found = []
-        for number in range(count):
-            call = json.dumps({"jsonrpc": "2.0", "id": number, "method": "m", "params": [number]}).encode()
-            envelope = json_rpc_envelope("http://relayer/", call)
-            found.append(signer.sign(suppliers[number % len(suppliers)], envelope).encode())
-        return found
+        return _signed(signer, count)
+
+    async def bodies_of(
+        self, http: aiohttp.ClientSession, applications: Sequence[str], each: int
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return the first relay of each application's session, and the others in turns."""
+        rows = []
+        async with ChainClient([self.node]) as chain:
+            gateway = Gateway(chain, http, PrivateKey.from_hex(self.key))
+            for application in applications:
+                rows.append(_signed(await gateway.signer(application, self.service), each))
+        turns = list(zip(*rows, strict=True))
+        return list(turns[0]), [body for turn in turns[1:] for body in turn]
+
+
+def _signed(signer: SessionSigner, count: int) -> list[bytes]:
+    suppliers = sorted(signer.session.supplier_addresses)
+    found = []
+    for number in range(count):
+        call = json.dumps({"jsonrpc": "2.0", "id": number, "method": "m", "params": [number]}).encode()
+        envelope = json_rpc_envelope("http://relayer/", call)
+        found.append(signer.sign(suppliers[number % len(suppliers)], envelope).encode())
+    return found
 
 
 def signing_for(stack: LocalStack) -> Signing:

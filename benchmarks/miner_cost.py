@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from benchmarks import parts
+from benchmarks.growth import Growth, exponent, listed, print_growth
 from benchmarks.machine import cpu_seconds, resident_mib
 from pocket.api.workload import MinerConfig, config_text
 from pocket.chain.client import ChainClient
@@ -47,6 +48,8 @@ _SHARDS = 16
 _SESSION_BLOCKS = 3000
 _MOST_PER_SESSION = 25
 _WAIT_SECONDS = 120.0
+SUPPLIERS = (1, 10, 100, 1000)
+RELAYS = (10_000, 100_000, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,32 +314,19 @@ def measure(
     return figures
 
 
-def growth(
-    suppliers: Sequence[int] = (1, 10, 100), relays: Sequence[int] = (10_000, 30_000, 90_000)
-) -> dict[str, tuple[list[float], float]]:  # fmt: skip
-    """Return measurements by name for growing numbers of suppliers, and of relays in two sessions, with exponents.
-
-    An exponent of 1 means that a figure grows as fast as the number, 0 that it stays the same.
-    """
+def growth(suppliers: Sequence[int] = SUPPLIERS, relays: Sequence[int] = RELAYS) -> Growth:
+    """Return measurements by name for growing numbers of suppliers, and of relays in two sessions, with exponents."""
     found: dict[str, list[float]] = {}
     for number in suppliers:
         figures = measure(number, rates=(400.0,), seconds=8, backlog=0)
         for name in ("idle: CPU per second, ms", "400/s: CPU per relay, ring verifications", "400/s: resident, MiB"):
-            found.setdefault(f"{_listed(suppliers)} suppliers, {name}", []).append(figures[name])
+            found.setdefault(f"{listed(suppliers)} suppliers, {name}", []).append(figures[name])
     for number in relays:
         figures = measure(1, rates=(), seconds=8, backlog=number)
         for name in ("backlog: CPU per relay, ring verifications", "backlog: resident, MiB"):
-            found.setdefault(f"{_listed(relays)} relays, {name}", []).append(figures[name])
-    return {name: (values, _exponent(suppliers if "suppliers" in name else relays, values))
+            found.setdefault(f"{listed(relays)} relays, {name}", []).append(figures[name])
+    return {name: (values, exponent(suppliers if "suppliers" in name else relays, values))
             for name, values in found.items()}  # fmt: skip
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " / ".join(f"{number:,}" for number in numbers)
-
-
-def _exponent(numbers: Sequence[int], values: Sequence[float]) -> float:
-    return math.log(max(values[-1], 1e-9) / max(values[0], 1e-9)) / math.log(numbers[-1] / numbers[0])
 
 
 def main() -> None:
@@ -348,10 +338,11 @@ def main() -> None:
     parser.add_argument("--backlog", type=int, default=30_000)
     parser.add_argument("--block-seconds", type=float, default=1.0)
     parser.add_argument("--growth", action="store_true", help="print how the measurements grow instead")
+    parser.add_argument("--growth-suppliers", type=int, nargs="*", default=list(SUPPLIERS))
+    parser.add_argument("--growth-relays", type=int, nargs="*", default=list(RELAYS))
     options = parser.parse_args()
     if options.growth:
-        for name, (values, exponent) in growth().items():
-            print(f"{name}: {' / '.join(f'{value:.3g}' for value in values)}, exponent {exponent:.2f}")
+        print_growth(growth(options.growth_suppliers, options.growth_relays))
         return
     figures = measure(options.suppliers, options.rates, options.seconds, options.backlog, options.block_seconds)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=1))

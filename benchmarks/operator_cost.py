@@ -1,8 +1,10 @@
 """CPU time of the operator's decisions for one RelayMiner with many Suppliers: a plan and all statuses."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from benchmarks.growth import Growth, exponent, listed, print_growth
 from benchmarks.parts import key
 from pocket.api.status import as_status
 from pocket.protocol.crypto.addresses import address_of
@@ -92,6 +94,11 @@ def measure(suppliers: int = 1000, relayers: int = 9, miners: int = 3) -> float:
     return min(found)
 
 
+def growth(suppliers: Sequence[int] = (10, 100, 1000, 5000)) -> Growth:
+    """Return the CPU of a reconciliation for growing numbers of Suppliers."""
+    values = [measure(number) for number in suppliers]
+    return {f"{listed(suppliers)} Suppliers, s of CPU": (values, exponent(suppliers, values))}
+
+
 if __name__ == "__main__":
-    for number in (250, 1000, 4000):
-        print(f"{measure(number):.3f} s CPU for {number} Suppliers, 9 relayers, 3 miners")
+    print_growth(growth())

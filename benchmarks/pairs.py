@@ -104,6 +104,8 @@ def compare(other: Path, number: int, relays: int) -> None:
     for turn in range(number):
         for side in (0, 1) if turn % 2 == 0 else (1, 0):
             rounds[side].append(_measured(sides[side], unit, relays))
+        theirs, ours = rounds[0][-1], rounds[1][-1]
+        print(f"round {turn + 1}: {theirs['ratio']:.2f} and {ours['ratio']:.2f} ring verifications", flush=True)
     for child in (*sides, unit):
         child.end()
     print(_shown("other", rounds[0]))

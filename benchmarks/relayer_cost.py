@@ -3,9 +3,10 @@
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import uvloop
@@ -29,13 +30,16 @@ def _with_workers(manifests: Manifests, workers: int) -> Manifests:
 
 
 @contextmanager
-def stack_with(workers: int, session_blocks: int = 300) -> Iterator[LocalStack]:
-    """Run the samples' stack with blocks of one second."""
+def stack_with(
+    workers: int, session_blocks: int = 300, change: Callable[[dict[str, Any]], None] = lambda genesis: None
+) -> Iterator[LocalStack]:
+    """Run the samples' stack with blocks of one second and a changed genesis."""
     manifests = _with_workers(load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]), workers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         genesis = yaml.safe_load((SAMPLES / "genesis.yaml").read_text())
         genesis["shared_params"]["num_blocks_per_session"] = session_blocks
+        change(genesis)
         (folder / "genesis.yaml").write_text(yaml.safe_dump(genesis))
         stack = LocalStack(folder / "stack", manifests, folder / "genesis.yaml")
         try:

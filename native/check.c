@@ -1,5 +1,5 @@
 /* Built with sanitizers by the tests: lines "A a B b" in hex on standard input, the sum of each on standard output.
- * The lines are computed by several threads that share the tables. */
+ * The lines are computed by several threads that share the tables. The second half of a pair must be the same sum. */
 #include <pthread.h>
 #include <stdio.h>
 
@@ -9,7 +9,7 @@
 #define MOST 4096
 
 typedef struct {
-    unsigned char a[32], b[32], out[33];
+    unsigned char a[32], b[32], out[33], pair[66];
     const ra_table *first, *second;
     int told;
 } task;
@@ -20,7 +20,10 @@ static int count;
 static void *work(void *start) {
     int i;
     for (i = *(int *)start; i < count; i += THREADS) {
-        tasks[i].told = ra_combine(tasks[i].out, tasks[i].first, tasks[i].a, tasks[i].second, tasks[i].b);
+        task *row = &tasks[i];
+        row->told = ra_combine(row->out, row->first, row->a, row->second, row->b) &&
+                    ra_combine_pair(row->pair, row->second, row->first, row->first, row->second, row->a, row->b) &&
+                    memcmp(row->out, row->pair + 33, 33) == 0;
     }
     return NULL;
 }

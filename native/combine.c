@@ -5,7 +5,7 @@
  *
  * A table holds k·2^(8w)·P for w = 0..15, k = 1..128, and 2^128·P: 131 KiB. A scalar is split by the endomorphism into
  * two halves of at most 128 bits, each written in 16 signed digits of 8 bits; so one product is at most 34 additions
- * and no doubling. The second halves of both products are added up apart and multiplied by lambda together.
+ * and no doubling. The high halves of both products are added up apart and multiplied by lambda together.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +22,7 @@
 
 #define WINDOWS 16
 #define DIGITS 128
+#define SHARED_INVERSIONS 2 /* a third one costs more than the additions that it makes cheaper */
 
 typedef struct {
     secp256k1_ge_storage multiples[WINDOWS * DIGITS + 1];
@@ -63,19 +64,26 @@ EXPORTED void ra_table_free(ra_table *table) {
     free(table);
 }
 
-static void add_entry(secp256k1_gej *sum, const ra_table *table, int entry, int negative) {
-    secp256k1_ge point;
-    secp256k1_ge_from_storage(&point, &table->multiples[entry]);
-    if (negative) secp256k1_ge_neg(&point, &point);
-    secp256k1_gej_add_ge_var(sum, sum, &point, NULL);
+/* Points whose sum is wanted: at most the multiples that two halves of scalars select. */
+#define ADDENDS (2 * (WINDOWS + 1))
+
+typedef struct {
+    secp256k1_ge points[ADDENDS];
+    int count;
+} addends;
+
+static void add_entry(addends *list, const ra_table *table, int entry, int negative) {
+    secp256k1_ge *point = &list->points[list->count++];
+    secp256k1_ge_from_storage(point, &table->multiples[entry]);
+    if (negative) secp256k1_ge_neg(point, point);
 }
 
-/* sum += half·P; 0 where the half is larger than the split promises. */
-static int add_half(secp256k1_gej *sum, const ra_table *table, secp256k1_scalar *half) {
+/* Add half·P to the list; 0 where the half is larger than the split promises. */
+static int add_half(addends *list, const ra_table *table, secp256k1_scalar half) {
     unsigned char bytes[32];
-    int w, carry = 0, negative = secp256k1_scalar_is_high(half);
-    if (negative) secp256k1_scalar_negate(half, half);
-    secp256k1_scalar_get_b32(bytes, half);
+    int w, carry = 0, negative = secp256k1_scalar_is_high(&half);
+    if (negative) secp256k1_scalar_negate(&half, &half);
+    secp256k1_scalar_get_b32(bytes, &half);
     for (w = 0; w < 16; w++) {
         if (bytes[w] != 0) return 0;
     }
@@ -83,40 +91,151 @@ static int add_half(secp256k1_gej *sum, const ra_table *table, secp256k1_scalar 
         int digit = bytes[31 - w] + carry;
         carry = digit > DIGITS;
         if (carry) digit -= 256;
-        if (digit > 0) add_entry(sum, table, w * DIGITS + digit - 1, negative);
-        if (digit < 0) add_entry(sum, table, w * DIGITS - digit - 1, !negative);
+        if (digit > 0) add_entry(list, table, w * DIGITS + digit - 1, negative);
+        if (digit < 0) add_entry(list, table, w * DIGITS - digit - 1, !negative);
     }
-    if (carry) add_entry(sum, table, WINDOWS * DIGITS, negative);
+    if (carry) add_entry(list, table, WINDOWS * DIGITS, negative);
     return 1;
 }
 
-static int add_product(secp256k1_gej *plain, secp256k1_gej *turned, const ra_table *table, const unsigned char *scalar) {
-    secp256k1_scalar k, low, high;
+/* The halves of a scalar: low + high·lambda. */
+typedef struct {
+    secp256k1_scalar low, high;
+} halves;
+
+static void split(halves *out, const unsigned char *scalar) {
+    secp256k1_scalar k;
     secp256k1_scalar_set_b32(&k, scalar, NULL); /* reduced modulo the order, as the protocol has it */
-    secp256k1_scalar_split_lambda(&low, &high, &k);
-    return add_half(plain, table, &low) && add_half(turned, table, &high);
+    secp256k1_scalar_split_lambda(&out->low, &out->high, &k);
 }
 
-/* The compressed form of a·A + b·B into out[33]; infinity is 02 and 32 zero bytes. 0 where it cannot tell. */
+/* Multiples of a sum a·A + b·B: those of the low halves, and those of the high halves, still without lambda. */
+static int select_multiples(
+    addends *lists, const ra_table *first, const halves *a, const ra_table *second, const halves *b
+) {
+    lists[0].count = lists[1].count = 0;
+    return add_half(&lists[0], first, a->low) && add_half(&lists[0], second, b->low) &&
+           add_half(&lists[1], first, a->high) && add_half(&lists[1], second, b->high);
+}
+
+/* The sum of two points with different x, by the inverse of the difference of their x. */
+static void add_affine(secp256k1_ge *sum, const secp256k1_ge *a, const secp256k1_ge *b, const secp256k1_fe *inverse) {
+    secp256k1_fe slope, negated, x, y;
+    secp256k1_fe_negate(&negated, &a->y, 2);
+    slope = b->y;
+    secp256k1_fe_add(&slope, &negated);
+    secp256k1_fe_mul(&slope, &slope, inverse);
+    secp256k1_fe_sqr(&x, &slope);
+    secp256k1_fe_negate(&negated, &a->x, 1);
+    secp256k1_fe_add(&x, &negated);
+    secp256k1_fe_negate(&negated, &b->x, 1);
+    secp256k1_fe_add(&x, &negated);
+    secp256k1_fe_normalize_weak(&x);
+    secp256k1_fe_negate(&y, &x, 1);
+    secp256k1_fe_add(&y, &a->x);
+    secp256k1_fe_mul(&y, &y, &slope);
+    secp256k1_fe_negate(&negated, &a->y, 2);
+    secp256k1_fe_add(&y, &negated);
+    secp256k1_fe_normalize_weak(&y);
+    secp256k1_ge_set_xy(sum, &x, &y);
+}
+
+/* Replace neighbours of all lists by their sums, with one inversion for all; 0, and no change, where two have the same x. */
+static int add_neighbours(addends *lists, int number) {
+    secp256k1_fe differences[2 * ADDENDS], products[2 * ADDENDS], inverse;
+    int i, k, n = 0;
+    for (k = 0; k < number; k++) {
+        for (i = 0; i + 1 < lists[k].count; i += 2, n++) {
+            secp256k1_fe_negate(&differences[n], &lists[k].points[i].x, 1);
+            secp256k1_fe_add(&differences[n], &lists[k].points[i + 1].x);
+            if (secp256k1_fe_normalizes_to_zero_var(&differences[n])) return 0;
+            if (n == 0) products[n] = differences[n];
+            else secp256k1_fe_mul(&products[n], &products[n - 1], &differences[n]);
+        }
+    }
+    if (n == 0) return 0;
+    secp256k1_fe_inv_var(&inverse, &products[n - 1]);
+    for (i = n - 1; i > 0; i--) {
+        secp256k1_fe_mul(&products[i], &inverse, &products[i - 1]); /* the inverse of the difference */
+        secp256k1_fe_mul(&inverse, &inverse, &differences[i]);
+    }
+    products[0] = inverse;
+    for (k = n = 0; k < number; k++) {
+        secp256k1_ge *points = lists[k].points;
+        for (i = 0; i + 1 < lists[k].count; i += 2, n++) {
+            add_affine(&points[i / 2], &points[i], &points[i + 1], &products[n]);
+        }
+        if (i < lists[k].count) points[i / 2] = points[i];
+        lists[k].count = (lists[k].count + 1) / 2;
+    }
+    return 1;
+}
+
+static void add_up(secp256k1_gej *sum, const addends *list) {
+    int i;
+    secp256k1_gej_set_infinity(sum);
+    for (i = 0; i < list->count; i++) secp256k1_gej_add_ge_var(sum, sum, &list->points[i], NULL);
+}
+
+/* low + lambda·high */
+static void join_halves(secp256k1_gej *sum, const addends *lists) {
+    secp256k1_gej low, high;
+    add_up(&low, &lists[0]);
+    add_up(&high, &lists[1]);
+    if (!secp256k1_gej_is_infinity(&high)) secp256k1_fe_mul(&high.x, &high.x, &secp256k1_const_beta);
+    secp256k1_gej_add_var(sum, &low, &high, NULL);
+}
+
+/* The compressed form; infinity is 02 and 32 zero bytes. */
+static void encode(unsigned char *out, secp256k1_ge *point) {
+    if (secp256k1_ge_is_infinity(point)) {
+        memset(out, 0, 33);
+        out[0] = 2;
+        return;
+    }
+    secp256k1_fe_normalize_var(&point->x);
+    secp256k1_fe_normalize_var(&point->y);
+    out[0] = secp256k1_fe_is_odd(&point->y) ? 3 : 2;
+    secp256k1_fe_get_b32(out + 1, &point->x);
+}
+
+/* The compressed form of a·A + b·B into out[33]. 0 where it cannot tell. */
 EXPORTED int ra_combine(
     unsigned char *out, const ra_table *first, const unsigned char *a, const ra_table *second, const unsigned char *b
 ) {
-    secp256k1_gej plain, turned, sum;
+    addends lists[2];
+    halves left, right;
+    secp256k1_gej sum;
     secp256k1_ge point;
-    secp256k1_gej_set_infinity(&plain);
-    secp256k1_gej_set_infinity(&turned);
-    if (!add_product(&plain, &turned, first, a) || !add_product(&plain, &turned, second, b)) return 0;
-    if (!secp256k1_gej_is_infinity(&turned)) secp256k1_fe_mul(&turned.x, &turned.x, &secp256k1_const_beta);
-    secp256k1_gej_add_var(&sum, &plain, &turned, NULL);
-    if (secp256k1_gej_is_infinity(&sum)) {
-        memset(out, 0, 33);
-        out[0] = 2;
-        return 1;
-    }
+    split(&left, a);
+    split(&right, b);
+    if (!select_multiples(lists, first, &left, second, &right)) return 0;
+    join_halves(&sum, lists);
     secp256k1_ge_set_gej_var(&point, &sum);
-    secp256k1_fe_normalize_var(&point.x);
-    secp256k1_fe_normalize_var(&point.y);
-    out[0] = secp256k1_fe_is_odd(&point.y) ? 3 : 2;
-    secp256k1_fe_get_b32(out + 1, &point.x);
+    encode(out, &point);
+    return 1;
+}
+
+/* One member's sums of a ring, s·G + c·P and s·H + c·I, into out[66]: both from the same scalars, with the inversions in
+ * common. Additions of affine points cost half of others while many share an inversion. 0 where it cannot tell. */
+EXPORTED int ra_combine_pair(
+    unsigned char *out, const ra_table *base, const ra_table *member, const ra_table *hashed, const ra_table *image,
+    const unsigned char *s, const unsigned char *c
+) {
+    addends lists[4];
+    halves response, challenge;
+    secp256k1_gej sums[2];
+    secp256k1_ge points[2];
+    int i;
+    split(&response, s);
+    split(&challenge, c);
+    if (!select_multiples(lists, base, &response, member, &challenge) ||
+        !select_multiples(lists + 2, hashed, &response, image, &challenge)) return 0;
+    for (i = 0; i < SHARED_INVERSIONS && add_neighbours(lists, 4); i++) {}
+    join_halves(&sums[0], lists);
+    join_halves(&sums[1], lists + 2);
+    secp256k1_ge_set_all_gej_var(points, sums, 2);
+    encode(out, &points[0]);
+    encode(out + 33, &points[1]);
     return 1;
 }

@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from kubernetes_constraints import FIELDS, REQUIRED, RULES, TYPES
+
 TARGET = Path(__file__).resolve().parents[1] / "core/pocket/api/kubernetes_schemas.json"
 DOCUMENTS = ("api/v1", "apis/autoscaling/v2", "apis/networking.k8s.io/v1")
 ROOTS = {
@@ -22,16 +25,29 @@ ROOTS = {
     "MetricSpec": "io.k8s.api.autoscaling.v2.MetricSpec",
     "NetworkPolicyPeer": "io.k8s.api.networking.v1.NetworkPolicyPeer",
 }
-QUANTITY = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 LEFT_OUT = {
-    "io.k8s.api.core.v1.PodSpec": {"ephemeralContainers", "nodeName", "schedulingGates"},
+    "io.k8s.api.core.v1.PodSpec": {
+        "activeDeadlineSeconds", "ephemeralContainers", "nodeName", "resources", "schedulingGates",
+    },
+    "io.k8s.api.core.v1.Container": {"restartPolicyRules", "resizePolicy", "volumeDevices"},
+    "io.k8s.api.core.v1.PodSecurityContext": {"windowsOptions"},
+    "io.k8s.api.core.v1.SecurityContext": {"windowsOptions"},
+    "io.k8s.api.core.v1.EnvVarSource": {"fileKeyRef"},
+    "io.k8s.api.core.v1.PersistentVolumeClaimSpec": {"dataSource", "dataSourceRef", "selector", "volumeName"},
+    "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {
+        "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
+        "generation", "managedFields", "name", "namespace", "ownerReferences", "resourceVersion", "selfLink", "uid",
+    },
     "io.k8s.api.core.v1.Volume": {
         "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "flexVolume", "flocker",
         "gcePersistentDisk", "gitRepo", "glusterfs", "photonPersistentDisk", "portworxVolume", "quobyte", "rbd",
-        "scaleIO", "storageos", "vsphereVolume",
+        "scaleIO", "storageos", "vsphereVolume", "fc", "iscsi",
     },
 }  # fmt: skip
-"""Fields that a pod template cannot have, or that Kubernetes has deprecated or moved to CSI drivers."""
+"""Fields that a workload's pod template cannot have, that not every supported Kubernetes has, or that it deprecates."""
+LISTED_ELSEWHERE = {("io.k8s.api.core.v1.Lifecycle", "stopSignal")}
+"""Fields whose many values are left out of the schema."""
 REMOVABLE = {
     "io.k8s.api.core.v1.PodSpec": {"securityContext", "topologySpreadConstraints", "enableServiceLinks"},
     "io.k8s.api.core.v1.Container": {"securityContext", "terminationMessagePolicy", "imagePullPolicy"},
@@ -43,13 +59,14 @@ ELSEWHERE = {("io.k8s.api.core.v1.PodSpec", "affinity")}
 """Large fields that the pod template has itself, so that a rule refuses them in its `spec`."""
 LONGEST = {
     "io.k8s.api.core.v1.Container": {"name": 63}, "io.k8s.api.core.v1.Volume": {"name": 63},
-    "io.k8s.api.core.v1.EnvVar": {"name": 512}, "io.k8s.api.core.v1.VolumeMount": {"mountPath": 512},
+    "io.k8s.api.core.v1.EnvVar": {"name": 512}, "io.k8s.api.core.v1.VolumeMount": {"mountPath": 512, "name": 63},
 }  # fmt: skip
 """Longest names that rules are about, for the same reason as MOST."""
 ONLY_KEYS = {"io.k8s.api.core.v1.TopologySpreadConstraint": ["topologyKey"]}
 """Required fields of types whose entries an owner may change in part."""
 MOST = {
-    "containers": 16, "initContainers": 16, "volumes": 64, "env": 128, "envFrom": 32, "volumeMounts": 64, "ports": 32,
+    "containers": 10, "initContainers": 10, "volumes": 40, "env": 128, "envFrom": 32, "volumeMounts": 40, "ports": 32,
+    "tolerations": 32,
 }  # fmt: skip
 """Most entries of lists, which bounds the cost of rules about them."""
 
@@ -84,13 +101,17 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
             kept |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys}
     if isinstance(node.get("additionalProperties"), dict):
         kept["additionalProperties"] = _structural(node["additionalProperties"], definitions)
+    short = name.rpartition(".")[2]
+    kept |= TYPES.get(short, {})
+    if short in RULES:
+        kept["x-kubernetes-validations"] = RULES[short]
     if "properties" in node:
         kept["properties"] = {
             key: _bounded(name, key, _structural(child, definitions))
             for key, child in node["properties"].items()
             if key not in LEFT_OUT.get(name, ())
         }
-        required = ONLY_KEYS.get(name, node.get("required"))
+        required = REQUIRED.get(short, ONLY_KEYS.get(name, node.get("required")))
         if name == ROOTS["PodSpec"]:
             required = None  # an owner writes a part
         if required:
@@ -117,6 +138,9 @@ def _bounded(name: str, key: str, found: dict[str, Any]) -> dict[str, Any]:
         found["nullable"] = True
     if key in LONGEST.get(name, ()):
         found["maxLength"] = LONGEST[name][key]
+    if (name, key) in LISTED_ELSEWHERE:
+        del found["enum"]
+    found |= FIELDS.get(name.rpartition(".")[2], {}).get(key, {})
     if key in MOST and found.get("type") == "array":
         found["maxItems"] = MOST[key]
     return found

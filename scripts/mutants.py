@@ -277,7 +277,7 @@ MUTANTS = [
            f"{EVIDENCE}::test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it"),
     Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", 'await self._isolated("checking the fence", block, self.store.check_fence)',
            "pass", f"{WRONG}::test_a_former_owner_that_wakes_up_pays_no_second_fee"),
-    Mutant("workloads/miner/pocket_miner/submission/proofs.py", "self._seeds().doubt(windows.proof_seed)", "pass",
+    Mutant("workloads/miner/pocket_miner/submission/proofs.py", "self._seeds().doubt(windows.proof_seed, session.proof_message[0] if session.proof_message else None)", "pass",
            f"{WRONG}::test_a_wrong_seed_hash_is_asked_for_again_and_the_proof_repaired"),
     Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "or origin_of(poll.incarnation, history_id) != origin:", ":",
            f"{ROUNDS}::test_a_session_that_is_new_or_of_another_redis_is_left_to_the_full_read"),

@@ -95,10 +95,12 @@ class Operator:
         Raises LostLeadership, ConfigurationError.
         """
         operator_metrics.BUILD.labels(*build_labels()).set(1)
+        operator_metrics.start_at_zero()
         self._listen_to_signals()
         health = await self._serve_health()
         try:
             async with connect() as api:
+                api.observe = operator_metrics.observe_request
                 elector = LeaseElector(api, self._options.settings.namespace, LEASE, self._options.identity)
                 self._is_leader = lambda: elector.leads
                 try:

@@ -139,7 +139,7 @@ BAD_POD_TEMPLATES = [
     (POD, {"serviceAccountName": "mine"}, "serviceAccountName is the operator's: annotate the ServiceAccount instead"),
     (POD, {"restartPolicy": "Never"}, "restartPolicy is the operator's"),
     (POD, own_container(image="x"), "spec.containers[miner].image is the operator's: use the image"),
-    (POD, own_container(livenessProbe={}), "livenessProbe is the operator's"),
+    (POD, own_container(livenessProbe={"tcpSocket": {"port": 1}}), "livenessProbe is the operator's"),
     (POD, own_container(env=[{"name": "POD_UID", "value": "x"}]), "env sets one of the operator's: POCKET_REDIS_URL"),
     (POD, own_container(volumeMounts=[{"name": "x", "mountPath": "/keys"}]), "one of the operator's paths: /config"),
     (POD, {"volumes": [{"name": "auth-0", "emptyDir": {}}]}, "one of the operator's names: config"),
@@ -258,7 +258,9 @@ async def test_what_people_need_in_a_pod_template_is_taken_and_null_stays(api, n
 
 async def test_a_definition_fits_into_the_annotation_of_a_client_side_apply():
     for definition in definitions().values():
-        assert len(json.dumps(definition, separators=(",", ":"))) < 250_000, "of 262144 bytes"
+        assert len(json.dumps(definition, separators=(",", ":"))) < 260_000, (
+            "of 262144 bytes, and other annotations need some"
+        )
 
 
 async def test_the_schemas_of_kubernetes_are_those_of_the_api_server(cluster):

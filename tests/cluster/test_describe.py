@@ -159,6 +159,14 @@ CASES = {
         ["RedisSecretMissing", "has no entry url"],
     ),
     "Redis is away": (redis_down, {}, {}, ["alice"], "rm", ["RedisUnreachable", "refused the connection"]),
+    "Redis is away for a Supplier": (
+        redis_down,
+        {},
+        {},
+        ["alice"],
+        "sup",
+        ["RedisUnreachable", "refused the connection"],
+    ),
     "the gas price is too low for the node": (
         chain("GasPriceTooLow", "Raise spec.chain.gasPrice."),
         {},

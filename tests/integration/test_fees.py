@@ -128,7 +128,7 @@ def test_a_fee_is_shared_to_the_upokt(total, number):
 
 def test_a_transaction_tells_its_fee_and_sessions_whoever_signed_it():
     made = transaction(claim("a" * 64), claim("b" * 64), fee=7)
-    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 7, ("a" * 64, "b" * 64), ())
+    assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 7, ("a" * 64, "b" * 64), (), (bytes(48),) * 2)
     made = transaction(proof("c" * 64), Message("/other.Msg", b""), fee=0)
     assert decode_tx(made.raw) == DecodedTransaction(made.tx_hash, 0, (), ("c" * 64,))
 

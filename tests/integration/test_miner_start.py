@@ -80,10 +80,10 @@ async def test_a_miner_whose_volume_takes_long_to_be_looked_at_answers_probes_an
     original = process.opened
 
     @contextlib.asynccontextmanager
-    async def slowly(folder, unique):
+    async def slowly(*arguments):
         looking.set()
         await look_on.wait()
-        async with original(folder, unique) as found:
+        async with original(*arguments) as found:
             yield found
 
     monkeypatch.setattr(process, "opened", slowly)

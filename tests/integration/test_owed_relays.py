@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import signal
+from dataclasses import replace
 
 import pytest
 
+from pocket.redis_store.connection import connect
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
-from recording import KEYS, entries, origin, publishing, record
+from recording import FAST, KEYS, entries, origin, publishing, record
+from servers import running_redis
 
 pytestmark = pytest.mark.redis
 
@@ -111,6 +115,23 @@ async def test_what_is_being_appended_again_is_owed_until_it_is(redis, tmp_path,
         monkeypatch.setattr(publisher, "_append", watched)
         await publisher.maintain_once()
         assert (seen, publisher.suppliers_with_unacknowledged) == ([{"pokt1s"}], set())
+
+
+async def test_relays_that_queue_while_redis_hangs_do_not_wait_in_turn(tmp_path):
+    with running_redis() as server:
+        redis = connect(server.url, timeout_seconds=0.5)
+        limits = replace(FAST, batch=5, append_timeout_seconds=1.0)
+        async with publishing(redis, tmp_path, limits) as publisher:
+            await publisher.maintain_once()
+            server.child.send_signal(signal.SIGSTOP)
+            began = asyncio.get_running_loop().time()
+            queued = [publisher.submit(record(number)) for number in range(50)]
+            found = await asyncio.gather(*queued, return_exceptions=True)
+            seconds = asyncio.get_running_loop().time() - began
+            server.child.send_signal(signal.SIGCONT)
+            assert {type(error) for error in found} == {RedisUnavailable}
+            assert seconds < 6.0, "each of the ten batches took a second and more"
+        await redis.aclose()
 
 
 def segments_of(log, numbers, sessions=1):

@@ -18,7 +18,7 @@ from pocket.chain_cache.invalidation import publish_invalidation
 from pocket.errors import ConfigurationError
 from pocket.redis_store.acl import CLUSTER, RELAYS, rules
 from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
-from pocket.redis_store.connection import check_durability, connect, inspect
+from pocket.redis_store.connection import PoolUsage, check_durability, connect, inspect, pool_usage
 from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, RedisTrouble, RedisUnavailable
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from recording import KEYS, entries, publishing, record
@@ -86,6 +86,18 @@ async def test_every_connection_is_opened_again_once_the_login_changed(tmp_path)
                 await inspect(redis)
                 found = await asyncio.gather(*(redis.execute_command("ACL WHOAMI") for _ in range(8)))
                 assert set(found) == {"two"}
+
+
+async def test_used_and_idle_connections_are_counted():
+    with running_redis() as server:
+        async with connected(server.url) as redis:
+            assert pool_usage(redis) == PoolUsage(used=0, idle=0)
+            waiting = [asyncio.create_task(redis.blpop("nothing", 0.5)) for _ in range(3)]
+            async with asyncio.timeout(5):
+                while pool_usage(redis).used < 3:  # noqa: ASYNC110 - there is no event for a connection
+                    await asyncio.sleep(0.01)
+            await asyncio.gather(*waiting)
+            assert pool_usage(redis) == PoolUsage(used=0, idle=3)
 
 
 async def test_a_login_that_cannot_be_read_is_reported_with_its_file_and_without_a_password(tmp_path):

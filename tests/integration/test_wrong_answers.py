@@ -115,6 +115,26 @@ async def test_a_wrong_seed_hash_is_asked_for_again_and_the_proof_repaired(alice
     assert unharmed(alice, header)
 
 
+async def test_a_repaired_proof_is_not_taken_for_the_invalid_one_before_it(alice, monkeypatch):
+    """One of two nodes repeats a wrong hash, and blocks are decided twice while none comes."""
+    header = alice.header()
+    await alice.record(alice.relays(header, 9))
+    await alice.to(14)
+    real = alice.comet.hashes_by_node
+
+    async def one_lies(height):
+        (right,) = (await real(height)).values()
+        return {"honest": right, "lying": b"w" * 32}
+
+    monkeypatch.setattr(alice.comet, "hashes_by_node", one_lies)
+    while alice.chain.height < 22:
+        await alice.block()
+        await alice.decide()
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+    included = [kind for t in alice.chain.transactions.values() for kind in t.actions]
+    assert included.count("/pocket.proof.MsgSubmitProof") == 2, "the wrong one and the right one"
+
+
 async def test_proof_params_that_change_in_the_proof_window_are_followed(redis, tmp_path):
     proof = {"proof_request_probability": 0.0, "proof_requirement_threshold": 10**9, "proof_missing_penalty": 10**6}
     async with mine(redis, tmp_path, proof_params=proof) as alice:

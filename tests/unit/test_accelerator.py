@@ -68,8 +68,8 @@ def point(scalar):
     return curve.decode_point(curve.encode_point(curve.multiply_base(scalar)))
 
 
-def with_tables(accelerator, *points):
-    for _ in range(4):
+def with_tables(accelerator, *points, signatures=4):
+    for _ in range(signatures):
         accelerator.promote(p.encoded for p in points)
     return accelerator
 
@@ -93,6 +93,15 @@ def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_inclu
     assert accelerator.linear_combination(points[first], a, points[second], b) == expected
     assert expected == curve.encode_point(curve.multiply_base((a * first + b * second) % slow.N))
     assert accelerator.linear_combination(BASE, a, points[second], b) == plain(BASE, a, points[second], b)
+
+
+@given(st.data(), SCALARS, SCALARS)
+@settings(max_examples=300)
+def test_both_sums_of_a_step_equal_those_of_libsecp256k1_with_equal_and_opposite_points_included(sums, data, s, c):
+    accelerator, points = sums
+    member, hashed, image = (points[data.draw(st.sampled_from(sorted(points)))] for _ in "123")
+    expected = plain(BASE, s, member, c) + plain(hashed, s, image, c)
+    assert accelerator.ring_sums(member, hashed, image, s, c) == expected
 
 
 @given(SCALARS, SCALARS, st.integers(1, slow.N - 1))
@@ -160,10 +169,19 @@ def test_the_least_recently_used_tables_go_first(library):
     with_tables(accelerator, one)
     with_tables(accelerator, two)
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
-    with_tables(accelerator, three)
+    with_tables(accelerator, three, signatures=64)
     assert len(accelerator) == 2
     assert accelerator.linear_combination(BASE, 1, two, 1) is None
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
+
+
+def test_points_that_take_turns_do_not_replace_each_others_tables(library):
+    accelerator = Accelerator(library, tables=2)
+    points = [point(n) for n in range(11, 17)]
+    for _ in range(50):
+        for one in points:
+            with_tables(accelerator, one, signatures=1)
+    assert [accelerator.linear_combination(BASE, 1, one, 1) is not None for one in points] == [True] * 2 + [False] * 4
 
 
 @pytest.mark.parametrize("encoded", [b"", b"\x02", b"\x04" + bytes(32), b"\x02" + b"\xff" * 32, b"\x02" + bytes(34)])
@@ -183,10 +201,12 @@ def test_it_is_off_where_it_is_switched_off_missing_or_damaged(library, tmp_path
 
 
 WRONG = [
-    ("secp256k1_fe_is_odd(&point.y) ? 3 : 2", "secp256k1_fe_is_odd(&point.y) ? 2 : 3"),
+    ("secp256k1_fe_is_odd(&point->y) ? 3 : 2", "secp256k1_fe_is_odd(&point->y) ? 2 : 3"),
     ("carry = digit > DIGITS", "carry = 0 && digit > DIGITS"),
     ("!negative);", "negative);"),
-    ("&secp256k1_const_beta);\n    secp256k1_gej_add_var", "&turned.z);\n    secp256k1_gej_add_var"),
+    ("&secp256k1_const_beta);\n    secp256k1_gej_add_var", "&high.z);\n    secp256k1_gej_add_var"),
+    ("secp256k1_fe_negate(&y, &x, 1)", "secp256k1_fe_negate(&y, &a->y, 2)"),
+    ("encode(out + 33, &points[1])", "encode(out + 33, &points[0])"),
 ]
 
 

@@ -5,9 +5,11 @@ import itertools
 import pytest
 
 from pocket.chain.client import ChainClient
+from pocket.chain.node_answer import NodeAnswer
 from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
 from pocket.errors import ChainUnavailable
-from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 
@@ -47,15 +49,20 @@ def test_the_shared_answers_of_two_methods_or_requests_have_different_keys(chain
 
 
 class Params:
-    """Proof params that change at every block. Nodes may be away, or have no state of past heights."""
+    """Two nodes whose proof params change at every block. They may be away, or have no state of past heights."""
 
     def __init__(self):
         self.away, self.pruned = False, False
 
     async def proof_params(self, height=0):
+        raise ChainUnavailable("no node answers")
+
+    async def ask_every_node(self, method, request, height=0):
         if self.away or (height and self.pruned):
-            raise ChainUnavailable("no node answers")
-        return ProofParams(proof_submission_fee_upokt=height)
+            return {}
+        fee = base_pb.Coin(denom="upokt", amount=str(height))
+        raw = proof_pb.QueryParamsResponse(params=proof_pb.Params(proof_submission_fee=fee)).SerializeToString()
+        return dict.fromkeys(("one", "two"), NodeAnswer(raw, height))
 
 
 async def test_proof_params_are_those_of_each_block_or_the_last_known_ones():
@@ -71,7 +78,7 @@ async def test_proof_params_are_those_of_each_block_or_the_last_known_ones():
     chain.away = False
     assert await fee(15) == 15
     fresh, chain.pruned = ProofParamsByHeight(chain), True
-    assert (await fresh.at(20)).proof_submission_fee_upokt == 0, "the live ones of a node without past states"
+    assert (await fresh.at(20)).proof_submission_fee_upokt == 0, "the live ones of nodes without past states"
     chain.away = True
     with pytest.raises(ChainUnavailable):
         await ProofParamsByHeight(chain).at(20)

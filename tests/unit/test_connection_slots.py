@@ -4,9 +4,13 @@ import asyncio
 import random
 
 import pytest
+from prometheus_client import REGISTRY
 
+from pocket.redis_store.connection import PoolUsage
+from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.connection_slots import ConnectionSlots
 from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.relayer_metrics import BackendConnections
 
 
 async def settle():
@@ -88,3 +92,33 @@ async def test_whatever_is_cancelled_or_refused_no_connection_is_lost_or_given_t
     for number in range(5):
         async with asyncio.timeout(0.1):
             await slots.acquire(f"other {number}")
+
+
+async def test_used_and_awaited_connections_are_counted():
+    slots = ConnectionSlots(4, wait_seconds=60)
+    tasks = [asyncio.create_task(slots.acquire("flood")) for _ in range(6)]
+    await settle()
+    assert (slots.used, slots.awaited) == (3, 3)
+    slots.release("flood")
+    await settle()
+    assert (slots.used, slots.awaited) == (3, 2), "the next in turn took it"
+    for task in tasks:
+        task.cancel()
+    await settle()
+    assert slots.awaited == 0
+
+
+def test_connections_have_a_series_for_each_service_and_state():
+    usage = {"metered": BackendConnections(used=3, idle=2, awaited=1)}
+    relayer_metrics.show_connections(usage, PoolUsage(used=4, idle=5))
+    shown = {
+        (family, tuple(labels.values())): REGISTRY.get_sample_value(family, labels)
+        for family, labels in (
+            ("pocket_relayer_backend_connections", {"service": "metered", "state": "used"}),
+            ("pocket_relayer_backend_connections", {"service": "metered", "state": "idle"}),
+            ("pocket_relayer_backend_connections_awaited", {"service": "metered"}),
+            ("pocket_relayer_redis_connections", {"state": "used"}),
+            ("pocket_relayer_redis_connections", {"state": "idle"}),
+        )
+    }
+    assert list(shown.values()) == [3, 2, 1, 4, 5]

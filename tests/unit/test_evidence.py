@@ -248,6 +248,24 @@ async def test_a_seed_hash_is_confirmed_by_a_second_node_or_block_and_the_most_t
         await one.hash_of(15, 18)
 
 
+@pytest.mark.parametrize("liar", ["a", "b"])
+async def test_a_hash_that_a_proof_refuted_loses_a_tie_however_long_its_node_repeats_it(liar):
+    row = {"a": RIGHT, "b": RIGHT} | {liar: WRONG}
+    source = Hashes(*[row] * 9)
+    seeds = SeedHashes(source, source)
+    first, _ = await seeds.hash_of(15, 15)
+    seeds.doubt(15, first)
+    second, confirmed = await seeds.hash_of(15, 16)
+    assert {first, second} == {RIGHT, WRONG}
+    assert not confirmed
+    assert await seeds.hash_of(15, 17) == (second, False), "two answers against two"
+    seeds.doubt(15, second)
+    assert (await seeds.hash_of(15, 18))[0] == first, "of those that were refuted, the one that was so longer ago"
+    source.rows = [{"a": second, "b": second}] * 2
+    seeds.doubt(15, second)
+    assert await seeds.hash_of(15, 19) == (second, True), "what the nodes agree on counts"
+
+
 # Sent is not included.
 
 TAKEN = Submission(b"tx", "T", 13, timeout_ns=100, accepted=True)

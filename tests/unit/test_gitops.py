@@ -12,13 +12,22 @@ from pocket.api.status import as_status
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
-from snapshots import RM, snapshot, with_uid
+from pocket_operator.resources import names
+from snapshots import MINER_POD, POD, RM, snapshot, with_uid
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGO = ROOT / "manifests/argocd"
 SCRIPT = (ARGO / "health.lua").read_text()
 SITUATIONS = runpy.run_path(str(Path(__file__).with_name("test_condition_reasons.py")))["SITUATIONS"]
 
+ROLLING = {
+    (kind, name): {
+        "metadata": {"name": name, "generation": 2, "annotations": {}, "labels": {}},
+        "spec": {"replicas": 1, "template": {"spec": {"containers": [{"image": "i"}]}}},
+        "status": {"observedGeneration": 2, "readyReplicas": 0, "updatedReplicas": 1, "replicas": 1},
+    }
+    for kind, name in (("Deployment", names.relayer("main")), ("StatefulSet", names.miner("main")))
+}
 BY_REASON = {
     "Ready": "Healthy", "NoSuppliers": "Healthy", "Paused": "Suspended",
     **dict.fromkeys(
@@ -53,6 +62,21 @@ def flux(body, kind="RelayMiner"):
         if cel.evaluate(row[name], body):
             return status
     return "InProgress"
+
+
+def kstatus(body):
+    """Return the status as kstatus computes it, which `flux` and `helm --wait` use for kinds without expressions."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    if metadata.get("deletionTimestamp"):
+        return "Terminating"
+    if "observedGeneration" in status and status["observedGeneration"] != metadata["generation"]:
+        return "InProgress"
+    rows = status.get("conditions") or ()
+    for row in rows:
+        if row["type"] in ("Reconciling", "Stalled") and row["status"] == "True":
+            return "InProgress" if row["type"] == "Reconciling" else "Failed"
+    ready = next((row["status"] for row in rows if row["type"] == "Ready"), "True")
+    return "Current" if ready == "True" else "InProgress"
 
 
 WELL = [condition("Ready", "True"), condition("Reconciling", "False"), condition("Stalled", "False")]
@@ -104,6 +128,22 @@ def test_every_state_that_the_operator_reports_has_its_health(of, change):
     assert argo(body)[0] == wanted, rows
     of_flux = {"Healthy": "Current", "Suspended": "Current"}.get(wanted, "Failed" if stalled else "InProgress")
     assert flux(body, "RelayMiner" if of == "rm" else "Supplier") == of_flux, rows
+    plain = "Failed" if stalled else "Current" if rows["Ready"].status == "True" else "InProgress"
+    if rows["Reconciling"].status == "True":
+        assert not stalled, "what cannot go on is not going on"
+        plain = "InProgress"
+    assert kstatus(body) == plain, rows
+
+
+def test_a_rollout_that_is_overdue_has_failed_by_every_convention():
+    overdue = {"clock": 1e6, "rolling_since": 0.0, "pods": (POD, MINER_POD), "children": ROLLING}
+    seen = snapshot(**overdue)
+    status = relay_miner_status(seen, plan(seen))
+    rows = {row.type: (row.status, row.reason) for row in status.conditions}
+    assert rows["Stalled"] == ("True", "ProgressDeadlineExceeded")
+    assert rows["Reconciling"] == ("False", "ProgressDeadlineExceeded")
+    body = resource(as_status(status), status.observed_generation)
+    assert (argo(body)[0], flux(body), kstatus(body)) == ("Degraded", "Failed", "Failed")
 
 
 def test_a_wave_with_a_relay_miner_lets_the_wave_with_its_suppliers_follow_however_late():

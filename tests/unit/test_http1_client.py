@@ -36,6 +36,7 @@ async def client_of(serve, limit=4, idle_seconds=90.0):
                 response.close()
             return response.status, read
 
+        send.client = client
         try:
             yield send, connections
         finally:
@@ -317,3 +318,10 @@ async def test_a_wait_for_a_slot_ends_in_time():
         await pool.acquire(0.01)
     pool.release()
     assert (pool.free, len(pool.waiting)) == (1, 0)
+
+
+async def test_idle_connections_are_counted():
+    async with client_of(many(answer(b"{}"))) as (send, connections):
+        await asyncio.gather(send(), send())
+        assert len(connections) == 2
+        assert send.client.idle == 2

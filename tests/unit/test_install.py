@@ -31,7 +31,8 @@ def test_every_generated_file_is_what_the_models_say():
 @pytest.mark.parametrize("crd", definitions().values(), ids=definitions())
 def test_every_field_of_the_schemas_is_structural(crd):
     def walk(node, path):
-        assert not {"$ref", "anyOf", "allOf", "oneOf", "title"} & set(node), path
+        assert not {"$ref", "anyOf", "allOf", "title"} & set(node), path
+        assert all(set(choice) == {"required"} for choice in node.get("oneOf", ())), f"{path}: only which field is set"
         assert "type" in node or node.get("x-kubernetes-int-or-string"), path
         for name, child in node.get("properties", {}).items():
             walk(child, f"{path}.{name}")

@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.stages import Stage
+from pocket_miner.sessions.submission import Submission
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.submission.known_seals import KnownSeals
 
 END = 20
-PLACES = ("volume", "redis", "peer")  # in the order in which they count
+PLACES = ("redis", "volume", "peer")  # in the order in which they count
 
 
 def seal_of(place, session_id="s"):
@@ -47,7 +49,7 @@ def tracked():
 
 
 @pytest.mark.parametrize("known", [{p for n, p in enumerate(PLACES) if number >> n & 1} for number in range(8)])
-async def test_the_seal_of_the_volume_counts_before_that_of_redis_and_a_peers_last_and_is_then_everywhere(audit, known):
+async def test_the_seal_of_redis_counts_before_that_of_the_volume_and_a_peers_last_and_is_then_everywhere(audit, known):
     store, sessions = Store({"s": seal_of("redis")} if "redis" in known else {}), tracked()
     seals = KnownSeals("alice", store, audit)
     if "volume" in known:
@@ -55,12 +57,25 @@ async def test_the_seal_of_the_volume_counts_before_that_of_redis_and_a_peers_la
     peers = {"s": (END, seal_of("peer"))} if "peer" in known else {}
     await seals.import_from_peers(peers)
     await seals.load(sessions, peers)
-    best = next((seal_of(place) for place in PLACES if place in known and (place != "peer" or known == {"peer"})), None)
-    imported = "peer" in known and "volume" not in known  # a peer's seal is on the volume before Redis is read
-    assert sessions["s"].seal == (seal_of("peer") if imported else best)
-    on_volume = audit.seals("alice")
-    assert set(on_volume) == ({"s"} if known else set())
+    best = next((place for place in PLACES if place in known), None)
+    assert sessions["s"].seal == (best and seal_of(best))
+    assert {seal.root for seal in sessions["s"].other_seals} == {seal_of(place).root for place in known - {best}}
+    assert set(audit.seals("alice")) == ({"s"} if known else set())
     assert store.restored == ({"s": (sessions["s"].seal, END)} if known and "redis" not in known else {})
+
+
+@pytest.mark.parametrize("known", ["sent", "on chain"])
+async def test_a_seal_whose_claim_was_sent_or_is_on_chain_is_not_replaced_by_that_of_redis(audit, known):
+    store, sessions = Store({"s": seal_of("redis")}), tracked()
+    session, own = sessions["s"], seal_of("volume")
+    session.seal = own
+    if known == "sent":
+        session.claim.sent = Submission(b"raw", "hash", 13)
+    else:
+        session.claim_on_chain = Claim("alice", session.header, own.root)
+    await KnownSeals("alice", store, audit).load(sessions)
+    assert session.seal == own
+    assert session.other_seals == [seal_of("redis")]
 
 
 @pytest.mark.parametrize("in_redis", [True, False])

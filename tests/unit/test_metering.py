@@ -301,6 +301,32 @@ def test_only_the_applications_charged_last_are_kept_and_a_changed_limit_replace
     assert [(row["application"], row["limit_upokt"]) for row in limits.rows()] == [("b", 5), ("c", 5)]
 
 
+class Restaked(Prices):
+    """Prices of an application whose stake changes."""
+
+    stake = 30
+
+    async def application(self, address):
+        return replace(await super().application(address), stake_upokt=self.stake)
+
+
+@pytest.mark.redis
+async def test_a_budget_follows_the_stake_at_the_next_moment(redis):
+    budgets, task = await working(redis)
+    chain, moment = Restaked(), [1]
+    meter = Meter(chain, budgets, None, lambda: 5, moment=lambda: moment[0])
+    service = ServiceSpec.model_validate(
+        {"id": "eth", "serviceFactor": 1, "backends": {"jsonRpc": {"urls": ["http://b"]}}}
+    )
+    found = []
+    for number, (stake, now) in enumerate([(30, 1), (50, 1), (50, 2)]):
+        chain.stake, moment[0] = stake, now
+        metered = await meter.charge(service, SessionHeader("app", "eth", "s", 1, 10), "pokt1a", b"%d" % number)
+        found.append(metered.charge.budget)
+    assert found == [30, 30, 50]
+    task.cancel()
+
+
 class ChainAway(Prices):
     """Prices that cannot be queried, from one of the queries on."""
 

@@ -86,8 +86,15 @@ class Store:
         return
 
 
+class Payments:
+    """A volume without a payment: no claim was sent."""
+
+    def payments(self, supplier, session_id):
+        return []
+
+
 def concluder(mirror, store=None):
-    return Concluder("alice", None, store or Store(), None, mirror, None, None, SupplierReport(), None, {})
+    return Concluder("alice", None, store or Store(), Payments(), mirror, None, None, SupplierReport(), None, {})
 
 
 @pytest.mark.parametrize("kind", list(FailureClass))
@@ -159,7 +166,9 @@ OTHER = replace(TERMS, compute_units_per_relay=7)
     ("rounds", "terms", "confirmed"),
     [
         ([[TERMS]], TERMS, True),
-        ([[TERMS, OTHER]], TERMS, True),
+        ([[TERMS, TERMS, OTHER]], TERMS, True),
+        ([[TERMS, OTHER]], TERMS, False),  # no answer outweighs the other
+        ([[TERMS, OTHER], [TERMS]], TERMS, True),
         ([[OTHER]], TERMS, False),  # one node may lag
         ([[OTHER], [OTHER]], OTHER, True),
         ([[OTHER, OTHER]], OTHER, True),

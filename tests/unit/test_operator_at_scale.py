@@ -2,7 +2,11 @@
 
 import asyncio
 import base64
+import gc
+import hashlib
+import json
 import sys
+import tracemalloc
 
 import pytest
 
@@ -11,8 +15,10 @@ from pocket.kube.api_client import KubeError
 from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SecretReader
+from pocket_operator.decide.books import books_in
 from pocket_operator.decide.conditions import LONGEST_MESSAGE, ConditionSpec, conditions
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
+from pocket_operator.decide.packed_books import unpacked, with_packed_books
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import ConditionReason
@@ -226,3 +232,40 @@ async def test_a_few_requests_go_out_at_once_and_a_refusal_ends_them_as_itself()
     assert len(done) < 40
     with pytest.raises(ExceptionGroup):
         await gather_limited(lambda number: asyncio.sleep(0, 1 // number), range(3), 8)
+
+
+def full_books(number: int) -> dict:
+    """Return the books of a Supplier with as many sessions as are remembered, as parsed from the API server."""
+    ids = [hashlib.sha256(f"{number}.{at}".encode()).hexdigest()[:16] for at in range(1024)]
+    rows = [{"end": end, "sessions": sorted(ids[end::50])} for end in range(50)]
+    return json.loads(json.dumps({"trails": [{"trail": "t", "number": 5}], "sessions": rows, "fees": []}))
+
+
+def test_a_thousand_sessions_of_a_supplier_take_little_memory():
+    cache, books, count = ObjectCache(), {}, 50
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(count):
+            metadata = {"name": f"s{number}", "namespace": "ns", "uid": str(number), "resourceVersion": "1"}
+            spec = {"relayMinerRef": {"name": "main"}, "operatorAddress": str(number)}
+            cache.put("Supplier", {"metadata": metadata, "spec": spec, "status": {"books": full_books(number)}})
+            books[number] = books_in(cache.get("Supplier", "ns", f"s{number}")["status"])
+        gc.collect()
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert used / count < 50_000, "bytes for each Supplier"
+    assert books_in({"books": full_books(7)}) == books[7]
+
+
+def test_packed_books_equal_what_they_hold_in_any_form():
+    one, other = full_books(1), full_books(2)
+    resource = {"metadata": {}, "status": {"books": one, "earnedUpokt": 5}}
+    packed = with_packed_books(resource)["status"]
+    assert packed == {"books": one, "earnedUpokt": 5}
+    assert packed != {"books": other, "earnedUpokt": 5}
+    assert packed == with_packed_books({"metadata": {}, "status": {"books": full_books(1), "earnedUpokt": 5}})["status"]
+    assert unpacked(packed["books"]) == one == resource["status"]["books"]
+    assert with_packed_books({"metadata": {}}) == {"metadata": {}}

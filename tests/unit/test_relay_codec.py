@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,12 @@ def test_a_request_survives_encoding(request):
 @given(RESPONSES)
 def test_a_response_survives_encoding(response):
     assert decode_relay_response(response.encode()) == response
+
+
+@given(RESPONSES)
+def test_the_copy_that_is_mined_is_encoded_without_the_payload(response):
+    assert response.encode_without_payload() == replace(response, payload=b"").encode()
+    assert decode_relay_response(response.encode_without_payload()) == response.without_payload()
 
 
 @given(REQUESTS, RESPONSES)
@@ -214,6 +221,28 @@ def test_a_response_envelope_is_encoded_by_ascending_header(status, headers, bod
     assert all(entry.key == name for name, entry in message.header.items())
     entries = [HttpResponse(0, {name: headers[name]}, b"").encode() for name in sorted(headers)]
     assert b"".join(entries) in response.encode()
+
+
+ENVELOPE_PARTS = st.sampled_from([
+    b"\x0a\x04POST", b"\x0a\x00", b"\x1a\x01/", b"\x1a\x02\xff\xfe", b"\x12\x08\x0a\x01A\x12\x03\x12\x01b",
+    b"\x12\x08\x0a\x01A\x12\x03\x12\x01c", b"\x12\x00", b"\x22\x02{}", b"\x22\x00", b"\x22\x82\x00{}",
+    b"\x22\x82\x01" + b"x" * 130, b"\xa2\x00\x01y", b"\x20\x07", b"\x08\x22", b"\x28\x01", b"\x32\x01z",
+    b"\x08\x02\x22\x02", b"\x22\x09cut", b"\x22", b"\x9a\x00\x01/",
+])  # fmt: skip
+"""Fields of request envelopes: ordinary, repeated, unknown, in unusual encodings, of wrong types and cut off."""
+
+
+@given(st.lists(ENVELOPE_PARTS, max_size=6).map(b"".join))
+def test_a_request_envelope_is_decoded_as_the_runtime_decodes_it(data):
+    message = pb.POKTHTTPRequest()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        with pytest.raises(DecodingError):
+            decode_http_request(data)
+        return
+    headers = {name: tuple(header.values) for name, header in message.header.items()}
+    assert decode_http_request(data) == HttpRequest(message.method, message.url, headers, message.body_bz)
 
 
 @pytest.mark.parametrize("extra", [

@@ -142,9 +142,13 @@ async def test_broadcasts_are_counted_by_result_with_their_seconds(answer, resul
     def measured(suffix):
         return REGISTRY.get_sample_value(f"pocket_miner_broadcast_seconds_{suffix}", {"result": result}) or 0.0
 
-    before = measured("count"), measured("sum")
+    def sizes():
+        return REGISTRY.get_sample_value("pocket_miner_transaction_bytes_sum")
+
+    before, bytes_before = (measured("count"), measured("sum")), sizes()
     with contextlib.suppress(SendError):
-        await sender.broadcast(b"")
+        await sender.broadcast(b"1234567")
+    assert sizes() - bytes_before == 7
     assert (measured("count") - before[0], measured("sum") - before[1]) == (1, pytest.approx(0.3))
 
 

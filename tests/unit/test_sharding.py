@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -383,3 +384,39 @@ async def test_a_shard_whose_lease_is_over_once_it_is_written_is_not_acted_on():
     connection.write_all = write_all
     await settled(members, clocks)
     assert len(owner.acts) == SHARDS
+
+
+async def test_what_is_held_is_renewed_while_other_shards_are_taken_slowly():
+    world, clock, known = MemoryStore(), Clock(), {}
+    keeper, owner, connection = member(world, 0, clock, known)
+    written = []
+
+    async def slow_write(name, record, stored, write=connection.write):
+        written.append((name, clock.now))
+        if stored is None:  # it is taken
+            clock.now += TIMING.lease / 4
+        return await write(name, record, stored)
+
+    connection.write = slow_write
+    for _ in range(2):
+        await keeper.tick()
+    assert set(owner.acts) == set(range(SHARDS))
+    mine = keeper._names.member(keeper.identity.partition("_")[0])
+    times = [at for name, at in written if name == mine]
+    assert len(times) >= SHARDS - 1
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) <= TIMING.renew
+
+
+async def test_epochs_of_all_wanted_shards_are_read_at_the_same_time():
+    keeper, owner, _ = member(MemoryStore(), 0, Clock(), {})
+    everyone = asyncio.Barrier(SHARDS)
+
+    async def known_epoch(shard):
+        async with everyone:
+            return 0
+
+    owner.known_epoch = known_epoch
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            await keeper.tick()
+    assert set(owner.acts) == set(range(SHARDS))

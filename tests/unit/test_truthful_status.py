@@ -6,6 +6,7 @@ import pytest
 
 from pocket_operator.decide.conditions import events_to_emit
 from pocket_operator.decide.plan import plan
+from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
@@ -142,3 +143,29 @@ def test_events_are_for_changes_of_ready_and_for_warnings():
 def test_a_relay_miner_that_starts_warns_of_nothing():
     _, found = whole(children={}, reports=())
     assert [(n.reason, n.warning) for n in events_to_emit(found.values(), [])] == [("RollingOut", False)]
+
+
+NO_BLOCK = {"problems": ({"code": "NoNewBlock", "message": "no new block for 300 s"},)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "said"),
+    [({"redis": "Redis refused the connection."}, "RedisUnreachable", "main-miner-0: Redis refused"),
+     (NO_BLOCK, "ChainUnreachable", "main-miner-0: no new block")],
+)  # fmt: skip
+@pytest.mark.parametrize("owned", [("alice",), ()])
+def test_a_supplier_is_not_ready_while_its_miner_cannot_mine(fields, reason, said, owned):
+    owner = miner_report(owned=owned)
+    cut_off = Report.of(owner.pod, owner.answer.model_dump() | fields, owner.at)
+    reports = (relayer_report(address("alice")), cut_off)
+    ready = one(reports=reports)["Ready"]
+    assert (ready.status, ready.reason) == ("False", reason)
+    assert said in ready.message
+    status, found = whole(reports=reports)
+    assert (status.served, found["SuppliersServed"].status) == ("0/1", "False")
+
+
+def test_a_supplier_stays_ready_while_only_a_standby_is_cut_off():
+    standby = miner_report(pod="main-miner-1", owned=())
+    standby = Report.of(standby.pod, standby.answer.model_dump() | {"redis": "refused"}, standby.at)
+    assert one(reports=(*SERVED, standby))["Ready"].status == "True"

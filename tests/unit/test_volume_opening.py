@@ -6,6 +6,7 @@ import pytest
 
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.miner_metrics import ERRORS
+from pocket_miner.status.readiness import Readiness
 from pocket_miner.storage import volume as volume_module
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.disk_reserve import Reserve
@@ -144,3 +145,11 @@ def test_a_reserve_that_is_no_file_stops_nothing(tmp_path):
     reserve = Reserve(tmp_path, size=10**18)
     assert reserve.maintain() is not None
     assert reserve.hold() in (True, False)
+
+
+def test_a_miner_that_cannot_open_its_volume_says_why_until_it_can():
+    ready = Readiness(10.0)
+    ready.volume_away("/data cannot be opened")
+    assert [row.message for row in ready.problems(keys_missing=False)] == ["starting: opening, /data cannot be opened"]
+    ready.volume_away("")
+    assert [row.message for row in ready.problems(keys_missing=False)] == ["starting: opening"]

@@ -44,7 +44,7 @@ def has_checksum(text: str) -> bool:
     data = text.removeprefix(f"{_PREFIX}1")
     if len(data) != _LENGTH or not set(data) <= set(ALPHABET):
         return False
-    return all(sum(map(_parity, data, row)) % 2 == int(row[_LENGTH:]) for row in parity_rows())
+    return remainder(_PREFIX, map(ALPHABET.index, data)) == 1
 
 
 def _checked(value: str) -> str:

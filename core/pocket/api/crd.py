@@ -58,6 +58,22 @@ def _without_defaults(node: Any) -> Any:
     return node
 
 
+def _compact(node: Any) -> Any:
+    """Return a schema without links and without messages of rules that an expression repeats.
+
+    The definition must fit into the annotation of a client-side apply.
+    """
+    if isinstance(node, list):
+        return [_compact(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    left_out = {"message"} if {"rule", "messageExpression"} <= set(node) else set()
+    found = {key: _compact(child) for key, child in node.items() if key not in left_out}
+    if isinstance(docs := found.get("externalDocs"), dict):
+        docs.pop("url", None)
+    return found
+
+
 def without_list_defaults(node: dict[str, Any], *, inside: bool = False) -> dict[str, Any]:
     """Return a schema without defaults inside lists.
 
@@ -169,7 +185,7 @@ def _definition(
     scale: dict[str, str] | None = None,
     named: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    spec = without_list_defaults(structural_schema(schemas[0]))
+    spec = _compact(without_list_defaults(structural_schema(schemas[0])))
     status = {"status": _without_defaults(structural_schema(schemas[1]))} if schemas[1] else {}
     subresources = {**({"status": {}} if status else {}), **({"scale": scale} if scale else {})}
     doc = f"{kind}: {spec['description']}"

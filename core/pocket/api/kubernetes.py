@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from pocket.api.base import Model
-from pocket.api.schema import Cel, kubernetes_schema, rule, rules, text
+from pocket.api.schema import LIST_SET, Cel, keys_matching, kubernetes_schema, rule, rules, text
 
 
 def _of_kubernetes(kind: str) -> Any:
@@ -43,9 +43,9 @@ OWNED_CONTAINER_FIELDS: Final[Mapping[str, str]] = {
     "lifecycle": "the operator drains the program",
 }
 """The same of the workload's own container."""
-OWNED_VOLUMES: Final = ("config", "hot", "keys", "tmp", "data")
+OWNED_VOLUMES: Final = ("config", "hot", "keys", "tmp", "data", "redis-login", "redis-ca")
 OWNED_ENVIRONMENT: Final = ("POCKET_REDIS_URL", "POD_NAME", "POD_UID", "TMPDIR")
-OWNED_MOUNTS: Final = ("/config", "/hot", "/keys", "/tmp", "/data", "/secrets")  # noqa: S108 - paths in a pod
+OWNED_MOUNTS: Final = ("/config", "/hot", "/keys", "/tmp", "/data", "/secrets", "/redis")  # noqa: S108 - in a pod
 
 
 def owned_message(field: str, remedy: str) -> str:
@@ -78,7 +78,7 @@ def owned_by(component: str) -> tuple[Cel, ...]:
         ),
         Cel(
             f"{containers}.all(c, c.name != '{component}' || !has(c.volumeMounts) || "
-            f"c.volumeMounts.all(m, !(m.mountPath in {list(OWNED_MOUNTS)})))",
+            f"c.volumeMounts.all(m, !(m.mountPath in {[*OWNED_MOUNTS, *(f'{path}/' for path in OWNED_MOUNTS)]})))",
             f"spec.containers[{component}].volumeMounts uses one of the operator's paths: {', '.join(OWNED_MOUNTS)}",
         ),
         Cel(
@@ -86,9 +86,38 @@ def owned_by(component: str) -> tuple[Cel, ...]:
             f"self.spec.volumes.all(v, !(v.name in {list(OWNED_VOLUMES)}) && !v.name.startsWith('auth-'))",
             f"spec.volumes has one of the operator's names: {', '.join(OWNED_VOLUMES)}, auth-*",
         ),
+        Cel(
+            f"{containers}.all(c, c.name == '{component}' || has(c.image))",
+            f"each container of spec.containers other than {component}, the operator's, needs an image",
+        ),
+        Cel(
+            "!has(self.spec) || !has(self.spec.initContainers) || self.spec.initContainers.all(c, has(c.image) && "
+            f"c.name != '{component}')",
+            f"each container of spec.initContainers needs an image and another name than {component}",
+        ),
+        Cel(
+            f"{containers}.all(c, !has(c.volumeMounts) || c.volumeMounts.all(m, m.name in {list(OWNED_VOLUMES)} || "
+            "m.name.startsWith('auth-') || has(self.spec.volumes) && self.spec.volumes.exists(v, v.name == m.name)))",
+            "each of volumeMounts needs an entry of spec.volumes with its name",
+        ),
     )
 
 
+_NAME: Final = r"[a-z0-9]+((-+|\.)[a-z0-9]+)*"
+_KEY: Final = rf"({_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?"
+_IS_KEY: Final = "must be of letters, digits, -, _ and ., such as team or example.org/team"
+_LABEL_VALUE: Final = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+Labels = Annotated[dict[str, Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]], *keys_matching(_KEY, _IS_KEY)]
+Annotations = Annotated[dict[str, str], *keys_matching(_KEY, _IS_KEY)]
+Image = Annotated[
+    str,
+    *text(
+        r"(([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
+        r"(@sha256:[0-9a-f]{64})?",
+        "must be an image such as registry.example.org/team/miner:1.2.3",
+        longest=512,
+    ),
+]
 Quantity = Annotated[
     str,
     *text(
@@ -99,9 +128,7 @@ Quantity = Annotated[
 ]
 Name = Annotated[
     str,
-    *text(
-        r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "must be a Kubernetes name: lower case letters, digits, - and .", longest=253
-    ),
+    *text(_NAME, "must be a Kubernetes name: lower case letters, digits, - and .", longest=253),
 ]
 
 
@@ -129,15 +156,29 @@ def _not_below(name: str) -> dict[str, str]:
     )
 
 
+_EXTENDED: Final = rule(
+    "!has(self.requests) || self.requests.all(k, !k.contains('/') && !k.startsWith('hugepages-') || "
+    "has(self.limits) && k in self.limits && self.limits[k] == self.requests[k])",
+    "the request of an extended resource or of huge pages must be its limit",
+)
+_Quantities = Annotated[
+    dict[str, Quantity],
+    *keys_matching(
+        rf"cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMGT]i|{_NAME}/[A-Za-z0-9][-A-Za-z0-9_.]*",
+        "must be cpu, memory, ephemeral-storage or the name of an extended resource",
+    ),
+]
+
+
 class Resources(Model):
     """Requests and limits of a container, by resource name."""
 
     model_config = Model.model_config | {
-        "json_schema_extra": rules(*(_not_below(name) for name in ("cpu", "memory", "ephemeral-storage")))
+        "json_schema_extra": rules(*(_not_below(name) for name in ("cpu", "memory", "ephemeral-storage")), _EXTENDED)
     }
 
-    requests: dict[str, Quantity] = Field(default={}, max_length=16)
-    limits: dict[str, Quantity] = Field(default={}, max_length=16)
+    requests: _Quantities = Field(default={}, max_length=16)
+    limits: _Quantities = Field(default={}, max_length=16)
 
     def model_post_init(self, _: Any, /) -> None:
         """Check the rule for files that no API server has validated."""
@@ -150,15 +191,23 @@ class Resources(Model):
 class PodPlacement(Model):
     """Labels of the pods, and where and how they are scheduled. Changes roll the pods."""
 
-    labels: dict[str, str] = Field(default={}, max_length=32, description="Additional labels of the pods.")
-    annotations: dict[str, str] = Field(default={}, max_length=32, description="Additional annotations of the pods.")
-    node_selector: dict[str, str] = Field(default={}, max_length=32)
+    labels: Labels = Field(default={}, max_length=32, description="Additional labels of the pods.")
+    annotations: Annotations = Field(default={}, max_length=32, description="Additional annotations of the pods.")
+    node_selector: Labels = Field(default={}, max_length=32)
     tolerations: tuple[Toleration, ...] = Field(default=(), max_length=32)
     affinity: Affinity | None = Field(default=None, description="Merged into the pod's spec.")
     topology_spread_constraints: tuple[TopologySpreadConstraint, ...] | None = Field(
-        default=None, max_length=16, description="Default: spread over nodes and zones, ScheduleAnyway."
+        default=None,
+        max_length=16,
+        description="Default: spread over nodes and zones, ScheduleAnyway.",
+        json_schema_extra=rules(
+            rule(
+                "self.all(c, has(c.maxSkew) && has(c.whenUnsatisfiable))",
+                "each constraint needs maxSkew and whenUnsatisfiable",
+            )
+        ),
     )
-    priority_class_name: str | None = Field(default=None, max_length=253)
+    priority_class_name: Name | None = None
     image_pull_secrets: tuple[LocalObjectReference, ...] = Field(default=(), max_length=8)
     termination_grace_seconds: int | None = Field(
         default=None, ge=1, le=3600, description="Seconds. Default: drainSeconds and a margin."
@@ -181,7 +230,7 @@ class ServicePort(Model):
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     port: int = Field(default=80, ge=1, le=65535, description="Port of the Service, forwarded to the relayers' port.")
-    annotations: dict[str, str] = Field(default={}, max_length=32)
+    annotations: Annotations = Field(default={}, max_length=32)
 
 
 class Autoscaling(Model):
@@ -214,20 +263,30 @@ class Autoscaling(Model):
             raise ValueError("minReplicas must not be above maxReplicas")
 
 
+HostPattern = Annotated[
+    str,
+    *text(
+        rf"(\*\.)?{_NAME}", "must be a host name in lower case, such as relay.example.org or *.example.org", longest=253
+    ),
+]
+
+
 class Ingress(Model):
     """An Ingress to the relayers."""
 
-    host: Name
+    host: HostPattern
     class_name: Name | None = None
     tls_secret_name: Name | None = Field(default=None, description="A Secret with the host's certificate.")
-    annotations: dict[str, str] = Field(default={}, max_length=32)
+    annotations: Annotations = Field(default={}, max_length=32)
 
 
 class ParentRef(Model):
     """A Gateway, or a part of one, to which a route is attached."""
 
-    group: str | None = Field(default=None, max_length=253, description="Default: gateway.networking.k8s.io.")
-    kind: str | None = Field(default=None, max_length=63, description="Default: Gateway.")
+    group: Name | None = Field(default=None, description="Default: gateway.networking.k8s.io.")
+    kind: str | None = Field(
+        default=None, max_length=63, pattern="^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", description="Default: Gateway."
+    )
     namespace: Name | None = Field(default=None, description="Default: the RelayMiner's.")
     name: Name
     section_name: Name | None = Field(default=None, description="A listener of the Gateway.")
@@ -238,7 +297,7 @@ class GatewayRoute(Model):
     """An HTTPRoute of the Gateway API to the relayers."""
 
     parent_refs: tuple[ParentRef, ...] = Field(min_length=1, max_length=8, description="The Gateways to attach to.")
-    hostnames: tuple[Name, ...] = Field(default=(), max_length=16)
+    hostnames: tuple[HostPattern, ...] = Field(default=(), max_length=16, json_schema_extra=LIST_SET)
 
 
 class NetworkPolicies(Model):

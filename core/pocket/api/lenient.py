@@ -17,11 +17,12 @@ def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
     Returns the model and the paths of the fields left out, such as `spec.relayer.shiny`. Raises ValidationError for any
     other problem.
     """
-    known, left_out = copy.deepcopy(value), set[str]()
+    known, left_out = value, set[str]()
     while True:
         try:
             return model.model_validate(known), tuple(sorted(left_out))
         except ValidationError as error:
+            known = known if left_out else copy.deepcopy(value)
             unknown = [row["loc"] for row in error.errors() if row["type"] == UNKNOWN_FIELD]
             removed = {path for location in unknown if (path := _take_out(known, location))}
             if not removed:

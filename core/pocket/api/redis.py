@@ -7,14 +7,22 @@ from pydantic import Field, model_validator
 
 from pocket.api.base import Model
 from pocket.api.kubernetes import Name, PodTemplate, Quantity, Resources, owned_by
-from pocket.api.schema import immutable, rule, rules, text
-from pocket.api.services import url
+from pocket.api.schema import LIST_SET, Cel, at_least, immutable, matching, rule, rules, shown_value, text
+from pocket.api.services import PORT, url
 
-HostPort = Annotated[str, *text(r"[A-Za-z0-9.-]{1,253}(:[1-9][0-9]{0,4})?", "must be host or host:port", longest=259)]
-RedisUrl = Annotated[
-    str, *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.", "a Secret that urlSecretRef names")
+HostPort = Annotated[
+    str, *text(rf"[A-Za-z0-9]+((-+|\.)[A-Za-z0-9]+)*(:{PORT})?", "must be host or host:port", longest=259)
 ]
-EntryKey = Annotated[str, *text(r"[-._A-Za-z0-9]+", "must be of letters, digits, -, _ or .", longest=253)]
+_DATABASE = "must name the database by its number, such as redis://host:6379/0"
+RedisUrl = Annotated[
+    str,
+    *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.", "a Secret that urlSecretRef names"),
+    matching(r"[^/]*//[^/?]*(/[0-9]{0,5})?(\?.*)?", _DATABASE, hidden="@"),
+    Cel(r"self.matches('^[^/]*//[^/?]*(/[0-9]{0,5})?(\\?.*)?$')", _DATABASE, shown_value(_DATABASE, "@")),
+]
+EntryKey = Annotated[
+    str, *text(r"\.?[-_A-Za-z0-9][-._A-Za-z0-9]*", "must be of letters, digits, -, _ or .", longest=253)
+]
 
 
 class Durability(StrEnum):
@@ -29,7 +37,7 @@ class SecretKeyRef(Model):
     """A key of a Secret in the same namespace."""
 
     name: Name = Field(min_length=1, description="Name of the Secret.")
-    key: str = Field(min_length=1, max_length=253, description="Entry of its data.")
+    key: EntryKey = Field(description="Entry of its data.")
 
 
 class ConfigMapKeyRef(Model):
@@ -73,7 +81,9 @@ class TrialRedis(Model):
     """A single Redis pod without replica for trials. Not for real money."""
 
     storage: Annotated[
-        Quantity, immutable("the volume keeps its size, enlarge its PersistentVolumeClaim or use another Redis")
+        Quantity,
+        at_least("1Mi"),
+        immutable("the volume keeps its size, enlarge its PersistentVolumeClaim or use another Redis"),
     ] = Field(default="1Gi", description="Size of the volume of its append-only file. Immutable.")
     resources: Resources = Resources()
     pod_template: Annotated[PodTemplate, *owned_by("redis")] = PodTemplate()
@@ -82,7 +92,9 @@ class TrialRedis(Model):
 class SentinelSpec(Model):
     """A Redis behind Sentinels. Credentials belong in credentialsSecretRef."""
 
-    addresses: list[HostPort] = Field(min_length=1, max_length=16, description="The Sentinels, host or host:port.")
+    addresses: list[HostPort] = Field(
+        min_length=1, max_length=16, description="The Sentinels, host or host:port.", json_schema_extra=LIST_SET
+    )
     service: Annotated[
         str, *text("[A-Za-z0-9._-]{1,64}", "must be a name of letters, digits, ., - or _", longest=64)
     ] = Field(default="mymaster", description="The name under which the Sentinels know the primary.")
@@ -100,7 +112,10 @@ class ClusterSpec(Model):
     """A Redis Cluster. Credentials belong in credentialsSecretRef."""
 
     addresses: list[HostPort] = Field(
-        min_length=1, max_length=16, description="Some of its nodes, host or host:port. They name the others."
+        min_length=1,
+        max_length=16,
+        description="Some of its nodes, host or host:port. They name the others.",
+        json_schema_extra=LIST_SET,
     )
     tls: bool = Field(default=False, description="TLS to all nodes.")
 

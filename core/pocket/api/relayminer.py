@@ -6,13 +6,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pocket.api.base import Metadata, Model
+from pocket.api.console import ConsoleSpec
 from pocket.api.kubernetes import (
     Autoscaling,
     GatewayRoute,
+    Image,
     Ingress,
+    Labels,
     Name,
     NetworkPolicies,
-    PodPlacement,
     PodTemplate,
     Quantity,
     Resources,
@@ -20,7 +22,7 @@ from pocket.api.kubernetes import (
     owned_by,
 )
 from pocket.api.redis import RedisSpec
-from pocket.api.schema import LIST_SET, grows_only, immutable, list_map, rule, rules, text
+from pocket.api.schema import at_least, grows_only, immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
 from pocket.api.signer import SignerSpec
 from pocket.api.simulation import Simulation
@@ -36,6 +38,9 @@ class ChainNode(Model):
     rpc: RpcUrl
 
 
+_SAME_NODE = "the same node occurs twice"
+
+
 class ChainSpec(Model):
     """The chain and how to reach it."""
 
@@ -43,10 +48,14 @@ class ChainSpec(Model):
         default="pocket",
         min_length=1,
         max_length=50,
+        pattern="^[!-~]*$",
         description="Chain id. Immutable. The nodes are checked against it.",
     )
     nodes: tuple[ChainNode, ...] = Field(
-        min_length=1, max_length=16, description="Nodes in order of preference. Rolls the pods."
+        min_length=1,
+        max_length=16,
+        description="Nodes in order of preference. Rolls the pods.",
+        json_schema_extra=rules(rule("self.all(a, self.exists_one(b, a == b))", _SAME_NODE)),
     )
     block_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="Expected seconds between blocks. Rolls the pods."
@@ -72,6 +81,13 @@ class ChainSpec(Model):
     query_timeout_seconds: float = Field(
         default=5.0, gt=0, le=300, description="Deadline of one query over all nodes, seconds. Rolls the pods."
     )
+
+    @field_validator("nodes")
+    @classmethod
+    def _distinct(cls, nodes: tuple[ChainNode, ...]) -> tuple[ChainNode, ...]:
+        if len({(node.grpc, node.rpc) for node in nodes}) < len(nodes):
+            raise ValueError(_SAME_NODE)
+        return nodes
 
 
 class Recording(StrEnum):
@@ -217,9 +233,7 @@ class RelayerSpec(Model):
         le=600,
         description="Seconds without a heartbeat after which a worker process is killed and restarted. Rolls the pods.",
     )
-    image: str | None = Field(
-        default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
-    )
+    image: Image | None = Field(default=None, description="Default: the operator's release. Rolls the pods.")
     rollout: Rollout = Rollout()
     resources: Resources = Resources()
     service: ServicePort = ServicePort()
@@ -262,7 +276,7 @@ class MinerSpec(Model):
     shards: Annotated[int, immutable("create another RelayMiner with more shards and move its Suppliers")] = Field(
         default=16, ge=1, le=1024, description="Units into which the miners divide the Suppliers. Immutable."
     )
-    storage: Annotated[Quantity, grows_only("volumes do not shrink")] = Field(
+    storage: Annotated[Quantity, at_least("1Mi"), grows_only("volumes do not shrink")] = Field(
         default="10Gi",
         description="Size of each miner's volume. A larger size lets the volumes grow, if their storage class allows "
         "it. Applied without restart.",
@@ -284,9 +298,7 @@ class MinerSpec(Model):
         le=100,
         description="Blocks after the claim window opens at which a session is sealed. Rolls the pods.",
     )
-    image: str | None = Field(
-        default=None, max_length=512, description="Default: the operator's release. Rolls the pods."
-    )
+    image: Image | None = Field(default=None, description="Default: the operator's release. Rolls the pods.")
     resources: Resources = Resources()
     pod_template: Annotated[PodTemplate, *owned_by("miner")] = PodTemplate()
 
@@ -299,55 +311,14 @@ class MinerSpec(Model):
         return self
 
 
-HostName = Annotated[
-    str,
-    *text(
-        r"([a-z0-9]([a-z0-9-]*[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
-        "must be a host name in lower case, without scheme and port",
-        longest=253,
-    ),
-]
-_LINK = "Link to %s of an explorer, with %s. Rolls the console."
-
-
-class ConsoleSpec(Model):
-    """The read-only web page of this RelayMiner, as one pod with a Service.
-
-    It has no login of its own: put your own proxy with a login before it, or reach it with `kubectl port-forward`.
-    """
-
-    hosts: tuple[HostName, ...] = Field(
-        default=(),
-        max_length=16,
-        description="Host names under which your proxy serves it. Requests for other names are refused. Rolls the "
-        "console.",
-        json_schema_extra=LIST_SET,
-    )
-    block_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
-        default=None, description=_LINK % ("blocks", "`{height}`")
-    )
-    transaction_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
-        default=None, description=_LINK % ("transactions", "`{hash}`")
-    )
-    dashboards_url: Annotated[str, *url("https?", "https://host/path", "")] | None = Field(
-        default=None, description="Link to Grafana. Rolls the console."
-    )
-    port: int = Field(default=8900, ge=1, le=65535, description="Port of the Service. Applied without restart.")
-    image: str | None = Field(
-        default=None, max_length=512, description="Default: the operator's release. Rolls the console."
-    )
-    resources: Resources = Resources()
-    pod_template: PodPlacement = PodPlacement()
-
-
 class Monitoring(Model):
     """Objects of the Prometheus operator, created only if the cluster has these kinds."""
 
     pod_monitor: bool = True
     rules: bool = Field(default=True, description="Alerting rules (PrometheusRule).")
-    labels: dict[str, str] = Field(default={}, max_length=16, description="Labels that your Prometheus selects by.")
+    labels: Labels = Field(default={}, max_length=16, description="Labels that your Prometheus selects by.")
     dashboards: bool = Field(default=True, description="A Grafana dashboard in a ConfigMap.")
-    dashboard_labels: dict[str, str] = Field(
+    dashboard_labels: Labels = Field(
         default={"grafana_dashboard": "1"}, max_length=16, description="Labels that Grafana's sidecar selects by."
     )
 
@@ -363,12 +334,24 @@ class Deletion(Model):
     )
 
 
+_DEBUG_PORT, _ADMIN_PORT = 6060, 9090
+_TAKEN_PORT = (
+    f"relayer.port is a port of the pods themselves: {_ADMIN_PORT} (metrics), or with debug one from {_DEBUG_PORT} on "
+    "per worker"
+)
+_FREE_PORT = (
+    f"self.relayer.port != {_ADMIN_PORT} && !(self.debug && self.relayer.port >= {_DEBUG_PORT} && "
+    f"self.relayer.port < {_DEBUG_PORT} + self.relayer.workers)"
+)
+
+
 class RelayMinerSpec(Model):
     """The desired state of a RelayMiner."""
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(
-            rule("has(self.prefix) == has(oldSelf.prefix)", "prefix is immutable: all keys in Redis begin with it")
+            rule("has(self.prefix) == has(oldSelf.prefix)", "prefix is immutable: all keys in Redis begin with it"),
+            rule(_FREE_PORT, _TAKEN_PORT),
         )
     }
 
@@ -421,6 +404,13 @@ class RelayMinerSpec(Model):
         if len(set(ids)) != len(ids):
             raise ValueError("a service id occurs twice")
         return services
+
+    @model_validator(mode="after")
+    def _free_port(self) -> Self:
+        debug = range(_DEBUG_PORT, _DEBUG_PORT + self.relayer.workers * self.debug)
+        if self.relayer.port == _ADMIN_PORT or self.relayer.port in debug:
+            raise ValueError(_TAKEN_PORT)
+        return self
 
 
 class RelayMiner(Model):

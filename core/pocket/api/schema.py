@@ -86,6 +86,12 @@ def grows_only(remedy: str) -> Cel:
     return Cel("quantity(self).compareTo(quantity(oldSelf)) >= 0", message, shown)
 
 
+def at_least(quantity: str) -> Cel:
+    """Mark a quantity with a lower bound, which only the API server checks."""
+    message = f"must be at least {quantity}"
+    return Cel(f"quantity(self).compareTo(quantity('{quantity}')) >= 0", message, f"self + ' {message}'")
+
+
 def list_map(key: str) -> dict[str, Any]:
     """Mark a list whose entries are identified by a field.
 
@@ -112,6 +118,20 @@ def matching(pattern: str, message: str, *, hidden: str | None = None) -> AfterV
     return AfterValidator(check)
 
 
+def keys_matching(pattern: str, message: str) -> tuple[AfterValidator, Cel]:
+    """Return the annotations of a map whose keys must match, for `Annotated[dict[str, V], *keys_matching(...)]`."""
+    compiled = re.compile(pattern)
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if not compiled.fullmatch(key):
+                raise ValueError(f'"{key}" {message}')
+        return value
+
+    every = f"self.all(k, k.matches({_quoted(f'^({pattern})$')}))"
+    return AfterValidator(check), Cel(every, f"each key {message}")
+
+
 def text(
     pattern: str, message: str, *, longest: int, description: str = "", hidden: str | None = None
 ) -> tuple[AfterValidator, Cel, FieldInfo]:
@@ -129,8 +149,10 @@ def shown_value(message: str, hidden: str | None = None) -> str:
     """Return a CEL expression of a message with the text `self` before it, unless that contains the text `hidden`."""
     if hidden == "":
         return ""
-    shown = f"{_quoted(chr(34))} + self + {_quoted(chr(34) + ' ' + message)}"
-    return f"self.contains({_quoted(hidden)}) ? {_quoted(message)} : {shown}" if hidden else shown
+    quoted = f"{_quoted(chr(34))} + self + {_quoted(chr(34) + ' ')}"
+    if hidden is None:
+        return f"{_quoted(chr(34))} + self + {_quoted(chr(34) + ' ' + message)}"
+    return f"(self.contains({_quoted(hidden)}) ? '' : {quoted}) + {_quoted(message)}"
 
 
 def _quoted(pattern: str) -> str:

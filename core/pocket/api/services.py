@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pocket.api.base import Model
 from pocket.api.kubernetes import Name
-from pocket.api.schema import LIST_SET, Cel, matching, rule, rules, shown_value, text
+from pocket.api.schema import LIST_SET, Cel, keys_matching, matching, rule, rules, shown_value, text
 
 ServiceId = Annotated[
     str,
@@ -20,9 +20,16 @@ ServiceId = Annotated[
         description="Service id on chain.",
     ),
 ]
+_HEADER_NAME: Final = "[!#-'*+.0-9A-Z^-z|~-]+"
+_IS_HEADER: Final = "must be the name of an HTTP header: letters, digits and -"
+HeaderName = Annotated[str, *text(_HEADER_NAME, _IS_HEADER, longest=64)]
+Headers = Annotated[
+    dict[str, Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]],
+    *keys_matching(_HEADER_NAME, _IS_HEADER),
+]
 
 
-_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
 def url(
@@ -39,13 +46,13 @@ def url(
     def form(port: str) -> str:
         return rf"(?:{schemes})://(?:\[[^/@\s]+\]|[^/?@:\s\[\]]+)(?::{port})?(?:[/?]\S*)?"
 
-    _, rule_, field = text(form("[1-9][0-9]{0,4}"), message, longest=512, description=description, hidden="@")
-    return matching(form(_PORT), message, hidden="@"), rule_, _PORT_RULE, field
+    _, rule_, field = text(form(r"[1-9]\d{0,4}"), message, longest=512, description=description, hidden="@")
+    return matching(form(PORT), message, hidden="@"), rule_, _PORT_RULE, field
 
 
 _PORT_MESSAGE = "has a port above 65535"
 _PORT_RULE = Cel(
-    r"!self.matches('^[a-z]+://[^/?]*:(6553[6-9]|655[4-9]\\d|65[6-9]\\d\\d|6[6-9]\\d{3}|[7-9]\\d{4})\\b')",
+    r"!self.matches('^[^/]*//[^/?]*:(6553[6-9]|(655[4-9]|65[6-9]\\d|(6[6-9]|[7-9]\\d)\\d\\d)\\d)\\b')",
     _PORT_MESSAGE,
     shown_value(_PORT_MESSAGE, "@"),
 )
@@ -55,7 +62,8 @@ WebSocketUrl = Annotated[str, *url("wss?", "ws://host:port/path or wss://host:po
 GrpcBackendUrl = Annotated[
     str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "An endpoint. grpcs:// uses TLS.", _AUTH)
 ]
-ApplicationAddress = Annotated[str, *text("pokt1[a-z0-9]{38}", "must be an application address: pokt1...", longest=43)]
+# A rule about every address of two lists of every service would exceed what the API server spends on rules.
+ApplicationAddress = Annotated[str, Field(max_length=43, pattern="^pokt1[02-9ac-hj-np-z]{38}$")]
 
 
 class Validation(StrEnum):
@@ -93,9 +101,7 @@ class Auth(Model):
         description="basic: entries username and password. bearer: entry token. header: entry value, sent unchanged."
     )
     secret_ref: SecretRef
-    header: str = Field(
-        default="Authorization", min_length=1, max_length=100, description="Header that carries it, for type header."
-    )
+    header: HeaderName = Field(default="Authorization", description="Header that carries it, for type header.")
 
 
 class Freshness(Model):
@@ -114,10 +120,10 @@ class HealthCheck(Model):
     """A probe of every endpoint, in addition to the results of relays."""
 
     method: Literal["GET", "POST", "HEAD"] = "GET"
-    path: str = Field(default="", max_length=512, description="Joined to the endpoint's URL.")
+    path: str = Field(default="", max_length=512, pattern=r"^[^\s#]*$", description="Joined to the endpoint's URL.")
     body: str = Field(default="", max_length=4096, description="Request body, sent as JSON if it begins with { or [.")
-    expect_status: tuple[int, ...] = Field(
-        default=(), max_length=16, description="Expected status codes. Default: 200 to 299."
+    expect_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = Field(
+        default=(), max_length=16, description="Expected status codes. Default: 200 to 299.", json_schema_extra=LIST_SET
     )
     expect_body: str = Field(default="", max_length=1024, description="Text that the response must contain.")
     interval_seconds: float = Field(default=10.0, ge=0.1, le=3600)
@@ -147,9 +153,7 @@ class BackendBase(Model):
         le=3600,
         description="Seconds before an endpoint with an open circuit breaker is tried again.",
     )
-    headers: dict[str, str] = Field(
-        default={}, max_length=32, description="Headers set on every request, replacing its own."
-    )
+    headers: Headers = Field(default={}, max_length=32, description="Headers set on every request, replacing its own.")
     auth: Auth | None = None
 
     @property
@@ -181,7 +185,10 @@ class Backend(RequestBackend):
         min_length=1, max_length=8, description="Endpoints, http:// or https://.", json_schema_extra=LIST_SET
     )
     base_path: str = Field(
-        default="", max_length=512, description="Path prefix of every request, instead of the URLs' own path."
+        default="",
+        max_length=512,
+        pattern=r"^[^\s?#]*$",
+        description="Path prefix of every request, instead of the URLs' own path.",
     )
     max_connections: int = Field(default=500, ge=1, le=65535, description="Connections per endpoint.")
     health_check: HealthCheck | None = None

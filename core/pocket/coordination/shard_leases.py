@@ -35,9 +35,11 @@ from pocket.coordination.stores.lease_store import (
     LeaseWrite,
     StoredLease,
 )
+from pocket.runtime.concurrency import map_bounded
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _RENEW_AFTER = 0.2  # of the lease's duration
+_ASKED_AT_ONCE = 32  # shards whose epochs are read
 
 
 class ShardListener(Protocol):
@@ -353,8 +355,10 @@ class ShardLeaseManager:
         for shard in planned.release:
             await self._lose(shard)
             await self._release(self._names.shards[shard])
-        for shard in planned.take:
-            if await self._attempt(self._names.shards[shard], above=await self._listener.known_epoch(shard)):
+        epochs = await map_bounded(self._listener.known_epoch, planned.take, _ASKED_AT_ONCE)
+        for shard, epoch in zip(planned.take, epochs, strict=True):
+            await self._renew()  # what is held comes first, however long taking others lasts
+            if await self._attempt(self._names.shards[shard], above=epoch):
                 await self._gain_if_written(shard)
 
     async def _gain_if_written(self, shard: int) -> None:

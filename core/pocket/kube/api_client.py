@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class KubeApi:
         self._client = client
         self._timeout = timeout_seconds
         self.writes = 0
+        self.observe: Callable[[str, int, float], None] = lambda _method, _status, _seconds: None
+        """Called after each request with its method, the status of the answer (0 for none) and its seconds."""
 
     async def call(
         self,
@@ -106,6 +109,28 @@ class KubeApi:
         timeout_seconds: float | None = None,
     ) -> tuple[str, int]:
         """Send one request and return text and status of the answer. Raises KubeError."""
+        began, status = time.monotonic(), 0
+        try:
+            text, status = await self._send(
+                method, path, body=body, query=query, content_type=content_type, timeout_seconds=timeout_seconds
+            )
+        except KubeError as error:
+            status = error.status
+            raise
+        finally:
+            self.observe(method, status, time.monotonic() - began)
+        return text, status
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any,
+        query: Mapping[str, str] | None,
+        content_type: str,
+        timeout_seconds: float | None,
+    ) -> tuple[str, int]:
         seconds = self._timeout if timeout_seconds is None else timeout_seconds
         if method != "GET":
             self.writes += 1

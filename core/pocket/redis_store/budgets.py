@@ -16,6 +16,7 @@ from typing import Final
 from cachetools import FIFOCache
 from redis.asyncio import Redis
 
+from pocket.fast_init import fast_init
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.redis_keys import RedisKeys
@@ -66,6 +67,7 @@ class ChargeResult(Enum):
     OVER_BUDGET = 2
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Charge:
     """One relay's charge on the budget of its session.

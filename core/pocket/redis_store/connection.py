@@ -5,6 +5,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -254,6 +255,23 @@ def connect(
         return client
     except ValueError:
         raise ConfigurationError(_NO_URL) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """Connections of the pools of a client: used by commands, and idle. Scripts have one of their own."""
+
+    used: int
+    idle: int
+
+
+def pool_usage(redis: "Redis") -> PoolUsage:
+    """Return the connections of a client, of a Cluster those to all nodes."""
+    nodes = redis.nodes if isinstance(redis, ClusterClient) else [redis]
+    pools: list[Any] = [node.connection_pool for node in nodes]
+    # redis-py has no public names for them.
+    used = sum(len(pool._in_use_connections) for pool in pools)  # noqa: SLF001
+    return PoolUsage(used, sum(len(pool._available_connections) for pool in pools))  # noqa: SLF001
 
 
 def redact_url(url: str) -> str:

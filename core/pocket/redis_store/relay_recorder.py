@@ -73,6 +73,8 @@ class RecorderLimits:
 class _Waiting:
     record: WalRecord
     done: "asyncio.Future[None]"
+    since: float
+    """Loop's clock. The time to append it counts from here, so that relays that queue do not wait in turn."""
     settled: bool = False
 
 
@@ -159,7 +161,8 @@ class RelayRecorder:
         """
         if self._full:
             raise QueueFull(f"{len(self._queue)} relays are already waiting to be recorded: retry later")
-        waiting = _Waiting(record, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(record, loop.create_future(), loop.time())
         self._queue.append(waiting)
         if not self._unsettled:
             self._settled.clear()
@@ -266,7 +269,7 @@ class RelayRecorder:
             await self._groups.run([(self._notifier.notify(by_supplier), _nothing)])
 
     async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
-        end = asyncio.get_running_loop().time() + self._limits.append_timeout_seconds
+        end = group[-1].since + self._limits.append_timeout_seconds
         while True:
             try:
                 closed = await self._append(supplier, [waiting.record for waiting in group], segment)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.fast_init import fast_init
 from pocket.redis_store.store_errors import LogUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -31,6 +32,7 @@ _PROBE_BYTES = 4096
 _PIECE = 256 * 1024
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class WalRecord:
     """A mined relay with the identity of its stream. `header` is the canonical session header.
@@ -57,17 +59,20 @@ def encode_record(record: WalRecord) -> bytes:
 
 
 def decode_records(data: bytes) -> Iterator[WalRecord]:
-    """Yield records up to the first torn or damaged one.
+    """Yield the records that have their checksum, up to a torn one.
 
-    A crash can cut the last write, or leave zeros in its place.
+    A crash can cut the last write, or leave zeros in its place. A record with damaged content hides no later one.
     """
     at = 0
     while at + _HEAD <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         body = data[at + _HEAD : at + _HEAD + length]
-        if not body or len(body) < length or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "big"):
+        if not body or len(body) < length:
             return
+        checksum = int.from_bytes(data[at + 4 : at + 8], "big")
         at += _HEAD + length
+        if zlib.crc32(body) != checksum:
+            continue
         one = 1 + body[0]
         two = one + 2 + int.from_bytes(body[one : one + 2], "big")
         three = two + 2 + int.from_bytes(body[two : two + 2], "big")

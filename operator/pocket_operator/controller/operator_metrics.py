@@ -9,6 +9,11 @@ SECONDS = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
 QUEUE = Gauge("pocket_operator_queue_keys", "RelayMiners waiting to be reconciled.")
+REQUESTS = Histogram(
+    "pocket_operator_api_seconds",
+    "Requests to the API server without watches, by method and result: 2xx, 4xx and so on, none without an answer.",
+    ["method", "result"], buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)  # fmt: skip
 WRITES = Counter("pocket_operator_api_writes_total", "Writes to the API server by kind.", ["kind"])
 REFUSALS = Counter(
     "pocket_operator_api_refusals_total", "Requests that the API server rejected, by status.", ["status"]
@@ -39,3 +44,15 @@ WATCH_AGE = Gauge(
 RELAY_MINERS = Gauge("pocket_operator_relay_miners", "RelayMiners known.")
 SUPPLIERS = Gauge("pocket_operator_suppliers", "Suppliers known.")
 PAUSED = Gauge("pocket_operator_relay_miners_paused", "RelayMiners that are paused.")
+
+
+def start_at_zero() -> None:
+    """Create the series of requests, so that their first failure is an increase from 0."""
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        for result in ("2xx", "4xx", "5xx", "none"):
+            REQUESTS.labels(method, result)
+
+
+def observe_request(method: str, status: int, seconds: float) -> None:
+    """Record a request to the API server, with status 0 for no answer."""
+    REQUESTS.labels(method, f"{status // 100}xx" if status else "none").observe(seconds)

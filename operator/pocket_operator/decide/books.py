@@ -27,6 +27,7 @@ from pocket.api.status import (
     LastEvents,
 )
 from pocket_operator.decide.earned import LARGEST, earnings
+from pocket_operator.decide.packed_books import unpacked
 from pocket_operator.decide.pod_report import ReportedSupplier
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -81,7 +82,7 @@ class Books:
     """The counted outcomes of one supplier.
 
     `trails`: trail → number up to which it is counted, the one that went on last is the last.
-    `sessions`: end height → shortened ids of the counted sessions that another miner may conclude, too.
+    `sessions`: end height → shortened ids of the counted sessions that another miner may conclude, too, as one text.
     `fees`: date → fees.
     """
 
@@ -90,7 +91,7 @@ class Books:
     fees: Mapping[str, int] = field(default_factory=dict)
     last: LastEvents = field(default_factory=LastEvents)
     trails: Mapping[str, int] = field(default_factory=dict)
-    sessions: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    sessions: Mapping[int, str] = field(default_factory=dict)
 
     def adopted(self, trail: str, number: int, row: ReportedSupplier | None, live: Collection[str] = ()) -> "Books":
         """Return the books with the totals of a trail that was not known, up to its outcome of this number.
@@ -133,7 +134,7 @@ class Books:
     def _with(self, trail: str, row: EndedSession) -> "Books":
         trails = _at_end(self.trails, trail, row.number)
         short = row.session_id[:_SHORT]
-        if row.end is not None and short in self.sessions.get(row.end, ()):
+        if row.end is not None and short in self.sessions.get(row.end, "").split():
             return replace(self, trails=trails)
         date, fees = row.time[:_DATE], dict(self.fees)
         day = self.day
@@ -161,7 +162,7 @@ class Books:
         return BooksStatus(
             trails=tuple(CountedTrail(trail=trail, number=number) for trail, number in self.trails.items()),
             sessions=tuple(
-                CountedSessions(end=end, sessions=tuple(sorted(ids))) for end, ids in sorted(self.sessions.items())
+                CountedSessions(end=end, sessions=tuple(ids.split())) for end, ids in sorted(self.sessions.items())
             ),
             fees=tuple(CountedFees(date=date, upokt=min(LARGEST, upokt)) for date, upokt in sorted(self.fees.items())),
         )
@@ -173,7 +174,7 @@ def books_in(status: Mapping[str, Any]) -> Books:
     Fields of a newer version are left out.
     """
     try:
-        saved, _ = read_known(BooksStatus, status.get("books") or {})
+        saved, _ = read_known(BooksStatus, unpacked(status.get("books") or {}))
         if not saved.trails:
             return Books()
         day, _ = read_known(DayStatus, status.get("day") or {})
@@ -190,7 +191,7 @@ def books_in(status: Mapping[str, Any]) -> Books:
         fees={row.date: row.upokt for row in saved.fees},
         last=last,
         trails={row.trail: row.number for row in saved.trails},
-        sessions={row.end: frozenset(row.sessions) for row in saved.sessions},
+        sessions={row.end: _one_text(row.sessions) for row in saved.sessions},
     )  # fmt: skip
 
 
@@ -232,14 +233,20 @@ def _last_days(fees: Mapping[str, int]) -> dict[str, int]:
     return {date: fees[date] for date in sorted(fees)[-_FEE_DAYS:]}
 
 
-def _remembered(sessions: Mapping[int, frozenset[str]], end: int, short: str) -> dict[int, frozenset[str]]:
+def _one_text(ids: Iterable[str]) -> str:
+    """Return ids as one text, since a thousand texts of 16 characters take four times its memory."""
+    return " ".join(sorted(set(ids)))
+
+
+def _remembered(sessions: Mapping[int, str], end: int, short: str) -> dict[int, str]:
     """Return the sessions with one more, without those that are too old or too many."""
-    found = {**sessions, end: sessions.get(end, frozenset()) | {short}}
-    kept: dict[int, frozenset[str]] = {}
-    left = _MOST_SESSIONS
+    found = {**sessions, end: _one_text([*sessions.get(end, "").split(), short])}
+    kept: dict[int, str] = {}
+    left, newest = _MOST_SESSIONS, max(found)
     for height in sorted(found, reverse=True):
-        if height < max(found) - WINDOW_BLOCKS or left <= 0:
+        if height < newest - WINDOW_BLOCKS or left <= 0:
             break
-        kept[height] = frozenset(sorted(found[height])[:left])
-        left -= len(found[height])
+        number = found[height].count(" ") + 1
+        kept[height] = found[height] if number <= left else " ".join(found[height].split()[:left])
+        left -= number
     return kept

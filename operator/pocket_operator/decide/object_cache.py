@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from pocket_operator.decide.packed_books import with_packed_books
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, PODS, RELAY_MINERS, SUPPLIERS
 
@@ -56,7 +57,7 @@ class ObjectCache:
             self._by_prefix[prefix_of(observed)].add(place)
         elif (key := _labelled(observed)) is not None:
             self._labelled[key].add((kind, place))
-        self._objects[kind][place] = observed
+        self._objects[kind][place] = with_packed_books(observed) if kind == SUPPLIERS.name else observed
         return concerned
 
     def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:

@@ -18,7 +18,7 @@ from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
-from pocket_operator.decide.served import long_unserved, served_condition, served_suppliers
+from pocket_operator.decide.served import NO_CHAIN, long_unserved, served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
 from pocket_operator.decide.volume_claims import declared_size, volume_growth
@@ -26,7 +26,6 @@ from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
 Object = dict[str, Any]
-_NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})
 _ON_ITS_WAY = frozenset({ProblemCode.STARTING, ProblemCode.DRAINING, ProblemCode.WORKER_MISSING})
 
 
@@ -233,7 +232,7 @@ def _chain(reports: list[Report]) -> ConditionSpec:
     kind = ConditionType.CHAIN_REACHABLE
     if not reports:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No pod has reported.")
-    stale = [r.pod for r in reports if any(problem.code in _NO_CHAIN for problem in r.answer.problems)]
+    stale = [r.pod for r in reports if any(problem.code in NO_CHAIN for problem in r.answer.problems)]
     if stale:
         return ConditionSpec(
             kind,
@@ -395,7 +394,8 @@ def _summary(
         ready,
         ConditionSpec(
             ConditionType.RECONCILING,
-            true_if(going_on is not None),
+            # Never both Reconciling and Stalled: kstatus would see the first of them only. A deletion goes on.
+            true_if(going_on is not None and (deleting or stalled is None)),
             *(going_on or (ConditionReason.NOT_RECONCILING, "")),
         ),
         ConditionSpec(

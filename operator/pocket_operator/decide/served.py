@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pocket.api.problems import ProblemCode
 from pocket.api.status import ConditionType
 from pocket_operator.decide.conditions import ConditionSpec
 from pocket_operator.decide.plan import Plan
@@ -14,6 +15,8 @@ from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.resources import names
 
+NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})
+"""Problems of a pod that has no current chain."""
 _NAMED = 5
 _HAND_OVER_SECONDS = 30.0
 
@@ -46,13 +49,29 @@ def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
 
 
 def is_served(check: KeyCheck, snapshot: Snapshot) -> bool:
-    """Return True if a relayer reports the Supplier's key and a miner reports mining for it."""
-    if check.reason is ConditionReason.KEY_IN_USE:
+    """Return True if a relayer reports the Supplier's key and a miner that can mine for it reports doing so."""
+    if check.reason is ConditionReason.KEY_IN_USE or mining_problem(check.address, snapshot) is not None:
         return False
     reports = snapshot.steady_reports
     return any(report.owns(check.address) for report in reports) and any(
         report.component == names.RELAYER and check.address in report.addresses for report in reports
     )
+
+
+def mining_problem(address: str, snapshot: Snapshot) -> tuple[ConditionReason, str] | None:
+    """Return why the miner that owns a supplier cannot mine for it, None if it can.
+
+    Where no miner reports to own it, that of any miner: without Redis or the chain none may be able to take it.
+    """
+    miners = [report for report in snapshot.steady_reports if report.component == names.MINER]
+    owners = [report for report in miners if report.owns(address)]
+    for report in owners or miners:
+        if report.answer.redis:
+            return ConditionReason.REDIS_UNREACHABLE, f"{report.pod}: {report.answer.redis}"
+        stale = next((str(row) for row in report.answer.problems if row.code in NO_CHAIN), "")
+        if stale:
+            return ConditionReason.CHAIN_UNREACHABLE, f"{report.pod}: {stale}"
+    return None
 
 
 def long_unserved(snapshot: Snapshot) -> bool:

@@ -1,6 +1,7 @@
 """Check whether a Supplier's key may be published, without ever showing the key."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -147,9 +148,14 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
         raise _Broken(ConditionReason.SEALED_KEY_INVALID, f"spec.key.sealed: {error}.") from None
 
 
+@lru_cache(maxsize=8192)
+def _address_of(key_hex: str) -> str:
+    return address_of(key_from_text(key_hex).public_key)
+
+
 def _prove(key_hex: str, address: str) -> None:
     try:
-        derived = address_of(key_from_text(key_hex).public_key)
+        derived = _address_of(key_hex)
     except DecodingError:
         raise _Broken(
             ConditionReason.KEY_MALFORMED,

@@ -20,7 +20,7 @@ from pocket_operator.decide.earned import LARGEST, earnings, funds
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
-from pocket_operator.decide.served import is_served, long_unserved
+from pocket_operator.decide.served import is_served, long_unserved, mining_problem
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
@@ -218,6 +218,8 @@ def _summary(keys: ConditionSpec, staked: ConditionSpec, check: KeyCheck, snapsh
         ready = ConditionSpec(ConditionType.READY, "False", keys.reason, keys.message)
     elif staked.state == "False" and staked.reason is not ConditionReason.UNSTAKING:
         ready = ConditionSpec(ConditionType.READY, "False", staked.reason, staked.message)
+    elif (problem := mining_problem(check.address, snapshot)) is not None:
+        ready = ConditionSpec(ConditionType.READY, "False", *problem)
     elif not served and long_unserved(snapshot):
         ready = ConditionSpec(
             ConditionType.READY, "False", ConditionReason.SUPPLIERS_NOT_SERVED,

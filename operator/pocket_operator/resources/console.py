@@ -4,7 +4,7 @@ It gets neither configuration nor keys nor a login of Redis, only the status por
 """
 
 from pocket.api.base import GROUP
-from pocket.api.relayminer import ConsoleSpec
+from pocket.api.console import ConsoleSpec
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS

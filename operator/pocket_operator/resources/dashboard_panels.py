@@ -1,42 +1,10 @@
 """Define the panels of a RelayMiner's dashboard: titles, queries, units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """A graph, or a single number with `stat`. `$pods` in queries stands for the matcher of the RelayMiner's pods."""
-
-    title: str
-    queries: tuple[tuple[str, str], ...]  # expression, legend
-    unit: str = "short"
-    stat: bool = False
-    width: int = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A titled row of panels."""
-
-    title: str
-    panels: tuple[Panel, ...]
-
-
-_QUANTILES: Final = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
-
-
-def _quantiles(
-    family: str, by: str = "", quantiles: tuple[tuple[float, str], ...] = _QUANTILES
-) -> tuple[tuple[str, str], ...]:
-    grouped = f"le, {by}" if by else "le"
-    legend = f" {{{{{by}}}}}" if by else ""
-    return tuple(
-        (f"histogram_quantile({share}, sum by ({grouped}) (rate({family}_bucket{{$pods}}[5m])))", name + legend)
-        for share, name in quantiles
-    )
-
+from pocket_operator.resources.connection_panels import CONNECTIONS
+from pocket_operator.resources.panels import Panel, Row, quantiles
 
 _VERSION: Final = "{{version}} {{commit}}"
 ROWS: Final = (
@@ -99,8 +67,8 @@ ROWS: Final = (
                 (("sum by (reason) (rate(pocket_relayer_relays_rejected_total{$pods}[5m]))", "{{reason}}"),),
                 "reqps",
             ),
-            Panel("Whole relay", _quantiles("pocket_relayer_relay_seconds"), "s"),
-            Panel("Backend's share", _quantiles("pocket_relayer_backend_seconds", "service"), "s"),
+            Panel("Whole relay", quantiles("pocket_relayer_relay_seconds"), "s"),
+            Panel("Backend's share", quantiles("pocket_relayer_backend_seconds", "service"), "s"),
             Panel(
                 "Mined, and below the difficulty",
                 (
@@ -317,7 +285,7 @@ ROWS: Final = (
                 ),
             ),
             *(
-                Panel(f"{title}, p99 by result", _quantiles(family, "result", ((0.99, "p99"),)), "s")
+                Panel(f"{title}, p99 by result", quantiles(family, "result", ((0.99, "p99"),)), "s")
                 for title, family in (
                     ("Chain queries of relayers", "pocket_relayer_chain_query_seconds"),
                     ("Chain queries of miners", "pocket_miner_chain_query_seconds"),
@@ -440,11 +408,12 @@ ROWS: Final = (
             ),
         ),
     ),
+    CONNECTIONS,
 )
 
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "relayers": ("Now", "Relays", "Recording"),
-    "miners": ("Now", "Claims and proofs", "Miners and chain"),
+    "relayers": ("Now", "Relays", "Recording", "Connections"),
+    "miners": ("Now", "Claims and proofs", "Miners and chain", "Connections"),
     "earnings": ("Now", "Money"),
 }
 """The rows of the dashboard of each role. Every row is on one at least."""

@@ -4,8 +4,9 @@ import json
 from typing import Final
 
 from pocket_operator.resources.context import Context, Object
-from pocket_operator.resources.dashboard_panels import ROLES, ROWS, Panel, Row
+from pocket_operator.resources.dashboard_panels import ROLES, ROWS
 from pocket_operator.resources.operator_panels import OPERATOR_ROWS
+from pocket_operator.resources.panels import Panel, Row
 
 _WIDTH: Final = 24
 _HEIGHT: Final = 7

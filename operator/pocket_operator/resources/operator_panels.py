@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pocket_operator.resources.dashboard_panels import Panel, Row
+from pocket_operator.resources.panels import Panel, Row
 
 OPERATOR_ROWS: Final = (
     Row(
@@ -53,6 +53,26 @@ OPERATOR_ROWS: Final = (
             Panel("Age of the watches", (("max by (pod) (pocket_operator_watch_age_seconds)", "{{pod}}"),), "s"),
             Panel(
                 "Writes, by kind", (("sum by (kind) (rate(pocket_operator_api_writes_total[5m]))", "{{kind}}"),), "wps"
+            ),
+            Panel(
+                "Requests to the API server, by method and result",
+                (
+                    (
+                        'sum by (method, result) (rate(pocket_operator_api_seconds_bucket{le="+Inf"}[5m]))',
+                        "{{method}} {{result}}",
+                    ),
+                ),
+                "reqps",
+            ),
+            Panel(
+                "Requests to the API server, p99",
+                (
+                    (
+                        "histogram_quantile(0.99, sum by (le, method) (rate(pocket_operator_api_seconds_bucket[5m])))",
+                        "{{method}}",
+                    ),
+                ),
+                "s",
             ),
             Panel(
                 "Rejected by the API server",

@@ -7,7 +7,7 @@ between, and what lies is one node, while the other one is there.
 
 import functools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Fault, Kind
 
@@ -94,7 +94,7 @@ _OF_ONE = (
 _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
-_LONG_ABSENCES = frozenset({Kind.GONE, Kind.FREEZE, Kind.REDIS_AWAY, Kind.LEASES_AWAY})
+_LONG_ABSENCES = frozenset({Kind.GONE, Kind.FREEZE, Kind.REDIS_AWAY, Kind.REDIS_HANGS, Kind.LEASES_AWAY})
 _ABOUT_NODES_THAT_LIE = frozenset(row.kind for row in _LIES)
 _ONLY_ON_VOLUMES = (
     (_Row(Kind.LOG_LOST, _RELAYERS[:1], (0.3, 0.8)), -0.4, 0.2),
@@ -239,7 +239,13 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
         fault for fault in apart if not (fault.kind is Kind.PROOF_PARAMS and any(_too_late(fault, x) for x in found))
     ]
     kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
-    return tuple(sorted(apart, key=lambda fault: fault.at)), kinds
+    return tuple(sorted(map(_hanging, apart), key=lambda fault: fault.at)), kinds
+
+
+def _hanging(fault: Fault) -> Fault:
+    """Return the same fault, or for every second one that delays or stops Redis a Redis that does not answer."""
+    hangs = fault.kind in (Kind.REDIS_SLOW, Kind.REDIS_AWAY) and fault.seed % 2
+    return replace(fault, kind=Kind.REDIS_HANGS) if hangs else fault
 
 
 def _too_late(change: Fault, away: Fault) -> bool:

@@ -33,6 +33,10 @@ class Network:
     def redis_is_slow(self) -> bool:
         return any(f.kind is Kind.REDIS_SLOW for f in self.holding)
 
+    def redis_hangs(self) -> bool:
+        """Return whether Redis takes what this process sends and answers nothing."""
+        return any(self.of(Kind.REDIS_HANGS, target=PROCESS.get().name)) if self.holding else False
+
     def strikes(self, fault: Fault) -> bool:
         """Draws whether a fault that strikes now and then strikes this call."""
         chance = self._chances.get(fault.number)

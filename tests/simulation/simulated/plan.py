@@ -37,6 +37,7 @@ class Kind(StrEnum):
     PROOF_PARAMS = "proof params change"
     PRICES = "prices change"
     REDIS_SLOW = "Redis is slow"  # (seconds)
+    REDIS_HANGS = "Redis does not answer"
     REDIS_CUT = "connections to Redis break"
     REDIS_REPLY_LOST = "replies of Redis are lost"
     REDIS_CRASH = "Redis crashes"  # (seconds of writes that are lost)

@@ -96,7 +96,7 @@ PLANTS = [
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,),
           (OTHER_FORKS, ("workloads/miner/pocket_miner/submission/proofs.py",
-            "            self._seeds().doubt(windows.proof_seed)\n", ""),)),
+            "            self._seeds().doubt(windows.proof_seed, session.proof_message[0] if session.proof_message else None)\n", ""),)),
     Plant("a requirement is decided once", "workloads/miner/pocket_miner/submission/proofs.py",
           "        if windows is None or session.seal is None:\n            return\n        try:\n            seed, confirmed",
           "        if windows is None or session.seal is None or session.requirement is not None:\n            return\n        try:\n            seed, confirmed",

@@ -41,14 +41,16 @@ class Instance:
 class RedisService:
     """A Redis service with its replica.
 
-    `link` returns how a call fails, if it does. `slow` returns whether calls may take long.
+    `link` returns how a call fails, if it does. `slow` returns whether calls may take long, `hangs` whether they are
+    not answered.
     """
 
     def __init__(
         self, loop: Loop, wall: Callable[[], float], link: Callable[[str, str], Any], slow: Callable[[], object],
-        report: Callable[[str], None] = lambda text: None,
+        report: Callable[[str], None] = lambda text: None, hangs: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.loop, self._wall, self.link, self.slow, self.report = loop, wall, link, slow, report
+        self.hangs = hangs
         self._lives = 0
         self.behind_seconds = 0.0  # by which the next instance's clock is behind
         # In the order in which they came: what a set gives differs from run to run.
@@ -223,6 +225,8 @@ class SimulatedConnection(Connection):
         if self.instance is None or not self.instance.up:
             await self.disconnect(nowait=True)
             raise RedisDown("Connection closed by server.")
+        if service.hangs():
+            return
         for row in rows:
             await self._run(row)
         if lost:
@@ -306,9 +310,9 @@ class SimulatedConnection(Connection):
             except ResponseError as error:
                 return error
             left = until - service.loop.time()
-            if found is not None or left <= 0:
+            if (found is not None or left <= 0) and not service.hangs():
                 return found
-            await service.added(left)
+            await service.added(max(left, 0.1))
 
     async def can_read_destructive(self) -> bool:
         return not self._incoming.empty()

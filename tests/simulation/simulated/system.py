@@ -177,7 +177,12 @@ class System:
         self.chain = LocalChain(self.genesis, functools.partial(block_hash, self.seed))
         self.nodes = {name: Node(name, self.chain, self.loop, self.network, self._broadcast) for name in NODES}
         self.redis = RedisService(
-            self.loop, self.wall, self.network.redis, self.network.redis_is_slow, self.observed.append
+            self.loop,
+            self.wall,
+            self.network.redis,
+            self.network.redis_is_slow,
+            self.observed.append,
+            self.network.redis_hangs,
         )
         self.leases = LeaseServer(self.network, self.observed.append)
         self.ports = Ports()

@@ -4,6 +4,8 @@ import contextlib
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from pocket.redis_store.connection import PoolUsage
+
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
 FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays mirrored as the standby.", ["supplier"])
 REFUSED = Counter(
@@ -32,6 +34,13 @@ BROADCASTS = Histogram(
     "Broadcasts of transactions: accepted, known (a node had it already), or the kind of the refusal.", ["result"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )  # fmt: skip
+TRANSACTION_BYTES = Histogram(
+    "pocket_miner_transaction_bytes", "Size of the transactions broadcast.",
+    buckets=(512, 1024, 4096, 16384, 65536, 262144, 524288, 1048576, 4194304),
+)  # fmt: skip
+REDIS_CONNECTIONS = Gauge(
+    "pocket_miner_redis_connections", "Connections to Redis in the pools: used or idle.", ["state"]
+)
 QUERIES = Histogram(
     "pocket_miner_chain_query_seconds",
     "Queries of chain nodes, one observation for each node: answered, or the class of the failure.", ["result"],
@@ -109,6 +118,12 @@ def start_at_zero() -> None:
     for outcome in _OUTCOMES:
         OUTCOMES.labels(outcome)
     CACHE.labels("divergent")
+
+
+def show_connections(redis: PoolUsage) -> None:
+    """Show the connections to Redis."""
+    REDIS_CONNECTIONS.labels("used").set(redis.used)
+    REDIS_CONNECTIONS.labels("idle").set(redis.idle)
 
 
 def observe_query(result: str, seconds: float) -> None:

@@ -27,6 +27,7 @@ from pocket.chain_cache.invalidation import CacheRefresher, InvalidationSubscrib
 from pocket.chain_cache.shared_heights import LatestBlockPublisher
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
+from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
@@ -280,7 +281,7 @@ class MinerProcess:
             "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.rng),
             "stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
             "public URLs": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
-            "metrics": lambda: self._observe(parts.chain, parts.fleet, pulse),
+            "metrics": lambda: self._observe(parts.chain, parts.fleet, pulse, parts.redis),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
             "cache invalidation": InvalidationSubscriber(
@@ -376,7 +377,7 @@ class MinerProcess:
                 _LOG.warning("Redis unavailable, retrying", error=error)
             await asyncio.sleep(0.5)
 
-    async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor) -> None:
+    async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor, redis: "Redis") -> None:
         """Update the metrics of the whole process at every block."""
         miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
         miner_metrics.start_at_zero()
@@ -392,6 +393,7 @@ class MinerProcess:
             vitals = pulse.reset()
             miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             miner_metrics.TASKS.set(vitals.tasks)
+            miner_metrics.show_connections(pool_usage(redis))
             miner_metrics.LAG.set(len(sessions))
             for source, number in chain.counters.taken():
                 miner_metrics.CACHE.labels(source).inc(number)

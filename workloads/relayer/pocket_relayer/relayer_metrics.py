@@ -1,11 +1,13 @@
 """Metric families of the relayer. Labels stay of low cardinality."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from pocket.chain.node_health import NodeAssessment, NodeHealth
 from pocket.keys.keyring import Keyring
+from pocket.redis_store.connection import PoolUsage
 
 RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
 SERVED = Counter(
@@ -75,6 +77,19 @@ UNHEALTHY = Gauge(
 CHECKS = Counter(
     "pocket_relayer_health_checks_total", "Active health checks of endpoints: passed, failed.", ["service", "result"]
 )
+BACKEND_CONNECTIONS = Gauge(
+    "pocket_relayer_backend_connections",
+    "Connections to the backends of a service, of all workers: used by a relay, or idle (plain HTTP only).",
+    ["service", "state"], multiprocess_mode="livesum",
+)  # fmt: skip
+BACKEND_AWAITED = Gauge(
+    "pocket_relayer_backend_connections_awaited", "Relays that wait for a connection to a backend, of all workers.",
+    ["service"], multiprocess_mode="livesum",
+)  # fmt: skip
+REDIS_CONNECTIONS = Gauge(
+    "pocket_relayer_redis_connections", "Connections to Redis in the pools of all workers: used or idle.", ["state"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
 LOOP_LAG = Gauge(
     "pocket_relayer_event_loop_lag_seconds", "Worst delay of a timer in the last second, of any worker.",
     multiprocess_mode="livemax",
@@ -140,6 +155,15 @@ SIGNER_MISSING = Gauge(
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 
+@dataclass(frozen=True, slots=True)
+class BackendConnections:
+    """Connections to backends: used by relays, idle, and awaited by relays that have none."""
+
+    used: int
+    idle: int
+    awaited: int
+
+
 def start_at_zero(services: Iterable[str]) -> None:
     """Create the series of alerts, so that their first event is an increase from 0."""
     for reason in ("full", "session_closed", "unavailable", "log"):
@@ -165,6 +189,16 @@ def observe_keys(keyring: Keyring) -> None:
 def observe_signature(result: str, seconds: float) -> None:
     """Record a signature of the remote signer."""
     SIGNATURES.labels(result).observe(seconds)
+
+
+def show_connections(backends: Mapping[str, BackendConnections], redis: PoolUsage) -> None:
+    """Show the connections of this worker."""
+    for service, row in backends.items():
+        BACKEND_CONNECTIONS.labels(service, "used").set(row.used)
+        BACKEND_CONNECTIONS.labels(service, "idle").set(row.idle)
+        BACKEND_AWAITED.labels(service).set(row.awaited)
+    REDIS_CONNECTIONS.labels("used").set(redis.used)
+    REDIS_CONNECTIONS.labels("idle").set(redis.idle)
 
 
 def observe_query(result: str, seconds: float) -> None:

@@ -21,7 +21,11 @@ from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
 
 _LIBRARY: Final = native_library("combine")
-_EARNED_BY: Final = 4  # signatures
+_EARNED_BY: Final = 4
+"""Verified signatures by which a point earns a table ..."""
+_EARNED_FROM_ANOTHER_BY: Final = 64
+"""... and by which it takes the place of another table. Building one costs as much as forty sums save, so points that
+take turns must not replace each other."""
 _CANDIDATES: Final = 4096
 BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
 """The generator."""
@@ -35,6 +39,7 @@ def plain(first: Point, a: int, second: Point, b: int) -> bytes:
 
 
 _Encoded: Final = ctypes.c_char * POINT_BYTES
+_EncodedPair: Final = ctypes.c_char * (2 * POINT_BYTES)
 
 
 class _Table:
@@ -64,6 +69,8 @@ def _open(library: Path) -> Any:
         ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p
     ]  # fmt: skip
     found.ra_combine.restype = ctypes.c_int
+    found.ra_combine_pair.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 4, ctypes.c_char_p, ctypes.c_char_p]
+    found.ra_combine_pair.restype = ctypes.c_int
     return found
 
 
@@ -74,6 +81,7 @@ class Accelerator:
         """Load the library and build the generator's table. Raises OSError."""
         self._lib = _open(library)
         self._combine = self._lib.ra_combine
+        self._combine_pair = self._lib.ra_combine_pair
         self._tables: OrderedDict[bytes, _Table] = OrderedDict()
         self._earned: OrderedDict[bytes, int] = OrderedDict()
         self._most = tables
@@ -112,6 +120,27 @@ class Accelerator:
             return None
         return out.raw
 
+    def ring_sums(self, member: Point, hashed: Point, image: Point, s: int, c: int) -> bytes | None:
+        """Compute like `ring_sums` below, or return None if a point has no table.
+
+        Scalars are below 2^256.
+        """
+        tables = self._tables
+        try:
+            for point in (member, hashed, image):
+                tables.move_to_end(point.encoded)
+        except KeyError:
+            self.missed = True
+            return None
+        first, second, third = tables[member.encoded], tables[hashed.encoded], tables[image.encoded]
+        out = _EncodedPair()
+        response, challenge = s.to_bytes(32, "big"), c.to_bytes(32, "big")
+        if not self._combine_pair(
+            out, self._base.address, first.address, second.address, third.address, response, challenge
+        ):
+            return None
+        return out.raw
+
     def promote(self, points: Iterable[bytes]) -> None:
         """Count the points of a verified signature and build tables for frequent ones."""
         self.missed = False
@@ -119,7 +148,7 @@ class Accelerator:
             if encoded in self._tables:
                 continue
             number = self._earned.pop(encoded, 0) + 1
-            if number < _EARNED_BY:
+            if number < (_EARNED_BY if len(self._tables) < self._most else _EARNED_FROM_ANOTHER_BY):
                 self._earned[encoded] = number
                 if len(self._earned) > _CANDIDATES:
                     self._earned.popitem(last=False)
@@ -135,6 +164,10 @@ class Accelerator:
         scalars = (0, 1, curve.N - 1, curve.N, curve.N - 7, 2**256 - 1, curve.N // 3)
         good = all(
             self.linear_combination(BASE, a, other, b) == plain(BASE, a, other, b)
+            for a in scalars
+            for b in (*scalars, 0x1234567)
+        ) and all(
+            self.ring_sums(other, other, other, a, b) == plain(BASE, a, other, b) + plain(other, a, other, b)
             for a in scalars
             for b in (*scalars, 0x1234567)
         )
@@ -163,6 +196,13 @@ def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
     if accelerator is not None and (found := accelerator.linear_combination(first, a, second, b)) is not None:
         return found
     return plain(first, a, second, b)
+
+
+def ring_sums(member: Point, hashed: Point, image: Point, s: int, c: int) -> bytes:
+    """Return the compressed forms of s·G + c·member and s·hashed + c·image: one step of the ring equation."""
+    if accelerator is not None and (found := accelerator.ring_sums(member, hashed, image, s, c)) is not None:
+        return found
+    return linear_combination(BASE, s, member, c) + linear_combination(hashed, s, image, c)
 
 
 def record_verified(points: Iterable[bytes]) -> None:

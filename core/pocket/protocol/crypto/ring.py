@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pocket.errors import DecodingError, InvalidPoint, InvalidSignature
+from pocket.fast_init import fast_init
 from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import N, Point
 from pocket.protocol.crypto.hashing import challenge, hash_to_point, hash_to_scalar
-from pocket.protocol.crypto.linear_combination import BASE, linear_combination, record_verified
+from pocket.protocol.crypto.linear_combination import record_verified, ring_sums
 
 _HEAD_BYTES = 69
 _MEMBER_BYTES = 65
 _FOREIGN_KEY = "the ring signature names a key that is neither the application's nor a delegated gateway's"
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RingSignature:
     """A decoded ring signature with scalars reduced mod N.
@@ -93,9 +95,8 @@ def verify_ring_equation(message_hash: bytes, signature: RingSignature) -> bool:
     image = signature.key_image
     current = signature.start
     for scalar, member in zip(signature.scalars, signature.members, strict=True):
-        left = linear_combination(BASE, scalar, curve.decode_long_lived_point(member), current)
-        right = linear_combination(hash_to_point(member), scalar, image, current)
-        current = hash_to_scalar(message_hash + left + right)
+        point = curve.decode_long_lived_point(member)
+        current = hash_to_scalar(message_hash + ring_sums(point, hash_to_point(member), image, scalar, current))
     return current % N == signature.start
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from google.protobuf.message import DecodeError
 
 from pocket.errors import DecodingError
+from pocket.fast_init import fast_init
 from pocket.protocol.pb import sdk_types_pb2 as pb
 from pocket.protocol.relays import wire
 
@@ -22,6 +23,9 @@ _SMALL: Final = 16 * 1024
 _SHORT_NAME: Final = 64  # characters of a header's name up to which it is cached ...
 _SHORT_FIELD: Final = 128  # ... and of a whole header
 _URL_AND_BODY: Final = frozenset({3, 4})
+_SHORT_HEAD: Final = 1024  # bytes of an envelope without its body up to which they are cached
+_BODY: Final = 0x22  # tag of a request's body
+_BEFORE_BODY: Final = (0x0A, 0x12, 0x1A)  # tags of method, headers and URL
 STREAM_DELIMITER: Final = b"||POKT_STREAM||"
 """Follows each signed response of a streamed answer (docs/protocol/relay-lifecycle.md, section 9)."""
 
@@ -63,6 +67,7 @@ def canonical_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
     return out
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """The HTTP request for the backend. Only path and query of `url` are used."""
@@ -105,6 +110,7 @@ class HttpRequest:
         )
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """The backend's HTTP response with a decompressed body."""
@@ -115,11 +121,24 @@ class HttpResponse:
 
     def encode(self) -> bytes:
         """Deterministic bytes, header map by ascending key."""
-        fields = [wire.int_field(1, self.status)]
-        fields += [_header_field(name, self.headers[name]) for name in sorted(self.headers)]
-        if self.body:
-            fields.append(wire.bytes_field(3, self.body))
-        return b"".join(fields)
+        key = (self.status, *self.headers.items())
+        head = _known_heads.get(key)
+        if head is None:
+            head = _encode_response_head(self.status, self.headers)
+            if len(head) <= _SHORT_HEAD:
+                if len(_known_heads) >= _MOST_HEADS:
+                    _known_heads.clear()
+                _known_heads[key] = head
+        return head + wire.bytes_field(3, self.body) if self.body else head
+
+
+def _encode_response_head(status: int, headers: Headers) -> bytes:
+    return wire.int_field(1, status) + b"".join(_header_field(name, headers[name]) for name in sorted(headers))
+
+
+_MOST_HEADS: Final = 512
+_known_heads: Final[dict[tuple[object, ...], bytes]] = {}
+"""Encoded status and headers of responses: those of one second are alike."""
 
 
 def _header_field(name: str, values: tuple[str, ...]) -> bytes:
@@ -140,6 +159,32 @@ _known_header_field = lru_cache(maxsize=4096)(_encode_header_field)
 
 def decode_http_request(data: bytes) -> HttpRequest:
     """Decode the request envelope of a payload. Raises DecodingError."""
+    body_at, content_at = _find_body(data)
+    if 0 < body_at <= _SHORT_HEAD:
+        head = _known_request(data[:body_at])
+        return HttpRequest(head.method, head.url, head.headers, data[content_at:])
+    return _decode_http_request(data)
+
+
+def _find_body(data: bytes) -> tuple[int, int]:
+    """Return where the body's field and its content begin, or (0, 0) if it is not the last of ordinary fields."""
+    at, end = 0, len(data)
+    try:
+        while at < end:
+            tag, size, start = data[at], data[at + 1], at + 2
+            if size >= 0x80:
+                size, start = wire.read_varint(data, at + 1)
+            if tag == _BODY:
+                return (at, start) if start + size == end else (0, 0)
+            if tag not in _BEFORE_BODY:
+                break
+            at = start + size
+    except (IndexError, DecodingError):
+        pass
+    return 0, 0
+
+
+def _decode_http_request(data: bytes) -> HttpRequest:
     if len(data) > _SMALL and wire.other_bytes(data, _URL_AND_BODY) > MOST_HEADER_BYTES:
         raise DecodingError(f"the payload's headers take more than {MOST_HEADER_BYTES} bytes")
     message = pb.POKTHTTPRequest()
@@ -149,6 +194,10 @@ def decode_http_request(data: bytes) -> HttpRequest:
         raise DecodingError("the payload is not a POKTHTTPRequest") from error
     headers = {name: tuple(header.values) for name, header in message.header.items()}
     return HttpRequest(message.method, message.url, headers, message.body_bz)
+
+
+_known_request = lru_cache(maxsize=1024)(_decode_http_request)
+"""Requests without their bodies: those of an application are alike."""
 
 
 def decode_http_response(data: bytes) -> HttpResponse:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from pocket.errors import DecodingError, InvalidRelay
+from pocket.fast_init import fast_init
 from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.relays import wire
 from pocket.protocol.relays.wire import bytes_field, int_field
@@ -104,6 +105,7 @@ def _header_problem(header: SessionHeader) -> str | None:
     return None
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
     """A gateway's request.
@@ -177,6 +179,7 @@ class RelayMinerError:
         )
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RelayResponse:
     """A supplier's response.
@@ -202,6 +205,10 @@ class RelayResponse:
         """Return SHA-256 of the signable bytes, which the supplier's key signs."""
         return hashlib.sha256(self.signable_bytes()).digest()
 
+    def encode_without_payload(self) -> bytes:
+        """Canonical bytes of the copy that is mined."""
+        return self._encode(self.supplier_operator_signature, b"")
+
     def without_payload(self) -> "RelayResponse":
         """Return the copy that is mined."""
         return RelayResponse(
@@ -209,17 +216,7 @@ class RelayResponse:
         )
 
     def _encode(self, signature: bytes, payload: bytes) -> bytes:
-        meta = b"" if self.header is None else self.header.encode_field()
-        if signature:
-            meta += bytes_field(2, signature)
-        fields = [bytes_field(1, meta)]
-        if payload:
-            fields.append(bytes_field(2, payload))
-        if self.relay_miner_error is not None:
-            fields.append(bytes_field(3, self.relay_miner_error.encode()))
-        if self.payload_hash:
-            fields.append(bytes_field(4, self.payload_hash))
-        return b"".join(fields)
+        return encode_response(self.header, signature, payload, self.payload_hash, self.relay_miner_error)
 
     def problem(self) -> str | None:
         """Return the first failed basic validation, or None.
@@ -233,6 +230,27 @@ class RelayResponse:
         if not self.supplier_operator_signature:
             return "the supplier's signature is missing"
         return None
+
+
+def encode_response(
+    header: SessionHeader | None,
+    signature: bytes,
+    payload: bytes,
+    payload_hash: bytes | None,
+    error: RelayMinerError | None = None,
+) -> bytes:
+    """Return the canonical bytes of a response with these parts."""
+    meta = b"" if header is None else header.encode_field()
+    if signature:
+        meta += bytes_field(2, signature)
+    fields = [bytes_field(1, meta)]
+    if payload:
+        fields.append(bytes_field(2, payload))
+    if error is not None:
+        fields.append(bytes_field(3, error.encode()))
+    if payload_hash:
+        fields.append(bytes_field(4, payload_hash))
+    return b"".join(fields)
 
 
 @dataclass(frozen=True, slots=True)

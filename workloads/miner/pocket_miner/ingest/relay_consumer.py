@@ -15,6 +15,7 @@ from pocket.errors import ChainError, DecodingError
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
+from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
@@ -30,6 +31,7 @@ from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, Sessio
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
+_LEARNED_AT_ONCE = 16
 
 
 class RelayConsumer:
@@ -132,8 +134,8 @@ class RelayConsumer:
 
     def reread(self) -> None:
         """Read every stream from its start, because Redis may hold other entries under known ids."""
-        self._generation += 1
         self._unreadable.clear()
+        self._generation += 1
         for session in self._sessions.values():
             session.position = "0-0"
 
@@ -337,8 +339,7 @@ class RelayConsumer:
         async with self._reading:
             if self._volume_full():
                 raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
-            for session in list(self._sessions.values()):
-                await self.learn_terms(session)
+            await map_bounded(self.learn_terms, list(self._sessions.values()), _LEARNED_AT_ONCE)
             try:
                 return await self._rounds.join(self._request(Check.NOTHING), count) or 0
             except CommandRejected as error:

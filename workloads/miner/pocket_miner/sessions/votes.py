@@ -22,6 +22,8 @@ class Votes(Generic[T]):
     """
 
     answers: dict[tuple[str, int], T] = field(default_factory=dict)
+    refuted: dict[T, None] = field(default_factory=dict)
+    """Values that the chain has shown to be wrong, the latest last."""
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked_at: int = -1
 
@@ -36,17 +38,27 @@ class Votes(Generic[T]):
         while len(self.answers) > _MAX_ANSWERS:
             del self.answers[next(iter(self.answers))]
 
+    def doubt(self, refuted: T | None = None) -> None:
+        """Discard all answers, and take `refuted` last from now on where several values tie."""
+        self.answers.clear()
+        self.asked_at = -1
+        if refuted is not None:
+            self.refuted.pop(refuted, None)
+            self.refuted[refuted] = None
+
     def best(self) -> tuple[T, bool] | None:
         """Return the most frequent value and whether it is confirmed.
 
-        If several tie, the latest one is returned as unconfirmed. A value that as many sources contradict as return it
-        in the latest query is not confirmed, however often it was returned before.
+        If several tie, the latest one is returned as unconfirmed, a refuted one only if all of them are. In the latest
+        query as many sources must not contradict a confirmed value as return it, however often it was returned before.
         """
         counts = Counter(self.answers.values())
         if not counts:
             return None
         highest = max(counts.values())
-        value = next(row for row in reversed(self.answers.values()) if counts[row] == highest)
+        order = {value: place for place, value in enumerate(self.refuted, start=1)}
+        tied = (row for row in reversed(self.answers.values()) if counts[row] == highest)
+        value = min(tied, key=lambda row: order.get(row, 0))
         latest = Counter(row for (_, at), row in self.answers.items() if at == self.asked_at)
         contradicted = any(number >= latest[value] for other, number in latest.items() if other != value)
         unique = list(counts.values()).count(highest) == 1

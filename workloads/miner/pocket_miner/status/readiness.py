@@ -84,7 +84,7 @@ class Readiness:
         elif self.phase is Phase.READ_ONLY:
             yield Problem(code=ProblemCode.VOLUME_READ_ONLY, message=self.volume)
         elif self.phase is not Phase.MINING:
-            cause = f" {self.volume}" if self.phase is Phase.OPENING else ""
+            cause = f", {self.volume}" if self.volume and self.phase is Phase.OPENING else ""
             yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}{cause}")
         if keys_missing:
             yield Problem(code=ProblemCode.NO_KEYS, message="no supplier key is loaded")

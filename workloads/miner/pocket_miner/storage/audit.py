@@ -115,14 +115,15 @@ class Audit:
                 )
         return seals
 
-    def suppliers_with_open_seals(self) -> set[str]:
-        """Return the suppliers that have sealed sessions without an outcome."""
+    def suppliers_with_open_seals(self) -> list[str]:
+        """Return the suppliers that have sealed sessions without an outcome, the one with the earliest first."""
         with self._lock:
             rows = self._database.execute(
-                "SELECT DISTINCT supplier FROM seal WHERE NOT EXISTS "
-                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id)"
+                "SELECT supplier FROM seal WHERE NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=seal.supplier AND o.session_id=seal.session_id) "
+                "GROUP BY supplier ORDER BY min(session_end), supplier"
             ).fetchall()
-        return {str(supplier) for (supplier,) in rows}
+        return [str(supplier) for (supplier,) in rows]
 
     def all_seals(self) -> list[tuple[str, int, SessionSeal, str]]:
         """Return (supplier, session end, seal, signed transaction) of every open sealed session."""

@@ -46,6 +46,11 @@ def _invalid(session: TrackedSession) -> bool:
     return session.claim_on_chain is not None and session.claim_on_chain.proof_validation_status == INVALID
 
 
+def _may_be_judged(session: TrackedSession, height: int) -> bool:
+    """Return True if the state of a height may be about the proof that was sent last, not about one before it."""
+    return session.proof.sent is not None and height > session.proof.sent.height
+
+
 def requirement_of(
     supplier: str, session: TrackedSession, seed_hash: bytes, params: ProofParams
 ) -> ProofRequirement | None:
@@ -123,7 +128,7 @@ class ProofSubmitter:
         An invalid proof does not stop the others. Raises the first error after all have been tried.
         """
         await self._load_signed(sessions, block)
-        invalid = [session for session in sessions if session.proof.sent is not None and _invalid(session)]
+        invalid = [session for session in sessions if _invalid(session) and _may_be_judged(session, block.height)]
         for session in invalid:
             self._doubt(session)
         repaired = {session.session_id for session in invalid}
@@ -180,7 +185,7 @@ class ProofSubmitter:
         proof, windows = session.proof.sent, session.windows
         if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
             session.measured.add(f"doubted {proof.tx_hash}")
-            self._seeds().doubt(windows.proof_seed)
+            self._seeds().doubt(windows.proof_seed, session.proof_message[0] if session.proof_message else None)
         session.details.proof_refusal = "the chain found the proof invalid"
 
     async def _send(

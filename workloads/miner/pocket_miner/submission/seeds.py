@@ -57,9 +57,12 @@ class SeedHashes:
             raise ChainUnavailable(f"no node returned the hash of block {height}")
         return best
 
-    def doubt(self, height: int) -> None:
-        """Discard the answers about a block, because a proof made with its hash was found invalid."""
-        self._votes.pop(height, None)
+    def doubt(self, height: int, refuted: bytes | None = None) -> None:
+        """Discard the answers about a block, because a proof made with its hash was found invalid.
+
+        `refuted` is that hash, None if another owner made the proof.
+        """
+        self._votes.setdefault(height, Votes()).doubt(refuted)
 
     async def _ask(self, height: int, now: int, votes: Votes[bytes]) -> None:
         by_node = await self.blocks.hashes_by_node(height)

@@ -226,6 +226,7 @@ class Sender:
         Raises SendError. Bytes that a node already has count as accepted.
         """
         began = self._clock()
+        miner_metrics.TRANSACTION_BYTES.observe(len(raw))
         try:
             answer = await self._broadcast(raw)
         except SendError as error:

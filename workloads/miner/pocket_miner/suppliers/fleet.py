@@ -17,6 +17,7 @@ from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
+from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
@@ -38,6 +39,7 @@ _KEYS_SECONDS = 1.0
 _HEAL_SECONDS = 5.0
 _LEFTOVERS_SECONDS = 60.0
 _AGAIN_SECONDS = 2.0
+_FENCE_SECONDS = 1.0
 
 
 class SupplierManager:
@@ -132,7 +134,8 @@ class SupplierManager:
             self._report_corruption(error)
             _LOG.warning("epoch not read from the volume", error=error)
         try:
-            fences = await self._suppliers.highest_fence(self._of(shard))
+            async with redis_deadline(_FENCE_SECONDS):  # held Leases are renewed only after that
+                fences = await self._suppliers.highest_fence(self._of(shard))
         except RedisUnavailable as error:
             _LOG.info("fences not read from Redis", error=error)
         if volume is None and fences is None:

@@ -8,7 +8,7 @@ a fee could be paid twice, and the chain is queried before that.
 import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.model import Block
 from pocket.redis_store.store_errors import StaleEpoch
+from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
@@ -25,6 +26,8 @@ from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_AT_ONCE: Final = 12
+"""Suppliers that are worked on at the same time, as each may wait for the chain."""
 
 
 class SealedSuppliers(Protocol):
@@ -88,12 +91,15 @@ class SealedWork:
         if now - self._unknown_since < self.grace_seconds:
             return False
         open_ = await asyncio.to_thread(self.suppliers.audit.suppliers_with_open_seals)
-        for address in sorted(open_.intersection(waiting)):
-            with bound_contextvars(supplier=address, height=block.height):
-                await self._work_on(address, block)
+        due = [address for address in open_ if address in waiting]
+        await map_bounded(lambda address: self._work_on(address, block), due, _AT_ONCE)
         return True
 
     async def _work_on(self, address: str, block: Block) -> None:
+        with bound_contextvars(supplier=address, height=block.height):
+            await self._decide(address, block)
+
+    async def _decide(self, address: str, block: Block) -> None:
         if address not in self._miners:
             _LOG.warning("working on sealed sessions without Redis or Lease")
             self._miners[address] = self.suppliers.detached(address)

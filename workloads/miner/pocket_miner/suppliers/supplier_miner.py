@@ -23,6 +23,7 @@ from pocket.redis_store.store_errors import (
     RedisUnavailable,
     StaleEpoch,
 )
+from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.ingest.peer_merge import PeerMerge
@@ -59,6 +60,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 _COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
 """Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
 _SCAN_SECONDS: Final = 4.0
+_DECIDED_AT_ONCE: Final = 16  # sessions of a supplier, as each may wait for the chain
 
 
 async def _confirmed() -> None:
@@ -286,8 +288,9 @@ class SupplierMiner:
         closing, deadline = 0, None
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
-        for session in list(self.sessions.values()):
-            decision = await self._decided(session, answers, block, proof)
+        sessions = list(self.sessions.values())
+        decided = await map_bounded(lambda s: self._decided(s, answers, block, proof), sessions, _DECIDED_AT_ONCE)
+        for session, decision in zip(sessions, decided, strict=True):
             if decision is None:
                 continue
             observe_margin(session, decision, block.height)
@@ -348,10 +351,7 @@ class SupplierMiner:
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
-        """Decide one session.
-
-        Returns None while its windows are unknown or if deciding failed.
-        """
+        """Decide one session. Returns None while its windows are unknown or if deciding failed."""
         try:
             return await self._decide(session, answers, block, proof)
         except STEP_ERRORS as error:

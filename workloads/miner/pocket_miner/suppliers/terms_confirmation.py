@@ -1,9 +1,9 @@
 """Confirm the params and terms of ended sessions by a second answer."""
 
-import asyncio
 from collections.abc import Collection
 from typing import Final
 
+from pocket.runtime.concurrency import map_bounded
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
 
@@ -15,19 +15,15 @@ async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSessi
 
     Raises the first error after all have been tried.
     """
-    limit = asyncio.Semaphore(_AT_ONCE)
 
     async def confirm(session: TrackedSession) -> None:
-        async with limit:
-            if not session.params_confirmed:
-                await consumer.start_params.confirm(session, height)
-            if _are_terms_due(session, height):
-                await consumer.confirm_terms(session, height)
+        if not session.params_confirmed:
+            await consumer.start_params.confirm(session, height)
+        if _are_terms_due(session, height):
+            await consumer.confirm_terms(session, height)
 
     due = [s for s in sessions if s.end < height and (not s.params_confirmed or _are_terms_due(s, height))]
-    for error in await asyncio.gather(*map(confirm, due), return_exceptions=True):
-        if isinstance(error, BaseException):
-            raise error
+    await map_bounded(confirm, due, _AT_ONCE)
 
 
 def _are_terms_due(session: TrackedSession, height: int) -> bool:

@@ -102,7 +102,7 @@ class BackendConnection(asyncio.Protocol):
         Raises BrokenResponse, ConnectionEnded or HeaderTooLong.
         """
         while not self._head_complete:
-            await self._wait()
+            await self._arrival()
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, or empty bytes at its end.
@@ -112,7 +112,15 @@ class BackendConnection(asyncio.Protocol):
         while not self._body:
             if self.complete:
                 return b""
-            await self._wait()
+            await self._arrival()
+        return self._take()
+
+    def complete_body(self) -> bytes | None:
+        """Return what is left of the body if the whole response has arrived, else None."""
+        return self._take() if self.complete else None
+
+    def _take(self) -> bytes:
+        """Return the bytes that have arrived."""
         chunks, self._buffered = self._body, 0
         self._body = deque()
         if self._paused and self._transport is not None:
@@ -120,20 +128,17 @@ class BackendConnection(asyncio.Protocol):
             self._transport.resume_reading()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _wait(self) -> None:
+    def _arrival(self) -> "asyncio.Future[None]":
+        """Return what ends once something has arrived or failed. Raises the error of the connection."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if self._error is not None:
-            raise self._error
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, error: OSError) -> None:
         self._error = self._error or error
@@ -199,7 +204,7 @@ class BackendConnection(asyncio.Protocol):
         """Add a header field."""
         if self._head_complete:  # trailers are not signed
             return
-        if len(name) > LINE_BYTES or len(value) > LINE_BYTES:
+        if self._head_bytes > LINE_BYTES and (len(name) > LINE_BYTES or len(value) > LINE_BYTES):
             raise HeaderTooLong
         if len(self.headers) == HEADERS or b"\0" in value:
             raise BrokenResponse

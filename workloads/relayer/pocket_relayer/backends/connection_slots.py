@@ -33,6 +33,16 @@ class ConnectionSlots:
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._waiting = 0
 
+    @property
+    def used(self) -> int:
+        """The connections that relays use."""
+        return self._used
+
+    @property
+    def awaited(self) -> int:
+        """The relays that wait for a connection."""
+        return self._waiting
+
     def _may_acquire(self, key: str) -> bool:
         free = self._size - self._used
         mine = self._used_by.get(key, 0)

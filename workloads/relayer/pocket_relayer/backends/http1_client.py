@@ -14,16 +14,19 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
+from pocket.protocol.relays.envelope import Headers
 from pocket.runtime.bounded_dict import BoundedDict
 from pocket_relayer.backends.backend_connection import BackendConnection, ConnectionEnded
+from pocket_relayer.backends.header_fields import answer_headers
 
 _IDLE_SECONDS: Final = 90.0
 _HAPPY_EYEBALLS_SECONDS: Final = 0.25
 _SHORT_HEAD: Final = 2048
-"""Bytes up to which the head of a request is remembered."""
-_SHORT_FIELD: Final = 128
+"""Bytes up to which the head of a request or response is remembered."""
 _known_heads: Final[BoundedDict[tuple[object, ...], bytes]] = BoundedDict(512)
 """Heads without their length: the relays of a session repeat them."""
+_known_responses: Final[BoundedDict[tuple[tuple[bytes, bytes], ...], Headers]] = BoundedDict(512)
+"""Headers as they are signed, by the fields of responses: those of one second are alike."""
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods whose requests have no length if they have no body."""
 
@@ -79,9 +82,6 @@ def _text(name: bytes, value: bytes) -> tuple[str, str]:
     return name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
 
 
-_known_text = lru_cache(maxsize=4096)(_text)
-
-
 class Http1Response:
     """A response whose head has arrived, with the slot of its connection."""
 
@@ -89,11 +89,21 @@ class Http1Response:
         self._client = client
         self._origin = origin
         self._connection: BackendConnection | None = connection
+        self._fields = connection.headers
         self.status = connection.status
-        self.headers = [
-            _known_text(name, value) if len(name) + len(value) <= _SHORT_FIELD else _text(name, value)
-            for name, value in connection.headers
-        ]
+
+    def signed_headers(self) -> Headers:
+        """Return the headers as they are signed.
+
+        Raises BrokenResponse for a name that is no token.
+        """
+        key = tuple(self._fields)
+        known = _known_responses.get(key)
+        if known is None:
+            known = answer_headers(_text(name, value) for name, value in key)
+            if sum(len(name) + len(value) for name, value in key) <= _SHORT_HEAD:
+                _known_responses[key] = known
+        return known
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, or empty bytes at its end.
@@ -101,6 +111,10 @@ class Http1Response:
         Raises OSError.
         """
         return b"" if self._connection is None else await self._connection.read()
+
+    def complete_body(self) -> bytes | None:
+        """Return the whole body if it has arrived and nothing of it was read, else None."""
+        return None if self._connection is None else self._connection.complete_body()
 
     def close(self) -> None:
         """Give the connection back, or close it if the response is incomplete. It may be called twice."""
@@ -155,6 +169,11 @@ class Http1Client:
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
+    @property
+    def idle(self) -> int:
+        """The open connections that no request uses."""
+        return sum(len(pool.idle) for pool in self._pools.values())
+
     async def request(
         self, origin: Origin, head: bytes, body: bytes, dial_seconds: float, *, head_only: bool = False
     ) -> Http1Response:
@@ -176,24 +195,21 @@ class Http1Client:
         try:
             connection = self._idle(pool)
             if connection is not None:
+                connection.send(head, body, head_only=head_only)
                 try:
-                    return await self._exchange(origin, connection, head, body, head_only=head_only)
+                    await connection.response_head()
+                    return Http1Response(self, origin, connection)
                 except ConnectionEnded:
                     connection.close()
             connection = await self._connect(origin, dial_seconds)
-            return await self._exchange(origin, connection, head, body, head_only=head_only)
+            connection.send(head, body, head_only=head_only)
+            await connection.response_head()
+            return Http1Response(self, origin, connection)
         except BaseException:
             if connection is not None:
                 connection.close()
             pool.release()
             raise
-
-    async def _exchange(
-        self, origin: Origin, connection: BackendConnection, head: bytes, body: bytes, *, head_only: bool
-    ) -> Http1Response:
-        connection.send(head, body, head_only=head_only)
-        await connection.response_head()
-        return Http1Response(self, origin, connection)
 
     def _idle(self, pool: _Pool) -> BackendConnection | None:
         """Return the connection that was used last, if it still can be."""

@@ -113,7 +113,16 @@ class _AiohttpResponse:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers = response.headers.items()
+
+    def signed_headers(self) -> Headers:
+        """Return the headers as they are signed.
+
+        Raises BrokenResponse for a name that is no token.
+        """
+        return answer_headers(self._response.headers.items())
+
+    def complete_body(self) -> None:
+        """Return None: the body is to be read."""
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, or empty bytes at its end."""
@@ -130,7 +139,7 @@ class _AiohttpResponse:
 _Response = _AiohttpResponse | Http1Response
 
 
-async def _request(
+def _request(
     clients: Clients,
     method: str,
     endpoint: str,
@@ -138,15 +147,27 @@ async def _request(
     headers: CIMultiDictProxy[str],
     body: bytes,
     dial_seconds: float,
-) -> _Response:
-    """Send a request and return the response once its head has arrived.
+) -> Awaitable[_Response]:
+    """Return the response of an endpoint, once its head has arrived.
 
     A request that a dead connection did not carry is sent once more, on a new one.
     """
     origin = plain_origin(endpoint) if clients.plain is not None else None
     if origin is not None and clients.plain is not None:
         head = encode_head(method, target, origin, headers.items(), len(body))
-        return await clients.plain.request(origin, head, body, dial_seconds, head_only=method == "HEAD")
+        return clients.plain.request(origin, head, body, dial_seconds, head_only=method == "HEAD")
+    return _request_by_aiohttp(clients, method, endpoint, target, headers, body, dial_seconds)
+
+
+async def _request_by_aiohttp(
+    clients: Clients,
+    method: str,
+    endpoint: str,
+    target: str,
+    headers: CIMultiDictProxy[str],
+    body: bytes,
+    dial_seconds: float,
+) -> _AiohttpResponse:
     timeout = aiohttp.ClientTimeout(total=None, connect=dial_seconds)
     url = URL(origin_of(endpoint) + target, encoded=True)
     options: dict[str, Any] = {
@@ -201,13 +222,17 @@ async def call_http(
             raise RetryableBackendError(
                 Rejected(RejectionReason.BACKEND_ERROR, "the backend answered with an error", answer.status)
             )
-        named = answer_headers(answer.headers)
+        named = answer.signed_headers()
         if _media_type(named) in STREAMED and answer.status not in WITHOUT_BODY:
             kept = True
             shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
             chunks = plain_chunks(named, _chunks(answer), limit)
             return BackendStream(answer.status, shown, chunks, _closing(answer), deadline)
-        body = await _body(answer, limit, reservation)
+        body = answer.complete_body()
+        if body is None:
+            body = await _body(answer, limit, reservation)
+        else:
+            _count(len(body), len(body), limit, reservation)
     except (aiohttp.ClientError, OSError) as error:
         if _head_too_long(error):  # the request is at fault, not the endpoint
             raise Rejected(
@@ -244,11 +269,19 @@ async def _body(answer: _Response, limit: int, reservation: MemoryReservation | 
     while chunk := await answer.read():
         chunks.append(chunk)
         size += len(chunk)
-        if reservation is not None:
-            reservation.acquire(len(chunk))
-        if size > limit:
-            raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
+        _count(len(chunk), size, limit, reservation)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _count(read: int, size: int, limit: int, reservation: MemoryReservation | None) -> None:
+    """Count what was read of a body that has `size` bytes so far.
+
+    Raises Rejected beyond `limit` bytes, or if there is no memory left for `reservation`.
+    """
+    if reservation is not None:
+        reservation.acquire(read)
+    if size > limit:
+        raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the backend's answer is larger than {limit} bytes")
 
 
 def _closing(answer: _Response) -> Callable[[], Awaitable[None]]:

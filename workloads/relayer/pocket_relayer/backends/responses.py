@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from pocket.fast_init import fast_init
 from pocket.protocol.relays.envelope import Headers, HttpResponse
 from pocket_relayer.rejection import Rejected
 
@@ -15,6 +16,7 @@ class RetryableBackendError(Exception):
         self.rejected = rejected
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class BackendResponse:
     """A complete response with the number of additional attempts."""

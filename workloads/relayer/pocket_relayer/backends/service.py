@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ import grpc
 from pocket.api.services import Backend, RequestBackend, ServiceSpec
 from pocket.errors import ConfigurationError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
+from pocket.runtime.shared_deadlines import SharedDeadlines
 from pocket_relayer.backends.connection_slots import ConnectionSlots
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.grpc_calls import call_grpc, channel_to
@@ -22,6 +23,7 @@ from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.responses import BackendResponse, BackendStream, RetryableBackendError
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.relayer_metrics import BackendConnections
 
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CONCURRENT_CALLS = 1000  # to one gRPC endpoint
@@ -58,6 +60,7 @@ class ServiceBackends:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._slots: dict[str, ConnectionSlots] = {}
         self._use = _Use(self)
+        self._deadlines = SharedDeadlines()
         self.in_flight = 0
 
     def used(self) -> "_Use":
@@ -73,16 +76,26 @@ class ServiceBackends:
         for channel in self._channels.values():
             await channel.close(None)
 
+    def connections(self) -> BackendConnections:
+        """Return the connections to all endpoints."""
+        slots = self._slots.values()
+        idle = self.http.plain.idle if self.http.plain is not None else 0
+        return BackendConnections(sum(row.used for row in slots), idle, sum(row.awaited for row in slots))
+
     def pool(self, rpc_type: str) -> Pool:
         """Return the pool of a transport, for which no other one stands in.
 
         Raises Rejected if it is not configured or has no available endpoint.
         """
+        pool = self._configured_pool(rpc_type)
+        if not pool.available(self._clock()):
+            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
+        return pool
+
+    def _configured_pool(self, rpc_type: str) -> Pool:
         pool = self.pools.get(rpc_type)
         if pool is None:
             raise Rejected(RejectionReason.BACKEND_MISSING, f"service {self.service.id} has no {rpc_type} backend")
-        if not pool.available(self._clock()):
-            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
         return pool
 
     def configured_headers(self, pool: Pool) -> dict[str, str]:
@@ -118,11 +131,11 @@ class ServiceBackends:
         does not count as the backend's time. Retries share one deadline. `reservation` counts what is read of the
         response. Raises Rejected.
         """
-        pool = self.pool(rpc_type)
+        pool = self._configured_pool(rpc_type)
         backend = pool.backend
         assert isinstance(backend, RequestBackend)  # noqa: S101 - WebSocket pools are dialled, never asked
         configured = self.configured_headers(pool)
-        seconds, loop = backend.timeout_seconds, asyncio.get_running_loop()
+        seconds, now = backend.timeout_seconds, self._deadlines.time
         left = seconds
         tried: set[str] = set()
         last: Rejected | None = None
@@ -133,9 +146,9 @@ class ServiceBackends:
             tried.add(endpoint.url)
             slots = self.slots(backend, endpoint.url)
             await slots.acquire(fairness_key)
-            begun, kept = loop.time(), False
+            begun, kept = now(), False
             try:
-                async with asyncio.timeout(left):
+                with self._deadlines.within(left):
                     answer = await self._call(
                         backend, endpoint, request, outer, extra, configured, begun + left, reservation
                     )
@@ -152,10 +165,10 @@ class ServiceBackends:
             finally:
                 if not kept:
                     slots.release(fairness_key)
-            left -= loop.time() - begun
+            left -= now() - begun
         raise last or Rejected(RejectionReason.BACKEND_UNHEALTHY, "backend unhealthy")
 
-    async def _call(
+    def _call(
         self,
         backend: RequestBackend,
         endpoint: BackendEndpoint,
@@ -165,11 +178,12 @@ class ServiceBackends:
         configured: Mapping[str, str],
         deadline: float,
         reservation: MemoryReservation | None,
-    ) -> HttpResponse | BackendStream:
+    ) -> Awaitable[HttpResponse | BackendStream]:
+        """Return the call of one endpoint. Raises Rejected."""
         limit = self.service.max_body_bytes
         if isinstance(backend, Backend):
             headers = request_headers(request, outer, extra, configured)
-            return await call_http(self.http, backend, endpoint.url, request, headers, limit, deadline, reservation)
+            return call_http(self.http, backend, endpoint.url, request, headers, limit, deadline, reservation)
         channel = self._channels.get(endpoint.url)
         if channel is None:
             dial = backend.dial_timeout_seconds
@@ -179,7 +193,7 @@ class ServiceBackends:
             method = grpc_method(request.url)
         except ValueError as error:
             raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's URL cannot be sent: {error}") from error
-        return await call_grpc(channel, method, request, {**extra, **configured}, seconds, limit, reservation)
+        return call_grpc(channel, method, request, {**extra, **configured}, seconds, limit, reservation)
 
     async def dial(self, extra: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
         """Open a WebSocket to an available endpoint.

@@ -12,6 +12,7 @@ from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.health import checkers
 from pocket_relayer.backends.http_calls import Clients
 from pocket_relayer.backends.service import ServiceBackends, close_quietly
+from pocket_relayer.relayer_metrics import BackendConnections
 
 
 class ServiceRegistry:
@@ -47,6 +48,10 @@ class ServiceRegistry:
     def in_flight(self) -> int:
         """Return the number of relays that wait for current and replaced backends."""
         return sum(backends.in_flight for backends in (*self._services.values(), *self._retired))
+
+    def connections(self) -> dict[str, BackendConnections]:
+        """Return the connections to backends by service."""
+        return {name: backends.connections() for name, backends in self._services.items()}
 
     def unhealthy(self) -> dict[tuple[str, str], int]:
         """Return the number of unavailable endpoints by service and transport."""

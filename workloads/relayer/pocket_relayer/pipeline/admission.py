@@ -4,7 +4,7 @@ Source: relay-lifecycle.md, section 5.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.api.services import RPC_NUMBERS
 from pocket.chain.model import StakedSupplier
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
+from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
 from pocket_relayer.pipeline.authorization import Admitted, authorize, supplier_rejection
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
@@ -33,12 +34,14 @@ class Admission:
         clock: Callable[[], float],
         limits: Callable[[], Mapping[str, frozenset[str]]] = dict,
         generation: Callable[[], int] = lambda: 0,
+        moment: Callable[[], Hashable] | None = None,
     ) -> None:
         self._contexts = SessionContexts(chain, height, clock, generation)
         self._limits = limits
         self._height = height
         self._undeclared: set[tuple[str, str, str]] = set()
         self._verifications = FairQueue(clock)
+        self._checked: MomentMemo[tuple[str, str, int, str], bool] = MomentMemo(moment)
 
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
         """Check that the supplier may serve this session.
@@ -50,24 +53,25 @@ class Admission:
             raise Rejected(
                 RejectionReason.WRONG_SERVICE, f"the supplier is not offered for service {header.service_id} here"
             )
+        now = self._checked.now()
+        key = (request.supplier_operator_address, header.service_id, header.session_end_block_height, rpc_type)
+        if self._checked.get(key):
+            return
         supplier = await self._contexts.supplier(request.supplier_operator_address)
         if supplier is None:
             return
         if (rejected := supplier_rejection(supplier, header, self._height())) is not None:
             raise rejected
-        self._check_transport(supplier, header.service_id, rpc_type)
+        if _declares(supplier, header.service_id, rpc_type):
+            self._checked.put(now, key, True)
+        else:
+            self._count_undeclared(supplier, header.service_id, rpc_type)
 
-    def _check_transport(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
+    def _count_undeclared(self, supplier: StakedSupplier, service_id: str, rpc_type: str) -> None:
         """Count relays over a transport that the stake does not declare, and warn once.
 
         They are served.
         """
-        number = RPC_NUMBERS.get(rpc_type)
-        declared = {
-            kind for config in supplier.history if config.service_id == service_id for kind, _ in config.endpoints
-        }
-        if number is None or not declared or number in declared:
-            return
         relayer_metrics.UNDECLARED.labels(service_id, rpc_type).inc()
         row = (supplier.operator_address, service_id, rpc_type)
         if row not in self._undeclared and len(self._undeclared) < _MAX_WARNINGS:
@@ -96,3 +100,10 @@ class Admission:
             if corrected is None:
                 raise
         return authorize(request, header, message_hash, corrected)
+
+
+def _declares(supplier: StakedSupplier, service_id: str, rpc_type: str) -> bool:
+    """Return whether the stake declares a transport of a service, or none at all."""
+    number = RPC_NUMBERS.get(rpc_type)
+    declared = {kind for config in supplier.history if config.service_id == service_id for kind, _ in config.endpoints}
+    return number is None or not declared or number in declared

@@ -8,6 +8,7 @@ from typing import Final
 
 from pocket.chain.model import Session, StakedSupplier
 from pocket.errors import DecodingError, InvalidSignature
+from pocket.fast_init import fast_init
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.sessions.windows import Windows
@@ -17,6 +18,7 @@ _HEADER_FIELDS: Final = tuple(field.name for field in fields(SessionHeader) if f
 _FARTHEST: Final = 10_000  # blocks between a plausible session and the chain's height
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """The chain's data on a relay's session at a height."""
@@ -28,6 +30,7 @@ class SessionContext:
     height: int
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """What is known of an admitted relay."""

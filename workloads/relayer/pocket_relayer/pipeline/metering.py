@@ -4,7 +4,7 @@ Source: relay-lifecycle.md, section 7.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Protocol
@@ -12,10 +12,12 @@ from typing import Protocol
 from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
+from pocket.fast_init import fast_init
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
+from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
 from pocket_relayer.metric_batches import BatchedCounter
 from pocket_relayer.rejection import Rejected, RejectionReason
@@ -29,6 +31,8 @@ def _metered(service_id: str, result: ChargeResult) -> BatchedCounter:
     return BatchedCounter(relayer_metrics.METERED.labels(service_id, result.name.lower()))
 
 
+_Quote = tuple[int, int | None, int]
+"""Price of a relay, budget of its session (None is unlimited) and the seconds for which a charge is kept."""
 _MOST_APPLICATIONS = 100
 _UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
 
@@ -100,6 +104,7 @@ class MeterQueries(Protocol):
         """Return the compute units of one relay at a height."""
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Metered:
     """A relay that may be served.
@@ -124,6 +129,7 @@ class Meter:
         enabled: bool = True,
         open_when_unavailable: bool = True,
         block_seconds: float = 30.0,
+        moment: Callable[[], Hashable] | None = None,
     ) -> None:
         self._chain = chain
         self._budgets = budgets
@@ -132,6 +138,7 @@ class Meter:
         self._enabled = enabled
         self._open = open_when_unavailable
         self._block_seconds = block_seconds
+        self._quotes: MomentMemo[tuple[str, str, int, int, float | None], _Quote] = MomentMemo(moment)
         self.limits = RecentBudgets()
 
     async def charge(self, service: ServiceSpec, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
@@ -155,7 +162,8 @@ class Meter:
         if not self._enabled and not identity:
             return Metered(None)
         try:
-            charge = await self._quote(service, header, supplier, identity)
+            cost, budget, keep = await self._quote(service, header)
+            charge = Charge(supplier, header.session_id, cost, budget, keep, identity)
         except (ChainError, DecodingError) as error:
             self._require_open(service, error)
             if not identity:
@@ -198,16 +206,23 @@ class Meter:
         """Return the seconds for which a charge is kept, until well after a height."""
         return max(600, int(2 * (height - self._height()) * self._block_seconds))
 
-    async def _quote(self, service: ServiceSpec, header: SessionHeader, supplier: str, identity: bytes) -> Charge:
-        """Return the charge at the session's prices and the application's current stake."""
-        start = header.session_start_block_height
+    async def _quote(self, service: ServiceSpec, header: SessionHeader) -> _Quote:
+        """Return the quote at the session's prices and the application's current stake."""
+        start, end = header.session_start_block_height, header.session_end_block_height
+        now = self._quotes.now()
+        key = (header.application_address, header.service_id, start, end, service.service_factor)
+        known = self._quotes.get(key)
+        if known is not None:
+            return known
         params = await self._chain.shared_params(start)
-        keep = self._keep_seconds(Windows.after(header.session_end_block_height, params).claim_close + 10)
+        keep = self._keep_seconds(Windows.after(end, params).claim_close + 10)
         if not self._enabled:
-            return Charge(supplier, header.session_id, 0, None, keep, identity)
+            return 0, None, keep
         application = await self._chain.application(header.application_address)
         budget = session_budget(
             application.stake_upokt, await self._chain.num_suppliers_per_session(), params, service.service_factor
         )
         cost = relay_cost(await self._chain.compute_units_per_relay(header.service_id, start), params)
-        return Charge(supplier, header.session_id, cost, budget, keep, identity)
+        found = (cost, budget, keep)
+        self._quotes.put(now, key, found)
+        return found

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
+from pocket.fast_init import fast_init
 from pocket.keys.remote_signer import SigningKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
@@ -44,6 +45,7 @@ _REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnava
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class RelayResult:
     """The signed response for the gateway."""
@@ -166,7 +168,7 @@ class RelayPipeline:
             relay = self.parse(body, caller)
             in_flight = self.in_flight.relay_of(relay.supplier)
             used = relay.service_backends.used()
-            with in_flight, used, self.simulations.limit(caller), self._tracing.relay(relay) as span:
+            with in_flight, used, self.simulations.limit(relay.simulated), self._tracing.relay(relay) as span:
                 return await self._handle(relay, span, streams=streams)
         except Rejected as rejected:
             self.count_rejection(rejected, caller, relay)
@@ -197,14 +199,13 @@ class RelayPipeline:
             if isinstance(served, BackendStream):
                 served = await self._collect(served, relay.service.max_body_bytes)
             response = await sign_response(relay.header, served.response, relay.key)
-            body, retries = response.encode(), served.retries
+            body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
         except BaseException:
             self.refund(metered)
             raise
-        del served  # hold the response once while it is recorded
-        response = response.without_payload()
+        del served, response  # hold the response once while it is recorded
         recording = self._clock()
-        await self.record(relay, admitted, metered, response)
+        await self.record(relay, admitted, metered, unserved)
         span.stage("recorded")
         ended = self._clock()
         metrics.stage("recorded", ended - recording)
@@ -265,7 +266,7 @@ class RelayPipeline:
         in_flight.enter_context(relay.service_backends.used())
         try:
             yield b""
-            with self.simulations.limit(relay.caller):
+            with self.simulations.limit(relay.simulated):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
                         whole += lines
@@ -304,7 +305,7 @@ class RelayPipeline:
         except BaseException:
             self.refund(metered)
             raise
-        await self.record(relay, admitted, metered, entire)
+        await self.record(relay, admitted, metered, entire.encode_without_payload())
 
     @staticmethod
     async def _collect(served: BackendStream, limit: int) -> BackendResponse:
@@ -320,10 +321,8 @@ class RelayPipeline:
             await served.close()
         return BackendResponse(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
 
-    async def record(
-        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, response: RelayResponse
-    ) -> None:
-        """Record exactly what is served.
+    async def record(self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, unserved: bytes) -> None:
+        """Record exactly what is served. `unserved` is the encoded response without its payload.
 
         Strict recording waits until the relay is in Redis. A rejected relay is refunded, unless it may still be mined:
         from the write-ahead log, or because only the wait was cancelled. Such a request must not be paid a second
@@ -331,8 +330,7 @@ class RelayPipeline:
         """
         if not metered.paid:
             return
-        unserved = response.without_payload() if response.payload else response
-        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved.encode())
+        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved)
         if len(mined) > self._largest_leaf:
             # A leaf that cannot be proven costs a penalty instead of earning its price.
             relayer_metrics.UNPROVABLE.labels(relay.service.id).inc()
@@ -414,7 +412,7 @@ class RelayPipeline:
         except BaseException:
             self.refund(metered)
             raise
-        await self.record(relay, admitted, metered, response)
+        await self.record(relay, admitted, metered, response.encode_without_payload())
         self._metrics_of(relay).served(relay)
         return response
 

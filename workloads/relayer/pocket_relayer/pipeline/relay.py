@@ -7,6 +7,7 @@ from typing import Final
 
 from pocket.api.services import ServiceSpec, Validation
 from pocket.errors import DecodingError
+from pocket.fast_init import fast_init
 from pocket.keys.remote_signer import RemoteKey, SigningKey
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request
@@ -34,6 +35,7 @@ class Transport(StrEnum):
     GRPC_WEB = "grpc_web"
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class TransportInfo:
     """What a transport knows of a relay in addition to its bytes.
@@ -49,6 +51,7 @@ class TransportInfo:
     """Counts the memory that the relay's response holds."""
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class AdmissibleRelay:
     """A decoded relay of a served service. It is not authenticated yet."""

@@ -9,7 +9,7 @@ from pocket.keys.remote_signer import RemoteKey, SignerRefused, SignerUnavailabl
 from pocket.keys.signer_protocol import DocumentType
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpResponse
-from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader
+from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader, encode_response
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 
@@ -38,5 +38,5 @@ def signed_payload(
 ) -> RelayResponse:
     """Return the response that a key of this process signed."""
     payload_hash = hashlib.sha256(payload).digest()
-    signed = RelayResponse(header, b"", b"", payload_hash, error).signable_hash()
+    signed = hashlib.sha256(encode_response(header, b"", b"", payload_hash, error)).digest()
     return RelayResponse(header, key.sign(signed), payload, payload_hash, error)

@@ -63,12 +63,12 @@ class SimulatedRelayAdmission:
         """
         return caller.headers.get(HEADER, "").strip()[:64] if self._config().enabled else ""
 
-    def limit(self, caller: TransportInfo) -> AbstractContextManager[None]:
+    def limit(self, key_id: str) -> AbstractContextManager[None]:
         """Return a context that holds one of the limited simulated relays or connections.
 
-        It is without limit for any other relay. Entering it raises Rejected.
+        It is without limit for any other relay, which has no key id. Entering it raises Rejected.
         """
-        return self._limited() if self.key_id(caller) else _FREE
+        return self._limited() if key_id else _FREE
 
     @contextmanager
     def _limited(self) -> Iterator[None]:

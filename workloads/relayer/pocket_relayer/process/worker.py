@@ -29,6 +29,7 @@ from pocket.keys.keyring import Keyring
 from pocket.keys.remote_signer import remote_signer
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
+from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.prefix_owner import claim_prefix
 from pocket.redis_store.redis_keys import RedisKeys
@@ -90,15 +91,18 @@ def _keys_problem(keyring: Keyring, folder: Path) -> Problem | None:
     """Return why no response can be signed, None if some can."""
     if not keyring.addresses:
         return Problem(code=ProblemCode.NO_KEYS, message=f"no supplier key is loaded from {folder}")
-    if keyring.signer_problem:
-        text = f"the signer does not answer: {keyring.signer_problem}"
-        return Problem(code=ProblemCode.SIGNER_UNAVAILABLE, message=text)
-    return None
+    away = keyring.signer_problem
+    return Problem(code=ProblemCode.SIGNER_UNAVAILABLE, message=f"the signer is away: {away}") if away else None
 
 
 async def _supervised(name: str, loop: Callable[[], Awaitable[None]]) -> None:
     """Run a loop and restart it after an unexpected error: it must not end the requests in progress."""
     await supervise(name, loop, relayer_metrics.RESTARTS.labels(name).inc)
+
+
+def _moment(clock: Callable[[], float], latest_block: LatestBlockWatcher, chain: CachedChain) -> tuple[int, int, int]:
+    """Return what decides on a session's relays: second, block and generation of the chain's records."""
+    return int(clock()), latest_block.height, chain.generation
 
 
 class Worker:
@@ -236,6 +240,7 @@ class Worker:
             unique=platform.unique,
         )
         budgets = Budgets(redis, keys)
+        moment = functools.partial(_moment, clock, latest_block, chain)
         meter = Meter(
             chain,
             budgets,
@@ -244,11 +249,14 @@ class Worker:
             enabled=config.metering.enabled,
             open_when_unavailable=config.metering.when_unavailable == "open",
             block_seconds=config.chain.block_seconds,
+            moment=moment,
         )
         tracing, loop_lag = tracing_from(os.environ, self._number), LoopLagMonitor(clock)
         self.pipeline = pipeline = RelayPipeline(
             registry=registry,
-            admission=Admission(chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation),
+            admission=Admission(
+                chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation, moment
+            ),
             meter=meter,
             recorder=recorder,
             simulations=SimulatedRelayAdmission(
@@ -265,14 +273,11 @@ class Worker:
         def problem() -> Problem | None:
             if self._draining:
                 return Problem(code=ProblemCode.DRAINING, message="draining")
-            if found := _keys_problem(keyring, config.keys_dir):
+            if (found := _keys_problem(keyring, config.keys_dir)) or not (recorder.log_problem or latest_block.stale):
                 return found
             if recorder.log_problem:
                 return Problem(code=ProblemCode.LOG_UNAVAILABLE, message=recorder.log_problem)
-            if latest_block.stale:
-                text = "no new block for too long: check the chain nodes"
-                return Problem(code=ProblemCode.NO_NEW_BLOCK, message=text)
-            return None
+            return Problem(code=ProblemCode.NO_NEW_BLOCK, message="no new block for too long: check the chain nodes")
 
         def ready_problem() -> str | None:
             found = problem()
@@ -324,7 +329,7 @@ class Worker:
                     "event loop lag": loop_lag.run,
                     "configuration": lambda: self._reload(reload),
                     "metrics": lambda: self._observe(
-                        recorder, latest_block, log, chain, registry, loop_lag, connections
+                        recorder, latest_block, log, chain, registry, loop_lag, connections, redis
                     ),
                     "supervisor": self._watch_parent,
                     **({} if signer is None else {"signer": signer.run}),
@@ -419,6 +424,7 @@ class Worker:
         registry: ServiceRegistry,
         loop_lag: LoopLagMonitor,
         connections: Connections,
+        redis: "Redis",
     ) -> None:
         trimming = MemoryTrimmer(system_trim())
         relayer_metrics.BUILD.labels(*build_labels()).set(1)
@@ -428,6 +434,7 @@ class Worker:
             relayer_metrics.IN_FLIGHT.set(registry.in_flight)
             for (service, kind), number in registry.unhealthy().items():
                 relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
+            relayer_metrics.show_connections(registry.connections(), pool_usage(redis))
             vitals = loop_lag.reset()
             relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
             relayer_metrics.RESIDENT.set(vitals.resident_bytes)

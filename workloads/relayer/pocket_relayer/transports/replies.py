@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from pocket.fast_init import fast_init
 from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
@@ -18,6 +19,7 @@ def too_late() -> Rejected:
     return Rejected(RejectionReason.BODY_UNREADABLE, "the body did not come in time", 408)
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
     """A request whose body is still to be read. `read` raises Rejected.
@@ -39,6 +41,7 @@ class IncomingRequest:
         return self.reservation.connection.address
 
 
+@fast_init
 @dataclass(frozen=True, slots=True)
 class OutgoingResponse:
     """A response.

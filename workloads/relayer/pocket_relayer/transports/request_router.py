@@ -5,7 +5,7 @@ Source: relay-lifecycle.md, section 1.
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -77,7 +77,8 @@ class RequestRouter:
     async def answer(self, request: IncomingRequest) -> OutgoingResponse:
         """Return the response. It raises nothing except cancellation."""
         try:
-            return await self._dispatch(request)
+            probe = self._probe(request) if request.method in ("GET", "HEAD") else None
+            return probe if probe is not None else await self._dispatch(request)
         except Rejected as rejected:
             _LOG.debug(
                 "relay rejected", message=rejected.message, reason=rejected.reason.label, request_id=rejected.request_id
@@ -96,21 +97,25 @@ class RequestRouter:
         self._pipeline.count_rejection(rejected, TransportInfo(Transport.HTTP, {}, address))
         return error_reply(rejected)
 
-    async def _dispatch(self, request: IncomingRequest) -> OutgoingResponse:
+    def _probe(self, request: IncomingRequest) -> OutgoingResponse | None:
+        """Return the response to a probe, None for other requests."""
         path = request.path.partition("?")[0]
-        if request.method in ("GET", "HEAD"):
-            if path in ("/health", "/healthz"):
-                return _json(200, self._probes.health())
-            if path == "/ready":
-                return self._ready()
-            if path.startswith("/ready/"):
-                return self._service_ready(path.removeprefix("/ready/"))
+        if path in ("/health", "/healthz"):
+            return _json(200, self._probes.health())
+        if path == "/ready":
+            return self._ready()
+        if path.startswith("/ready/"):
+            return self._service_ready(path.removeprefix("/ready/"))
+        return None
+
+    def _dispatch(self, request: IncomingRequest) -> Awaitable[OutgoingResponse]:
+        """Return the response of what serves the request."""
         content_type = request.headers.get("Content-Type", "")
         if content_type.startswith("application/grpc-web") or grpc_relays.is_preflight(request):
-            return await grpc_relays.answer_web(self._pipeline, request)
+            return grpc_relays.answer_web(self._pipeline, request)
         if content_type.startswith("application/grpc"):
-            return await grpc_relays.answer(self._pipeline, request)
-        return await self._relay(request)
+            return grpc_relays.answer(self._pipeline, request)
+        return self._relay(request)
 
     def _ready(self) -> OutgoingResponse:
         problem = "draining" if self._probes.draining() else self._probes.ready_problem()

@@ -153,7 +153,7 @@ class WebSockets:
         slot = ExitStack()
         try:
             backends = await self._check_handshake(request, caller, service_id)
-            slot.enter_context(self._pipeline.simulations.limit(caller))
+            slot.enter_context(self._pipeline.simulations.limit(self._pipeline.simulations.key_id(caller)))
         except Rejected as rejected:
             known = self._pipeline.registry.get(service_id)
             rejected.service_id = service_id if known else ""
