@@ -29,7 +29,7 @@ from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_relayer.backends.service import ServiceBackends
-from pocket_relayer.pipeline.signing import signed_response
+from pocket_relayer.pipeline.signing import signed_payload
 from relayctl.local_process import Process, free_port
 from relayctl.local_redis import redis_server
 
@@ -56,7 +56,7 @@ def pure() -> dict[str, float]:
         raise RuntimeError("the relay has a header")
     header = relay.header
     expected = frozenset({key("app").public_key, key("gateway").public_key})
-    response = signed_response(header, ANSWER, signer)
+    response = signed_payload(header, ANSWER.encode(), signer)
     registry = CollectorRegistry()
     counter = Counter("c", "c", ["a", "b"], registry=registry)
     histogram = Histogram("h", "h", ["a"], registry=registry)
@@ -76,7 +76,7 @@ def pure() -> dict[str, float]:
         "verify the ring of 2": best(
             lambda: verify_ring_signature(relay.signable_hash(), relay.signature, expected), 300
         ),
-        "sign and encode the response": best(lambda: signed_response(header, ANSWER, signer).encode(), 1000),
+        "sign and encode the response": best(lambda: signed_payload(header, ANSWER.encode(), signer).encode(), 1000),
         "encode and hash the leaf": best(mined, 2000),
         "metrics": best(observed, 1000),
     }

@@ -10,6 +10,7 @@ from pocket.api.relayminer import RelayMiner
 from pocket.api.supplier import Supplier
 from pocket.api.workload import config_text
 from pocket.errors import ConfigurationError
+from pocket.keys.loading import REMOTE
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
 from pocket_operator.resources.workload_config import (
     RuntimePaths,
@@ -44,11 +45,13 @@ def write_keys(folder: Path, manifests: Manifests) -> None:
 
 
 def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str:
-    """Return a Supplier's key as hex, from the Secrets among the files.
+    """Return a Supplier's key as hex, from the Secrets among the files, or the public half of a remote one.
 
     Raises ConfigurationError.
     """
     who, source = supplier.metadata, supplier.spec.key
+    if source.remote is not None:
+        return f"{REMOTE}{source.remote.public_key}"
     if source.secret_ref is None:
         try:
             return sealing.open(source.sealed or "", Subject(who.namespace, who.name, supplier.spec.operator_address))
@@ -194,6 +197,7 @@ class LocalStack:
                 keys_dir=self.folder / "keys",
                 data_dir=self.folder / data,
                 hot_file=self.folder / "hot.json",
+                signer_dir=self.folder / "signer",
                 host="127.0.0.1",
                 admin_port=ports[admin],
                 port=port,

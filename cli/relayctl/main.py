@@ -25,6 +25,7 @@ from relayctl.migrating.migrate_commands import migrate
 from relayctl.probe import probe
 from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
+from relayctl.signer.signer_commands import signer
 from relayctl.stake_commands import stake
 
 
@@ -92,6 +93,7 @@ main.add_command(top)
 main.add_command(keys)
 main.add_command(config)
 main.add_command(stake)
+main.add_command(signer)
 main.add_command(migrate)
 main.add_command(inspect_group)
 main.add_command(cache_group)

@@ -35,6 +35,7 @@ def render_files(relay_miner: RelayMiner, manifests: Manifests, root: Path, data
             data_dir=data / folder,
             hot_file=root / "hot.json",
             secrets_dir=root / "secrets",
+            signer_dir=root / "signer",
             host=host,
             admin_port=admin_port,
         )
@@ -70,6 +71,19 @@ def write_secrets(folder: Path, relay_miner: RelayMiner, manifests: Manifests) -
                 write_private(folder / name / entry, value)
 
 
+def write_signer_files(folder: Path, relay_miner: RelayMiner, manifests: Manifests) -> None:
+    """Write the client certificate for the remote signer. Raises ConfigurationError."""
+    signer = relay_miner.spec.signer
+    if signer is None or signer.tls_secret_ref is None:
+        return
+    name = signer.tls_secret_ref.name
+    entries = manifests.secrets.get(name, {})
+    if missing := {"tls.crt", "tls.key", "ca.crt"} - set(entries):
+        raise ConfigurationError(f"spec.signer: Secret {name} among the files lacks {', '.join(sorted(missing))}")
+    for entry, value in entries.items():
+        write_private(folder / entry, value)
+
+
 @click.command("render")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write")
@@ -91,6 +105,7 @@ def render(files: tuple[Path, ...], output: Path, name: str | None, root: Path, 
         output.mkdir(parents=True, exist_ok=True)
         write_keys(output / "keys", Manifests(manifests.relay_miners, tuple(own), manifests.secrets))
         write_secrets(output / "secrets", relay_miner, manifests)
+        write_signer_files(output / "signer", relay_miner, manifests)
         for file, text in render_files(relay_miner, manifests, root, data, host).items():
             write_private(output / file, text)
     except (ManifestError, ConfigurationError) as error:

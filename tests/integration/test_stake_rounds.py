@@ -4,14 +4,18 @@ import asyncio
 import copy
 import itertools
 import random
+from contextlib import AsyncExitStack
 
+import aiohttp
 import pytest
 
 from pocket.api.crd import definitions
+from pocket.api.relayminer import ChainSpec
 from pocket.api.supplier import Supplier
+from pocket.chain.client import ChainClient
 from pocket.protocol.crypto.addresses import address_of
 from pocket_operator.controller.stake_keeper import StakeKeeper
-from pocket_operator.controller.stake_sources import StakeKeys
+from pocket_operator.controller.stake_sources import StakeChains, StakeKeys
 from pocket_operator.resources.kinds import RELAY_MINERS
 from resources import address, relay_miner, supplier
 from staking_world import (
@@ -112,6 +116,48 @@ async def test_a_state_that_does_not_change_is_compared_less_and_less_often(worl
     approve(world)  # ends the rest
     await keeper.once()
     assert world.api.reason == "Signing"
+
+
+async def test_a_round_that_is_too_long_is_continued_with_the_stakes_that_waited_longest(world, monkeypatch):
+    for number in range(10):
+        waiting = supplier("ns", f"s{number}", "main", stake=STAKE)
+        waiting["metadata"]["uid"] = f"s{number}"
+        world.store.put(waiting["kind"], waiting)
+    now, asked = 0.0, []
+
+    async def slow(kind, namespace, name):
+        nonlocal now
+        now += 8
+        asked.append(name)
+        raise TimeoutError
+
+    monkeypatch.setattr(world.api, "get_or_none", slow)
+    keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now)
+    for _ in range(3):
+        await keeper.once()
+    assert len(asked) == 12
+    assert len(set(asked[:11])) == 11
+
+
+async def test_parameters_are_read_once_for_the_suppliers_of_a_block(world, monkeypatch):
+    read = []
+    for name in ("staking_params", "shared_params"):
+        real = getattr(ChainClient, name)
+
+        async def counted(*arguments, name=name, real=real):
+            read.append(name)
+            return await real(*arguments)
+
+        monkeypatch.setattr(ChainClient, name, counted)
+    spec = ChainSpec.model_validate({"nodes": [{"grpc": world.net.grpc_url, "rpc": world.net.rpc_url}]})
+    async with AsyncExitStack() as stack:
+        chain = await StakeChains(stack, await stack.enter_async_context(aiohttp.ClientSession())).of(spec)
+        first = await chain.snapshot(address("alice"), address("alice"))
+        assert (await chain.snapshot(address("bob"), address("bob"))).params == first.params
+        assert sorted(read) == ["shared_params", "staking_params"]
+        world.net.step()
+        await chain.snapshot(address("alice"), address("alice"))
+        assert len(read) == 4
 
 
 async def test_a_policy_that_signs_nothing_reads_no_key(world):

@@ -299,3 +299,16 @@ def test_pods_mount_the_login_and_the_certificate_authorities_of_redis(bundle, v
             "usernameFile": f"{login}/username", "passwordFile": f"{login}/password",
             "caFile": f"{authorities}/ca.crt", "durability": "managed",
         }  # fmt: skip
+
+
+def test_pods_mount_the_client_certificate_for_the_signer():
+    signer = {"url": "https://signer:9000", "tlsSecretRef": {"name": "tls"}, "timeoutSeconds": 3}
+    children = by_name(desired(context(changed(relay_miner("pocket"), "spec.signer", signer))))
+    texts = children["ConfigMap", "main-config"]["data"]
+    for component, kind in (("miner", "StatefulSet"), ("relayer", "Deployment")):
+        spec = children[kind, f"main-{component}"]["spec"]["template"]["spec"]
+        volume = next(row for row in spec["volumes"] if row["name"] == "signer")
+        assert (volume["secret"]["secretName"], volume["secret"]["optional"]) == ("tls", True)
+        mount = next(row for row in spec["containers"][0]["volumeMounts"] if row["name"] == "signer")
+        access = json.loads(texts[f"{component}.json"])["signer"]
+        assert access == {"url": "https://signer:9000", "tlsDir": mount["mountPath"], "timeoutSeconds": 3.0}

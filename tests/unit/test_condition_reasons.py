@@ -236,6 +236,13 @@ SITUATIONS = [
         ConditionReason.SEALING_KEY_NOT_FOUND,
     ),
     ("supplier", sealed(DAMAGED), "KeysLoaded", "False", ConditionReason.SEALED_KEY_INVALID),
+    (
+        "supplier",
+        {"suppliers": (changed(ALICE, "spec.key", {"remote": {"publicKey": f"02{'11' * 32}"}}),)},
+        "KeysLoaded",
+        "False",
+        ConditionReason.SIGNER_NOT_CONFIGURED,
+    ),
     ("supplier", {"owners": {address("alice"): "another"}}, "KeysLoaded", "False", ConditionReason.KEY_IN_USE),
     ("supplier", {"reports": (miner_report(staked=False),)}, "Staked", "False", ConditionReason.NOT_STAKED),
     (

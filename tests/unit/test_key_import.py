@@ -57,6 +57,11 @@ def test_a_file_keyring_opens_with_its_passphrase_alone():
     assert "hunter2" not in str(error.value)
 
 
+def test_the_backend_os_of_a_machine_without_a_desktop_is_files_in_the_home_folder():
+    assert keyring_folder(FOLDER / "home-os") == FOLDER / "home-os"
+    assert digits(read_keyring(FOLDER / "home-os", "ospassword")) == dict([FIRST])
+
+
 @pytest.mark.parametrize(("name", "why"), [("watcher", "has a public key only"), ("both", "is a multisig account")])
 def test_a_named_key_without_private_part_is_an_error(name, why):
     with pytest.raises(KeyImportError, match=why):

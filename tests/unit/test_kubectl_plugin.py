@@ -2,7 +2,6 @@
 
 import json
 import stat
-import sys
 import tarfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from kubectl_stand_in import kubectl_stand_in
 from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord
@@ -296,21 +296,8 @@ def planted_view():
 
 @pytest.fixture
 def kubectl(tmp_path, monkeypatch):
-    """Stand in for the transport: run the command of `kubectl exec` here, on the volume of the named pod."""
-    script = tmp_path / "kubectl"
-    script.write_text(
-        f"#!{sys.executable}\n"
-        "import subprocess, sys\n"
-        "words = sys.argv[1:]\n"
-        "if 'logs' in words:\n"
-        "    print(open(sys.argv[0] + '.log').read()); sys.exit(0)\n"
-        "pod, command = words[words.index('-n') + 2], words[words.index('--') + 1:]\n"
-        f"command[0] = {sys.executable!r}\n"
-        "if command[1] == '-c':\n"
-        '    print(\'{"url": "redis://u:r3d1sp4ss@h"}\'); sys.exit(0)\n'
-        f"sys.exit(subprocess.run([*command, '--data', {str(tmp_path)!r} + '/' + pod]).returncode)\n"
-    )
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    """Name the stand-in for kubectl in KUBECTL."""
+    script = kubectl_stand_in(tmp_path)
     monkeypatch.setenv("KUBECTL", str(script))
     return script
 

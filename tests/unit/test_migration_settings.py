@@ -402,6 +402,14 @@ def test_keys_of_a_keyring_become_secrets_and_suppliers(folder):
     done = run("--relayer", folder / "r.yaml", "--output", folder / "out2")
     assert done.exit_code == 1
     assert "pocketd keys export" in done.output
+    files = {"backend": "os", "dir": str(vectors / "home-os")}
+    (folder / "r.yaml").write_text(yaml.safe_dump(put(RELAYER, "keys", {"keyring": files})))
+    words = ["migrate", "--relayer", str(folder / "r.yaml"), "--output", str(folder / "out3")]
+    done = CliRunner().invoke(main, words, input="ospassword\n", catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [row.spec.operator_address for row in load_manifests([folder / "out3"]).suppliers] == [
+        "pokt19rl4cm2hmr8afy4kldpxz3fka4jguq0apxjfrd"
+    ]
 
 
 def test_one_source_is_named(folder):

@@ -149,7 +149,15 @@ def test_a_pod_is_ready_while_one_worker_serves_and_none_hangs_or_rejects_every_
 
 
 SOUND = ServingState(
-    draining=False, keys=1, keys_dir="/keys", log_problem="", stale=False, redis_full=False, redis_error="", strict=True
+    draining=False,
+    keys=1,
+    keys_dir="/keys",
+    signer_problem="",
+    log_problem="",
+    stale=False,
+    redis_full=False,
+    redis_error="",
+    strict=True,
 )
 
 
@@ -162,7 +170,8 @@ SOUND = ServingState(
         ({"redis_full": True, "strict": False}, "RedisFull"),
         ({"redis_error": "timeout", "redis_full": True, "stale": True}, "NoNewBlock"),
         ({"redis_full": True, "log_problem": "full"}, "LogUnavailable"),
-        ({"log_problem": "full", "keys": 0}, "NoKeys"),
+        ({"log_problem": "full", "signer_problem": "refused"}, "SignerUnavailable"),
+        ({"log_problem": "full", "keys": 0, "signer_problem": "refused"}, "NoKeys"),
         ({"keys": 0, "draining": True}, "Draining"),
     ],
 )

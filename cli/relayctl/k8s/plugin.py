@@ -1,4 +1,4 @@
-"""The commands `kubectl pocket`, also `relayctl k8s`: status, explain, earnings, doctor, bundle, clean."""
+"""The commands `kubectl pocket`, also `relayctl k8s`: status, explain, earnings, archive, doctor, bundle, clean."""
 
 import asyncio
 import json
@@ -19,6 +19,7 @@ from pocket.redis_store.connection import redact_url
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.console.earnings import GROUPINGS
+from pocket_miner.storage.audit import AuditHead
 from pocket_operator.resources import names
 from relayctl.k8s.cluster_view import ClusterView, default_namespace, gather, place_of
 from relayctl.k8s.dead_keys import ClusterFacts, PrefixFacts, delete_prefix, reasons_to_keep, watched
@@ -28,6 +29,7 @@ from relayctl.k8s.pod_shell import PodCommandFailed, PodShell
 from relayctl.k8s.redaction import Redactor
 from relayctl.k8s.supplier_rows import COLUMNS, WIDE, supplier_rows
 from relayctl.k8s.table_output import OutputFormat, Row, rendered
+from relayctl.k8s.trail_archive import archive_pod, published_heads_of
 
 T = TypeVar("T")
 _FOUND_ERRORS: Final = 1
@@ -228,6 +230,31 @@ def earnings(target: ClusterTarget, by: str, supplier: str, since: str) -> None:
         )
     if failures:
         raise click.ClickException(f"incomplete, these miners were not read: {'; '.join(failures)}")
+
+
+@k8s.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_targeted
+def archive(target: ClusterTarget, folder: Path) -> None:
+    """Append the new outcomes of every miner's volume to files in FOLDER, a file for each volume.
+
+    `relayctl ledger verify --archive FILE` needs no cluster. Run it again, or as a job, for later outcomes. The exit
+    code is 1 if a miner was not read or lacks outcomes that were published.
+    """
+    view = target.view()
+    published: dict[str, dict[str, AuditHead]] = {place_of(row)[0]: {} for row in view.relay_miners}
+    for row in view.relay_miners:
+        published[place_of(row)[0]].update(published_heads_of(row))
+    miners, shell = _miners(target, view), target.shell()
+    found = [archive_pod(shell, namespace, pod, folder, published[namespace]) for namespace, pod in miners]
+    rows = [
+        {"pod": row.pod, "added": row.done.added, "last": row.done.number, "file": str(row.done.file)}
+        for row in found
+        if row.done is not None
+    ]
+    click.echo(rendered(rows, target.form, ("pod", "added", "last", "file")))
+    if problems := [f"{row.pod}: {row.problem}" for row in found if row.problem]:
+        raise click.ClickException("; ".join(problems))
 
 
 @k8s.command()

@@ -1,4 +1,4 @@
-"""Read the keys of a Cosmos SDK keyring with the backend `test` or `file`.
+"""Read the keys of a Cosmos SDK keyring with the backend `test`, `file`, or `os` without a desktop.
 
 Each key is a file `<name>.info`: a JWE (PBES2-HS256+A128KW, A256GCM) whose content is JSON with the record of the key,
 a protobuf message, in base64.
@@ -40,8 +40,8 @@ def keyring_folder(path: Path) -> Path:
         if folder.is_dir() and any(folder.glob("*.info")):
             return folder
     raise KeyImportError(
-        f"{path}: no *.info file there, in keyring-file or in keyring-test. A keyring of the operating system is not a "
-        "folder: export its keys with `pocketd keys export NAME` and import the armored text"
+        f"{path}: no *.info file there, in keyring-file or in keyring-test. Keys of the backend `os` that a desktop or "
+        "macOS stores are in no folder: export its keys with `pocketd keys export NAME` and import the armored text"
     )
 
 

@@ -127,7 +127,7 @@ def import_keys() -> None:
 @_passphrase
 @_target
 def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | None) -> Keys:
-    """Import keys from a keyring FOLDER with the backend `file` or `test`.
+    """Import keys from a keyring FOLDER with the backend `file` or `test`, or `os` on a machine without a desktop.
 
     FOLDER is the home folder of pocketd, or keyring-file or keyring-test in it.
     """

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pocket.api.base import ManifestError, problem_of
 from pocket.api.relayminer import RelayMiner
 from pocket.errors import PocketError
-from pocket.keys.loading import KeySet, load_keys_directory, load_keys_file, merge
+from pocket.keys.loading import KeySet, PublicKey, load_keys_directory, load_keys_file, merge
 from pocket.keys.sealed_box import Subject, seal
 from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.crypto.ecdsa import PrivateKey
@@ -55,6 +55,8 @@ def _keyring(row: Mapping[str, Any]) -> Path:
     """Return the folder of a keyring. Raises ClickException for a backend that has none."""
     backend = str(row.get("backend") or "test")
     home = Path(str(row.get("dir") or "~/.pocket")).expanduser()
+    if backend == "os" and home.is_dir() and any(home.glob("*.info")):
+        return home  # what that backend writes where it finds no service that stores secrets
     if backend not in ("file", "test"):
         raise click.ClickException(
             f"keys.keyring.backend {backend}: only file and test are read. Export the keys with `pocketd keys export "
@@ -142,10 +144,12 @@ def migrate(
     sealing = sealing_key(public_key) if public_key else None
     suppliers, secrets = [], [key_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
     for address, key in sorted(loaded.keys.items()):
-        hexadecimal = f"{key.scalar:064x}"
-        if sealing is not None:
+        hexadecimal = f"{key.scalar:064x}" if isinstance(key, PrivateKey) else ""
+        if isinstance(key, PublicKey):
+            reference: dict[str, Any] = {"remote": {"publicKey": key.public_key.hex()}}
+        elif sealing is not None:
             subject = Subject(namespace, supplier_name(address), address)
-            reference: dict[str, Any] = {"sealed": seal(sealing, subject, hexadecimal)}
+            reference = {"sealed": seal(sealing, subject, hexadecimal)}
         else:
             secret = f"{supplier_name(address)}-key"
             secrets.append(key_secret(secret, namespace, {"hex": hexadecimal}))

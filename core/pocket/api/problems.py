@@ -16,6 +16,7 @@ class ProblemCode(StrEnum):
     CHAIN_UNAVAILABLE = "ChainUnavailable"
     NO_NEW_BLOCK = "NoNewBlock"
     NO_KEYS = "NoKeys"
+    SIGNER_UNAVAILABLE = "SignerUnavailable"
     LOG_UNAVAILABLE = "LogUnavailable"
     VOLUME_READ_ONLY = "VolumeReadOnly"
     WORKER_MISSING = "WorkerMissing"

@@ -24,6 +24,7 @@ from pocket.api.kubernetes import (
 from pocket.api.redis import RedisSpec
 from pocket.api.schema import at_least, grows_only, immutable, list_map, rule, rules, text
 from pocket.api.services import ServiceSpec, url
+from pocket.api.signer import SignerSpec
 from pocket.api.simulation import Simulation
 
 GrpcUrl = Annotated[str, *url("grpcs?", "grpc://host:port or grpcs://host:port", "gRPC address. grpcs:// uses TLS.")]
@@ -367,6 +368,9 @@ class RelayMinerSpec(Model):
     services: tuple[ServiceSpec, ...] = Field(min_length=1, max_length=256, json_schema_extra=list_map("id"))
     relayer: RelayerSpec = RelayerSpec()
     miner: MinerSpec = MinerSpec()
+    signer: SignerSpec | None = Field(
+        default=None, description="Remote signer of the Suppliers whose key is remote. Changes roll the pods."
+    )
     monitoring: Monitoring = Monitoring()
     network_policy: NetworkPolicies = NetworkPolicies()
     console: ConsoleSpec | None = Field(default=None, description="Run the console. Applied without restart.")

@@ -19,14 +19,24 @@ class RelayMinerRef(Model):
     name: Name = Field(min_length=1)
 
 
-_ONE_KEY = "set exactly one of secretRef and sealed"
+_ONE_KEY = "set exactly one of secretRef, sealed and remote"
+
+
+class RemoteKeyRef(Model):
+    """A key that the signer of the RelayMiner holds."""
+
+    public_key: Annotated[
+        str, *text("0[23][0-9a-f]{64}", "must be a public key: 66 lower case hex digits", longest=66)
+    ] = Field(description="Public key of the operator address, 66 hex digits.")
 
 
 class SupplierKey(Model):
     """The source of the private key. Name exactly one. Changes are applied without restart."""
 
     model_config = Model.model_config | {
-        "json_schema_extra": rules(rule("has(self.secretRef) != has(self.sealed)", _ONE_KEY))
+        "json_schema_extra": rules(
+            rule("[has(self.secretRef), has(self.sealed), has(self.remote)].filter(x, x).size() == 1", _ONE_KEY)
+        )
     }
 
     secret_ref: SecretKeyRef | None = Field(
@@ -47,10 +57,13 @@ class SupplierKey(Model):
         default=None,
         description="Key sealed by `relayctl keys seal` to the operator's public key, or to a key of the namespace.",
     )
+    remote: RemoteKeyRef | None = Field(
+        default=None, description="The key stays with the signer that spec.signer of the RelayMiner names."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.secret_ref is None) == (self.sealed is None):
+        if sum(source is not None for source in (self.secret_ref, self.sealed, self.remote)) != 1:
             raise ValueError(_ONE_KEY)
         return self
 

@@ -18,6 +18,7 @@ from pocket.api.lenient import read_known
 from pocket.api.redis import RedisAccess
 from pocket.api.relayminer import ChainSpec, ConnectionLimits, Metering, Recording, ResponseCompression
 from pocket.api.services import ServiceSpec
+from pocket.api.signer import SignerAccess
 from pocket.api.simulation import Simulation
 
 
@@ -52,6 +53,7 @@ class WorkloadConfig(Model):
     redis_url: str = Field(repr=False, description="A URL, or env:NAME for the variable that holds it.")
     redis_access: RedisAccess = RedisAccess()
     keys_dir: Path
+    signer: SignerAccess | None = Field(default=None, description="Signer of the remote keys in the keys folder.")
     data_dir: Path
     admin_host: str = "0.0.0.0"
     admin_port: int = Field(default=9090, ge=0, le=65535)

@@ -8,16 +8,47 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
-from pocket.errors import ConfigurationError, DecodingError
+from pocket.errors import ConfigurationError, DecodingError, InvalidPoint
 from pocket.protocol.crypto.addresses import Address, address_of
+from pocket.protocol.crypto.curve import decode_long_lived_point
 from pocket.protocol.crypto.ecdsa import PrivateKey
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _LARGEST_FILE = 4 * 1024 * 1024
+REMOTE: Final = "remote:"
+"""Before the public key, in the place of a private key that a remote signer holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """The public half of a key that a remote signer holds."""
+
+    public_key: bytes
+
+    @classmethod
+    def from_text(cls, text: str) -> "PublicKey":
+        """Parse `remote:` and 66 hex digits. Raises DecodingError."""
+        digits = text.strip().removeprefix(REMOTE)
+        try:
+            raw = bytes.fromhex(digits) if len(digits) == 66 else b""
+            decode_long_lived_point(raw)
+        except (ValueError, InvalidPoint):
+            raise DecodingError(
+                f"a remote key is written as {REMOTE} and the 66 hex digits of its public key"
+            ) from None
+        return cls(raw)
+
+
+def key_from_text(text: str) -> PrivateKey | PublicKey:
+    """Parse a key of 64 hex digits, or the public half of a remote one.
+
+    Raises DecodingError, whose message never repeats the text.
+    """
+    return PublicKey.from_text(text) if text.strip().startswith(REMOTE) else PrivateKey.from_hex(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +66,7 @@ class KeyProblem:
 class KeySet:
     """Keys by operator address."""
 
-    keys: Mapping[Address, PrivateKey] = field(repr=False)
+    keys: Mapping[Address, PrivateKey | PublicKey] = field(repr=False)
     problems: tuple[KeyProblem, ...] = ()
 
     @property
@@ -47,7 +78,7 @@ class KeySet:
 
 def merge(sets: Iterable[KeySet]) -> KeySet:
     """Merge sets of keys. The later set wins, a repetition is reported."""
-    keys: dict[Address, PrivateKey] = {}
+    keys: dict[Address, PrivateKey | PublicKey] = {}
     problems: list[KeyProblem] = []
     for one in sets:
         problems += one.problems
@@ -60,11 +91,11 @@ def merge(sets: Iterable[KeySet]) -> KeySet:
     return KeySet(keys, tuple(problems))
 
 
-def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, PrivateKey] | KeyProblem:
+def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, PrivateKey | PublicKey] | KeyProblem:
     if not isinstance(text, str):
         return KeyProblem(place, "the key must be a text of 64 hex digits; quote it in YAML")
     try:
-        key = PrivateKey.from_hex(text)
+        key = key_from_text(text)
     except DecodingError as error:
         return KeyProblem(place, str(error))
     address = address_of(key.public_key)
@@ -75,8 +106,8 @@ def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, Private
     return address, key
 
 
-def _collect(entries: Iterable[tuple[Address, PrivateKey] | KeyProblem]) -> KeySet:
-    keys: dict[Address, PrivateKey] = {}
+def _collect(entries: Iterable[tuple[Address, PrivateKey | PublicKey] | KeyProblem]) -> KeySet:
+    keys: dict[Address, PrivateKey | PublicKey] = {}
     problems = []
     for entry in entries:
         if isinstance(entry, KeyProblem):
@@ -107,7 +138,7 @@ def load_keys_file(path: Path) -> KeySet:
     return _collect(_entry(f"{path} entry {number}", row) for number, row in enumerate(rows, start=1))
 
 
-def _directory_entries(path: Path) -> Iterable[tuple[Address, PrivateKey] | KeyProblem]:
+def _directory_entries(path: Path) -> Iterable[tuple[Address, PrivateKey | PublicKey] | KeyProblem]:
     # Mounted Secrets hold their data behind ..data links; names with a leading dot are not keys.
     for file in sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.is_file()):
         if file.suffix not in _SUFFIXES:

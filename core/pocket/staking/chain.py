@@ -11,11 +11,12 @@ from google.protobuf.message import DecodeError
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
-from pocket.chain.model import StakedSupplier
+from pocket.chain.model import StakedSupplier, StakingParams
 from pocket.errors import ChainUnavailable, NotFound, PocketError
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
+from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import (
     SignedTransaction,
     Timestamp,
@@ -64,6 +65,13 @@ class StakeChain:
         self._client = client
         self._comet = comet
         self._chain_id = chain_id
+        self._params: tuple[int, StakingParams, SharedParams] | None = None
+
+    async def _params_at(self, height: int) -> tuple[StakingParams, SharedParams]:
+        """Return the parameters, read once for all suppliers of a block."""
+        if self._params is None or self._params[0] != height:
+            self._params = height, await self._client.staking_params(), await self._client.shared_params(height)
+        return self._params[1:]
 
     async def snapshot(self, operator: str, signer: str, since: int = 0) -> StakeSnapshot:
         """Return what a plan needs, as of block `since` or a later one.
@@ -73,12 +81,13 @@ class StakeChain:
         block = await self._comet.block()
         if block.height < since:
             raise ChainUnavailable(f"the chain node is at block {block.height}, and the stake is needed as of {since}")
+        params, shared = await self._params_at(block.height)
         return StakeSnapshot(
             chain_id=self._chain_id,
             height=block.height,
             supplier=await self._supplier(operator, since),
-            params=await self._client.staking_params(),
-            shared=await self._client.shared_params(block.height),
+            params=params,
+            shared=shared,
             balance_upokt=await self._client.balance_upokt(signer),
         )
 

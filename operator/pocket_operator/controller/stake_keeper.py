@@ -151,7 +151,7 @@ class StakeKeeper:
         subjects = self._subjects()
         self._count(subjects)
         self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
-        due = [place for place in subjects if self._is_due(place)]
+        due = sorted((place for place in subjects if self._is_due(place)), key=self._due_since)
         if not due:
             return
         async with AsyncExitStack() as stack:
@@ -183,6 +183,11 @@ class StakeKeeper:
         """Return False for a stake that rests, unless its Supplier changed."""
         rest, supplier = self._resting.get(place), self._store.get(SUPPLIERS.name, *place)
         return rest is None or supplier is None or rest.version != _version(supplier) or self._clock() >= rest.until
+
+    def _due_since(self, place: _Place) -> float:
+        """Return since when a stake is due. A round may end early, so those that waited longest go first."""
+        rest = self._resting.get(place)
+        return float("-inf") if rest is None else rest.until
 
     def _rest(self, supplier: Object, *, whole: bool) -> None:
         """Leave a Supplier alone for a while: twice as long as before, `whole` for the longest at once."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import Deletion, RelayMiner
-from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.keys.loading import key_from_text
 from pocket_operator.decide.draining import (
     DrainStatus,
     drain_of,
@@ -84,7 +84,7 @@ class Plan:
 
 @lru_cache(maxsize=8192)
 def _public_key(key_hex: str) -> bytes:
-    return PrivateKey.from_hex(key_hex).public_key
+    return key_from_text(key_hex).public_key
 
 
 def key_digest(keys: list[str]) -> str:

@@ -44,6 +44,7 @@ class ConditionReason(StrEnum):
     SECRET_KEY_MISSING = "SecretKeyMissing"  # noqa: S105 - a reason
     KEY_MALFORMED = "KeyMalformed"
     ADDRESS_MISMATCH = "AddressMismatch"
+    SIGNER_NOT_CONFIGURED = "SignerNotConfigured"
     SEALED_KEY_INVALID = "SealedKeyInvalid"
     SEALED_KEY_SCOPE_MISMATCH = "SealedKeyScopeMismatch"
     SEALING_KEY_NOT_FOUND = "SealingKeyNotFound"

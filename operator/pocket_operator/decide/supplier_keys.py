@@ -10,9 +10,9 @@ from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.supplier import Supplier
 from pocket.errors import DecodingError
+from pocket.keys.loading import REMOTE, key_from_text
 from pocket.keys.sealed_box import SealedForAnother, SealError, Subject, UnknownController
 from pocket.protocol.crypto.addresses import address_of
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.decide.draining import has_finalizer
 from pocket_operator.decide.object_cache import operator_address
 from pocket_operator.decide.reasons import ConditionReason
@@ -128,6 +128,13 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
                 f"Secret {reference.name} has no entry {reference.key}. Correct spec.key.secretRef.key or the Secret.",
             )
         return text.strip().removeprefix("0x"), None
+    if parsed.spec.key.remote is not None:
+        if not ((snapshot.relay_miner or {}).get("spec") or {}).get("signer"):
+            raise _Broken(
+                ConditionReason.SIGNER_NOT_CONFIGURED,
+                "The key is remote, and the RelayMiner has no signer. Set its spec.signer.",
+            )
+        return f"{REMOTE}{parsed.spec.key.remote.public_key}", None
     subject = Subject(parsed.metadata.namespace, parsed.metadata.name, parsed.spec.operator_address)
     sealed = parsed.spec.key.sealed or ""
     controller = snapshot.own_sealing if snapshot.own_sealing.knows(sealed) else snapshot.controller
@@ -143,7 +150,7 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
 
 @lru_cache(maxsize=8192)
 def _address_of(key_hex: str) -> str:
-    return address_of(PrivateKey.from_hex(key_hex).public_key)
+    return address_of(key_from_text(key_hex).public_key)
 
 
 def _prove(key_hex: str, address: str) -> None:

@@ -15,7 +15,7 @@ from pocket_operator.resources.workload_config import RuntimePaths, miner_config
 CONFIG_DIR, KEYS_DIR, HOT_DIR, SECRETS_DIR, DATA_DIR = (
     Path(p) for p in ("/config", "/keys", "/hot", "/secrets", "/data")
 )
-REDIS_LOGIN_DIR, REDIS_CA_DIR = Path("/redis/login"), Path("/redis/ca")
+REDIS_LOGIN_DIR, REDIS_CA_DIR, SIGNER_DIR = Path("/redis/login"), Path("/redis/ca"), Path("/signer")
 HOT_FILE = "hot.json"
 ADMIN_PORT = 9090
 REDIS_URL_VARIABLE = "POCKET_REDIS_URL"
@@ -42,6 +42,7 @@ def _runtime_paths(context: Context) -> RuntimePaths:
         data_dir=DATA_DIR,
         hot_file=HOT_DIR / HOT_FILE,
         secrets_dir=SECRETS_DIR,
+        signer_dir=SIGNER_DIR,
         admin_port=ADMIN_PORT,
         lease=names.miner(context.name),
         lease_owner=LeaseOwner(

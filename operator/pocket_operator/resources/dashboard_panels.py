@@ -6,6 +6,7 @@ from typing import Final
 from pocket_operator.resources.connection_panels import CONNECTIONS
 from pocket_operator.resources.panels import Panel, Row, quantiles
 
+_VERSION: Final = "{{version}} {{commit}}"
 ROWS: Final = (
     Row(
         "Now",
@@ -289,6 +290,8 @@ ROWS: Final = (
                     ("Chain queries of relayers", "pocket_relayer_chain_query_seconds"),
                     ("Chain queries of miners", "pocket_miner_chain_query_seconds"),
                     ("Broadcasts", "pocket_miner_broadcast_seconds"),
+                    ("Signatures for relayers", "pocket_relayer_signer_seconds"),
+                    ("Signatures for miners", "pocket_miner_signer_seconds"),
                 )
             ),
             Panel("Chain nodes, by health", (("max by (health) (pocket_miner_chain_nodes{$pods})", "{{health}}"),)),
@@ -389,18 +392,20 @@ ROWS: Final = (
             ),
             Panel(
                 "Versions",
-                (
-                    (
-                        "count by (version, commit, python) (pocket_relayer_build_info{$pods})",
-                        "relayer {{version}} {{commit}}",
-                    ),
-                    (
-                        "count by (version, commit, python) (pocket_miner_build_info{$pods})",
-                        "miner {{version}} {{commit}}",
-                    ),
+                tuple(
+                    (f"count by (version, commit, python) (pocket_{role}_build_info{{$pods}})", f"{role} {_VERSION}")
+                    for role in ("relayer", "miner")
                 ),
             ),
             Panel("Supplier keys", (("min by (pod) (pocket_relayer_supplier_keys{$pods})", "{{pod}}"),)),
+            Panel(
+                "Remote signer: 1 if it does not answer, and keys that it lacks",
+                tuple(
+                    (f"max by (pod) (pocket_{role}_signer_{what}{{$pods}})", f"{{{{pod}}}} {what}")
+                    for role in ("relayer", "miner")
+                    for what in ("down", "missing_keys")
+                ),
+            ),
         ),
     ),
     CONNECTIONS,

@@ -11,7 +11,7 @@ from pocket_operator.resources.context import Object
 UNSERVED_REASONS: Final = (
     "backend_error", "backend_failed", "backend_missing", "backend_timeout", "backend_unhealthy", "chain_unavailable",
     "draining", "internal", "meter_unavailable", "not_recorded", "overloaded", "response_too_large",
-    "simulation_unavailable", "supplier_inactive", "supplier_not_found", "wrong_service",
+    "signer_unavailable", "simulation_unavailable", "supplier_inactive", "supplier_not_found", "wrong_service",
 )  # fmt: skip
 """Reasons of rejections that are not the client's fault: those with a status of 5xx."""
 LOSSES: Final = ("claim_lost", "claim_missed", "expired", "forfeited", "proof_invalid", "proof_missed")

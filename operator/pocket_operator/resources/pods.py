@@ -15,6 +15,7 @@ from pocket_operator.resources.config import (
     REDIS_LOGIN_DIR,
     REDIS_URL_VARIABLE,
     SECRETS_DIR,
+    SIGNER_DIR,
     auth_secrets,
 )
 from pocket_operator.resources.context import Context, Object
@@ -85,6 +86,21 @@ def _redis_files(context: Context) -> tuple[list[Object], list[Object]]:
     return volumes, mounts
 
 
+def _signer_files(context: Context) -> tuple[list[Object], list[Object]]:
+    """Return volume and mount of the client certificate for the remote signer.
+
+    It is optional: a missing Secret concerns the remote keys only.
+    """
+    signer = context.relay_miner.spec.signer
+    if signer is None or signer.tls_secret_ref is None:
+        return [], []
+    secret = {"secretName": signer.tls_secret_ref.name, "optional": True, "defaultMode": 0o440}
+    return (
+        [{"name": "signer", "secret": secret}],
+        [{"name": "signer", "mountPath": str(SIGNER_DIR), "readOnly": True}],
+    )
+
+
 def template(
     context: Context,
     component: str,
@@ -104,6 +120,7 @@ def template(
         annotations[names.ANNOTATION_RESTARTED] = context.restarted_at
     hot_volumes, hot_mounts = _hot(context, component)
     redis_volumes, redis_mounts = _redis_files(context)
+    signer_volumes, signer_mounts = _signer_files(context)
     spec: Object = {
         "serviceAccountName": f"{context.name}-{component}",
         "automountServiceAccountToken": token,
@@ -127,6 +144,7 @@ def template(
                     {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
                     *hot_mounts,
                     *redis_mounts,
+                    *signer_mounts,
                     {"name": "keys", "mountPath": str(KEYS_DIR), "readOnly": True},
                     {"name": "data", "mountPath": str(DATA_DIR)},
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
@@ -138,6 +156,7 @@ def template(
             {"name": "config", "configMap": {"name": names.config(context.name)}},
             *hot_volumes,
             *redis_volumes,
+            *signer_volumes,
             {"name": "keys", "secret": {"secretName": names.keys(context.name, component), "defaultMode": 0o440}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             *volumes,

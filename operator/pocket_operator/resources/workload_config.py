@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pocket.api.redis import RedisAccess
 from pocket.api.relayminer import RelayMiner
+from pocket.api.signer import SignerAccess
 from pocket.api.supplier import Supplier
 from pocket.api.workload import LeaseOwner, MinerConfig, RelayerConfig, ReloadableConfig, SupplierEntry
 
@@ -19,6 +20,7 @@ class RuntimePaths:
     data_dir: Path
     hot_file: Path = Path("/hot/hot.json")
     secrets_dir: Path | None = None
+    signer_dir: Path | None = None
     host: str = "0.0.0.0"
     admin_port: int = 9090
     port: int | None = None
@@ -55,6 +57,18 @@ def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> list
     ]
 
 
+def _signer_access(relay_miner: RelayMiner, paths: RuntimePaths) -> SignerAccess | None:
+    spec = relay_miner.spec.signer
+    if spec is None:
+        return None
+    return SignerAccess(
+        url=spec.url,
+        tls_dir=paths.signer_dir if spec.tls_secret_ref is not None else None,
+        timeout_seconds=spec.timeout_seconds,
+        connections=spec.connections,
+    )
+
+
 def _common(relay_miner: RelayMiner, paths: RuntimePaths) -> dict[str, object]:
     return {
         "name": relay_miner.metadata.name,
@@ -64,6 +78,7 @@ def _common(relay_miner: RelayMiner, paths: RuntimePaths) -> dict[str, object]:
         "redis_url": paths.redis_url,
         "redis_access": paths.redis_access,
         "keys_dir": paths.keys_dir,
+        "signer": _signer_access(relay_miner, paths),
         "data_dir": paths.data_dir,
         "admin_host": paths.host,
         "admin_port": paths.admin_port,

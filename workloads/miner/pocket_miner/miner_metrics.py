@@ -89,6 +89,12 @@ SUPPLIERS = Gauge(
 )
 LEASE_WRITES = Counter("pocket_miner_lease_writes_total", "Writes to Leases.")
 MERGED = Counter("pocket_miner_relays_merged_total", "Relays copied from a peer's volume after Redis had lost them.")
+SIGNATURES = Histogram(
+    "pocket_miner_signer_seconds", "Signatures of the remote signer: signed, refused, unavailable, invalid.",
+    ["result"], buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)  # fmt: skip
+SIGNER_DOWN = Gauge("pocket_miner_signer_down", "1 while the remote signer does not answer.")
+SIGNER_MISSING = Gauge("pocket_miner_signer_missing_keys", "Remote keys that the signer does not list.")
 BALANCE = Gauge("pocket_miner_balance_upokt", "Balance that pays for claims and proofs.", ["supplier"])
 ENDPOINTS = Gauge("pocket_miner_endpoint_problems", "Public URLs of the stake that have a problem.", ["supplier"])
 RUNWAY = Gauge(
@@ -123,6 +129,11 @@ def show_connections(redis: PoolUsage) -> None:
 def observe_query(result: str, seconds: float) -> None:
     """Record a query of one chain node."""
     QUERIES.labels(result).observe(seconds)
+
+
+def observe_signature(result: str, seconds: float) -> None:
+    """Record a signature of the remote signer."""
+    SIGNATURES.labels(result).observe(seconds)
 
 
 def forget_funds(supplier: str) -> None:

@@ -239,7 +239,9 @@ class MinerProcess:
             lambda: self._owners_known(fleet), lambda: fleet.running, max(2.0, self._config.chain.block_seconds),
             fleet.unowned,
         )  # fmt: skip
-        return [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
+        loops = [supervise("block feed", feed.run), supervise("sealed sessions", sealed.run)]
+        signer = parts.suppliers.signer
+        return loops if signer is None else [*loops, supervise("signer", signer.run)]
 
     def _measured_block_seconds(self) -> float:
         """Return the measured time between blocks, the expected one before the first block."""

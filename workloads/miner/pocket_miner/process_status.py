@@ -125,7 +125,8 @@ class ProcessStatus:
         """
         parts = self._parts()
         missing = parts is not None and self._config.keys_required and not parts.suppliers.addresses
-        return list(self._readiness.problems(keys_missing=missing))
+        signer = "" if parts is None else parts.suppliers.keyring.signer_problem
+        return list(self._readiness.problems(keys_missing=missing, signer=signer))
 
     async def hand_over(self) -> None:
         """Wait, for some seconds at most, until the operator has the last outcomes, if one reads the reports."""

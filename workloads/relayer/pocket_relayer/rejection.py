@@ -36,6 +36,7 @@ class RejectionReason(enum.Enum):
     BACKEND_FAILED = ("backend_failed", 502)
     BACKEND_TIMEOUT = ("backend_timeout", 502)
     BACKEND_ERROR = ("backend_error", 502)
+    SIGNER_UNAVAILABLE = ("signer_unavailable", 503)
     RESPONSE_TOO_LARGE = ("response_too_large", 502)
     SESSION_CLOSED = ("session_closed", 403)
     NOT_RECORDED = ("not_recorded", 503)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter, Gauge, Histogram
 
 from pocket.chain.node_health import NodeAssessment, NodeHealth
+from pocket.keys.keyring import Keyring
 from pocket.redis_store.connection import PoolUsage
 
 RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
@@ -143,6 +144,16 @@ LOG_DAMAGED = Gauge(
     "pocket_relayer_local_log_damaged_segments", "Segments of write-ahead logs that could not be read since the start.",
     multiprocess_mode="livesum",
 )  # fmt: skip
+SIGNATURES = Histogram(
+    "pocket_relayer_signer_seconds", "Signatures of the remote signer: signed, refused, unavailable, invalid.",
+    ["result"], buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)  # fmt: skip
+SIGNER_DOWN = Gauge(
+    "pocket_relayer_signer_down", "1 while the remote signer does not answer.", multiprocess_mode="livemax"
+)
+SIGNER_MISSING = Gauge(
+    "pocket_relayer_signer_missing_keys", "Remote keys that the signer does not list.", multiprocess_mode="livemax"
+)
 KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", multiprocess_mode="livemin")
 
 
@@ -168,6 +179,18 @@ def show_node_health(name: str, assessment: NodeAssessment) -> None:
     """Show a chain node's health."""
     for health in NodeHealth:
         NODES.labels(name, health.value).set(health is assessment.health)
+
+
+def observe_keys(keyring: Keyring) -> None:
+    """Show the loaded keys, and whether the signer of the remote ones can be used."""
+    KEYS_LOADED.set(len(keyring.addresses))
+    SIGNER_DOWN.set(keyring.signer_answers is False)
+    SIGNER_MISSING.set(len(keyring.unlisted()))
+
+
+def observe_signature(result: str, seconds: float) -> None:
+    """Record a signature of the remote signer."""
+    SIGNATURES.labels(result).observe(seconds)
 
 
 def show_connections(backends: Mapping[str, BackendConnections], redis: PoolUsage) -> None:

@@ -25,6 +25,8 @@ class BroadcastFailure(enum.Enum):
     TOO_LARGE = "nodes take no transaction so large"
     PROGRAMMING = "the transaction is malformed"
     UNREACHABLE = "no node gave an answer"
+    UNSIGNED = "the remote signer gave no signature"
+    NOT_SIGNED = "the remote signer refused to sign"
     RETRY = "try again"
 
 

@@ -169,14 +169,34 @@ def transaction_hash(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest().upper()
 
 
-def sign_transaction(plan: TransactionPlan, key: PrivateKey) -> SignedTransaction:
-    """Sign deterministically in SIGN_MODE_DIRECT."""
-    body, auth_info = _body(plan), _auth_info(plan, key.public_key)
+@dataclass(frozen=True, slots=True)
+class UnsignedTransaction:
+    """A transaction and the document that its signer signs."""
+
+    body_bytes: bytes
+    auth_info_bytes: bytes
+    sign_doc_bytes: bytes
+
+    def with_signature(self, signature: bytes) -> SignedTransaction:
+        """Return the transaction with its signature, which may be empty for simulation."""
+        raw = tx_pb.TxRaw(
+            body_bytes=self.body_bytes, auth_info_bytes=self.auth_info_bytes, signatures=[signature]
+        ).SerializeToString(deterministic=True)
+        return SignedTransaction(
+            raw, transaction_hash(raw), self.body_bytes, self.auth_info_bytes, self.sign_doc_bytes, signature
+        )
+
+
+def unsigned_transaction(plan: TransactionPlan, public_key: bytes) -> UnsignedTransaction:
+    """Return the transaction that the owner of a public key signs in SIGN_MODE_DIRECT."""
+    body, auth_info = _body(plan), _auth_info(plan, public_key)
     document = tx_pb.SignDoc(
         body_bytes=body, auth_info_bytes=auth_info, chain_id=plan.chain_id, account_number=plan.account_number
     ).SerializeToString(deterministic=True)
-    signature = key.sign(document)
-    raw = tx_pb.TxRaw(body_bytes=body, auth_info_bytes=auth_info, signatures=[signature]).SerializeToString(
-        deterministic=True
-    )
-    return SignedTransaction(raw, transaction_hash(raw), body, auth_info, document, signature)
+    return UnsignedTransaction(body, auth_info, document)
+
+
+def sign_transaction(plan: TransactionPlan, key: PrivateKey) -> SignedTransaction:
+    """Sign deterministically in SIGN_MODE_DIRECT."""
+    unsigned = unsigned_transaction(plan, key.public_key)
+    return unsigned.with_signature(key.sign(unsigned.sign_doc_bytes))

@@ -23,6 +23,14 @@ from pocket_miner.console.progress import Advance, progress
 from pocket_miner.status.explanations import explained, explained_open
 from pocket_miner.storage.audit import Audit, AuditError, AuditHead
 from pocket_miner.storage.dead_letters import DeadLetters
+from pocket_miner.storage.outcome_archive import (
+    ArchiveError,
+    TrailEntry,
+    append_to_archive,
+    missing_heads,
+    read_archive,
+    trail_page,
+)
 from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 
 _DATA = click.option(
@@ -31,6 +39,22 @@ _DATA = click.option(
     callback=lambda _context, _option, given: data_folder(given),
     help="The miner's data folder; in its pod it has a default.",
 )
+
+
+def _source(command: click.decorators.FC) -> click.decorators.FC:
+    """Add the options --data and --archive."""
+    for option in (
+        click.option(
+            "--archive", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="A file of `ledger archive` or `kubectl pocket archive` instead of a volume.",
+        ),
+        click.option(
+            "--data", type=click.Path(path_type=Path, exists=True, file_okay=False),
+            help="The miner's data folder; in its pod it has a default.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -46,27 +70,88 @@ def _audit(data: Path) -> Audit:
 
 
 @ledger.command()
-@_DATA
+@_source
 @click.option(
     "--published",
     type=click.File(),
     help="Published heads, a line each: date, number, hash (the entry of this miner in ConfigMap <name>-audit).",
 )
-def verify(data: Path, published: TextIO | None) -> None:
+def verify(data: Path | None, archive: Path | None, published: TextIO | None) -> None:
     """Verify the hash chain of all outcomes, and that no published one is missing."""
     heads = published_heads(published.read()) if published is not None else []
-    audit = _audit(data)
+    number, problems = _checked_heads(data, archive, heads)
+    if problems:
+        raise click.ClickException("; ".join(problems))
+    checked = f", {len(heads)} published heads belong to the trail" if heads else ""
+    click.echo(f"{number} outcomes, none altered{checked}")
+
+
+def _checked_heads(data: Path | None, archive: Path | None, heads: list[AuditHead]) -> tuple[int, list[str]]:
+    """Return the number of outcomes and why heads do not belong to them. Raises ClickException for a broken chain."""
+    if archive is not None:
+        entries = _archived(archive)
+        return len(entries), missing_heads(entries, heads)
+    audit = _audit(data_folder(data))
     try:
-        rows = audit.outcomes()
-        problems = audit.missing_heads(heads)
+        return len(audit.outcomes()), audit.missing_heads(heads)
     except AuditError as error:
         raise click.ClickException(str(error)) from error
     finally:
         audit.close()
-    if problems:
-        raise click.ClickException("; ".join(problems))
-    checked = f", {len(heads)} published heads belong to the trail" if heads else ""
-    click.echo(f"{len(rows)} outcomes, none altered{checked}")
+
+
+def _archived(archive: Path) -> list[TrailEntry]:
+    try:
+        return read_archive(archive)
+    except ArchiveError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _outcomes(data: Path | None, archive: Path | None) -> list[dict[str, Any]]:
+    """Return the verified outcomes of a volume or of an archive. Raises ClickException."""
+    if archive is not None:
+        return [entry.outcome() for entry in _archived(archive)]
+    audit = _audit(data_folder(data))
+    try:
+        return audit.outcomes()
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+
+
+@ledger.command()
+@_DATA
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def archive(data: Path, folder: Path) -> None:
+    """Append new outcomes to this volume's file in FOLDER, while the miner runs.
+
+    The file needs no volume to be verified and exported: --archive of these commands. Run it again for later outcomes.
+    """
+    audit = _audit(data)
+    try:
+        audit.load_head()
+        done = append_to_archive(folder, lambda after: trail_page(audit, after))
+    except (AuditError, ArchiveError) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
+    click.echo(f"{done.added} outcomes added, {done.file} ends at {done.number}")
+
+
+@ledger.command()
+@_DATA
+@click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Number of the last known outcome.")
+def entries(data: Path, after: int) -> None:
+    """Print the next outcomes as the volume has them, with their hashes, as one JSON object."""
+    audit = _audit(data)
+    try:
+        audit.load_head()
+        click.echo(trail_page(audit, after).model_dump_json())
+    except AuditError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        audit.close()
 
 
 def published_heads(text: str) -> list[AuditHead]:
@@ -82,26 +167,20 @@ def published_heads(text: str) -> list[AuditHead]:
 
 
 @ledger.command()
-@_DATA
+@_source
 @click.option("--by", type=click.Choice(GROUPINGS), default="day", show_default=True, help="What a row sums up.")
 @click.option("--supplier", default="", help="Only of this operator address.")
 @click.option("--since", default="", help="Only outcomes since this UTC date, as in 2026-11-29.")
 @click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
-def earnings(data: Path, by: str, supplier: str, since: str, form: str) -> None:
+def earnings(data: Path | None, archive: Path | None, by: str, supplier: str, since: str, form: str) -> None:
     """Print what each recipient received by session, day or service, upokt."""
-    audit = _audit(data)
-    try:
-        rows = earnings_rows(audit.outcomes(), by, supplier=supplier, since=since)
-    except AuditError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        audit.close()
+    rows = earnings_rows(_outcomes(data, archive), by, supplier=supplier, since=since)
     for line in earnings_csv(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
         click.echo(line)
 
 
 @ledger.command()
-@_DATA
+@_source
 @click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
 @click.option("--supplier", default="", help="Only of this operator address.")
 @click.option("--service", default="", help="Only of this service.")
@@ -109,17 +188,11 @@ def earnings(data: Path, by: str, supplier: str, since: str, form: str) -> None:
 @click.option("--session", default="", help="Only of sessions whose id begins with this.")
 @click.option("--lost/--settled", default=None, help="Only what was not paid, or what was.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="Only the newest ones; 0: all.")
-def export(data: Path, form: str, **wanted: Any) -> None:
+def export(data: Path | None, archive: Path | None, form: str, **wanted: Any) -> None:
     """Print outcomes, as one JSON object a line or as CSV for spreadsheets."""
-    audit = _audit(data)
-    try:
-        rows = ExportFilter(**wanted).select(audit.outcomes())
-        for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
-            click.echo(line)
-    except AuditError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        audit.close()
+    rows = ExportFilter(**wanted).select(_outcomes(data, archive))
+    for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
+        click.echo(line)
 
 
 @ledger.command()

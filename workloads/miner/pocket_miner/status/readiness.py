@@ -70,7 +70,7 @@ class Readiness:
         """Record why the volume cannot be opened, an empty text once it can."""
         self.volume = reason
 
-    def problems(self, *, keys_missing: bool) -> Iterator[Problem]:
+    def problems(self, *, keys_missing: bool, signer: str = "") -> Iterator[Problem]:
         """Yield why the miner is not ready, causes before consequences."""
         waiting = "" if self.phase is Phase.MINING else "waiting for "
         if self.redis:
@@ -88,3 +88,5 @@ class Readiness:
             yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}{cause}")
         if keys_missing:
             yield Problem(code=ProblemCode.NO_KEYS, message="no supplier key is loaded")
+        if signer:
+            yield Problem(code=ProblemCode.SIGNER_UNAVAILABLE, message=f"the signer does not answer: {signer}")

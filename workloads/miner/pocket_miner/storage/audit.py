@@ -348,6 +348,14 @@ class Audit:
             first = self._database.execute("SELECT min(number) FROM outcome").fetchone()[0]
         return [(int(number), json.loads(body)) for number, body in rows], int(first or 0)
 
+    def entries(self, after: int, limit: int) -> list[tuple[int, str, str, str]]:
+        """Return (number, text, previous hash, hash) of at most `limit` outcomes after a number, not verified."""
+        with self._lock:
+            return self._database.execute(
+                "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number LIMIT ?",
+                (after, limit),
+            ).fetchall()
+
     def last_number(self) -> int:
         """Return the number of the newest outcome, 0 without any."""
         with self._lock:

@@ -17,8 +17,9 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainError, ChainQueryRejected, ChainUnavailable, DecodingError, PocketError
+from pocket.keys.remote_signer import SignerRefused, SignerUnavailable, SigningKey, sign_document
+from pocket.keys.signer_protocol import DocumentType
 from pocket.protocol.claims.proof_requirement import Claim
-from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.batches import batch_by_size
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure, classify, failed_message_index
 from pocket.protocol.transactions.build import (
@@ -28,7 +29,7 @@ from pocket.protocol.transactions.build import (
     Timestamp,
     TransactionPlan,
     adjusted_gas,
-    sign_transaction,
+    unsigned_transaction,
 )
 from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
@@ -87,13 +88,17 @@ class SkippedMessages:
     refused: Mapping[int, SendError]
 
 
-_OF_ONE_MESSAGE = (BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)
-"""Rejections for which the chain names the message. RETRY covers texts of later chain versions."""
+_ANY_SIGNATURE = bytes(64)
+"""A simulation checks no signature. Its size counts, since each byte of a transaction costs gas."""
+_OF_ONE_MESSAGE = (
+    BroadcastFailure.POISON, BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY, BroadcastFailure.NOT_SIGNED,
+)  # fmt: skip
+"""Rejections for which the chain or the signer names the message. RETRY covers texts of later chain versions."""
 
 
 _OF_FEWER_MESSAGES = frozenset({
     BroadcastFailure.TOO_LARGE, BroadcastFailure.POISON, BroadcastFailure.RETRY, BroadcastFailure.PROGRAMMING,
-    BroadcastFailure.MORE_GAS,
+    BroadcastFailure.MORE_GAS, BroadcastFailure.NOT_SIGNED,
 })  # fmt: skip
 """Rejections after which half of the messages may be accepted: too large, or the message is unknown."""
 
@@ -114,7 +119,7 @@ class Sender:
         self,
         chain: ChainClient,
         supplier: str,
-        key: PrivateKey,
+        key: SigningKey,
         *,
         chain_id: str,
         gas_price: GasPrice,
@@ -161,7 +166,8 @@ class Sender:
             timeout = self._nonces.next_timeout(
                 self._supplier, block.time, timeout_duration_seconds(remaining, seconds)
             )
-            trial = sign_transaction(self._plan(messages, timeout, close_height, 0, None), self._key)
+            plan = self._plan(messages, timeout, close_height, 0, None)
+            trial = unsigned_transaction(plan, self._key.public_key).with_signature(_ANY_SIGNATURE)
             used = await self._chain.simulate(trial.raw)
         except ChainQueryRejected as refusal:
             text = str(refusal)
@@ -171,9 +177,17 @@ class Sender:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(min(used, _most_gas(trial.raw)), self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
-        return PreparedBatch(
-            sign_transaction(self._plan(messages, timeout, close_height, gas, fee), self._key), timeout
-        )
+        return PreparedBatch(await self._sign(self._plan(messages, timeout, close_height, gas, fee)), timeout)
+
+    async def _sign(self, plan: TransactionPlan) -> SignedTransaction:
+        unsigned = unsigned_transaction(plan, self._key.public_key)
+        try:
+            signature = await sign_document(self._key, DocumentType.TRANSACTION, unsigned.sign_doc_bytes)
+        except SignerUnavailable as error:
+            raise SendError(BroadcastFailure.UNSIGNED, str(error)) from error
+        except SignerRefused as error:
+            raise SendError(BroadcastFailure.NOT_SIGNED, str(error), error.index) from error
+        return unsigned.with_signature(signature)
 
     async def prepare_skipping_rejected(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0

@@ -11,6 +11,7 @@ from pocket.api.workload import MinerConfig
 from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import NotFound, PocketError
 from pocket.keys.keyring import Keyring
+from pocket.keys.remote_signer import RemoteSigner, remote_signer
 from pocket.platform import Platform
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
@@ -68,6 +69,7 @@ class SupplierFactory:
     volume_full: Callable[[], bool] = lambda: False
     measured_block_seconds: Callable[[], float] = lambda: 0.0
     platform: Platform = field(default_factory=Platform)
+    signer: RemoteSigner | None = field(init=False)
     keyring: Keyring = field(init=False)
     _fees: FeeTracker = field(init=False)
     _seeds: SeedHashes = field(init=False)
@@ -77,7 +79,9 @@ class SupplierFactory:
     _copying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self.keyring = Keyring(self.config.keys_dir, self.platform.environment, self.platform.wall_nanoseconds)
+        platform = self.platform
+        self.signer = remote_signer(self.config.signer, miner_metrics.observe_signature, platform.rng, platform.clock)
+        self.keyring = Keyring(self.config.keys_dir, platform.environment, platform.wall_nanoseconds, self.signer)
         self._seeds = SeedHashes(self.blocks, self.chain)
         self._start_params = StartParams(self.chain)
         self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
@@ -89,6 +93,11 @@ class SupplierFactory:
     def addresses(self) -> list[str]:
         """Return the operator addresses of the loaded keys, sorted."""
         return self.keyring.addresses
+
+    def observe_signer(self) -> None:
+        """Update the metrics of the remote signer."""
+        miner_metrics.SIGNER_DOWN.set(self.keyring.signer_answers is False)
+        miner_metrics.SIGNER_MISSING.set(len(self.keyring.unlisted()))
 
     async def highest_fence(self, addresses: Iterable[str]) -> int:
         """Return the highest epoch that Redis holds for these suppliers, 0 without any.

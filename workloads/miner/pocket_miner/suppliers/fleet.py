@@ -266,6 +266,7 @@ class SupplierManager:
                 self._report_corruption(error)
                 miner_metrics.ERRORS.labels("keys").inc()
                 _LOG.warning("applying keys failed, retrying", error=error)
+            self._suppliers.observe_signer()
             miner_metrics.SHARDS.set(len(self._epochs))
             miner_metrics.LEADER.set(self.keeper.leads)
             await asyncio.sleep(_KEYS_SECONDS)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
 from pocket.fast_init import fast_init
-from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.keys.remote_signer import SigningKey
 from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
 from pocket.protocol.relays.messages import RelayResponse, relay_hash
@@ -33,7 +33,7 @@ from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, parse_relay
 from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics
-from pocket_relayer.pipeline.signing import signed_payload, signed_response
+from pocket_relayer.pipeline.signing import sign_payload, sign_response
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
 from pocket_relayer.pipeline.streaming import batches
@@ -80,7 +80,7 @@ class RelayPipeline:
         meter: Meter,
         recorder: RelayRecorder,
         simulations: SimulatedRelayAdmission,
-        keys: Callable[[], Mapping[str, PrivateKey]],
+        keys: Callable[[], Mapping[str, SigningKey]],
         height: Callable[[], int],
         clock: Callable[[], float],
         recording: Recording = Recording.STRICT,
@@ -198,7 +198,7 @@ class RelayPipeline:
         try:
             if isinstance(served, BackendStream):
                 served = await self._collect(served, relay.service.max_body_bytes)
-            response = signed_response(relay.header, served.response, relay.key)
+            response = await sign_response(relay.header, served.response, relay.key)
             body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
         except BaseException:
             self.refund(metered)
@@ -276,7 +276,7 @@ class RelayPipeline:
                             )
                         if reservation is not None:
                             reservation.acquire(len(lines))
-                        response = signed_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
+                        response = await sign_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
                         yield response.encode() + STREAM_DELIMITER
                 complete = True
                 await self._record_stream(relay, admitted, metered, served.status, whole)
@@ -300,7 +300,11 @@ class RelayPipeline:
         self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, whole: bytearray
     ) -> None:
         """Record a stream as one relay. Raises Rejected."""
-        entire = signed_response(relay.header, HttpResponse(status, {}, bytes(whole)), relay.key)
+        try:
+            entire = await sign_response(relay.header, HttpResponse(status, {}, bytes(whole)), relay.key)
+        except BaseException:
+            self.refund(metered)
+            raise
         await self.record(relay, admitted, metered, entire.encode_without_payload())
 
     @staticmethod
@@ -404,7 +408,7 @@ class RelayPipeline:
         Raises Rejected.
         """
         try:
-            response = signed_payload(relay.header, payload, relay.key)
+            response = await sign_payload(relay.header, payload, relay.key)
         except BaseException:
             self.refund(metered)
             raise

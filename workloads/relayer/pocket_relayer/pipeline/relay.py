@@ -8,7 +8,7 @@ from typing import Final
 from pocket.api.services import ServiceSpec, Validation
 from pocket.errors import DecodingError
 from pocket.fast_init import fast_init
-from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.keys.remote_signer import RemoteKey, SigningKey
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request
 from pocket_relayer.backends.service import ServiceBackends
@@ -60,7 +60,7 @@ class AdmissibleRelay:
     header: SessionHeader
     envelope: HttpRequest
     rpc_type: str
-    key: PrivateKey
+    key: SigningKey
     service_backends: ServiceBackends
     caller: TransportInfo
     simulated: str = ""
@@ -123,7 +123,7 @@ def parse_relay(
     body: bytes,
     caller: TransportInfo,
     registry: ServiceRegistry,
-    keys: Mapping[str, PrivateKey],
+    keys: Mapping[str, SigningKey],
     height: Callable[[], int],
     simulated: str = "",
 ) -> AdmissibleRelay:
@@ -155,7 +155,7 @@ def _check(
     header: SessionHeader,
     backends: ServiceBackends,
     caller: TransportInfo,
-    keys: Mapping[str, PrivateKey],
+    keys: Mapping[str, SigningKey],
     height: Callable[[], int],
     simulated: str,
 ) -> AdmissibleRelay:
@@ -175,6 +175,8 @@ def _check(
     key = keys.get(request.supplier_operator_address)
     if key is None:
         raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here")
+    if isinstance(key, RemoteKey) and key.signer.problem:
+        raise Rejected(RejectionReason.SIGNER_UNAVAILABLE, "the supplier's responses cannot be signed now")
     # The heights of a simulated relay have no meaning, and its application is pinned.
     if problem := request.problem() or (not simulated and plausible_problem(header, height())):
         raise Rejected(

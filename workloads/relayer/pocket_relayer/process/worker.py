@@ -27,6 +27,7 @@ from pocket.chain_cache.shared_heights import LatestBlockWatcher
 from pocket.coordination.rendezvous import shard_of
 from pocket.errors import PocketError
 from pocket.keys.keyring import Keyring
+from pocket.keys.remote_signer import remote_signer
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.connection import pool_usage
@@ -209,9 +210,10 @@ class Worker:
         blocks = FallbackBlocks(comet, chain, config.chain.id, block_seconds=config.chain.block_seconds, clock=clock)
         latest_block = LatestBlockWatcher(redis, keys, blocks.block, config.chain.block_seconds, clock)
         chain.latest_height = lambda: latest_block.height
-        keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds)
+        signer = remote_signer(config.signer, relayer_metrics.observe_signature, platform.rng, clock)
+        keyring = Keyring(config.keys_dir, platform.environment, platform.wall_nanoseconds, signer)
         await asyncio.to_thread(keyring.reload)
-        relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
+        relayer_metrics.observe_keys(keyring)
         reloaded = await asyncio.to_thread(ReloadedConfig, config.hot_file, self._kept_config)
         set_level(reloaded.current.log_level)
         limits = reloaded.current.limits()
@@ -265,18 +267,12 @@ class Worker:
         )
 
         def problem() -> Problem | None:
-            return worker_problem(
-                ServingState(
-                    draining=self._draining,
-                    keys=len(keyring.addresses),
-                    keys_dir=str(config.keys_dir),
-                    log_problem=recorder.log_problem,
-                    stale=latest_block.stale,
-                    redis_full=recorder.redis_full,
-                    redis_error=recorder.redis_error,
-                    strict=config.recording is Recording.STRICT,
-                )
-            )
+            return worker_problem(ServingState(
+                draining=self._draining, keys=len(keyring.addresses), keys_dir=str(config.keys_dir),
+                signer_problem=keyring.signer_problem, log_problem=recorder.log_problem, stale=latest_block.stale,
+                redis_full=recorder.redis_full, redis_error=recorder.redis_error,
+                strict=config.recording is Recording.STRICT,
+            ))  # fmt: skip
 
         def ready_problem() -> str | None:
             found = problem()
@@ -307,7 +303,7 @@ class Worker:
         async def reload() -> None:
             nonlocal limits
             await asyncio.to_thread(keyring.reload)
-            relayer_metrics.KEYS_LOADED.set(len(keyring.addresses))
+            relayer_metrics.observe_keys(keyring)
             if await asyncio.to_thread(reloaded.reload):
                 set_level(reloaded.current.log_level)
                 limits = reloaded.current.limits()
@@ -331,6 +327,7 @@ class Worker:
                         recorder, latest_block, log, chain, registry, loop_lag, connections, redis
                     ),
                     "supervisor": self._watch_parent,
+                    **({} if signer is None else {"signer": signer.run}),
                 }
                 tasks = [group.create_task(_supervised(name, loop)) for name, loop in loops.items()]
                 await latest_block.poll()

@@ -22,6 +22,8 @@ class ServingState:
     draining: bool
     keys: int
     keys_dir: str
+    signer_problem: str
+    """Why the remote signer cannot be used, empty while it can or without one."""
     log_problem: str
     stale: bool
     redis_full: bool
@@ -36,6 +38,9 @@ def worker_problem(state: ServingState) -> Problem | None:
         return Problem(code=ProblemCode.DRAINING, message="draining")
     if not state.keys:
         return Problem(code=ProblemCode.NO_KEYS, message=f"no supplier key is loaded from {state.keys_dir}")
+    if state.signer_problem:
+        text = f"the signer is away: {state.signer_problem}"
+        return Problem(code=ProblemCode.SIGNER_UNAVAILABLE, message=text)
     if state.log_problem:
         return Problem(code=ProblemCode.LOG_UNAVAILABLE, message=state.log_problem)
     if state.stale:

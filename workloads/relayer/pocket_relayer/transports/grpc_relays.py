@@ -52,6 +52,7 @@ STATUS: Final[Mapping[RejectionReason, int]] = {
     RejectionReason.BACKEND_FAILED: UNAVAILABLE,
     RejectionReason.BACKEND_TIMEOUT: DEADLINE,
     RejectionReason.BACKEND_ERROR: UNAVAILABLE,
+    RejectionReason.SIGNER_UNAVAILABLE: UNAVAILABLE,
     RejectionReason.RESPONSE_TOO_LARGE: UNAVAILABLE,
     RejectionReason.SESSION_CLOSED: DENIED,
     RejectionReason.NOT_RECORDED: UNAVAILABLE,

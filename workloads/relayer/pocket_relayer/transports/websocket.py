@@ -26,7 +26,7 @@ from pocket_relayer.pipeline.authorization import Admitted, plausible_problem
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.relay import AdmissibleRelay, Transport, TransportInfo, pocket_headers
-from pocket_relayer.pipeline.signing import signed_payload
+from pocket_relayer.pipeline.signing import sign_payload
 from pocket_relayer.pipeline.simulated_relays import CONNECTION_SECONDS
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.traceback_frames import clear_frames_of
@@ -54,6 +54,7 @@ _CODES: Final = {
     RejectionReason.OVERLOADED: 1013,
     RejectionReason.CHAIN_UNAVAILABLE: 1013,
     RejectionReason.METER_UNAVAILABLE: 1013,
+    RejectionReason.SIGNER_UNAVAILABLE: 1013,
     RejectionReason.NOT_RECORDED: 1013,
     RejectionReason.BODY_TOO_LARGE: 1009,
     RejectionReason.INTERNAL: 1011,
@@ -390,10 +391,9 @@ class Bridge:
         relay = self.current.relay
         body = json.dumps({"error": "session expired"}).encode()
         payload = HttpResponse(410, {"Content-Type": ("application/json",)}, body).encode()
-        advice = signed_payload(
-            relay.header, payload, relay.key, RelayMinerError("relayer", 410, "session expired", "session expired")
-        )
-        with suppress(OSError, aiohttp.ClientError, TimeoutError):
+        expired = RelayMinerError("relayer", 410, "session expired", "session expired")
+        with suppress(OSError, aiohttp.ClientError, TimeoutError, Rejected):
+            advice = await sign_payload(relay.header, payload, relay.key, expired)
             async with asyncio.timeout(5):
                 await self.gateway.send_frame(advice.encode(), WSMsgType.BINARY)
 

@@ -1,0 +1,1 @@
+"""The reference implementation of a remote signer (docs/signer.md)."""
