@@ -54,7 +54,7 @@ async def _measure(stack: LocalStack, sessions: int, relays: int) -> tuple[float
         return (cpu_seconds(pid) - before) / len(rest), resident_mib(pid)
 
 
-def measure(sessions: int, relays: int = 3000) -> tuple[float, float]:
+def measure(sessions: int, relays: int) -> tuple[float, float]:
     """Return the CPU per relay in wheel-only ring verifications of the same moment, and the memory in MiB."""
     with stack_with(1, _SESSION_BLOCKS, with_applications(sessions)) as stack:
         ring = wheel_only_ring()
@@ -62,9 +62,9 @@ def measure(sessions: int, relays: int = 3000) -> tuple[float, float]:
         return seconds * 2 / (ring + wheel_only_ring()), resident
 
 
-def growth(sessions: Sequence[int] = (1, 100, 1000)) -> Growth:
+def growth(sessions: Sequence[int] = (1, 100, 1000), relays: int = 3000) -> Growth:
     """Return the measurements for growing numbers of sessions."""
-    rows = [measure(number) for number in sessions]
+    rows = [measure(number, relays) for number in sessions]
     names = ("CPU per relay, ring verifications", "resident, MiB")
     found = {}
     for at, name in enumerate(names):
@@ -77,7 +77,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.relayer_growth", description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="*", default=[1, 100, 1000])
-    print_growth(growth(parser.parse_args().sessions))
+    parser.add_argument("--relays", type=int, default=3000, help="in all sessions together")
+    options = parser.parse_args()
+    print_growth(growth(options.sessions, options.relays))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ async def test_the_seal_of_a_session_that_ended_is_not_open_again(audit):
     audit.record(OutcomeRecord("alice", "s", SessionOutcome.SETTLED, Stage.SETTLED, "paid", 60, {}))
     await KnownSeals("alice", Store(), audit).import_from_peers({"s": (END, seal_of("peer"))})
     assert audit.seals("alice") == {}
-    assert audit.suppliers_with_open_seals() == set()
+    assert not audit.suppliers_with_open_seals()
 
 
 @pytest.mark.parametrize("needed", [True, False])

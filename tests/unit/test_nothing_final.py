@@ -243,7 +243,7 @@ async def test_what_is_sealed_is_worked_on_for_suppliers_without_a_known_owner_t
         audit = None
 
         def suppliers_with_open_seals(self):
-            return {"a", "b", "d"}
+            return ["a", "b", "d"]
 
         def detached(self, address):
             async def on_block(*_):

@@ -10,7 +10,7 @@ T = TypeVar("T")
 async def first_in_time(work: Sequence[Coroutine[Any, Any, T]], grace_seconds: float) -> list[T]:
     """Return the results of what ends within `grace_seconds` after the first result, and cancel the rest.
 
-    An empty result is none: what failed at once shortens the time of nothing else. Raises what the work raises.
+    An empty result does not count: what failed at once shortens the time of nothing else. Raises what the work raises.
     """
     tasks = [asyncio.ensure_future(part) for part in work]
     if not tasks:

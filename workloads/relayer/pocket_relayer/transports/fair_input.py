@@ -49,10 +49,7 @@ class FairInput:
         return self._task is not None
 
     def take(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Parse the next bytes, now or when it is their turn.
-
-        A connection for whose bytes there is no memory ends.
-        """
+        """Parse the next bytes, now or when it is their turn."""
         if self._task is None and self._turns.take_free_turn():
             portion, data = data[: self._portion], data[self._portion :]
             self._parse(portion)
@@ -60,8 +57,11 @@ class FairInput:
             return
         try:
             self._reservation.acquire(len(data))
-        except Rejected:
-            self._connection.abort()
+        except Rejected:  # parsed at once it needs no memory, and its request learns that there is none
+            data, waiting = bytes(self._waiting) + data, len(self._waiting)
+            self._waiting.clear()
+            self._reservation.release(waiting)
+            self._feed(data)
             return
         self._waiting += data
         if self._task is None and not transport.is_closing():
