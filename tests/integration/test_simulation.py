@@ -228,7 +228,7 @@ async def test_an_unknown_simulation_key_does_not_replace_an_enforced_handshake(
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             async with connected(relayer, **forged):
                 pass
-        assert caught.value.status in (400, 403)
+        assert caught.value.status in (400, 403, 503), "no chain node knows this session"
 
 
 @pytest.mark.parametrize(
