@@ -15,6 +15,7 @@ _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
 _EDGES = (10, 12, 20, 22, 28, 30, 38)  # heights at which windows open and close
 _SESSION_ENDS = (10, 20)  # heights
+_SETTLEMENTS = (28, 38)  # heights
 _MINERS = ("miner-0", "miner-1")
 _RELAYERS = ("relayer-0", "relayer-1")
 _EVERYBODY = ("",)
@@ -236,7 +237,9 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
     lies = [fault for fault in found if fault.kind in _ABOUT_NODES_THAT_LIE]
     apart = [fault for fault in found if fault.kind not in _ABOUT_NODES or not any(_together(fault, x) for x in lies)]
     apart = [
-        fault for fault in apart if not (fault.kind is Kind.PROOF_PARAMS and any(_too_late(fault, x) for x in found))
+        fault
+        for fault in apart
+        if fault.kind is not Kind.PROOF_PARAMS or not (_at_the_end(fault) or any(_too_late(fault, x) for x in found))
     ]
     kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
     return tuple(sorted(map(_hanging, apart), key=lambda fault: fault.at)), kinds
@@ -246,6 +249,11 @@ def _hanging(fault: Fault) -> Fault:
     """Return the same fault, or for every second one that delays or stops Redis a Redis that does not answer."""
     hangs = fault.kind in (Kind.REDIS_SLOW, Kind.REDIS_AWAY) and fault.seed % 2
     return replace(fault, kind=Kind.REDIS_HANGS) if hangs else fault
+
+
+def _at_the_end(change: Fault) -> bool:
+    """Return True if proofs become required when none can be decided, sent and included before the settlement."""
+    return any(0 <= height * BLOCK_SECONDS - change.at < 3 * BLOCK_SECONDS for height in _SETTLEMENTS)
 
 
 def _too_late(change: Fault, away: Fault) -> bool:
