@@ -229,7 +229,11 @@ CASES = {
             "spec.relayer": {
                 "podTemplate": {
                     "affinity": {
-                        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+                        "nodeAffinity": {
+                            "requiredDuringSchedulingIgnoredDuringExecution": {
+                                "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "In"}]}]
+                            }
+                        }
                     }
                 }
             }
@@ -237,7 +241,7 @@ CASES = {
         {},
         ["alice"],
         "rm",
-        ["APIServerRejected", "nodeSelectorTerms"],
+        ["APIServerRejected", "matchExpressions[0].values"],
     ),
     "it is paused": (nothing, {"spec.paused": True}, {}, ["alice"], "rm", ["Paused", "spec.paused"]),
     "nothing is reported yet": (broken_pods("ContainerCreating", ""), {}, {}, ["alice"], "rm", ["RollingOut"]),

@@ -141,10 +141,8 @@ async def test_relays_survive_a_redis_that_comes_back_empty(tmp_path):
             server.kill()
             server.wipe()
             server.start()
-            with pytest.raises(RedisUnavailable):
-                await (
-                    publisher.maintain_once()
-                )  # the old connection is dead: the heartbeat's next round makes a new one
+            with contextlib.suppress(RedisUnavailable):
+                await publisher.maintain_once()  # over the old connection, if its end is not known yet
             await publisher.maintain_once()
             assert sorted(await entries(client)) == sorted(b"relay %d" % i for i in range(20))
             assert publisher.counters.replayed == 20
