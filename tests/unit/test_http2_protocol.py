@@ -15,7 +15,7 @@ def settings(*pairs):
 
 
 def test_settings_that_http2_does_not_define_are_not_kept():
-    protocol = ServerProtocol()
+    protocol = ServerProtocol(lambda fields: True)
     protocol.initiate_connection()
     protocol.receive_data(PREFACE + settings())
     for first in range(100, 60_000, 2000):
