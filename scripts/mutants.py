@@ -241,7 +241,7 @@ MUTANTS = [
     Mutant("core/pocket/chain/settlement_event.py", "if row.op_reason in _SUPPLIER_REASONS", "",
            "tests/integration/test_fees.py::"
            "test_what_shareholders_and_owner_get_is_earned_by_them_and_what_others_get_is_not"),
-    Mutant("workloads/miner/pocket_miner/submission/sender.py", "BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY)", "BroadcastFailure.NOT_REQUIRED)",
+    Mutant("workloads/miner/pocket_miner/submission/sender.py", "BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY, ", "BroadcastFailure.NOT_REQUIRED, ",
            "tests/unit/test_sender.py::test_what_is_refused_by_name_is_left_out_and_the_rest_is_signed"),
     Mutant("workloads/miner/pocket_miner/submission/sender.py", "if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:", "if False:",
            "tests/integration/test_proof_sizes.py::test_claims_that_a_node_finds_too_large_together_are_sent_in_halves"),

@@ -51,9 +51,10 @@ async def prepared(api, namespace, nodes, operator):
 
     async def mined():
         status = (await api.get(SUPPLIERS, namespace, "alice")).get("status") or {}
-        return status.get("day") and condition({"status": status}, "Ready").get("status") == "True"
+        height = ((await api.get(RELAY_MINERS, namespace, "main")).get("status") or {}).get("height")
+        return height and status.get("day") and condition({"status": status}, "Ready").get("status") == "True"
 
-    await eventually(mined, what="alice is served and her day is known")
+    await eventually(mined, what="alice is served, and her day and the height are known")
 
 
 async def test_status_shows_what_the_miner_reports(api, namespace, nodes, operator, plugin):
