@@ -178,21 +178,24 @@ async def test_a_configuration_is_checked_with_the_chain_before_it_is_applied(tm
     port = backend.sockets[0].getsockname()[1]
     costly = genesis.model_copy(update={"minimum_gas_price": "0.002upokt"})
     stranger = genesis.model_copy(update={"chain_id": "other"})
+    chain, strange = LocalChain(genesis), LocalChain(stranger)
     async with (
         backend,
-        serve(LocalChain(genesis)) as one,
+        serve(chain) as one,
+        serve(chain) as twin,
         serve(LocalChain(costly)) as dear,
-        serve(LocalChain(stranger)) as other,
+        serve(strange) as other,
+        serve(strange) as stranger_twin,
     ):
         for net in (one, dear, other):
             net.step()  # the very first block has no time
-        good = await checked(tmp_path, one, one, port)
+        good = await checked(tmp_path, one, twin, port)
         assert (good.exit_code, "0 errors, 0 notes" in good.output) == (0, True), good.output
         bad = await checked(tmp_path, dear, other, port)
         assert bad.exit_code == 1
         assert "it is on chain 'other', not on 'pocket'" in bad.output
         assert "rejects transactions below 0.002upokt a gas" in bad.output
-        alone = await checked(tmp_path, other, other, port)
+        alone = await checked(tmp_path, other, stranger_twin, port)
         assert "every chain node is on another fork or chain" in alone.output
 
 
