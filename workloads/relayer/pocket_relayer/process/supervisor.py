@@ -29,6 +29,7 @@ from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_re
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _DRAIN_MARGIN_SECONDS = 10.0
+_END_SECONDS = 5.0
 _STEADY_SECONDS = 60.0
 _RESTARTS = Backoff()
 _SHOWN = (WorkerState.SILENT, WorkerState.HUNG)
@@ -158,7 +159,7 @@ class Supervisor:
     async def _running_worker(self, number: int) -> AsyncIterator[_Worker]:
         """Start a worker and receive its reports.
 
-        A worker that still runs on exit is terminated.
+        A worker that still runs on exit is ended.
         """
         loop = asyncio.get_running_loop()
         read_end, write_end = os.pipe()
@@ -181,10 +182,19 @@ class Supervisor:
         try:
             yield worker
         finally:
-            self._signal(worker, signal.SIGTERM)
+            await self._end(worker)
             del self._workers[number]
             listening.cancel()
             transport.close()
+
+    async def _end(self, worker: _Worker) -> None:
+        """End a worker that still runs, because another one refused its configuration."""
+        self._signal(worker, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await worker.process.wait()
+        self._signal(worker, signal.SIGKILL)
+        await worker.process.wait()
 
     async def _wait_for_end(self, worker: _Worker) -> None:
         """Wait until a worker has ended: on its own, killed or drained."""
