@@ -266,7 +266,8 @@ async def test_draining_records_everything_that_waits(redis, tmp_path):
     assert len(await entries(redis)) == 50
 
 
-async def test_a_cancellation_that_meets_the_end_of_sending_is_not_lost(redis):
+@pytest.mark.parametrize("error", [None, ConnectionResetError(104, "reset")])
+async def test_a_cancellation_that_meets_the_end_of_sending_is_not_lost(redis, error):
     await redis.ping()
     (connection,) = redis.connection_pool._available_connections
     send = connection._send_packed_command
@@ -274,6 +275,8 @@ async def test_a_cancellation_that_meets_the_end_of_sending_is_not_lost(redis):
     async def sends_and_is_cancelled(command):
         await send(command)
         asked.cancel()
+        if error is not None:
+            raise error
 
     connection._send_packed_command = sends_and_is_cancelled
     asked = asyncio.create_task(redis.get("x"))

@@ -99,8 +99,8 @@ class _RetryDemoted(Retry):
 class _CancelSafeConnection:
     """A connection that never swallows a cancellation and leaves a demoted instance.
 
-    redis-py sends within `asyncio.wait_for`, which on CPython 3.11 returns its result although its task was cancelled,
-    when both meet. Then a supplier that is handed over, or a process that ends, would go on for ever.
+    redis-py sends within `asyncio.wait_for`, which on CPython 3.11 returns its result or raises its error although its
+    task was cancelled, when both meet. Then a supplier that is handed over, or a process that ends, would never end.
     """
 
     def __init__(self, *, generation: Generation, primary: PrimaryResolver | None = None, **options: Any) -> None:
@@ -134,11 +134,13 @@ class _CancelSafeConnection:
         if connection.is_connected and self._generation != self._generations.number:
             self._was_open = False
             await connection.disconnect(nowait=True)  # sending connects again
-        await parent.send_packed_command(command, check_health)
-        if task and task.cancelling() > before:
-            self._was_open = False
-            await connection.disconnect(nowait=True)  # its reply would be read as that of the next command
-            raise asyncio.CancelledError
+        try:
+            await parent.send_packed_command(command, check_health)
+        finally:
+            if task and task.cancelling() > before:
+                self._was_open = False
+                await connection.disconnect(nowait=True)  # its reply would be read as that of the next command
+                raise asyncio.CancelledError
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """Read as redis-py does.
