@@ -77,6 +77,18 @@ async def test_an_empty_answer_of_a_node_once_makes_no_paid_session_a_lost_one(a
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
 
 
+async def test_a_session_without_a_claim_is_missed_only_after_a_second_answer(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(11)
+    alice.skip(20)
+    await alice.decide()
+    assert alice.outcomes() == {}
+    await alice.block()
+    await alice.decide()
+    assert alice.outcomes()[header.session_id]["outcome"] == "claim_missed"
+
+
 async def test_a_claim_that_was_on_chain_and_has_no_event_is_never_booked_as_missed(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))
