@@ -23,6 +23,8 @@ NEEDS_EVENTS = {
     "Refused, by reason": "a rejected relay",
     "Over undeclared transports": "a relay over a transport that the stake does not declare",
     "Probes": "a simulated relay",
+    "Signatures for miners, p99 by result": "a remote signer",
+    "Signatures for relayers, p99 by result": "a remote signer",
     "WebSockets": "a WebSocket",
     "Logs appended again": "a restarted or emptied Redis",
     "Mirrored": "a standby",
