@@ -4,20 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from mine import mine
+from mine import ended, mine, unharmed
 from pocket.protocol.claims.proof_requirement import VALIDATED
 from pocket_miner.ingest import relay_consumer
 
 pytestmark = pytest.mark.redis
-STAKE = 10**9
-
-
-def ended(alice, header):
-    return (alice.outcomes().get(header.session_id) or {}).get("outcome")
-
-
-def unharmed(alice, header):
-    return (ended(alice, header), alice.chain.state.suppliers[alice.supplier].stake_upokt) == ("settled", STAKE)
 
 
 WRONG_PARAMS = {

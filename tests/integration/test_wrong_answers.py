@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 import pocket_localnet.local_chain
-from mine import PREFIX, mine
+from mine import PREFIX, ended, mine, unharmed
 from pocket.chain.model import Block
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
@@ -27,15 +27,6 @@ from servers import running_redis
 from world import World
 
 pytestmark = pytest.mark.redis
-STAKE = 10**9
-
-
-def ended(alice, header):
-    return (alice.outcomes().get(header.session_id) or {}).get("outcome")
-
-
-def unharmed(alice, header):
-    return (ended(alice, header), alice.chain.state.suppliers[alice.supplier].stake_upokt) == ("settled", STAKE)
 
 
 RESTARTED = "codespace sdk code 26: invalid height: context did not contain latest block height in either check state"

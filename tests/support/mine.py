@@ -38,6 +38,7 @@ from pocket_miner.suppliers.supplier_miner import SupplierMiner
 from world import World, address, key
 
 PREFIX = "test"
+STAKE = 10**9
 
 
 class HereTriePool:
@@ -200,3 +201,13 @@ async def mine(redis: object, folder: Path, world: World | None = None, **genesi
                 finally:
                     made.close()
                     reading.cancel()
+
+
+def ended(miner: Mine, header: SessionHeader) -> str | None:
+    """Return the outcome of a session, None while it has none."""
+    return (miner.outcomes().get(header.session_id) or {}).get("outcome")
+
+
+def unharmed(miner: Mine, header: SessionHeader) -> bool:
+    """Return True if a session is settled and the supplier's stake is whole."""
+    return (ended(miner, header), miner.chain.state.suppliers[miner.supplier].stake_upokt) == ("settled", STAKE)

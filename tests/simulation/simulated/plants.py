@@ -152,7 +152,7 @@ PLANTS = [
           "            if row.supplier != self.supplier or row.session_id in self._sessions:\n", "            if True:\n",
           (Kind.LOG_LOST, Kind.REDIS_EMPTY, Kind.KILL,)),
     Plant("a standby copies nothing", "workloads/miner/pocket_miner/suppliers/fleet.py",
-          "            await asyncio.gather(*(self._follow_one(address, gate) for address in sorted(due)))\n", "",
+          "            await map_bounded(self._follow_one, sorted(due), _FOLLOW_AT_ONCE)\n", "",
           (Kind.GONE, Kind.REDIS_EMPTY,)),
     Plant("the position moves though the volume took nothing", "workloads/miner/pocket_miner/ingest/consume_rounds.py",
           "        await asyncio.to_thread(self._store, work)\n",

@@ -3,12 +3,12 @@
 A write names the version it was decided on and is rejected if another write was faster: both stores compare and set.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pocket.coordination.elector import LeaseRecord
+from pocket.runtime.concurrency import map_bounded
 
 
 class LeaseUnavailable(Exception):
@@ -61,13 +61,11 @@ async def write_each(
     at_once: int,
 ) -> list[WriteResult]:
     """Write Leases by single calls, at most `at_once` at the same time."""
-    limit = asyncio.Semaphore(at_once)
 
     async def one(row: LeaseWrite) -> WriteResult:
-        async with limit:
-            try:
-                return await write(row.name, row.record, row.known)
-            except (LeaseConflict, LeaseUnavailable) as error:
-                return error
+        try:
+            return await write(row.name, row.record, row.known)
+        except (LeaseConflict, LeaseUnavailable) as error:
+            return error
 
-    return list(await asyncio.gather(*map(one, writes)))
+    return await map_bounded(one, writes, at_once)

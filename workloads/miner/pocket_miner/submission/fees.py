@@ -44,7 +44,7 @@ class FeeTracker:
     gas_price: GasPrice
     audit: Audit
     clock: Callable[[], float] = time.monotonic
-    _recent: dict[str, TTLCache[str, int]] = field(default_factory=dict)
+    _recent: dict[str, TTLCache[str, int]] = field(init=False)
     """Kind → transaction hash → fee of one message in upokt, of the transactions of the last hour."""
     _pending: dict[str, int] = field(default_factory=dict)
     """Transaction hash → upokt saved to the volume but not counted yet, as acceptance is unknown."""
@@ -52,6 +52,11 @@ class FeeTracker:
         default_factory=lambda: FIFOCache(_MAX_UNSAVED)
     )
     """(supplier, transaction hash) → costs that could not be saved to the volume."""
+
+    def __post_init__(self) -> None:
+        self._recent = {
+            what: TTLCache(_RECENT, _RECENT_SECONDS, timer=self.clock) for what in ("claim", "proof")
+        }  # fmt: skip
 
     def estimate_upokt(self) -> int:
         """Return the expected fees of one claim and one proof in upokt.
@@ -62,13 +67,8 @@ class FeeTracker:
         return self._lowest("claim", _CLAIM_GAS) + self._lowest("proof", _PROOF_GAS)
 
     def _lowest(self, what: str, typical_gas: int) -> int:
-        recent = list(self._fees_of(what).values())
+        recent = list(self._recent[what].values())
         return min(recent if len(recent) >= _RECENT else [*recent, self.gas_price.fee_upokt(typical_gas)])
-
-    def _fees_of(self, what: str) -> TTLCache[str, int]:
-        if what not in self._recent:
-            self._recent[what] = TTLCache(_RECENT, _RECENT_SECONDS, timer=self.clock)
-        return self._recent[what]
 
     async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """Save the cost of a transaction before it is sent.
@@ -86,7 +86,7 @@ class FeeTracker:
         """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             each = proof_submission_fee_upokt if what == "proof" else 0
-            self._fees_of(what)[tx_hash] = -(-sum(costs.values()) // len(costs)) - each
+            self._recent[what][tx_hash] = -(-sum(costs.values()) // len(costs)) - each
             new = await self._spend(store.supplier, what, tx_hash, costs)
             miner_metrics.FEES.labels(what).inc(new + self._pending.pop(tx_hash, 0))
             with contextlib.suppress(RedisStoreError):

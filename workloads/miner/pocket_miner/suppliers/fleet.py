@@ -19,6 +19,7 @@ from pocket.errors import PocketError
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
+from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
 from pocket_miner.suppliers.error_scope import STEP_ERRORS
@@ -303,25 +304,23 @@ class SupplierManager:
                 healed = loop.time()
                 self._due |= wanted
             due, self._due = self._due & wanted, set()
-            gate = asyncio.Semaphore(_FOLLOW_AT_ONCE)
-            await asyncio.gather(*(self._follow_one(address, gate) for address in sorted(due)))
+            await map_bounded(self._follow_one, sorted(due), _FOLLOW_AT_ONCE)
             if loop.time() - cleaned > _LEFTOVERS_SECONDS:
                 cleaned = loop.time()
                 await self._clean({*self._running, *self._standbys})
 
-    async def _follow_one(self, address: str, gate: asyncio.Semaphore) -> None:
-        async with gate:
-            bind_contextvars(supplier=address)  # of this task
-            standby = self._standbys.get(address)
-            if standby is None:
-                return
-            try:
-                if await standby.round():
-                    self._due.add(address)
-            except STEP_ERRORS as error:
-                self._report_corruption(error)
-                miner_metrics.ERRORS.labels("standby").inc()
-                _LOG.warning("copying a standby's relays failed, retrying", error=error)
+    async def _follow_one(self, address: str) -> None:
+        bind_contextvars(supplier=address)  # of this task
+        standby = self._standbys.get(address)
+        if standby is None:
+            return
+        try:
+            if await standby.round():
+                self._due.add(address)
+        except STEP_ERRORS as error:
+            self._report_corruption(error)
+            miner_metrics.ERRORS.labels("standby").inc()
+            _LOG.warning("copying a standby's relays failed, retrying", error=error)
 
     async def _clean(self, followed: set[str]) -> None:
         try:
