@@ -34,3 +34,11 @@ async def test_an_error_is_raised_after_all_rows_were_tried():
     with pytest.raises(ValueError, match="2"):
         await map_bounded(work, range(6), 1)
     assert tried == list(range(6))
+
+
+async def test_errors_that_the_work_returned_are_results():
+    async def work(row):
+        return ValueError(row) if row % 2 else row
+
+    results = await map_bounded(work, range(4), 2)
+    assert [type(result) for result in results] == [int, ValueError, int, ValueError]

@@ -41,7 +41,7 @@ class Connection:
     world: MemoryStore
     down: bool = False
     lose_replies: int = 0
-    stale: dict | None = None
+    writes_raced: int = 0
     log: list = field(default_factory=list)
 
     async def read(self):
@@ -52,6 +52,9 @@ class Connection:
     async def write(self, name, record, known):
         if self.down:
             raise LeaseUnavailable("down")
+        if self.writes_raced and name in self.world.leases:
+            self.writes_raced -= 1
+            self.world.put(name, self.world.leases[name].record)
         current = self.world.leases.get(name)
         if (current.version if current else None) != (known.version if known else None):
             raise LeaseConflict(name)
@@ -156,6 +159,10 @@ class Sharing(RuleBasedStateMachine):
     def a_reply_is_lost(self, which):
         self.members[which][2].lose_replies += 1
 
+    @rule(which=st.integers(0, 2), writes=st.integers(1, 4))
+    def another_client_writes_first(self, which, writes):
+        self.members[which][2].writes_raced += writes
+
     @rule(which=st.integers(0, 2))
     def a_member_is_killed_and_starts_again(self, which):
         self.members[which] = member(self.world, which, self.clocks[which], self.known)
@@ -169,7 +176,7 @@ class Sharing(RuleBasedStateMachine):
     def a_member_stops_cleanly(self, which):
         keeper, owner, connection = self.members[which]
         if self.now >= self.frozen[which] and not connection.down:
-            connection.lose_replies = 0
+            connection.lose_replies = connection.writes_raced = 0
             self.loop.run_until_complete(keeper.release_all())
             assert not owner.acts
             held = [s.record.holder for s in self.world.leases.values()]

@@ -19,10 +19,6 @@ async def map_bounded(work: Callable[[T], Awaitable[R]], rows: Iterable[T], at_o
         async with limit:
             return await work(row)
 
-    results = await asyncio.gather(*map(one, rows), return_exceptions=True)
-    found = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        found.append(result)
-    return found
+    tasks = [asyncio.ensure_future(one(row)) for row in rows]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [task.result() for task in tasks]  # an error that `work` returned is a result
