@@ -5,7 +5,6 @@ import functools
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -22,7 +21,7 @@ from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
 from pocket_miner.sessions.stages import is_late_to_seal
 from pocket_miner.sessions.start_params import StartParams
-from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
+from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node, strictest
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -251,19 +250,30 @@ class RelayConsumer:
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
+        confirmed = await self._confirmed_by_nodes(session, height)
+        stored = await asyncio.to_thread(self._mirror.terms_of, session.end, self.supplier, session.session_id)
+        if stored not in (None, session.terms.name):  # before a restart, or by a standby
+            _LOG.warning("relays were stored by other session terms, validating them again", session=session.session_id)
+            await self._replace_terms(session, session.terms, confirmed=False)
+        session.terms_confirmed = confirmed
+        return confirmed
+
+    async def _confirmed_by_nodes(self, session: TrackedSession, height: int) -> bool:
+        known = session.terms
         votes = Counter[LeafTerms]()
         for _, found in (await ask_terms_of_every_node(self._chain, self.supplier, session.header)).values():
             if found.terms is not None:
                 votes[found.terms] += 1
-        if not votes:
+        if not votes or known is None:
             return False
         (best, number), *others = votes.most_common(2)
         if others and others[0][1] == number:  # no answer outweighs the other
             if session.windows is not None and is_late_to_seal(session.windows, height):
-                await self._use_strictest(session, votes)
+                best = strictest(known, votes)
+                if best != known:
+                    await self._replace_terms(session, best, confirmed=False)
             return False
-        if best == session.terms:
-            session.terms_confirmed = True
+        if best == known:
             return True
         doubted = session.doubted_terms == best
         session.doubted_terms = best
@@ -276,14 +286,6 @@ class RelayConsumer:
             await self._replace_terms(session, best)
         return session.terms_confirmed
 
-    async def _use_strictest(self, session: TrackedSession, terms: Iterable[LeafTerms]) -> None:
-        """Use the lowest target that a node states: the relays that meet it meet every other one, too."""
-        known = session.terms
-        stricter = [t for t in terms if known is not None and replace(t, target_hash=known.target_hash) == known]
-        best = min(stricter, key=lambda found: found.target_hash, default=known)
-        if best is not None and known is not None and best.target_hash < known.target_hash:
-            await self._replace_terms(session, best, confirmed=False)
-
     async def _replace_terms(self, session: TrackedSession, terms: LeafTerms, *, confirmed: bool = True) -> None:
         async with self._reading:
             await asyncio.to_thread(self._check_again, session, terms)
@@ -293,7 +295,7 @@ class RelayConsumer:
 
     def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
         fits = functools.partial(leaf_if_valid, terms)
-        self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
+        self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits, terms.name)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
         """Query every node about a rejected session.
@@ -444,4 +446,5 @@ class RelayConsumer:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
-        return LeafBatch(self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.origin)
+        position, terms = read.entries[-1].id, read.terms.name
+        return LeafBatch(self.supplier, session_id, leaves, len(refused), position, read.origin, terms)
