@@ -26,6 +26,7 @@ from pocket_miner.storage.relay_store import RelayStore
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
+_IDS_AT_ONCE = 50  # session ids in one URL
 _PEER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
 
 
@@ -101,15 +102,15 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
         texts = [base64.b64encode(value).decode() for value in values]
         return web.json_response({"relays": texts, "next": last.hex() if values else None})
 
-    async def outcome(request: web.Request) -> web.Response:
+    async def ended(request: web.Request) -> web.Response:
         _, audit = volume()
-        query = request.query
-        found = await asyncio.to_thread(audit.outcome, query.get("supplier", ""), query.get("session", ""))
-        return web.json_response({"outcome": found["outcome"] if found else None})
+        session_ids = request.query.get("sessions", "").split(",")
+        found = await asyncio.to_thread(audit.with_outcome, request.query.get("supplier", ""), session_ids)
+        return web.json_response({"ended": found})
 
     return [
         web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays),
-        web.get("/peer/outcome", outcome),
+        web.get("/peer/ended", ended),
     ]  # fmt: skip
 
 
@@ -160,16 +161,23 @@ class Peers:
                 _LOG.info("seals not read from a peer", peer=url, error=error)
         return found
 
-    async def ended(self, supplier: str, session_id: str) -> bool:
-        """Return True if a peer has recorded an outcome of the session."""
-        for url in self._urls():
-            try:
-                query = {"supplier": supplier, "session": session_id}
-                if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
-                    return True
-            except _PEER_ERRORS as error:
-                _LOG.info("outcome not read from a peer", peer=url, error=error)
-        return False
+    async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
+        """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""
+        answers = await asyncio.gather(*(self._ended_at(url, supplier, session_ids) for url in self._urls()))
+        found = set[str]().union(*(row for row in answers if row is not None))
+        return None not in answers, found.intersection(session_ids)
+
+    async def _ended_at(self, url: str, supplier: str, session_ids: Sequence[str]) -> set[str] | None:
+        """Return what `ended` does of one peer, None if it did not answer."""
+        found: set[str] = set()
+        try:
+            for at in range(0, len(session_ids), _IDS_AT_ONCE):
+                query = {"supplier": supplier, "sessions": ",".join(session_ids[at : at + _IDS_AT_ONCE])}
+                found.update(map(str, (await self._get(f"{url}/peer/ended", query))["ended"]))
+        except _PEER_ERRORS as error:
+            _LOG.info("outcomes not read from a peer", peer=url, error=error)
+            return None
+        return found
 
     async def relays(
         self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]
