@@ -9,11 +9,10 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
-from pocket.errors import DecodingError
+from pocket.chain.votes import Votes
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.sessions.windows import SharedParams
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.sessions.votes import Votes
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _METHOD: Final = "/pocket.shared.Query/ParamsAtHeight"
@@ -30,7 +29,7 @@ class StartParams:
     async def confirm(self, session: TrackedSession, height: int) -> None:
         """Confirm the params of a session by a second answer, or replace them by those that the nodes agree on.
 
-        `height` is the latest height. Nothing changes while no two answers agree.
+        `height` is the latest height. While no two answers agree, only params that are missing are set.
         """
         start = session.header.session_start_block_height
         votes = self._votes.setdefault(start, Votes())
@@ -42,6 +41,7 @@ class StartParams:
                 await self._ask(start, height, votes)
                 best = votes.best()
         if best is None or not best[1]:
+            session.params = session.params or (best and best[0])
             return
         if session.params not in (None, best[0]):
             _LOG.error(
@@ -53,14 +53,10 @@ class StartParams:
 
     async def _ask(self, start: int, height: int, votes: Votes[SharedParams]) -> None:
         """Query every node. The cached answer is dropped if one contradicts it."""
-        request, found = shared_pb.QueryParamsAtHeightRequest(height=start), {}
-        for node, answer in (await self.chain.ask_every_node(_METHOD, request)).items():
-            if answer.error is None:
-                try:
-                    response = shared_pb.QueryParamsAtHeightResponse.FromString(answer.raw)
-                    found[node] = convert.shared_params(response.params)
-                except DecodingError:
-                    continue
+        request = shared_pb.QueryParamsAtHeightRequest(height=start)
+        found = await self.chain.decoded_by_node(
+            _METHOD, request, shared_pb.QueryParamsAtHeightResponse, lambda row: convert.shared_params(row.params)
+        )
         first = votes.answers.get(("first", 0))
         if any(params != first for params in found.values()):
             await self.chain.adopt(_METHOD, request, None)
