@@ -243,7 +243,7 @@ MUTANTS = [
            "test_what_shareholders_and_owner_get_is_earned_by_them_and_what_others_get_is_not"),
     Mutant("workloads/miner/pocket_miner/submission/sender.py", "BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY, ", "BroadcastFailure.NOT_REQUIRED, ",
            "tests/unit/test_sender.py::test_what_is_refused_by_name_is_left_out_and_the_rest_is_signed"),
-    Mutant("workloads/miner/pocket_miner/submission/sender.py", "if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:", "if False:",
+    Mutant("workloads/miner/pocket_miner/submission/sender.py", "if error.refusal in fewer and len(pack) > 1:", "if False:",
            "tests/integration/test_proof_sizes.py::test_claims_that_a_node_finds_too_large_together_are_sent_in_halves"),
     Mutant("workloads/miner/pocket_miner/submission/sender.py", "refused[left.pop(error.index)] = error", "raise",
            f"{REFUSED}::test_a_sealed_claim_that_is_refused_when_it_is_sent_again_holds_up_no_other"),

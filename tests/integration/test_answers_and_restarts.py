@@ -1,16 +1,23 @@
 """A wrong or missing answer of chain nodes before or after a restart, or to one query for good, costs nothing."""
 
+import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from mine import mine, unharmed
 from pocket.chain.failover import NodeAddress
+from pocket.chain.model import TransactionResult
 from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import ChainQueryRejected, ChainUnavailable, FailureClass
+from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
+from pocket.protocol.transactions.build import transaction_hash
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
+from pocket_miner.sessions import start_params
 
 pytestmark = pytest.mark.redis
 EASY, HARD = b"\xff" * 32, b"\x7f" + b"\xff" * 31
@@ -63,8 +70,12 @@ async def test_relays_that_were_stored_by_the_same_terms_are_not_read_again_afte
 
 @pytest.mark.parametrize("at", [14, 15])
 @pytest.mark.parametrize(
-    "method", ["GetSession", "RelayMiningDifficultyAtHeight", "ComputeUnitsPerRelayAtHeight", "a session that is none"]
-)
+    "method",
+    [
+        "GetSession", "RelayMiningDifficultyAtHeight", "ComputeUnitsPerRelayAtHeight", "ParamsAtHeight",
+        "a session that is none",
+    ],
+)  # fmt: skip
 async def test_a_claim_is_proven_although_the_terms_of_its_session_are_unknown(
     redis, tmp_path, monkeypatch, method, at
 ):
@@ -81,8 +92,10 @@ async def test_a_claim_is_proven_although_the_terms_of_its_session_are_unknown(
                 raise ChainQueryRejected("could not find app", failure=FailureClass.SESSION_NEVER, height=alice.number)
             return await real(channel, asked, request, height)
 
-        monkeypatch.setattr(alice.client, "_ask_node", ask)
-        alice.start()
+        with monkeypatch.context() as patched:
+            patched.setattr(alice.client, "_ask_node", ask)
+            alice.start()
+            await alice.to(20)
         await alice.to(24)
         assert unharmed(alice, header)
 
@@ -129,3 +142,116 @@ async def test_an_account_number_or_share_that_one_node_states_wrong_for_ever_co
         await alice.to(22)
         assert told
         assert unharmed(alice, header)
+
+
+async def keeping(alice, monkeypatch, sent):
+    """Let nodes keep the first transaction without including it: they know its bytes from then on."""
+    real = alice.client.broadcast
+
+    async def broadcast(raw):
+        if not sent or raw == sent[0]:
+            known = bool(sent)
+            sent.append(raw)
+            return TransactionResult(transaction_hash(raw), 19 if known else 0, "sdk" if known else "", "")
+        return await real(raw)
+
+    monkeypatch.setattr(alice.client, "broadcast", broadcast)
+
+
+@pytest.mark.parametrize(("begun", "first"), [(11, 14), (15, 18)], ids=["claim", "proof"])
+async def test_bytes_that_nodes_keep_until_the_window_closes_are_signed_again(
+    redis, tmp_path, monkeypatch, begun, first
+):
+    async with mine(redis, tmp_path, proof_params=PROVEN) as alice:
+        header, sent = alice.header(), []
+        await alice.record(alice.relays(header, 5))
+        await alice.to(begun)
+        alice.skip(first - 1)
+        await keeping(alice, monkeypatch, sent)
+        await alice.to(24)
+        assert len(sent) > 1
+        assert unharmed(alice, header)
+
+
+async def test_a_claim_that_one_node_showed_once_is_sent_again_while_no_node_does(alice, monkeypatch):
+    header, sent = alice.header(), []
+    await alice.record(alice.relays(header, 5))
+    await alice.to(12)
+    real, shown = alice.client.claims_of, []
+
+    async def claims_of(supplier, height=0):
+        seal = alice.miner.sessions[header.session_id].seal
+        if height == 14 and seal is not None:
+            shown.append(height)
+            return [Claim(supplier, header, seal.root)]
+        return await real(supplier, height)
+
+    monkeypatch.setattr(alice.client, "claims_of", claims_of)
+    real_broadcast = alice.client.broadcast
+
+    async def broadcast(raw):
+        if not sent:
+            sent.append(raw)
+            return TransactionResult(transaction_hash(raw), 0, "", "")
+        return await real_broadcast(raw)
+
+    monkeypatch.setattr(alice.client, "broadcast", broadcast)
+    await alice.to(22)
+    assert shown
+    assert unharmed(alice, header)
+
+
+async def test_a_session_whose_commands_redis_refuses_is_sealed_from_the_volume(alice):
+    header, keys = alice.header(), RedisKeys("test")
+    await alice.record(alice.relays(header, 5))
+    await alice.to(11)
+    await alice.redis.set(keys.fence(alice.supplier), b"damaged")
+
+    async def decide():
+        with contextlib.suppress(RedisUnavailable):
+            await alice.miner.tail()
+        return await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())
+
+    usual, alice.decide = alice.decide, decide
+    await alice.to(17)
+    await alice.redis.delete(keys.fence(alice.supplier))
+    alice.decide = usual
+    await alice.to(24)
+    assert unharmed(alice, header)
+
+
+async def test_a_paid_session_of_a_former_owner_is_not_booked_as_missed_by_nodes_without_events(alice, monkeypatch):
+    header = alice.header()
+    await alice.record(alice.relays(header, 5))
+    await alice.to(19)
+    alice.audit._database.execute("DELETE FROM cost")
+    alice.skip(20)
+
+    async def lost(height, wanted):
+        return ()
+
+    async def lost_by_node(height, wanted):
+        return {"node": ()}
+
+    monkeypatch.setattr(alice.comet, "end_events", lost)
+    monkeypatch.setattr(alice.comet, "end_events_by_node", lost_by_node)
+    alice.start()
+    await alice.to(24)
+    assert alice.outcomes() == {}
+
+
+async def test_terms_that_no_node_states_in_time_are_asked_for_one_session_a_block(alice, monkeypatch):
+    params, asked = alice.miner.consumer.start_params, []
+    monkeypatch.setattr(start_params, "_SECONDS", 0.01)
+
+    async def hang():
+        asked.append("hung")
+        await asyncio.Event().wait()
+
+    async def answer():
+        return {"node": 7}
+
+    assert [await params.in_time(5, ask) for ask in (hang, hang, answer)] == [{}, {}, {}]
+    assert await params.in_time(6, answer) == {"node": 7}
+    assert await params.in_time(6, hang) == {}
+    assert len(asked) == 2

@@ -220,3 +220,20 @@ async def test_a_transaction_that_fails_stops_the_next_ones_only_where_another_o
     with pytest.raises(type(error)):
         await send_in_batches("abc", lambda _: message, 10**6, send, alone=lambda _: True)
     assert len(packs) == sent
+
+
+@pytest.mark.parametrize(("balance", "sent", "attempts"), [(2, "ab", 4), (3, "abc", 5), (0, "", 7)])
+async def test_of_messages_that_a_balance_cannot_pay_together_those_are_sent_that_it_can(balance, sent, attempts):
+    paid, tried = [], []
+
+    async def send(pack):
+        tried.append(pack)
+        if len(paid) + len(pack) > balance:
+            raise SendError(BroadcastFailure.NO_FUNDS, "no funds")
+        paid.extend(pack)
+
+    message, rows = create_claim_message(address("alice"), HEADER, ROOT), "abcd" if balance else "a" * 32
+    with pytest.raises(SendError):
+        await send_in_batches(rows, lambda _: message, 10**6, send)
+    assert "".join(paid) == sent
+    assert len(tried) <= attempts + 4, "an account without funds is not asked about each message"

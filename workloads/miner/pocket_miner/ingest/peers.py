@@ -26,6 +26,8 @@ from pocket_miner.storage.relay_store import RelayStore
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
+_REST_SECONDS = 15.0
+"""How long a peer that hung is not asked. Each supplier would wait for it, several times a block."""
 _IDS_AT_ONCE = 50  # session ids in one URL
 _PEER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
 
@@ -123,12 +125,23 @@ class Peers:
     def __init__(self, http: aiohttp.ClientSession, urls: Callable[[], Sequence[str]]) -> None:
         self._http = http
         self._urls = urls
+        self._rests_until: dict[str, float] = {}
+        """Peers that hung (loop's clock)."""
 
-    async def _get(self, url: str, query: Mapping[str, str]) -> Any:
+    async def _get(self, peer: str, path: str, query: Mapping[str, str]) -> Any:
+        """Return the answer of a peer. Raises TimeoutError for one that hangs, for a while without asking it."""
+        now = asyncio.get_running_loop().time
+        if now() < self._rests_until.get(peer, 0.0):
+            raise TimeoutError(f"it hung and is not asked for {_REST_SECONDS:.0f} s")
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        async with self._http.get(url, params=query, timeout=timeout) as answer:
-            answer.raise_for_status()
-            return await answer.json()
+        try:
+            async with self._http.get(f"{peer}{path}", params=query, timeout=timeout) as answer:
+                answer.raise_for_status()
+                return await answer.json()
+        except TimeoutError:
+            self._rests_until = {url: until for url, until in self._rests_until.items() if until > now()}
+            self._rests_until[peer] = now() + _REST_SECONDS
+            raise
 
     async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
         """Return True if all peers answered, and the sessions of a supplier on their volumes."""
@@ -136,7 +149,7 @@ class Peers:
         whole = True
         for url in self._urls():
             try:
-                rows = await self._get(f"{url}/peer/sessions", {"supplier": supplier})
+                rows = await self._get(url, "/peer/sessions", {"supplier": supplier})
                 found += [
                     PeerSession(
                         url, str(row["session_id"]), bytes.fromhex(row["header"]), str(row["position"]),
@@ -154,7 +167,7 @@ class Peers:
         found: dict[str, tuple[int, SessionSeal]] = {}
         for url in self._urls():
             try:
-                for row in await self._get(f"{url}/peer/seals", {"supplier": supplier}):
+                for row in await self._get(url, "/peer/seals", {"supplier": supplier}):
                     seal = SessionSeal.decode(row["seal"])
                     found.setdefault(seal.session_id, (int(row["end"]), seal))
             except (*_PEER_ERRORS, DecodingError) as error:
@@ -173,7 +186,7 @@ class Peers:
         try:
             for at in range(0, len(session_ids), _IDS_AT_ONCE):
                 query = {"supplier": supplier, "sessions": ",".join(session_ids[at : at + _IDS_AT_ONCE])}
-                found.update(map(str, (await self._get(f"{url}/peer/ended", query))["ended"]))
+                found.update(map(str, (await self._get(url, "/peer/ended", query))["ended"]))
         except _PEER_ERRORS as error:
             _LOG.info("outcomes not read from a peer", peer=url, error=error)
             return None
@@ -190,7 +203,7 @@ class Peers:
         query = {"supplier": supplier, "session": session.session_id, "end": str(end)}
         while True:
             try:
-                page = await self._get(f"{session.url}/peer/relays", {**query, "after": after})
+                page = await self._get(session.url, "/peer/relays", {**query, "after": after})
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
                 after = str(page["next"] or "")
             except (*_PEER_ERRORS, binascii.Error) as error:

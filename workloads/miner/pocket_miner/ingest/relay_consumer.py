@@ -250,7 +250,7 @@ class RelayConsumer:
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
-        confirmed = await self._confirmed_by_nodes(session, height)
+        confirmed = await self._confirmed_by_nodes(session, session.terms, height)
         stored = await asyncio.to_thread(self._mirror.terms_of, session.end, self.supplier, session.session_id)
         if stored not in (None, session.terms.name):  # before a restart, or by a standby
             _LOG.warning("relays were stored by other session terms, validating them again", session=session.session_id)
@@ -258,13 +258,13 @@ class RelayConsumer:
         session.terms_confirmed = confirmed
         return confirmed
 
-    async def _confirmed_by_nodes(self, session: TrackedSession, height: int) -> bool:
-        known = session.terms
+    async def _confirmed_by_nodes(self, session: TrackedSession, known: LeafTerms, height: int) -> bool:
         votes = Counter[LeafTerms]()
-        for _, found in (await ask_terms_of_every_node(self._chain, self.supplier, session.header)).values():
+        ask = functools.partial(ask_terms_of_every_node, self._chain, self.supplier, session.header)
+        for _, found in (await self.start_params.in_time(height, ask)).values():
             if found.terms is not None:
                 votes[found.terms] += 1
-        if not votes or known is None:
+        if not votes:
             return False
         (best, number), *others = votes.most_common(2)
         if others and others[0][1] == number:  # no answer outweighs the other
@@ -302,7 +302,8 @@ class RelayConsumer:
 
         The answer of a node that knows the session is accepted.
         """
-        answers = await ask_terms_of_every_node(self._chain, self.supplier, session.header)
+        ask = functools.partial(ask_terms_of_every_node, self._chain, self.supplier, session.header)
+        answers = await self.start_params.in_time(height, ask)
         good = [(node, row) for node, row in answers.items() if row[1].terms is not None]
         for node, (at, found) in good or answers.items():
             self._accept(node, at or height, session, found)
@@ -430,9 +431,7 @@ class RelayConsumer:
         The supplier is logged explicitly, because a round may run in the task of another one.
         """
         session, session_id = read.session, read.session.session_id
-        builder = LeafBuilder(read.terms)
-        leaves = []
-        refused = []
+        builder, leaves, refused = LeafBuilder(read.terms), [], []
         for entry in read.entries:
             try:
                 leaves.append(builder.build(entry.relay))
@@ -446,5 +445,5 @@ class RelayConsumer:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
-        position, terms = read.entries[-1].id, read.terms.name
-        return LeafBatch(self.supplier, session_id, leaves, len(refused), position, read.origin, terms)
+        last, terms = read.entries[-1], read.terms.name
+        return LeafBatch(self.supplier, session_id, leaves, len(refused), last.id, read.origin, terms)

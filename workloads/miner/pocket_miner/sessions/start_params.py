@@ -1,7 +1,10 @@
 """Confirm the shared params at the starts of sessions, which determine their windows and the price of their relays."""
 
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from cachetools import FIFOCache
@@ -10,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
 from pocket.chain.votes import Votes
+from pocket.errors import ChainError, DecodingError
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.sessions.windows import SharedParams
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -17,6 +21,8 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _METHOD: Final = "/pocket.shared.Query/ParamsAtHeight"
 _KEPT: Final = 64
+_SECONDS: Final = 2.0
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -25,6 +31,10 @@ class StartParams:
 
     chain: ChainClient
     _votes: FIFOCache[int, Votes[SharedParams]] = field(default_factory=lambda: FIFOCache(_KEPT))
+    _present: tuple[int, SharedParams | None] = (-1, None)
+    _asking_live: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _silent_at: int = -1
+    """Height at which nodes were silent about a session."""
 
     async def confirm(self, session: TrackedSession, height: int) -> None:
         """Confirm the params of a session by a second answer, or replace them by those that the nodes agree on.
@@ -41,7 +51,7 @@ class StartParams:
                 await self._ask(start, height, votes)
                 best = votes.best()
         if best is None or not best[1]:
-            session.params = session.params or (best and best[0])
+            session.params = session.params or (best[0] if best is not None else await self._live(session, height))
             return
         if session.params not in (None, best[0]):
             _LOG.error(
@@ -50,6 +60,31 @@ class StartParams:
                 height=height,
             )
         session.params, session.params_confirmed = best[0], True
+
+    async def _live(self, session: TrackedSession, height: int) -> SharedParams | None:
+        """Return the present params for a sealed session: its windows are hardly others, and its claim is due."""
+        if session.seal is None:
+            return None
+        async with self._asking_live:
+            if self._present[0] != height:
+                self._present = height, None
+                with contextlib.suppress(ChainError, DecodingError, TimeoutError):
+                    self._present = height, await self.chain.shared_params()
+            return self._present[1]
+
+    async def in_time(self, height: int, ask: Callable[[], Awaitable[Mapping[str, T]]]) -> Mapping[str, T]:
+        """Return answers of nodes about a session, none if they take seconds.
+
+        Then no other session of that block waits for them, because claims and proofs of all are due.
+        """
+        if self._silent_at == height:
+            return {}
+        try:
+            async with asyncio.timeout(_SECONDS):
+                return await ask()
+        except TimeoutError:
+            self._silent_at = height
+            return {}
 
     async def _ask(self, start: int, height: int, votes: Votes[SharedParams]) -> None:
         """Query every node. The cached answer is dropped if one contradicts it."""

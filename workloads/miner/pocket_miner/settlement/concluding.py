@@ -182,8 +182,12 @@ class Concluder:
         return without_event(session)
 
     async def _was_claimed(self, session: TrackedSession) -> bool:
-        """Return True if a node knows an included transaction with the session's claim."""
-        for kind, tx_hash in await asyncio.to_thread(self.audit.payments, self.supplier, session.session_id):
+        """Return True if a node knows an included transaction with the session's claim, of this or a former owner."""
+        paid = set(await asyncio.to_thread(self.audit.payments, self.supplier, session.session_id))
+        with contextlib.suppress(RedisStoreError):
+            costs = await self.store.costs(session.session_id)
+            paid |= {(kind, tx_hash) for tx_hash, (kind, _) in costs.items()}
+        for kind, tx_hash in sorted(paid):
             if kind == "claim":
                 with contextlib.suppress(ChainError, DecodingError, TimeoutError):
                     if not (await self.chain.transaction(tx_hash)).code:

@@ -25,9 +25,9 @@ from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
 from pocket_miner.sessions.submission import (
     Attempts,
+    at_last_chance,
     divide,
     highest_gas_factor,
-    is_last_chance,
 )
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
@@ -346,10 +346,10 @@ class ClaimSubmitter:
             ((session, session.claim.sent) for session in same),
             lambda raw, group: self.deliveries.broadcast(raw, group, block),
         )
-        for session in same:
-            if is_last_chance(session.claim.sent, block.height, close):
-                anew.append(session)
-                attempts[session.session_id] = session.claim.attempts.next(shared=shared)
+        kept = ((session, session.claim.sent, session.claim.attempts) for session in same)
+        for session, tried in at_last_chance(kept, block.height, close, shared=shared):
+            anew.append(session)
+            attempts[session.session_id] = tried
         try:
             if any(session.claim.sent is not None for session in anew):
                 anew = await self.deliveries.missing(anew, block)

@@ -99,9 +99,9 @@ _OF_ONE_MESSAGE = (
 
 _OF_FEWER_MESSAGES = frozenset({
     BroadcastFailure.TOO_LARGE, BroadcastFailure.POISON, BroadcastFailure.RETRY, BroadcastFailure.PROGRAMMING,
-    BroadcastFailure.MORE_GAS, BroadcastFailure.NOT_SIGNED,
+    BroadcastFailure.MORE_GAS, BroadcastFailure.NOT_SIGNED, BroadcastFailure.NO_FUNDS,
 })  # fmt: skip
-"""Rejections after which half of the messages may be accepted: too large, or the message is unknown."""
+"""Rejections after which half of the messages may be accepted: too large or too dear, or the message is unknown."""
 
 
 def _most_gas(raw: bytes) -> int:
@@ -327,21 +327,25 @@ async def send_in_batches(
 ) -> None:
     """Send rows in as many transactions as their size needs.
 
-    A rejected one is retried in halves. Rows for which `alone` returns True get a transaction of their own. A failed
-    transaction does not stop the others: the first error is raised after all have been tried.
+    A rejected one is retried in halves, except for lack of funds once a single row could not be paid. Rows for which
+    `alone` returns True get a transaction of their own. A failed transaction does not stop the others: the first error
+    is raised after all have been tried.
     """
     together = [row for row in rows if not alone(row)]
     waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
     failure: Exception | None = None
+    fewer = _OF_FEWER_MESSAGES
     while waiting:
         pack = waiting.pop(0)
         try:
             await send(pack)
         except SendError as error:
-            if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:
+            if error.refusal in fewer and len(pack) > 1:
                 half = len(pack) // 2
                 waiting[:0] = [pack[:half], pack[half:]]
                 continue
+            if error.refusal is BroadcastFailure.NO_FUNDS:
+                fewer = _OF_FEWER_MESSAGES - {BroadcastFailure.NO_FUNDS}
             failure = failure or error
         except (PocketError, OSError, sqlite3.Error) as error:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:

@@ -429,7 +429,7 @@ class SupplierMiner:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
             await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
         except RedisUnavailable as error:
-            if not late or isinstance(error, CommandRejected):
+            if not late or (isinstance(error, CommandRejected) and len(group) > 1):
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)
