@@ -442,24 +442,3 @@ async def test_of_two_targets_that_contradict_each_other_the_higher_one_is_recor
         await redis.flushdb()
         async with cached(redis, *(stating(chain, target) for target in targets)) as client:
             assert (await target_of(client, header, lambda: 6))[1:] == (HIGH, HIGH)
-
-
-async def test_a_target_is_confirmed_once_and_without_an_answer_once_a_block(redis):
-    chain, height = localnet(), [6]
-    _, header = relay(chain)
-    nodes, kind = (stating(chain, LOW), stating(chain, LOW)), QUERIES["difficulty"][0]
-    async with cached(redis, *nodes) as client:
-        contexts = SessionContexts(client, lambda: height[0], lambda: 0.0)
-        assert (await contexts.of(header)).target_hash == LOW
-        for node in nodes:
-            node.kind, node.error = kind[0], SILENT
-        asked = []
-        for height[0] in (6, 6, 7, 7):
-            assert await contexts.confirmed_target(header, LOW) == LOW
-            asked.append(len(nodes[1].asked))
-        assert asked == [1, 1, 2, 2]
-        for node in nodes:
-            node.kind, node.error = kind, None
-        for height[0] in (8, 9, 10):
-            assert await contexts.confirmed_target(header, LOW) == LOW
-        assert len(nodes[1].asked) == 3
