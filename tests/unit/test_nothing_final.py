@@ -95,9 +95,6 @@ class Payments:
     def payments(self, supplier, session_id):
         return []
 
-    def forget(self, supplier, session_ids):
-        return
-
 
 def concluder(mirror, store=None):
     return Concluder("alice", None, store or Store(), Payments(), mirror, None, None, SupplierReport(), None, {})

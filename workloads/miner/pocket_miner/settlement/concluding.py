@@ -125,11 +125,11 @@ class Concluder:
             except RedisStoreError as error:
                 _LOG.info("deleting ended sessions from Redis failed, retrying", error=error)
                 raise
-            await self.remove(session)
+            await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
             self._to_drop.pop(session_id, None)
 
     async def remove(self, session: TrackedSession) -> None:
-        """Delete what the volume holds of an ended session. Raises the errors of the volume."""
+        """Delete what the volume holds of a session that ended elsewhere. Raises the errors of the volume."""
         where = (self.mirror, self.audit, session.end, self.supplier, session.session_id)
         await asyncio.to_thread(remove_ended, *where)
 
@@ -225,6 +225,8 @@ class Concluder:
         if not answered and block.height < self.owner_since + _FORMER_OWNER_BLOCKS:
             waiting = set(earlier) - ended
             _LOG.info("concluding postponed, a former owner may have done so", sessions=len(waiting))
+        if ended:
+            await asyncio.to_thread(self.audit.forget, self.supplier, sorted(ended))
         for session in group:
             if session.session_id in ended:
                 self._stop_mining(session)

@@ -10,7 +10,7 @@ _SETTLED_BLOCKS: Final = 10_000
 
 
 def remove_ended(mirror: RelayStore, audit: Audit, end: int, supplier: str, session_id: str) -> None:
-    """Delete the relays of an ended session, and its seal and costs if its outcome is in another trail."""
+    """Delete relays, seal and costs of a session whose outcome is in another trail."""
     audit.forget(supplier, [session_id])
     mirror.remove(end, supplier, session_id)  # last: as long as the relays are there, this is tried again
 
