@@ -60,7 +60,8 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
     close = session.windows.claim_close if session.windows is not None else 0
     if session.claim_on_chain is not None:
         later = bool(answers) and all(session.claim_seen_at < answer.height < close for answer in answers)
-        if later and not session.claim_confirmed:
+        ours = session.seal is not None and session.claimed_root == session.seal.root
+        if ours and later and not session.claim_confirmed:
             return ClaimState.ABSENT  # one node returned it once: sending the same claim again costs nothing
         # Only settlement removes a claim: a node that does not return it lags or is wrong.
         return _state_of(session, session.claim_on_chain)
