@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
 from pocket.redis_store.node_addresses import Address, format_address, format_addresses, parse_addresses
+from pocket.runtime.own_authorities import redis_options
 from pocket.runtime.single_flight import SingleFlight
 
 _SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
@@ -158,7 +159,7 @@ class PrimaryResolver:
                 "socket_timeout": self._timeout_seconds,
                 "socket_connect_timeout": self._timeout_seconds,
                 "ssl": url.scheme == "rediss",
-                **({"ssl_ca_certs": self._ca_file} if self._ca_file is not None else {}),
+                **(redis_options(self._ca_file) if self._ca_file is not None else {}),
                 "protocol": 2,
                 **{name: value for name, value in credentials.items() if value is not None},
             },
