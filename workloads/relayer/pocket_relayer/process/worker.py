@@ -48,6 +48,7 @@ from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.memory_trimming import MemoryTrimmer, system_trim
 from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
@@ -59,6 +60,7 @@ from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, wo
 from pocket_relayer.relayer_platform import RelayerPlatform
 from pocket_relayer.transports.client_connections import Connections
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http1 import Http1
 from pocket_relayer.transports.http2 import Http2Server
 from pocket_relayer.transports.listener import Sniffer
@@ -295,10 +297,12 @@ class Worker:
             timeouts=timeouts,
         )
         decoder = GzipRequestDecoder()
-        http1 = Http1(router, sockets, lambda: registry.max_body_bytes, timeouts, decoder)
+        turns = FairQueue(clock)
+        first_requests = FirstRequests(turns, clock)
+        http1 = Http1(router, sockets, lambda: registry.max_body_bytes, timeouts, decoder, first_requests)
         runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
+        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder, turns)
 
         async def reload() -> None:
             nonlocal limits

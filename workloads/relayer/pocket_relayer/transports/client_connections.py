@@ -9,6 +9,7 @@ from typing import Final, cast
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget
+from pocket_relayer.token_bucket import TokenBucket
 
 _INTERFACE_BITS: Final = 64
 _Untrusted = OrderedDict["Connection", None]
@@ -17,13 +18,15 @@ _Untrusted = OrderedDict["Connection", None]
 class Connection:
     """An open connection. It is trusted once one of its relays was served."""
 
-    __slots__ = ("_connections", "abort", "memory", "trusted")
+    __slots__ = ("_connections", "abort", "first_requests", "memory", "trusted")
 
     def __init__(self, connections: "Connections", memory: ConnectionMemoryBudget, abort: Callable[[], None]) -> None:
         self._connections = connections
         self.memory = memory
         self.abort = abort
         self.trusted = False
+        self.first_requests: TokenBucket | None = None
+        """Limits the requests before the first served relay."""
 
     def trust(self) -> None:
         """Keep this connection when there are too many: it served a relay."""
