@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import functools
 from dataclasses import replace
 
 import aiohttp
@@ -12,7 +14,7 @@ from callers import web_socket
 from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_relay_response
 from relays import listening, relaying
-from transports import all_transports, connected, consumed, frame
+from transports import Sockets, all_transports, connected, consumed, frame
 from world import address, key
 
 pytestmark = pytest.mark.redis
@@ -156,3 +158,58 @@ async def test_a_response_is_charged_to_the_budget_it_is_mined_for(redis, tmp_pa
                 await relayer.budgets.drain()
                 charges = [await consumed(relayer, name) // 100 for name in ("alice", "bob")]
             assert charges == leaves == [0, 5]
+
+
+async def both(sockets, request):
+    """Answer requests and WebSockets at one address, as most nodes do."""
+    if "Upgrade" in request.headers:
+        return await sockets.handle(request)
+    return web.json_response({"ok": True})
+
+
+async def echoed(socket, relayer, payload):
+    await socket.send_bytes(frame(relayer, payload).encode())
+    message = await socket.receive(10)
+    return message.type is aiohttp.WSMsgType.BINARY
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["own client", "aiohttp, which serves TLS"])
+async def test_open_web_sockets_take_no_connection_from_relays_of_the_same_host(redis, tmp_path, plain):
+    sockets = Sockets()
+    async with listening(functools.partial(both, sockets)) as url:
+        limits = {"maxConnections": 3, "dialTimeoutSeconds": 0.3, "unhealthyThreshold": 1, "maxRetries": 0}
+        backends = {"webSocket": {"urls": [url.replace("http", "ws")]}} | dict.fromkeys(
+            ("jsonRpc", "rest"), {"urls": [url], **limits}
+        )
+        async with relaying(redis, tmp_path, backends=backends) as relayer:
+            if not plain:
+                clients = relayer.registry.get("eth")
+                clients.http = replace(clients.http, plain=None)
+            async with contextlib.AsyncExitStack() as stack:
+                for number in range(5):
+                    socket = await stack.enter_async_context(connected(relayer))
+                    assert await echoed(socket, relayer, b"%d" % number)
+                assert (await relayer.send(relayer.request()))[0] == 200
+
+
+async def test_a_web_socket_beyond_the_limit_is_overload_and_no_failure_of_the_endpoint(redis, tmp_path):
+    async with listening(Sockets().handle) as url:
+        limits = {"maxConnections": 4, "dialTimeoutSeconds": 0.3, "unhealthyThreshold": 1}
+        backends = {"webSocket": {"urls": [url.replace("http", "ws")], **limits}}
+        await one_too_many(redis, tmp_path, backends)
+
+
+async def one_too_many(redis, folder, backends):
+    async with relaying(redis, folder, backends=backends) as relayer:
+        async with contextlib.AsyncExitStack() as stack:
+            held = [await stack.enter_async_context(connected(relayer)) for _ in range(3)]
+            for number, socket in enumerate(held):
+                assert await echoed(socket, relayer, b"%d" % number)
+            async with connected(relayer) as socket:
+                assert not await echoed(socket, relayer, b"one more of this application")
+                assert socket.close_code == 1013
+            await relayer.budgets.drain()
+            assert await consumed(relayer) == 300, "what was not forwarded is not charged"
+            assert relayer.registry.get("eth").state()["healthy"] == relayer.registry.get("eth").state()["total"]
+        async with connected(relayer) as socket:
+            assert await echoed(socket, relayer, b"after they closed")

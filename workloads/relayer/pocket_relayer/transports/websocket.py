@@ -317,7 +317,8 @@ class Bridge:
         if len(self.charges) > _MAX_UNANSWERED:
             raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
         if self.backend is None:
-            self.backend = await self.service_backends.dial(pocket_headers(relay.supplier, relay.service.id))
+            headers = pocket_headers(relay.supplier, relay.service.id)
+            self.backend = await self.service_backends.dial(headers, relay.header.application_address, self.held)
             group.create_task(self._guard(self._from_backend(self.backend)))
         self._set_current(_CurrentRequest(relay, admitted, metered.paid))
         async with asyncio.timeout(10):
