@@ -9,6 +9,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from callers import web_socket
 from pocket.protocol.crypto.ecdsa import verify_signature
@@ -119,18 +120,23 @@ async def test_an_upgrade_that_cannot_be_served_is_refused_before_it(redis, tmp_
         assert (await web_socket(url, b"", {"Target-Service-Id": service})).code == code
 
 
+def signed_handshake(relayer, *, tampered):
+    """Return the headers of a signed handshake, which name another supplier if it is tampered with."""
+    signed = relayer.world.signed(replace(relayer.request(), payload=b""))
+    header = signed.header
+    return {
+        "App-Address": header.application_address, "Pocket-Session-Id": header.session_id,
+        "Pocket-Session-Start-Height": str(header.session_start_block_height),
+        "Pocket-Session-End-Height": str(header.session_end_block_height),
+        "Pocket-Supplier-Address": address("bob" if tampered else "alice"),
+        "Pocket-Signature": base64.b64encode(signed.signature).decode(),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("tampered", "code"), [(False, 0), (True, 403)])
 async def test_a_signed_handshake_is_verified_where_that_is_asked_for(redis, tmp_path, tampered, code):
     async with all_transports(redis, tmp_path, enforce_handshake=True) as (relayer, _):
-        signed = relayer.world.signed(replace(relayer.request(), payload=b""))
-        header = signed.header
-        headers = {
-            "App-Address": header.application_address, "Pocket-Session-Id": header.session_id,
-            "Pocket-Session-Start-Height": str(header.session_start_block_height),
-            "Pocket-Session-End-Height": str(header.session_end_block_height),
-            "Pocket-Supplier-Address": address("bob" if tampered else "alice"),
-            "Pocket-Signature": base64.b64encode(signed.signature).decode(),
-        }  # fmt: skip
+        headers = signed_handshake(relayer, tampered=tampered)
         assert (await web_socket(relayer.url, frame(relayer, b"x").encode(), headers)).code == code
 
 
@@ -178,9 +184,8 @@ async def test_open_web_sockets_take_no_connection_from_relays_of_the_same_host(
     sockets = Sockets()
     async with listening(functools.partial(both, sockets)) as url:
         limits = {"maxConnections": 3, "dialTimeoutSeconds": 0.3, "unhealthyThreshold": 1, "maxRetries": 0}
-        backends = {"webSocket": {"urls": [url.replace("http", "ws")]}} | dict.fromkeys(
-            ("jsonRpc", "rest"), {"urls": [url], **limits}
-        )
+        backends = {name: {"urls": [url], **limits} for name in ("jsonRpc", "rest")}
+        backends["webSocket"] = {"urls": [url.replace("http", "ws")]}
         async with relaying(redis, tmp_path, backends=backends) as relayer:
             if not plain:
                 clients = relayer.registry.get("eth")
@@ -213,3 +218,15 @@ async def one_too_many(redis, folder, backends):
             assert relayer.registry.get("eth").state()["healthy"] == relayer.registry.get("eth").state()["total"]
         async with connected(relayer) as socket:
             assert await echoed(socket, relayer, b"after they closed")
+
+
+async def test_handshakes_with_bad_signatures_cannot_fill_the_log_where_they_are_not_refused(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        headers = signed_handshake(relayer, tampered=True)
+        with capture_logs() as logs:
+            for _ in range(20):
+                async with connected(relayer, **headers):
+                    pass
+        written = [line for line in logs if line["event"] == "handshake not verified"]
+        assert 0 < len(written) <= 12
+        assert (await relayer.send(relayer.request()))[0] == 200

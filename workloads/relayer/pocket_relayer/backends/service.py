@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import aiohttp
 import grpc
+import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pocket.api.services import Backend, BackendBase, RequestBackend, ServiceSpec, WebSocketBackend
 from pocket.errors import ConfigurationError
@@ -25,6 +27,7 @@ from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.relayer_metrics import BackendConnections
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CONCURRENT_CALLS = 1000  # to one gRPC endpoint
 
@@ -56,8 +59,8 @@ class ServiceBackends:
         self._credentials = credentials or Credentials(None)
         self.pools = {name: Pool(backend) for name, backend in service.backends.by_type().items()}
         # Each endpoint has its slots. Several endpoints may be paths of one host, which never waits for a connection.
-        limits = [b.max_connections * len(b.urls) for b in service.backends.by_type().values() if isinstance(b, Backend)]
-        self.http = http(sum(limits) or 500)
+        backends = [one for one in service.backends.by_type().values() if isinstance(one, Backend)]
+        self.http = http(sum(one.max_connections * len(one.urls) for one in backends) or 500)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._slots: dict[str, ConnectionSlots] = {}
         self._use = _Use(self)
@@ -107,7 +110,8 @@ class ServiceBackends:
         try:
             return self._credentials.headers(pool.backend)
         except ConfigurationError as error:
-            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, str(error)) from error
+            _LOG.debug("no credentials", service=self.service.id, error=error)  # clients need not know the Secret
+            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "the backend's credentials are unavailable") from error
 
     def slots(self, backend: BackendBase, url: str) -> ConnectionSlots:
         """Return the connection slots of an endpoint."""

@@ -27,6 +27,7 @@ from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
+from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
@@ -201,7 +202,7 @@ class RelayPipeline:
             return StreamedResult(served.status, served.headers, pieces)
         try:
             if isinstance(served, BackendStream):
-                served = await self._collect(served, relay.service.max_body_bytes)
+                served = await self._collect(served, relay.service.max_body_bytes, relay.caller.reservation)
             response = await sign_response(relay.header, served.response, relay.key)
             body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
         except BaseException:
@@ -313,12 +314,14 @@ class RelayPipeline:
         await self.record(relay, admitted, metered, entire.encode_without_payload())
 
     @staticmethod
-    async def _collect(served: BackendStream, limit: int) -> BackendResponse:
+    async def _collect(served: BackendStream, limit: int, reservation: MemoryReservation | None) -> BackendResponse:
         """Return a stream as one response, for transports that cannot forward it."""
         whole = bytearray()
         try:
             async with aclosing(batches(served.chunks, served.deadline)) as rows:
                 async for lines in rows:
+                    if reservation is not None:
+                        reservation.acquire(len(lines))
                     whole += lines
                     if len(whole) > limit:
                         raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")

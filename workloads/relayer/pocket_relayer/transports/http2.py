@@ -211,7 +211,7 @@ class Http2Connection(asyncio.Protocol):
         except DenialOfServiceError:
             self._reject_flood()
             return
-        except (ProtocolError, ValueError, UnicodeDecodeError):
+        except (ProtocolError, ValueError):
             self._flush()
             self.close()
             return
@@ -387,6 +387,7 @@ class Http2Connection(asyncio.Protocol):
         headers = [(":status", str(reply.status))]
         headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
         empty = not reply.body and reply.pieces is None and not reply.trailers
+        empty = empty or stream.headers.get(":method") == "HEAD"  # RFC 9110, section 9.3.2
         if stream.closed:
             return
         self._h2.send_headers(number, headers, end_stream=empty)
@@ -431,4 +432,4 @@ class Http2Connection(asyncio.Protocol):
 
 
 def _decode(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
