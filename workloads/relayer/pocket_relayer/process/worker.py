@@ -54,6 +54,7 @@ from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
+from pocket_relayer.process.open_files import raise_limit, within_open_files
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
 from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, worker_problem
@@ -288,7 +289,8 @@ class Worker:
         )
         router = RequestRouter(pipeline, probes, lambda: reloaded.current.response_compression)
         timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
-        connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
+        limited = within_open_files(config.connections, raise_limit())
+        connections = Connections(limited, MemoryBudget(clock, limited.memory_bytes), clock)
         sockets = WebSockets(
             pipeline,
             lambda: self._draining,

@@ -102,6 +102,8 @@ class Http2Connection(asyncio.Protocol):
         self._writable.set()
         self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds, self._abort_unread)
         self._active_at = 0.0
+        self._requested_at = 0.0
+        """Time of the latest request. PING and other frames keep no connection."""
         self._draining = False
         self._idle: asyncio.TimerHandle | None = None
         self._abort: asyncio.TimerHandle | None = None
@@ -122,13 +124,13 @@ class Http2Connection(asyncio.Protocol):
         )
         self._h2.increment_flow_control_window(4 * _WINDOW)
         self._flush()
-        self._active_at = asyncio.get_running_loop().time()
+        self._active_at = self._requested_at = asyncio.get_running_loop().time()
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         """Close the connection after a long time without requests."""
         loop, seconds = asyncio.get_running_loop(), self._server.timeouts.idle_seconds
-        left = seconds if self.tasks else self._active_at + seconds - loop.time()
+        left = seconds if self.tasks else self._requested_at + seconds - loop.time()
         if left <= 0:
             self.go_away()
             self.close()
@@ -261,6 +263,7 @@ class Http2Connection(asyncio.Protocol):
         if number is None or event.headers is None:
             return
         loop = asyncio.get_running_loop()
+        self._requested_at = self._active_at
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())

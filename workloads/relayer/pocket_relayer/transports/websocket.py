@@ -349,6 +349,7 @@ class Bridge:
             try:
                 reservation.acquire(len(payload))
                 response = await self._charge_and_record(current, payload)
+                self.connection.trust()
                 reservation.on_evict = self.connection.abort
                 async with asyncio.timeout(10):
                     await self.gateway.send_frame(response.encode(), message.type)
