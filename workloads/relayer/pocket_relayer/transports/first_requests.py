@@ -15,8 +15,8 @@ from pocket_relayer.transports.client_connections import Connection
 
 _COST: Final = 4 * QUANTUM
 """Cost of a request with its response, of which two fit into one iteration of the event loop."""
-BURST: Final = 32.0  # requests of one connection without waiting ...
-PER_SECOND: Final = 8.0  # ... and later
+BURST: Final = 16.0  # requests of one connection without waiting ...
+PER_SECOND: Final = 4.0  # ... and later
 _FRESH, _FREQUENT = "", "frequent"
 
 
