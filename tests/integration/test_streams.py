@@ -170,3 +170,13 @@ async def test_over_grpc_a_stream_is_one_answer(redis, tmp_path):
             outcome = await grpc_call(relayer.url, relayer.request().encode())
             body = decode_http_response(decode_relay_response(outcome.body).payload).body
             assert body == b"data: 1\ndata: 2\n"
+
+
+async def test_over_grpc_a_stream_counts_as_memory(redis, tmp_path):
+    async with listening(Stream([bytes(999) + b"\n" for _ in range(80)]).handle) as url:
+        service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
+        for memory_bytes, served in ((200_000, False), (2_000_000, True)):
+            async with relaying(redis, tmp_path, service=service, memory_bytes=memory_bytes) as relayer:
+                outcome = await grpc_call(relayer.url, relayer.request(body=b"%d" % memory_bytes).encode())
+                assert bool(outcome.body) is served
+                assert relayer.memory.used == 0
