@@ -49,7 +49,6 @@ from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.memory_trimming import MemoryTrimmer, system_trim
 from pocket_relayer.metric_batches import write_due
 from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
@@ -300,12 +299,11 @@ class Worker:
             timeouts=timeouts,
         )
         decoder = GzipRequestDecoder()
-        turns = FairQueue(clock)
-        first_requests = FirstRequests(turns, clock)
+        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
+        first_requests = FirstRequests(http2.turns, clock)
         http1 = Http1(router, sockets, lambda: registry.max_body_bytes, timeouts, decoder, first_requests)
         runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder, turns)
 
         async def reload() -> None:
             nonlocal limits

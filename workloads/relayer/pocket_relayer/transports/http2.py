@@ -61,13 +61,12 @@ class Http2Server:
         max_body_bytes: Callable[[], int],
         timeouts: ClientTimeouts | None = None,
         decoder: GzipRequestDecoder | None = None,
-        turns: FairQueue | None = None,
     ) -> None:
         self.decoder = decoder or GzipRequestDecoder()
         self.timeouts = timeouts or ClientTimeouts()
         self.router = router
         self.max_body_bytes = max_body_bytes
-        self.turns = turns or FairQueue(time.monotonic)
+        self.turns = FairQueue(time.monotonic)
         self.uploads = StrangersUploads()
         self.connections: set[Http2Connection] = set()
 
