@@ -8,6 +8,7 @@ import pytest
 
 from pocket.keys.loading import KeySet
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket_operator.decide.draining import open_without_relay_miner
 from pocket_operator.decide.drift import (
     drifted,
     force_replace_patch,
@@ -112,8 +113,30 @@ def test_a_deleted_relay_miner_lets_go_only_when_every_supplier_is_done():
 
 
 def test_suppliers_of_a_relay_miner_that_is_gone_are_let_go():
-    found = plan(snapshot(relay_miner=None, suppliers=(gone(ALICE),)))
+    found = plan(snapshot(relay_miner=None, suppliers=(gone(ALICE),), drain_anchor_uid=""))
     assert [(c.kind, c.name, c.wanted) for c in found.release] == [("Supplier", "alice", False)]
+
+
+def test_where_somebody_removed_the_relay_miners_finalizer_its_suppliers_drain():
+    left = {"relay_miner": None, "suppliers": (gone(ALICE),)}
+    for reports in ((), (relayer_report(), miner_report(1)), (relayer_report(),)):
+        assert not plan(snapshot(**left, reports=reports, quiet_since=QUIET)).release
+    assert plan(snapshot(**left, reports=IDLE, quiet_since=QUIET)).release
+
+
+def test_miners_without_their_relay_miner_go_on_until_every_one_reports_that_nothing_is_open():
+    def waits(quiet_since=50.0, **more):
+        left = {"relay_miner": None, "suppliers": (), "pods": (MINER_POD,)}
+        return open_without_relay_miner(snapshot(**{**left, **more}), quiet_since)
+
+    idle, busy = miner_report(0), miner_report(1)
+    assert "still runs" in waits(pods=(POD, MINER_POD), reports=(idle,))
+    assert "has not reported" in waits(reports=())
+    assert "has not reported" in waits(reports=(idle,), quiet_since=99.0)
+    assert "1 sessions" in waits(reports=(busy,))
+    assert "has yet to scan" in waits(reports=(miner_report(last_scan_began=51.0),))
+    assert not waits(reports=(idle,))
+    assert not waits(pods=(), reports=())
 
 
 def test_children_of_ours_that_are_not_wanted_are_deleted_and_those_of_others_are_not():
