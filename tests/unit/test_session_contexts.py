@@ -1,5 +1,6 @@
 """How long what a relayer knows of sessions, rings and suppliers counts, and of which session it is."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from direct import DirectChain
 from pocket.api.services import RPC_NUMBERS
 from pocket.chain.model import ServiceConfig, StakedSupplier
+from pocket.chain.node_answer import NodeAnswer
+from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket_localnet.hydration import hydrate
@@ -179,11 +182,86 @@ async def test_a_session_on_which_the_nodes_do_not_agree_is_queried_again():
     known = Known(blocks=2)
     header = known.header(3)
     context = await known.contexts.of(header)
-    ask_every_node, known.contexts._chain.ask_every_node = known.contexts._chain.ask_every_node, no_answers
+    chain = known.contexts._chain
+    ask_every_node = chain.ask_every_node
+
+    async def two_answers(method, request, height=0):
+        return await ask_every_node(method, request) | {"another": NodeAnswer(error=NotFound("no such session"))}
+
+    async def dropped(method, request, raw):
+        assert raw is None
+
+    chain.ask_every_node, chain.adopt = two_answers, dropped
     with pytest.raises(Rejected):
         await known.contexts.corrected(header, context)
-    known.contexts._chain.ask_every_node = ask_every_node
+    chain.ask_every_node = ask_every_node
     assert "GetSession" in await known.queries(header)
+
+
+@pytest.mark.parametrize("generation", [0, 1])
+async def test_while_no_node_answers_a_known_session_is_served_whatever_relays_come(generation):
+    known = Known(blocks=2)
+    header = known.header(3)
+    context = await known.contexts.of(header)
+
+    async def away(_):
+        raise ChainUnavailable("no node answers")
+
+    known.contexts._chain._gate = away
+    for known.now in (1.0, 100.0, 1000.0):
+        known.generation += generation
+        assert (await known.contexts.of(header)).ring == context.ring
+        with pytest.raises(Rejected) as rejected:
+            await known.contexts.corrected(header, context, "2001:db8::1")
+        assert rejected.value.reason is RejectionReason.CHAIN_UNAVAILABLE
+        assert (await known.contexts.of(header)).session == context.session
+
+
+async def test_a_ring_that_a_node_denies_is_not_served_from_memory():
+    known = Known(blocks=2)
+    header = known.header(3)
+    await known.contexts.of(header)
+
+    async def denied(name):
+        if name == "Application":
+            raise NotFound("no such application")
+
+    known.contexts._chain._gate, known.now = denied, 31.0
+    for _ in range(2):
+        assert await known.refused(header) is RejectionReason.CHAIN_UNAVAILABLE
+
+
+async def test_relays_that_nodes_must_confirm_delay_no_other_session_and_are_limited_by_address():
+    known = Known(blocks=2)
+    header = known.header(3)
+    context = await known.contexts.of(header)
+    answered = asyncio.Event()
+
+    async def hang(method, request, height=0):
+        await answered.wait()
+        return {}
+
+    known.contexts._chain.ask_every_node = hang
+
+    async def forged(number, sender):
+        other = replace(header, application_address=address(f"app {number}"))
+        try:
+            await known.contexts.corrected(other, context, sender)
+        except Rejected as rejected:
+            return rejected.reason
+        return None
+
+    waiting = [asyncio.ensure_future(forged(number, "192.0.2.1")) for number in range(100)]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    refused = [task.result() for task in waiting if task.done()]
+    assert refused == [RejectionReason.OVERLOADED] * 36, "64 wait, at most"
+    known.contexts._sessions.clear()
+    assert await known.refused(header) is None, "another session is read at once"
+    answered.set()
+    await asyncio.gather(*waiting)
+    assert await forged(200, "192.0.2.1") is RejectionReason.OVERLOADED
+    assert await forged(201, "192.0.2.2") is RejectionReason.CHAIN_UNAVAILABLE
 
 
 async def test_the_next_session_is_served_as_soon_as_a_node_has_its_first_block_and_none_beyond():

@@ -55,16 +55,25 @@ _FACTS: Final[Mapping[str, Callable[[bytes], object]]] = {
 """The part of an answer that decides whether a relay is admitted."""
 
 
+class NodesDisagree(ChainUnavailable):
+    """Nodes contradict each other, without a majority."""
+
+
 def majority(votes: Sequence[Any]) -> int | None:
     """Return the index of a vote that more than half of all equal, or None."""
     return next((i for i, vote in enumerate(votes) if 2 * votes.count(vote) > len(votes)), None)
 
 
+def _is_statement(answer: NodeAnswer) -> bool:
+    """Return whether a node stated something, a refusal included."""
+    return answer.error is None or answer.error.failure in STATED
+
+
 async def _confirm(chain: ConfirmableChain, method: str, request: Message) -> None:
     """Replace the cached answer by the one that more than half of the nodes give.
 
-    A node that does not answer agrees with none. Raises ChainUnavailable without a majority, and the cached answer
-    is dropped.
+    A node that does not answer agrees with none. Without a majority it raises NodesDisagree and drops the cached
+    answer if nodes contradict each other, ChainUnavailable if too few answer.
     """
     answers = list((await chain.ask_every_node(method, request)).values())
     votes: list[object] = []
@@ -75,9 +84,12 @@ async def _confirm(chain: ConfirmableChain, method: str, request: Message) -> No
             votes.append(answer.error.failure if answer.error.failure in STATED else answer.error)
     index = majority(votes)
     agreed = answers[index] if index is not None else None
-    if agreed is None or (agreed.error is not None and agreed.error.failure not in STATED):
-        await chain.adopt(method, request, None)
-        raise ChainUnavailable(f"{method}: the chain nodes do not agree: check spec.chain.nodes")
+    if agreed is None or not _is_statement(agreed):
+        stated = [vote for answer, vote in zip(answers, votes, strict=True) if _is_statement(answer)]
+        if any(vote != stated[0] for vote in stated):
+            await chain.adopt(method, request, None)
+            raise NodesDisagree(f"{method}: the chain nodes do not agree: check spec.chain.nodes")
+        raise ChainUnavailable(f"{method}: too few chain nodes answer to confirm what is cached")
     await chain.adopt(method, request, agreed.raw if agreed.error is None else None)
 
 

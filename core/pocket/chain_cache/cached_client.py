@@ -198,7 +198,7 @@ class CachedChain(ChainClient):
         """Replace the cached answer to a query in memory and Redis, or drop it for None."""
         cache_key = (method, request.SerializeToString(deterministic=True))
         known = self._memory.get(cache_key)
-        if known is None or known[1] != raw:
+        if known is not None and known[1] != raw:
             self.generation += 1
         if raw is not None:
             self._store(cache_key, self._clock() + LIFETIMES[method], raw)

@@ -1,7 +1,7 @@
-"""secp256k1 points and scalars on the libsecp256k1 bundled with coincurve.
+"""secp256k1 points and scalars on the libsecp256k1 that btclib_libsecp256k1 carries.
 
-Only this module touches coincurve's private cffi binding; its version is pinned, and
-tests/unit/test_curve.py compares every operation with a slow affine implementation.
+Only this module and `ecdsa` use its cffi binding. Its version is pinned, and tests/unit/test_curve.py compares every
+operation with a slow affine implementation.
 Points are the library's opaque 64-byte structs, wrapped in `Point`; infinity is `None`.
 Source: docs/protocol/ring-signatures.md, section 1.
 """
@@ -9,7 +9,7 @@ Source: docs/protocol/ring-signatures.md, section 1.
 from functools import lru_cache
 from typing import Any, Final
 
-from coincurve._libsecp256k1 import ffi, lib
+from btclib_libsecp256k1 import ffi, lib
 
 from pocket.errors import InvalidPoint
 

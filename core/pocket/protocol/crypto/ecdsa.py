@@ -6,7 +6,7 @@ Source: docs/protocol/ring-signatures.md, section 7.
 import hashlib
 from typing import Final
 
-from coincurve._libsecp256k1 import ffi, lib
+from btclib_libsecp256k1 import ffi, lib
 
 from pocket.errors import DecodingError, InvalidPoint
 from pocket.protocol.crypto.addresses import address_of

@@ -96,7 +96,7 @@ class Admission:
         try:
             return authorize(request, header, message_hash, context)
         except Rejected:
-            corrected = await self._contexts.corrected(header, context)
+            corrected = await self._contexts.corrected(header, context, address)
             if corrected is None:
                 raise
         return authorize(request, header, message_hash, corrected)

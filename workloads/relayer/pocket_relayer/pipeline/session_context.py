@@ -11,6 +11,7 @@ from cachetools import LRUCache
 
 from pocket.chain.agreement import (
     ConfirmableChain,
+    NodesDisagree,
     confirm_account,
     confirm_application,
     confirm_params,
@@ -36,9 +37,13 @@ _SessionKey = tuple[str, str, int]
 _SessionRow = tuple[Session, bytes, Windows]
 """Session, target hash and windows, by the parameters at the session's start."""
 _RING_SECONDS = 30.0
+_RING_WAIT_SECONDS = 1.0  # for a new ring while an older one is known
+_RING_RETRY_SECONDS = 5.0  # after which a ring that could not be renewed is queried again
 _RINGS = 4096
 _CONCURRENT_QUERIES = 32
 _MAX_QUERIES = 1024  # running and waiting queries for sessions and rings
+_CONCURRENT_CONFIRMATIONS = 4
+_MAX_CONFIRMATIONS = 64  # running and waiting
 
 
 class ChainQueries(ConfirmableChain, Protocol):
@@ -106,10 +111,13 @@ class SessionContexts:
         self._single_flight = SingleFlight()
         self._rings: BoundedDict[_RingKey, tuple[float, int, ExpectedRing]] = BoundedDict(_RINGS)
         self._sessions: BoundedDict[_SessionKey, _SessionRow] = BoundedDict(_RINGS)
+        self._confirmation_limit = asyncio.Semaphore(_CONCURRENT_CONFIRMATIONS)
+        self._confirming = SingleFlight()
         self._confirmations: LRUCache[_SessionKey | _RingKey | str, tuple[int, object]] = LRUCache(_RINGS)
         self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
+        self._confirmation_budget = ColdQueryBudget(clock, burst=16.0, per_second=1.0)
 
     async def supplier(self, address: str) -> StakedSupplier | None:
         """Return a staked supplier, or None while the chain is unavailable.
@@ -138,66 +146,92 @@ class SessionContexts:
                 check_session(header, session, windows, self._height())
             except Rejected as rejected:
                 expired = rejected.reason is RejectionReason.SESSION_EXPIRED and self._grid_refuses(header)
-                if expired or not await self._has_changed(header, row):
+                if expired or not await self._has_changed(header, row, address):
                     raise
                 raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes corrected the session") from None
-            ring = self._known_ring(key)
-            if ring is None:
-                ring = await self._query(key, lambda: self._ring(key))
+            ring = self._known_ring(key) or await self._current_ring(key)
         except NotFound as error:  # of the ring: the chain knows the session, so this is no statement about the relay
-            await self._confirm(key, None, lambda: self._confirmed_ring(key))
+            await self._confirm(key, None, lambda: self._confirmed_ring(key), address)
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
         return SessionContext(session, target_hash, windows, ring, self._height())
 
-    async def corrected(self, header: SessionHeader, context: SessionContext) -> SessionContext | None:
+    async def corrected(
+        self, header: SessionHeader, context: SessionContext, address: str = ""
+    ) -> SessionContext | None:
         """Return the context by which a refused relay is authorized again, None if the nodes confirm this one.
 
-        Every node is queried, once a block for a session. Raises Rejected while they do not agree.
+        Every node is queried, once a block for a session. `address` is the client's, for its budget of confirmations
+        that change nothing. Raises Rejected while the nodes do not agree.
         """
         row = self._sessions.get(_key_of(header))
         ring_key = (header.application_address, header.session_end_block_height)
-        changed = await self._has_changed(header, row)
-        changed |= await self._confirm(ring_key, context.ring, lambda: self._confirmed_ring(ring_key))
+        changed = await self._has_changed(header, row, address)
+        changed |= await self._confirm(ring_key, context.ring, lambda: self._confirmed_ring(ring_key), address)
         return await self.of(header) if changed else None
 
-    async def _has_changed(self, header: SessionHeader, row: _SessionRow | None) -> bool:
+    async def _has_changed(self, header: SessionHeader, row: _SessionRow | None, address: str) -> bool:
         """Return whether a session is another one after every node was queried. Raises Rejected."""
         key = _key_of(header)
-        return await self._confirm(key, row, lambda: self._confirmed_session(key))
+        return await self._confirm(key, row, lambda: self._confirmed_session(key), address)
 
     async def _confirm(
-        self, key: _SessionKey | _RingKey | str, known: object, load: Callable[[], Coroutine[Any, Any, object]]
+        self,
+        key: _SessionKey | _RingKey | str,
+        known: object,
+        load: Callable[[], Coroutine[Any, Any, object]],
+        address: str,
     ) -> bool:
         """Return whether what most nodes state differs from what is known. Queries them once a block.
 
-        Raises Rejected while they do not agree.
+        Confirmations have a queue of their own, which the queries of other relays never wait for. Raises Rejected
+        while the nodes do not agree.
         """
         found = self._confirmations.get(key)
         if found is None or found[0] != self._height():
             height = self._height()
             try:
-                found = (height, await self._query(("confirm", key), load))
+                found = (height, await self._query_every_node(key, load, address))
             except (ChainError, DecodingError):
                 found = (height, None)
             self._confirmations[key] = found
+            if found[1] is None or found[1] == known:
+                self._confirmation_budget.strike(address)
         if found[1] is None:
-            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes do not agree on the session")
+            raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes do not confirm the session")
         return found[1] != known
 
+    async def _query_every_node(
+        self, key: object, load: Callable[[], Coroutine[Any, Any, object]], address: str
+    ) -> object:
+        """Run a confirmation. Raises Rejected if too many wait, or too many of this address changed nothing."""
+        if key not in self._confirming:
+            self._confirmation_budget.check(address)
+            if len(self._confirming) >= _MAX_CONFIRMATIONS:
+                raise Rejected(RejectionReason.OVERLOADED, "too many sessions wait for their confirmation")
+        return await self._confirming.do(key, lambda: self._limited(self._confirmation_limit, load))
+
     async def _confirmed_session(self, key: _SessionKey) -> _SessionRow:
-        self._sessions.pop(key, None)
-        await confirm_session(self._chain, *key)
-        return await self._session(key)
+        """Query a session of every node. What is known is kept until they state something else."""
+        try:
+            await confirm_session(self._chain, *key)
+            return await self._session(key)
+        except (NotFound, ChainQueryRejected, NodesDisagree):
+            self._sessions.pop(key, None)
+            raise
 
     async def _confirmed_ring(self, key: _RingKey) -> ExpectedRing:
-        self._rings.pop(key, None)
-        await confirm_application(self._chain, key[0])
-        application = await self._chain.application(key[0])
-        for address in set(ring_addresses(application.delegations, key[1])) - {PLACEHOLDER_ADDRESS}:
-            await confirm_account(self._chain, address)
-        return await self._ring(key)
+        """Query a ring of every node. What is known is kept until they state something else."""
+        try:
+            await confirm_application(self._chain, key[0])
+            application = await self._chain.application(key[0])
+            for address in set(ring_addresses(application.delegations, key[1])) - {PLACEHOLDER_ADDRESS}:
+                await confirm_account(self._chain, address)
+            return await self._ring(key)
+        except (NotFound, NodesDisagree):
+            self._rings.pop(key, None)
+            raise
 
     async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
         """Return the chain's session of an application, service and start height.
@@ -250,7 +284,7 @@ class SessionContexts:
         rejected = _grid_rejection(header, grid, following, height)
         if rejected is None:
             return
-        if await self._confirm("grid", grid, lambda: self._confirmed_grid(queried)):
+        if await self._confirm("grid", grid, lambda: self._confirmed_grid(queried), ""):
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes corrected the length of sessions")
         raise rejected
 
@@ -274,10 +308,11 @@ class SessionContexts:
         """
         if key not in self._single_flight and len(self._single_flight) >= _MAX_QUERIES:
             raise Rejected(RejectionReason.OVERLOADED, "too many session queries are waiting, try another supplier")
-        return await self._single_flight.do(key, lambda: self._query_limited(load))
+        return await self._single_flight.do(key, lambda: self._limited(self._query_limit, load))
 
-    async def _query_limited(self, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with self._query_limit:
+    @staticmethod
+    async def _limited(limit: asyncio.Semaphore, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with limit:
             return await load()
 
     async def _session(self, key: _SessionKey) -> _SessionRow:
@@ -298,6 +333,22 @@ class SessionContexts:
         if found is not None and found[0] > self._clock() and found[1] == self._generation():
             return found[2]
         return None
+
+    async def _current_ring(self, key: _RingKey) -> ExpectedRing:
+        """Return the ring that the chain states, or the one known before while the chain states none.
+
+        A ring that is older than its lifetime hardly differs: delegations change with the next session. Raises
+        Rejected and ChainError.
+        """
+        older = self._rings.get(key)
+        try:
+            async with asyncio.timeout(None if older is None else _RING_WAIT_SECONDS):
+                return await self._query(key, lambda: self._ring(key))
+        except (ChainError, DecodingError, TimeoutError, Rejected) as error:
+            if older is None or (isinstance(error, NotFound) and not error.unanswered):
+                raise
+        self._rings[key] = (self._clock() + _RING_RETRY_SECONDS, self._generation(), older[2])
+        return older[2]
 
     async def _ring(self, key: _RingKey) -> ExpectedRing:
         generation, (application_address, session_end) = self._generation(), key
