@@ -49,7 +49,8 @@ FIELDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "PodOS": {"name": {"enum": ["linux"]}},
     "PodReadinessGate": {"conditionType": {"pattern": _KEY}},
     "PodSecurityContext": {
-        "runAsUser": _ID, "runAsGroup": _ID, "fsGroup": _ID, "supplementalGroups": {"items": {"type": "integer", **_ID}},
+        "runAsUser": _ID, "runAsGroup": _ID, "fsGroup": _ID,
+        "supplementalGroups": {"items": {"type": "integer", **_ID}},
     },
     "PodSpec": {
         "hostname": _LABEL, "subdomain": _LABEL, "runtimeClassName": _NAME, "priorityClassName": _NAME,

@@ -8,7 +8,6 @@ import pytest
 
 from pocket.keys.loading import KeySet
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket_operator.decide.draining import open_without_relay_miner
 from pocket_operator.decide.drift import (
     drifted,
     force_replace_patch,
@@ -122,21 +121,6 @@ def test_where_somebody_removed_the_relay_miners_finalizer_its_suppliers_drain()
     for reports in ((), (relayer_report(), miner_report(1)), (relayer_report(),)):
         assert not plan(snapshot(**left, reports=reports, quiet_since=QUIET)).release
     assert plan(snapshot(**left, reports=IDLE, quiet_since=QUIET)).release
-
-
-def test_miners_without_their_relay_miner_go_on_until_every_one_reports_that_nothing_is_open():
-    def waits(quiet_since=50.0, **more):
-        left = {"relay_miner": None, "suppliers": (), "pods": (MINER_POD,)}
-        return open_without_relay_miner(snapshot(**{**left, **more}), quiet_since)
-
-    idle, busy = miner_report(0), miner_report(1)
-    assert "still runs" in waits(pods=(POD, MINER_POD), reports=(idle,))
-    assert "has not reported" in waits(reports=())
-    assert "has not reported" in waits(reports=(idle,), quiet_since=99.0)
-    assert "1 sessions" in waits(reports=(busy,))
-    assert "has yet to scan" in waits(reports=(miner_report(last_scan_began=51.0),))
-    assert not waits(reports=(idle,))
-    assert not waits(pods=(), reports=())
 
 
 def test_children_of_ours_that_are_not_wanted_are_deleted_and_those_of_others_are_not():

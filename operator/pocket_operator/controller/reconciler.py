@@ -187,7 +187,7 @@ class Reconciler:
     async def _without_relay_miner(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> Snapshot:
         """Delete the drain anchor, and with it what mines, once nothing of a RelayMiner that is gone is open.
 
-        Nothing is when this operator let it go. Else somebody removed its finalizer, and its miners go on.
+        Nothing is when this operator released it. Else a user removed its finalizer, and its miners go on.
         """
         name = names.drain_anchor(key.name)
         drain_anchor = self._cache.get(CONFIG_MAPS.name, key.namespace, name)

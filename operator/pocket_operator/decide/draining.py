@@ -92,7 +92,7 @@ def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[
 def open_without_relay_miner(snapshot: Snapshot, quiet_since: float) -> str:
     """Return why the miners of a RelayMiner that is gone must go on, empty if nothing of it is open.
 
-    Somebody removed its finalizer. `quiet_since` is the time since which no relayer runs (monotonic seconds). A miner
+    A user removed its finalizer. `quiet_since` is the time since which no relayer runs (monotonic seconds). A miner
     that has not reported since then is no evidence.
     """
     known_since = quiet_since + REPORT_LATENCY_SECONDS
