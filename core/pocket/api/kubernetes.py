@@ -97,7 +97,8 @@ def owned_by(component: str) -> tuple[Cel, ...]:
         ),
         Cel(
             "!has(self.spec) || !has(self.spec.initContainers) || self.spec.initContainers.all(c, "
-            "has(c.restartPolicy) || !has(c.lifecycle) && !has(c.livenessProbe) && !has(c.readinessProbe) && !has(c.startupProbe))",
+            "has(c.restartPolicy) || !has(c.lifecycle) && !has(c.livenessProbe) && !has(c.readinessProbe) && "
+            "!has(c.startupProbe))",
             "probes and lifecycle in spec.initContainers need restartPolicy Always",
         ),
         Cel(
