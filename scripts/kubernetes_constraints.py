@@ -86,10 +86,7 @@ TYPES: Final[dict[str, dict[str, Any]]] = {
     },
     "Probe": {"oneOf": [{"required": [handler]} for handler in ("exec", "grpc", "httpGet", "tcpSocket")]},
     "SeccompProfile": {
-        "oneOf": [
-            {"properties": {"type": {"enum": ["RuntimeDefault", "Unconfined"]}}},
-            {"required": ["localhostProfile"]},
-        ]
+        "not": {"properties": {"type": {"enum": ["Localhost"]}}, "not": {"required": ["localhostProfile"]}},
     },
     "Volume": {"maxProperties": 2},
 }
