@@ -73,23 +73,20 @@ def _keyring_keys(path: Path, names: tuple[str, ...], passphrase_fd: int | None)
 
 
 def _write(output: Path, files: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Write the resources by file name, those of Secrets readable by their owner alone.
+    """Write the resources by file name, readable by their owner alone: URLs and headers may hold keys, too.
 
     Raises ClickException if a file cannot be written, or if one of an earlier run would stay without being replaced.
     """
     for name, documents in files.items():
         if not documents and (output / name).exists():
             raise click.ClickException(f"{output / name} is of an earlier run: remove it, or choose another --output")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, documents in files.items():
-            text = yaml.safe_dump_all(documents, sort_keys=False, width=120)
-            if name == _SECRETS and documents:
-                write_private(output / name, text)
-            elif documents:
-                (output / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or output}: {error.strerror}") from None
+    for name, documents in files.items():
+        if not documents:
+            continue
+        try:
+            write_private(output / name, yaml.safe_dump_all(documents, sort_keys=False, width=120))
+        except OSError as error:
+            raise click.ClickException(f"{output / name}: {error.strerror}") from None
 
 
 def report(migration: Migration) -> str:
