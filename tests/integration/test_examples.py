@@ -62,3 +62,10 @@ async def test_an_example_signs_a_relay_and_accepts_only_the_suppliers_signature
         code, output = await run(language, file, relayer.url)
         assert code != 0
         assert "the supplier's signature is invalid" in output
+
+        session["header"]["session_id"] = "0" * 64
+        file.write_text(json.dumps(session))
+        code, output = await run(language, file, relayer.url)
+        assert code == 1
+        assert output.startswith("status 4"), "the refusal, without a stack trace"
+        assert '"code"' in output

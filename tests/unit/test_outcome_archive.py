@@ -177,9 +177,9 @@ def test_a_page_says_what_it_is(audit):
 
 def test_an_archive_that_is_cut_off_is_verified_with_a_warning(audit, tmp_path):
     file = archived(audit, tmp_path / "archive").file
-    whole = CliRunner().invoke(main, ["ledger", "verify", "--archive", str(file)])
+    whole = run("verify", "--archive", file)
     assert (whole.exit_code, whole.output) == (0, "5 outcomes, none altered\n")
     file.write_bytes(file.read_bytes()[:-5])
-    cut = CliRunner().invoke(main, ["ledger", "verify", "--archive", str(file)])
+    cut = run("verify", "--archive", file)
     assert (cut.exit_code, cut.stdout) == (0, "4 outcomes, none altered\n")
     assert "the last line is cut off" in cut.stderr

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
 from pocket.redis_store.node_addresses import Address, format_address, format_addresses, parse_addresses
 from pocket.runtime.single_flight import SingleFlight
@@ -107,6 +107,11 @@ class PrimaryResolver:
             },
         )
         async with sentinels:
-            host, port = await sentinels.discover_master(url.service)
+            try:
+                host, port = await sentinels.discover_master(url.service)
+            except MasterNotFoundError:  # its text has the representation of the clients
+                raise MasterNotFoundError(
+                    f"no Sentinel of {format_addresses(url.sentinels)} answered with a primary for {url.service!r}"
+                ) from None
         self._address, self._asked_at = (str(host), int(port)), self._clock()
         return self._address
