@@ -88,7 +88,7 @@ MUTANTS = [
            "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),
     Mutant("core/pocket/chain/end_block_events.py", "if self._place is not _Place.AFTER:", "if False:",
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
-    Mutant("core/pocket/chain/failover.py", "kinds.pop() if len(kinds) == 1 else", "FailureClass.PRUNED_NODE if True else",
+    Mutant("core/pocket/chain/failover.py", "next(iter(failures)) if len(failures) == 1 else", "FailureClass.PRUNED_NODE if True else",
            "tests/integration/test_large_answers.py::test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away"),
     Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "(row[0][0] is Action.CONCLUDE, row[0][1])", "row[0][1]",
            "tests/integration/test_settlement_blocks.py::test_what_is_over_comes_after_what_has_a_window"),
@@ -243,7 +243,7 @@ MUTANTS = [
            "test_what_shareholders_and_owner_get_is_earned_by_them_and_what_others_get_is_not"),
     Mutant("workloads/miner/pocket_miner/submission/sender.py", "BroadcastFailure.NOT_REQUIRED, BroadcastFailure.RETRY, ", "BroadcastFailure.NOT_REQUIRED, ",
            "tests/unit/test_sender.py::test_what_is_refused_by_name_is_left_out_and_the_rest_is_signed"),
-    Mutant("workloads/miner/pocket_miner/submission/sender.py", "if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:", "if False:",
+    Mutant("workloads/miner/pocket_miner/submission/sender.py", "if error.refusal in fewer and len(pack) > 1:", "if False:",
            "tests/integration/test_proof_sizes.py::test_claims_that_a_node_finds_too_large_together_are_sent_in_halves"),
     Mutant("workloads/miner/pocket_miner/submission/sender.py", "refused[left.pop(error.index)] = error", "raise",
            f"{REFUSED}::test_a_sealed_claim_that_is_refused_when_it_is_sent_again_holds_up_no_other"),
@@ -271,7 +271,7 @@ MUTANTS = [
            f"{EVIDENCE}::test_a_claim_that_was_seen_stays_whatever_is_told_afterwards"),
     Mutant("workloads/miner/pocket_miner/sessions/claim_view.py", "if answer.height <= close:", "if False:",
            f"{EVIDENCE}::test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers"),
-    Mutant("workloads/miner/pocket_miner/sessions/votes.py", "highest >= _ENOUGH and unique and not contradicted", "True",
+    Mutant("core/pocket/chain/votes.py", "highest >= _ENOUGH and unique and not contradicted", "True",
            f"{EVIDENCE}::test_a_seed_hash_is_confirmed_by_a_second_node_or_block_and_the_most_told_one_counts"),
     Mutant("workloads/miner/pocket_miner/sessions/submission.py", "if not last.accepted:", "if False:",
            f"{EVIDENCE}::test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it"),
@@ -292,6 +292,22 @@ MUTANTS = [
     Mutant("core/pocket/chain/response_checks.py", "if missing := [path for path in paths if not _has(message, path)]:",
            "if missing := []:",
            "tests/unit/test_failures.py::test_every_recorded_answer_is_taken_and_none_that_was_emptied"),
+    Mutant("workloads/miner/pocket_miner/submission/claims.py", "if any(session.claim.sent is not None",
+           "if False and any(session.claim.sent is not None",
+           "tests/unit/test_rebroadcast.py::test_a_claim_that_failed_is_signed_again_unless_the_chain_shows_one_with_its_root"),
+    Mutant("workloads/miner/pocket_miner/storage/trie_pool.py", "    if not sealed_root:", "    if True:",
+           "tests/unit/test_sealed_leaves.py::"
+           "test_a_volume_proves_the_sealed_leaves_in_whatever_order_their_paths_are"),
+    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "                if known != origin:", "                if False:",
+           "tests/integration/test_redis_watch.py::test_positions_on_a_volume_hold_for_the_history_in_which_they_were_read"),
+    Mutant("core/pocket/chain/client.py", "        check_answer(method, request, answer)", "        pass",
+           "tests/integration/test_wrong_node_answers.py::"
+           "test_a_wrong_answer_is_replaced_by_another_nodes_and_kept_nowhere"),
+    Mutant("core/pocket/chain/client.py", "if 0 < committed < needed:", "if False:",
+           "tests/integration/test_wrong_node_answers.py::test_a_statement_of_a_node_that_lags_is_none"),
+    Mutant("workloads/miner/pocket_miner/ingest/consume_rounds.py", "or streams + len(request.positions) > _MOST_STREAMS", "",
+           "tests/integration/test_consume_rounds.py::"
+           "test_a_pipeline_reads_a_bounded_number_of_streams_and_the_next_one_the_others"),
 ]  # fmt: skip
 
 

@@ -17,10 +17,18 @@ from hypothesis import strategies as st
 import slow_curve as slow
 from corpus import load as corpus
 from corpus import unhex
+from example_counts import examples
 from pocket.errors import InvalidPoint, InvalidSignature, PocketError
 from pocket.protocol.crypto import curve, linear_combination
 from pocket.protocol.crypto.hashing import hash_to_point
-from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
+from pocket.protocol.crypto.linear_combination import (
+    BASE,
+    EARNED_BY,
+    EARNED_FROM_ANOTHER_BY,
+    Accelerator,
+    load,
+    plain,
+)
 from pocket.protocol.crypto.ring import decode_ring_signature, sign_ring, verify_ring_equation, verify_ring_signature
 from pocket.runtime.version import VERSION
 from world import key
@@ -68,7 +76,7 @@ def point(scalar):
     return curve.decode_point(curve.encode_point(curve.multiply_base(scalar)))
 
 
-def with_tables(accelerator, *points, signatures=4):
+def with_tables(accelerator, *points, signatures=EARNED_BY):
     for _ in range(signatures):
         accelerator.promote(p.encoded for p in points)
     return accelerator
@@ -85,7 +93,7 @@ def sums(library):
 
 
 @given(st.data(), SCALARS, SCALARS)
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_included(sums, data, a, b):
     accelerator, points = sums
     first, second = (data.draw(st.sampled_from(sorted(points))) for _ in "12")
@@ -96,7 +104,7 @@ def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_inclu
 
 
 @given(st.data(), SCALARS, SCALARS)
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 def test_both_sums_of_a_step_equal_those_of_libsecp256k1_with_equal_and_opposite_points_included(sums, data, s, c):
     accelerator, points = sums
     member, hashed, image = (points[data.draw(st.sampled_from(sorted(points)))] for _ in "123")
@@ -105,7 +113,7 @@ def test_both_sums_of_a_step_equal_those_of_libsecp256k1_with_equal_and_opposite
 
 
 @given(SCALARS, SCALARS, st.integers(1, slow.N - 1))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_sums_equal_those_of_the_slow_implementation(library, a, b, secret):
     accelerator = with_tables(Accelerator(library), point(secret))
     found = accelerator.linear_combination(BASE, a, point(secret), b)
@@ -154,7 +162,7 @@ def test_points_earn_a_table_by_signatures_that_held_and_no_stranger_gets_one(ac
         with pytest.raises(InvalidSignature):
             verify_ring_signature(b"other".ljust(32), encoded, members)
     assert len(accelerator) == 0
-    for made in range(4):
+    for made in range(EARNED_BY):
         assert len(accelerator) == 0, made
         verify_ring_signature(b"m" * 32, encoded, members)
     assert len(accelerator) == 5
@@ -169,10 +177,16 @@ def test_the_least_recently_used_tables_go_first(library):
     with_tables(accelerator, one)
     with_tables(accelerator, two)
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
-    with_tables(accelerator, three, signatures=64)
+    with_tables(accelerator, three, signatures=EARNED_FROM_ANOTHER_BY)
     assert len(accelerator) == 2
     assert accelerator.linear_combination(BASE, 1, two, 1) is None
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
+
+
+def test_points_of_a_few_signatures_earn_no_tables_that_cost_more_than_they_save(library):
+    accelerator = Accelerator(library)
+    with_tables(accelerator, *(point(n) for n in range(11, 111)), signatures=10)
+    assert len(accelerator) == 0
 
 
 def test_points_that_take_turns_do_not_replace_each_others_tables(library):
@@ -222,6 +236,7 @@ def test_a_library_that_computes_something_else_is_not_used(tmp_path, right, wro
     assert "is disabled" in str(captured_logs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_it_is_clean_under_sanitizers_with_threads_that_share_tables(tmp_path, sanitizer):
     program = tmp_path / "check"

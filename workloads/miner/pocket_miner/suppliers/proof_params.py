@@ -11,11 +11,14 @@ from typing import Final
 
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
-from pocket.errors import ChainError, DecodingError
+from pocket.errors import ChainError
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 
 _METHOD: Final = "/pocket.proof.Query/Params"
+_SECONDS: Final = 5.0
+_EVERY_PROOF: Final = ProofParams(proof_request_probability=1.0, proof_requirement_threshold_upokt=0)
+"""Unknown parameters: an unneeded proof costs a fee, a missing one the penalty."""
 
 
 def most_demanding(answers: Collection[ProofParams]) -> ProofParams:
@@ -44,8 +47,8 @@ class ProofParamsByHeight:
     async def at(self, height: int) -> ProofParams:
         """Return the params at a height, as two nodes state them, or one at two blocks.
 
-        Until then the most demanding of the answers count. If no node returns them, the latest known ones are returned.
-        Raises ChainError if there are none.
+        Until then the most demanding of the answers count. If no node returns them in time, the latest known ones are
+        returned, and without any those by which every proof is required. Never raises: what is sealed must be sent.
         """
         async with self._asking:
             if self._latest is None or self._latest[0] != height:
@@ -54,9 +57,13 @@ class ProofParamsByHeight:
 
     async def _ask(self, height: int) -> ProofParams:
         # A node without historical state cannot answer queries at a height.
-        answers = await self._answers(height) or await self._answers(0)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                answers = await self._answers(height) or await self._answers(0)
+        except TimeoutError:
+            answers = Counter()
         if not answers:
-            return self._latest[1] if self._latest is not None else await self.chain.proof_params()
+            return self._latest[1] if self._latest is not None else _EVERY_PROOF
         (best, votes), *others = answers.most_common()
         certain = votes > max((number for _, number in others), default=0) and (votes > 1 or best in self._before)
         found = best if certain else most_demanding({*answers, *self._before})
@@ -64,15 +71,11 @@ class ProofParamsByHeight:
         return found
 
     async def _answers(self, height: int) -> Counter[ProofParams]:
-        found: Counter[ProofParams] = Counter()
         try:
-            rows = await self.chain.ask_every_node(_METHOD, proof_pb.QueryParamsRequest(), height)
+            found = await self.chain.decoded_by_node(
+                _METHOD, proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse,
+                lambda row: convert.proof_params(row.params), height,
+            )  # fmt: skip
         except (ChainError, TimeoutError):
-            return found
-        for answer in rows.values():
-            if answer.error is None:
-                try:
-                    found[convert.proof_params(proof_pb.QueryParamsResponse.FromString(answer.raw).params)] += 1
-                except DecodingError:
-                    continue
-        return found
+            return Counter()
+        return Counter(found.values())
