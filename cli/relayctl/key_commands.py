@@ -17,7 +17,7 @@ from pocket.protocol.crypto.curve import N
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.key_files import read_small_text, sealing_key, write_for_owner
 from relayctl.key_import.import_commands import import_keys
-from relayctl.option_types import NAME, NAMESPACE
+from relayctl.option_types import namespace_name, object_name
 
 
 def _standard_input() -> str:
@@ -74,7 +74,7 @@ def generate(file: Path) -> None:
 
 @keys.command("sealing-secret")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--namespace", type=NAMESPACE, required=True, help="Namespace of the Suppliers")
+@click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Suppliers")
 def sealing_secret(file: Path, namespace: str) -> None:
     """Write a Secret with a new sealing key of the namespace to FILE and print its public key.
 
@@ -94,9 +94,11 @@ def sealing_secret(file: Path, namespace: str) -> None:
 @keys.command("seal")
 @KEY_FILE
 @click.option("--public-key", required=True, help="Sealing key of the operator or the namespace, base64 or a file")
-@click.option("--namespace", type=NAMESPACE, required=True, help="Namespace of the Supplier")
-@click.option("--name", type=NAME, required=True, help="Name of the Supplier")
-@click.option("--relay-miner", type=NAME, help="Print a Supplier of this RelayMiner instead of the sealed text")
+@click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Supplier")
+@click.option("--name", callback=object_name, required=True, help="Name of the Supplier")
+@click.option(
+    "--relay-miner", callback=object_name, help="Print a Supplier of this RelayMiner instead of the sealed text"
+)
 def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
     """Seal a key for one Supplier, so that the text may be stored in Git.
 

@@ -1,4 +1,4 @@
-"""Types of options: ports, and names that the API server accepts."""
+"""Checks of options: ports, and names that the API server accepts."""
 
 import re
 from typing import Final
@@ -11,23 +11,17 @@ _LONGEST_LABEL: Final = 63
 _LONGEST_NAME: Final = 253
 
 
-class KubernetesName(click.ParamType):
-    """The name of an object, or of a namespace, which has no dots."""
-
-    name = "name"
-
-    def __init__(self, *, namespace: bool = False) -> None:
-        self._namespace = namespace
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return a valid name, and end the command with the rule for another."""
-        labels = [value] if self._namespace else value.split(".")
-        longest = _LONGEST_LABEL if self._namespace else _LONGEST_NAME
-        if len(value) > longest or not all(_LABEL.fullmatch(label) for label in labels):
-            dots = "" if self._namespace else ", and dots between them"
-            self.fail(f"{value!r}: write at most {longest} lower case letters, digits and - inside{dots}", param, ctx)
+def object_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Return the name of an object. Raises BadParameter with the rule for one that the API server refuses."""
+    if value is None or (len(value) <= _LONGEST_NAME and all(map(_LABEL.fullmatch, value.split(".")))):
         return value
+    raise click.BadParameter(
+        f"{value!r}: write at most {_LONGEST_NAME} lower case letters, digits and - inside, and dots between them"
+    )
 
 
-NAME: Final = KubernetesName()
-NAMESPACE: Final = KubernetesName(namespace=True)
+def namespace_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """Return the name of a namespace, which has no dots. Raises BadParameter with the rule for another."""
+    if len(value) <= _LONGEST_LABEL and _LABEL.fullmatch(value):
+        return value
+    raise click.BadParameter(f"{value!r}: write at most {_LONGEST_LABEL} lower case letters, digits and - inside")

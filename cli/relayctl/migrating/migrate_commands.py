@@ -20,7 +20,7 @@ from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password,
 from relayctl.key_import.import_commands import secret_text
 from relayctl.migrating.configuration_sources import Sources, read_compose, read_configuration
 from relayctl.migrating.migration import Migration, convert, supplier, supplier_name
-from relayctl.option_types import NAME, NAMESPACE
+from relayctl.option_types import namespace_name, object_name
 
 _KINDS = {
     "changed": "Changed: check these",
@@ -107,8 +107,8 @@ def report(migration: Migration) -> str:
 @click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: the files named by the configurations")
 @click.option("--keys-dir", "folders", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True)
 @click.option("--passphrase-fd", type=click.IntRange(0), help="File descriptor with the passphrase of the keyring")
-@click.option("--name", type=NAME, default="main", show_default=True, help="Name of the RelayMiner")
-@click.option("--namespace", type=NAMESPACE, default="pocket", show_default=True)
+@click.option("--name", callback=object_name, default="main", show_default=True, help="Name of the RelayMiner")
+@click.option("--namespace", callback=namespace_name, default="pocket", show_default=True)
 @click.option("--public-key", help="The operator's sealing key, base64 or a file, to seal the keys for Git")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to")
 def migrate(
