@@ -78,7 +78,7 @@ def _target(command: Callable[..., Keys]) -> Callable[..., None]:
     chosen: Callable[..., None] = run
     for option in (
         click.option("--public-key", help="Sealing key of the operator or the namespace, base64 or a file"),
-        click.option("--relay-miner", callback=object_name, help="Also write a Supplier of this RelayMiner for each key"),
+        click.option("--relay-miner", callback=object_name, help="Also write a Supplier of this RelayMiner per key"),
         click.option("--namespace", callback=namespace_name, default="pocket", show_default=True,
                      help="Namespace of the Secrets and Suppliers"),
         click.option(
