@@ -96,9 +96,7 @@ def sealing_secret(file: Path, namespace: str) -> None:
 @click.option("--public-key", required=True, help="Sealing key of the operator or the namespace, base64 or a file")
 @click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Supplier")
 @click.option("--name", callback=object_name, required=True, help="Name of the Supplier")
-@click.option(
-    "--relay-miner", callback=object_name, help="Print a Supplier of this RelayMiner instead"
-)
+@click.option("--relay-miner", callback=object_name, help="Print a Supplier of this RelayMiner instead")
 def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
     """Seal a key for one Supplier, so that the text may be stored in Git.
 

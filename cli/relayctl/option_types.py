@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 PORT: Final = click.IntRange(1, 65535)
+PORT_OR_FREE: Final = click.IntRange(0, 65535)
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_LABEL: Final = 63
 _LONGEST_NAME: Final = 253

@@ -9,12 +9,12 @@ from world import key
 NAMES = ("A B", "a_b", "-a", "a-", "", "a" * 254, "a..b", "a\nb", "ä")
 
 
-@pytest.mark.parametrize("port", ["-1", "0", "65536", "99999999"])
+@pytest.mark.parametrize("port", ["-1", "65536", "99999999"])
 @pytest.mark.parametrize("option", ["--grpc-port", "--rpc-port"])
 def test_a_port_that_no_socket_has_is_refused(option, port):
     done = CliRunner().invoke(main, ["localnet", "up", option, port])
     assert done.exit_code == 2
-    assert "is not in the range 1<=x<=65535" in done.output
+    assert "is not in the range 0<=x<=65535" in done.output
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a.b", "a" * 64])
