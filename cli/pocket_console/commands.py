@@ -48,7 +48,8 @@ def _url(_context: click.Context, _parameter: click.Parameter, values: tuple[str
     """Check addresses. Credentials in them would be shown, so they are refused."""
     for value in values:
         if not _URL.fullmatch(value.rstrip("/")):
-            raise click.BadParameter(f"{value!r}: give [NAME=]http://HOST:PORT without credentials and path")
+            shown = value.rpartition("@")[2]  # without a login
+            raise click.BadParameter(f"{shown!r}: give [NAME=]http://HOST:PORT without credentials and path")
     return values
 
 

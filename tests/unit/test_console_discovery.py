@@ -124,6 +124,7 @@ def test_an_address_that_is_none_or_holds_credentials_is_refused(command, url):
     run = CliRunner().invoke(main, [command, "--miner", url])
     assert run.exit_code == 2
     assert "without credentials and path" in run.output
+    assert "secret" not in run.output
 
 
 def test_without_addresses_and_without_a_cluster_the_commands_say_what_to_do(tmp_path):
