@@ -55,12 +55,18 @@ def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
 
 @asynccontextmanager
 async def shard_keeper(
-    config: MinerConfig, member: str, redis: "Redis", keys: RedisKeys, owner: ShardListener, platform: MinerPlatform,
+    config: MinerConfig,
+    member: str,
+    redis: "Redis",
+    keys: RedisKeys,
+    owner: ShardListener,
+    platform: MinerPlatform,
     is_able: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[ShardLeaseManager]:
     """Build the manager of this miner's shard leases, and close its connection at the end.
 
-    `member` is the name of the volume. Shards are left to other live miners while `is_able` returns False. Raises ConfigurationError if the API server cannot be used.
+    `member` is the name of the volume. Shards are left to other live miners while `is_able` returns False. Raises
+    ConfigurationError if the API server cannot be used.
     """
     timing = timing_for_blocks(config.chain.block_seconds)
 

@@ -24,12 +24,11 @@ _PAUSE_SECONDS: Final = 2.0
 
 
 def probe(folder: Path, audit: Audit) -> None:
-    """Write, sync and read once, as claims and proofs need it. An error is an answer too, and handled where it harms."""
-    with contextlib.suppress(OSError):
-        with (folder / ".probe").open("wb") as file:
-            file.write(b"\0")
-            file.flush()
-            os.fsync(file.fileno())
+    """Write, sync and read once, as claims and proofs do. An error is an answer too."""
+    with contextlib.suppress(OSError), (folder / ".probe").open("wb") as file:
+        file.write(b"\0")
+        file.flush()
+        os.fsync(file.fileno())
     with contextlib.suppress(sqlite3.Error, OSError):
         audit.last_number()
 
