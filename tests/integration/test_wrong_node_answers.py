@@ -1,17 +1,12 @@
 """One of two nodes answers a query with a wrong value: the other one is asked, and the wrong answer is not kept."""
 
-import asyncio
-import contextlib
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
-from pocket.api.services import ServiceSpec
-from pocket.chain.failover import NodeAddress
 from pocket.chain.node_answer import HEIGHT_HEADER
-from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
@@ -21,64 +16,15 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
-from pocket.protocol.relays.difficulty import BASE_TARGET
-from pocket.protocol.relays.messages import RelayRequest, SessionHeader
-from pocket.redis_store.budgets import BudgetLimits, Budgets
-from pocket.redis_store.redis_keys import RedisKeys
-from pocket_localnet.grpc_service import answer
+from pocket.protocol.relays.messages import SessionHeader
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import LocalChain
 from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.session_context import SessionContexts
 from pocket_relayer.rejection import Rejected, RejectionReason
-from world import World, address
+from world import address
+from wrong_nodes import APP, SILENT, WORLD, Node, cached, localnet
 
 pytestmark = pytest.mark.redis
-WORLD, KEYS = World(), RedisKeys("wrong")
-PLACES = [NodeAddress.parse(f"{name}:9090", f"http://{name}") for name in ("bad", "good", "better")]
-APP = WORLD.application("eth")
-
-
-class Reply:
-    """A node's reply with the height of its state."""
-
-    def __init__(self, raw=b"", height=0, error=None):
-        self.raw, self.height, self.error = raw, height, error
-
-    def __await__(self):
-        yield from ()
-        if self.error is not None:
-            raise self.error
-        return self.raw
-
-    async def initial_metadata(self):
-        return ((HEIGHT_HEADER, str(self.height)),)
-
-
-class Node:
-    """A channel to a localnet, whose answers of one type are changed, or which fails."""
-
-    def __init__(self, chain=None, kind=None, change=None, error=None):
-        self.chain, self.kind, self.change, self.error = chain, kind, change, error
-        self.asked = []
-
-    def unary_unary(self, method, *_):
-        def call(request, timeout, metadata):
-            self.asked.append(method)
-            if self.error is not None and self.kind in (None, method):
-                return Reply(error=self.error)
-            raw, height = answer(self.chain, method, request, dict(metadata).get(HEIGHT_HEADER, "0"))
-            if self.change is not None and method == self.kind[0]:
-                message = self.kind[1].FromString(raw)
-                self.change(message)
-                raw = message.SerializeToString()
-            return Reply(raw, height)
-
-        return call
-
-    async def close(self, _):
-        return
 
 
 def another_account(message):
@@ -184,22 +130,6 @@ QUERIES = {
 CASES = [(name, case) for name, (_, _, cases) in QUERIES.items() for case in cases]
 
 
-def localnet():
-    chain = LocalChain(WORLD.genesis())
-    while chain.height < 6:
-        chain.step()
-    return chain
-
-
-@contextlib.asynccontextmanager
-async def cached(redis, *nodes):
-    """Make a new process's client of these nodes."""
-    channels = dict(zip(PLACES, nodes, strict=False))
-    chain = CachedChain([*channels], redis, KEYS, timeout_seconds=2.0, channel=channels.__getitem__)
-    yield chain
-    await chain.close()
-
-
 async def kept(redis):
     return {name: await redis.get(name) async for name in redis.scan_iter("wrong:cache:*") if b"known" not in name}
 
@@ -250,9 +180,6 @@ def denied(method, height):
     return grpc.aio.AioRpcError(code, row, grpc.aio.Metadata(), text)
 
 
-SILENT = grpc.aio.AioRpcError(
-    grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), grpc.aio.Metadata(), "Deadline Exceeded"
-)
 HEADER = SessionHeader(APP, "eth", "5" * 64, 1, 10)
 
 
@@ -416,124 +343,34 @@ async def test_a_relay_that_all_nodes_refuse_is_refused_after_one_more_query_a_b
             assert sum(len(node.asked) for node in nodes) == asked
 
 
-STRICT, OTHER_STRICT = b"\x01" + b"\xff" * 31, b"\x02" + b"\xff" * 31
-DIFFICULTY, SUPPLIER = QUERIES["difficulty"][0], QUERIES["supplier"][0]
-PLACES_IN_SESSION = ("/pocket.session.Query/Params", session_pb.QueryParamsResponse)
-UNITS = ("/pocket.service.Query/ComputeUnitsPerRelayAtHeight", service_pb.QueryComputeUnitsPerRelayAtHeightResponse)
-PRICES = ("/pocket.shared.Query/ParamsAtHeight", shared_pb.QueryParamsAtHeightResponse)
-APPLICATION = ("/pocket.application.Query/Application", application_pb.QueryGetApplicationResponse)
+HIGH, LOW = b"\x7f" + b"\xff" * 31, b"\x00\x01" + b"\xff" * 30
 
 
-def states_target(target):
-    return lambda message: setattr(message.relayMiningDifficulty, "target_hash", target)
+def stating(chain, target):
+    kind = QUERIES["difficulty"][0]
+    return Node(chain, kind, lambda message: setattr(message.relayMiningDifficulty, "target_hash", target))
 
 
-async def target_of(contexts, header, agreed):
-    """Return the target of a session's relays once the nodes have answered."""
+async def target_of(client, header, height):
+    """Return a worker's target of a session for a relay above the first one, and its next context's."""
+    contexts = SessionContexts(client, height, lambda: 0.0, lambda: client.generation)
     first = (await contexts.of(header)).target_hash
-    await asyncio.gather(*contexts._targets._running.values())
-    return first, (await contexts.of(header)).target_hash
+    found = await contexts.confirmed_target(header, first)
+    return first, found, (await contexts.of(header)).target_hash
 
 
-TARGETS = {
-    "one is too strict": (STRICT, None, None, BASE_TARGET),
-    "one is too easy": (BASE_TARGET, STRICT, STRICT, STRICT),
-    "all differ": (STRICT, OTHER_STRICT, BASE_TARGET, BASE_TARGET),
-    "all agree": (STRICT, STRICT, STRICT, STRICT),
-}
-
-
-@pytest.mark.parametrize("case", TARGETS)
-async def test_a_target_that_a_single_node_states_drops_no_relay(redis, case):
-    *stated, agreed = TARGETS[case]
+async def test_a_target_that_one_node_states_too_low_leaves_no_relay_unmined(redis):
     chain = localnet()
-    nodes = [Node(chain, DIFFICULTY, states_target(target or BASE_TARGET)) for target in stated]
-    async with cached(redis, *nodes) as client:
-        header = (await client.session(APP, "eth", 5)).header
-        first, then = await target_of(SessionContexts(client, lambda: 6, lambda: 0.0), header, agreed)
-    if stated[0] != BASE_TARGET:
-        assert (first, then) == (BASE_TARGET, agreed)
-        async with cached(redis, *nodes) as another_process:
-            assert (await another_process.difficulty("eth", header.session_start_block_height)).target_hash == agreed
+    _, header = relay(chain)
+    async with cached(redis, stating(chain, LOW), stating(chain, HIGH), stating(chain, HIGH)) as client:
+        assert await target_of(client, header, lambda: 6) == (LOW, HIGH, HIGH)
+        assert (await target_of(client, header, lambda: 6))[1:] == (HIGH, HIGH), "in another worker, too"
 
 
-async def test_while_no_node_answers_the_target_stated_before_counts_and_they_are_queried_at_each_block(redis):
-    chain, height = localnet(), [6]
-    node = Node(chain, DIFFICULTY, states_target(STRICT))
-    async with cached(redis, node) as client:
-        header = (await client.session(APP, "eth", 5)).header
-        await client.difficulty("eth", header.session_start_block_height)
-        contexts = SessionContexts(client, lambda: height[0], lambda: 0.0)
-        await contexts.of(header)
-        node.error, node.kind, contexts._targets._agreed = SILENT, None, type(contexts._targets._agreed)(10)
-        assert await target_of(contexts, header, STRICT) == (BASE_TARGET, STRICT)
-        asked = len(node.asked)
-        assert await target_of(contexts, header, STRICT) == (STRICT, STRICT)
-        assert len(node.asked) == asked
-        height[0] += 1
-        await target_of(contexts, header, STRICT)
-        assert len(node.asked) == asked + 1
-
-
-def of_another_service(message):
-    for config in message.supplier.services:
-        config.service_id = "other"
-    for row in message.supplier.service_config_history:
-        row.service.service_id = "other"
-
-
-RECORDS = {
-    "of another service": of_another_service,
-    "unstaked": lambda message: setattr(message.supplier, "unstake_session_end_height", 1),
-}
-
-
-@pytest.mark.parametrize(("wrong", "reason"), [(1, False), (2, True), (3, True)])
-@pytest.mark.parametrize("case", RECORDS)
-async def test_a_supplier_is_refused_only_by_what_most_nodes_state(redis, case, wrong, reason):
+async def test_of_two_targets_that_contradict_each_other_the_higher_one_is_recorded_by(redis):
     chain = localnet()
-    nodes = [Node(chain, SUPPLIER, RECORDS[case] if n < wrong else None) for n in range(3)]
-    async with cached(redis, *nodes) as client:
-        header = (await client.session(APP, "eth", 5)).header
-        admission = Admission(client, lambda: 5, lambda: 0.0)
-        request = RelayRequest(header, b"", address("alice"), b"")
-        for _ in range(2):
-            if reason:
-                with pytest.raises(Rejected):
-                    await admission.check_supplier(request, header)
-            else:
-                await admission.check_supplier(request, header)
-        if reason:
-            assert sum(node.asked.count(SUPPLIER[0]) for node in nodes) == 4, "once a block"
-
-
-COSTS = {
-    "more places": (PLACES_IN_SESSION, lambda m: setattr(m.params, "num_suppliers_per_session", 10**15)),
-    "dearer units": (UNITS, lambda m: setattr(m, "computeUnitsPerRelay", 2**32 - 1)),
-    "a higher price": (PRICES, lambda m: setattr(m.params, "compute_units_to_tokens_multiplier", 10**15)),
-    "a lower stake": (APPLICATION, lambda m: setattr(m.application.stake, "amount", "1")),
-}
-
-
-@pytest.mark.parametrize("case", COSTS)
-async def test_a_relay_is_above_a_budget_only_by_what_most_nodes_state(redis, case):
-    chain, (kind, change) = localnet(), COSTS[case]
-    factor = {"serviceFactor": 0.001} if case == "dearer units" else {}
-    service = ServiceSpec.model_validate({"id": "eth", "backends": {"jsonRpc": {"urls": ["http://b"]}}, **factor})
-    budgets = Budgets(redis, KEYS, BudgetLimits())
-    async with contextlib.AsyncExitStack() as stack:
-        writing = asyncio.create_task(budgets.run())
-        stack.callback(writing.cancel)
-        for wrong, refused in ((1, False), (3, True)):
-            await redis.flushdb()
-            nodes = [Node(chain, kind, change if n < wrong else None) for n in range(3)]
-            client = await stack.enter_async_context(cached(redis, *nodes))
-            header = (await client.session(APP, "eth", 5)).header
-            meter = Meter(client, budgets, None, lambda: 5)
-            if refused:
-                for number in (1, 2):
-                    with pytest.raises(Rejected):
-                        await meter.charge(service, header, address("alice"), b"%d" % number)
-                assert sum(node.asked.count(kind[0]) for node in nodes) <= 5, "once a session"
-            else:
-                assert (await meter.charge(service, header, address("alice"), b"1")).charge is not None
+    _, header = relay(chain)
+    for targets in ((LOW, HIGH), (HIGH, LOW)):
+        await redis.flushdb()
+        async with cached(redis, *(stating(chain, target) for target in targets)) as client:
+            assert (await target_of(client, header, lambda: 6))[1:] == (HIGH, HIGH)
