@@ -1,4 +1,4 @@
-# The commands of this project. `make demo` and `make test` need CPython 3.11 to 3.13, make and the package index.
+# The commands of this project. `make demo` and `make test` need CPython 3.11 to 3.14, make and the package index.
 SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts hack tests benchmarks

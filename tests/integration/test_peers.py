@@ -13,7 +13,8 @@ from aiohttp.test_utils import TestServer
 
 from mine import slow_root
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest import peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
@@ -32,12 +33,17 @@ async def served(owner):
         yield peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
 
 
+def ask(made, asked):
+    """Let a miner ask others."""
+    made.miner.peers = made.miner.concluder.peers = asked
+
+
 @contextlib.contextmanager
 def another(alice, name="other", asked=None):
     """Start a miner on an empty volume of its own."""
     made = replace(alice, folder=alice.folder / name, mirror=None, audit=None, miner=None)
     made.start()
-    made.miner.peers = asked
+    ask(made, asked)
     try:
         yield made
     finally:
@@ -50,7 +56,7 @@ def follow(made):
     consumer = RelayConsumer(
         StreamReader(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False
     )
-    return Standby(StreamReader(made.redis, KEYS, made.supplier), consumer, made.mirror, sessions)
+    return Standby(StreamReader(made.redis, KEYS, made.supplier), consumer, made.mirror, made.audit, sessions)
 
 
 async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(alice):
@@ -210,16 +216,30 @@ async def test_an_owner_on_an_empty_volume_gets_the_sealed_relays_from_its_peers
             assert other.outcomes()[header.session_id]["details"]["relays"] == 5
 
 
+async def leftovers_of(made, followed, height=30):
+    """Return how many sessions' leftovers a volume had."""
+    return await delete_leftovers(made.mirror, made.audit, made.redis, KEYS, followed, height)
+
+
+def sealed_and_paid(made, header):
+    """Put on a volume what a former owner has of a session: its seal, and what its claim cost."""
+    seal = SessionSeal(header.session_id, bytes(48), bytes(32), 12, 1)
+    made.audit.save_seals(made.supplier, header.session_end_block_height, [seal], "")
+    made.audit.spend(made.supplier, "AB" * 32, "claim", {header.session_id: 7})
+
+
 async def test_a_standby_drops_what_the_owner_has_ended(alice):
     header = alice.header()
     await alice.record(alice.relays(header, 3))
     with another(alice) as other:
         standby = follow(other)
         await standby.round()
+        sealed_and_paid(other, header)
         await alice.to(21)
         await standby.round()
         assert standby.sessions == {}
         assert other.mirror.ends() == []
+        assert other.audit.unfinished() == []
 
 
 async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_are_ended(alice):
@@ -227,11 +247,94 @@ async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_
     await alice.record(alice.relays(header, 3))
     with another(alice) as other:
         await follow(other).round()
-        assert await delete_leftovers(other.mirror, other.redis, KEYS, {other.supplier}) == 0
-        assert await delete_leftovers(other.mirror, other.redis, KEYS, set()) == 0
+        sealed_and_paid(other, header)
+        assert await leftovers_of(other, {other.supplier}) == 0
+        assert await leftovers_of(other, set()) == 0
         await alice.to(21)
-        assert await delete_leftovers(other.mirror, other.redis, KEYS, set()) == 1
+        assert await leftovers_of(other, set()) == 1
         assert other.mirror.ends() == []
+        assert other.audit.unfinished() == []
+
+
+@pytest.mark.parametrize("tombstone", [True, False])
+async def test_seals_and_costs_without_relays_are_removed_once_their_session_is_over(alice, tombstone):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    with another(alice) as other:
+        sealed_and_paid(other, header)
+        assert await leftovers_of(other, {other.supplier}) == 0, "its session is open"
+        await alice.to(21)
+        if not tombstone:
+            await alice.miner.store.forget_before(10**6)
+            assert await leftovers_of(other, {other.supplier}, 500) == 0
+        assert await leftovers_of(other, {other.supplier}, 10_500) == 1
+        assert other.audit.unfinished() == []
+
+
+async def settled_by_another(alice, other, header):
+    """Let the first owner claim and another one settle, whose tombstone is deleted hundreds of blocks later."""
+    await alice.record(alice.relays(header, 3))
+    await alice.to(16)
+    other.epoch = alice.epoch
+    other.start()
+    await other.to(21)
+    assert other.outcomes()[header.session_id]["outcome"] == "settled"
+    await other.miner.store.forget_before(10**6)
+    alice.epoch = other.epoch
+    alice.start()
+
+
+async def test_a_former_owner_books_no_second_outcome_after_the_tombstone_is_deleted(alice):
+    header = alice.header()
+    with another(alice) as other:
+        await settled_by_another(alice, other, header)
+        async with served(other) as asked:
+            ask(alice, asked)
+            await alice.block()
+            assert alice.miner.sessions == {}
+            await alice.block()
+            assert alice.outcomes() == {}
+            assert alice.audit.unfinished() == []
+            assert alice.mirror.ends() == []
+
+
+async def test_a_former_owner_waits_for_a_peer_that_may_have_booked_the_outcome(alice):
+    header = alice.header()
+    with another(alice) as other:
+        await settled_by_another(alice, other, header)
+        async with served(other) as asked:
+            urls, asked._urls = asked._urls, lambda: ["http://127.0.0.1:9"]
+            ask(alice, asked)
+            await alice.to(25)
+            assert alice.outcomes() == {}
+            asked._urls = urls
+            await alice.to(28)
+            assert alice.outcomes() == {}
+            assert alice.miner.sessions == {}
+
+
+async def test_a_peer_that_never_answers_delays_an_outcome_by_some_blocks(alice):
+    header = alice.header()
+    with another(alice) as other:
+        await settled_by_another(alice, other, header)
+        async with served(other) as asked:
+            asked._urls = lambda: ["http://127.0.0.1:9"]
+            ask(alice, asked)
+            await alice.to(28)
+            assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_former_owner_that_resumes_at_the_settlement_books_nothing(alice):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(19)
+    with another(alice) as other:
+        await other.miner.start()
+        alice.skip(20)
+        block = await alice.comet.block()
+        with pytest.raises(StaleEpoch):
+            await alice.miner.on_block(block, await alice.client.proof_params())
+        assert alice.outcomes() == {}
 
 
 async def test_a_session_that_another_owner_ended_gets_no_second_outcome(alice):

@@ -26,6 +26,22 @@ async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(r
     assert not await watch.poll(), "it is the same process"
 
 
+async def test_a_redis_that_is_changed_to_evict_keys_is_reported(redis, captured_logs):
+    watch = RedisWatch(redis, 5.0)
+    await watch.poll()
+    assert watch.problem == ""
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        for _ in range(2):
+            await watch.poll()
+            assert "noeviction" in watch.problem
+        assert [row["event"] for row in captured_logs].count("Redis may lose relays") == 1
+    finally:
+        await redis.config_set("maxmemory-policy", "noeviction")
+    await watch.poll()
+    assert watch.problem == ""
+
+
 def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_relayers_their_time():
     now = [10_000.0]
 

@@ -9,6 +9,7 @@ import pytest
 from pocket.errors import ConfigurationError
 from pocket.redis_store.connection import connect, inspect, redact_url
 from pocket.redis_store.relay_recorder import RecorderLimits
+from pocket.redis_store.sentinel import NamedPrimary, chosen
 from pocket.redis_store.store_errors import RedisUnavailable
 from recording import entries, publishing, record
 from relayctl.local_process import free_port
@@ -135,6 +136,36 @@ async def test_no_acknowledged_relay_is_lost_when_the_primary_dies(tmp_path):
             async with clients(new.url) as (second,):
                 stored = set(await entries(second))
             assert {f"relay {number}".encode() for number in acknowledged} <= stored
+
+
+async def test_a_sentinel_that_names_another_primary_than_the_others_is_not_believed(tmp_path):
+    async with watched(tmp_path) as (sentinels, old, _):
+        with running_redis() as stranger:
+            async with clients(f"redis://127.0.0.1:{sentinels.ports[0]}") as (sentinel,):
+                await sentinel.execute_command("SENTINEL", "REMOVE", SERVICE)
+                await sentinel.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", stranger.port, 2)
+            async with clients(sentinels.url, old.url, stranger.url) as (redis, primary, other):
+                await redis.set("key", 1)
+                assert await primary.get("key") == b"1"
+                assert await other.get("key") is None
+
+
+OLD, NEW = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
+
+
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [
+        ([], None),
+        ([(OLD, 1)], OLD),
+        ([(OLD, 1), (NEW, 2), (NEW, 2)], NEW),
+        ([(OLD, 9), (NEW, 2), (NEW, 2)], NEW),
+        ([(OLD, 1), (NEW, 2)], NEW),
+        ([(NEW, 2), (OLD, 1)], NEW),
+    ],
+)
+def test_the_primary_is_that_of_most_sentinels_and_then_of_the_latest_fail_over(named, address):
+    assert chosen([NamedPrimary(*row) for row in named]) == address
 
 
 async def test_sentinels_that_do_not_know_the_service_are_an_outage_that_names_no_password(tmp_path):

@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
+from pocket.chain.broadcast_answers import BroadcastAnswers
+from pocket.chain.broadcasting import BROADCAST, broadcast_request
 from pocket.chain.client import ChainClient
 from pocket.chain.end_block_events import EventFilter
 from pocket.chain.failures import classify_rpc, error_from_status, error_of
-from pocket.chain.model import Block, Event
+from pocket.chain.model import Block, Event, TransactionResult
 from pocket.chain.node_answer import NodeAnswer
 from pocket.chain.response_checks import check_answer
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
@@ -55,9 +57,15 @@ class DirectChain(ChainClient):
             return {"direct": NodeAnswer(error=failed, height=failed.height)}
         return {"direct": NodeAnswer(raw, height or self._chain.served_height)}
 
-    def usable_addresses(self):
-        """Return none: there is no connection."""
-        return []
+    async def broadcast(self, raw: bytes) -> TransactionResult:
+        """Send a transaction to the only node."""
+        answers = BroadcastAnswers(raw)
+        for reply in (await self.ask_every_node(BROADCAST, broadcast_request(raw))).values():
+            answers.add_standing(reply)
+        best = answers.best()
+        if best is None:
+            raise ChainUnavailable(f"{BROADCAST}: no chain node answered")
+        return best
 
     async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
         try:

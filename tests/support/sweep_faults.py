@@ -43,8 +43,8 @@ from pocket_miner.storage import database
 
 LAG = 5
 KINDS = {
-    "chain": ("unavailable", "unknown", "denied", "empty", "stale", "reply lost", "killed"),
-    "rpc": ("unavailable", "unknown", "stale", "empty", "killed"),
+    "chain": ("unavailable", "unknown", "denied", "hangs", "empty", "stale", "reply lost", "killed"),
+    "rpc": ("unavailable", "unknown", "hangs", "stale", "empty", "killed"),
     "redis": ("lost before", "lost after", "read only", "out of memory", "killed"),
     "recorder": ("lost before", "lost after", "read only", "out of memory"),
     "sqlite": ("full", "locked", "I/O error", "slow", "killed"),
@@ -53,7 +53,10 @@ KINDS = {
     "leases": ("lost", "away", "reply lost", "conflict", "slow", "killed"),
     "peers": ("hung", "refuses", "garbage", "killed"),
 }
-"""`killed`: SIGKILL of the whole process before the call. The recorder is the relayer's connection to Redis."""
+"""`hangs`: no answer before the next block. `killed`: SIGKILL of the whole process before the call.
+
+The recorder is the relayer's connection to Redis.
+"""
 
 
 _WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT")
@@ -134,6 +137,12 @@ class Fault:
             self.held_up.append(name)
 
 
+def hang(chain: LocalChain) -> None:
+    """Let a block's time pass without an answer. Raises ChainUnavailable."""
+    chain.step()
+    raise ChainUnavailable("no answer in time")
+
+
 class FaultyChain(DirectChain):
     """The chain's gRPC interface."""
 
@@ -146,6 +155,8 @@ class FaultyChain(DirectChain):
         if kind in ("unavailable", "unknown", "denied"):
             code = {"unknown": grpc.StatusCode.UNKNOWN, "denied": grpc.StatusCode.PERMISSION_DENIED}
             raise error_from_status(method, code.get(kind, grpc.StatusCode.UNAVAILABLE), "Stream removed")
+        if kind == "hangs":
+            hang(self._chain)
         if kind == "empty":
             return b""
         self._chain.faults.lag_blocks = LAG if kind == "stale" else 0
@@ -169,6 +180,8 @@ class FaultyComet(DirectComet):
         kind = self._fault.due("rpc", name)
         if kind in ("unavailable", "unknown"):
             raise ChainUnavailable(kind)
+        if kind == "hangs":
+            hang(self._chain)
         return kind
 
     async def block(self, height=None):

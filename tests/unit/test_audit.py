@@ -75,6 +75,22 @@ def test_a_seal_without_outcome_is_never_pruned(audit):
     assert audit._database.execute("SELECT count(*) FROM seal").fetchone() == (1,)
 
 
+def test_what_ended_elsewhere_is_forgotten_and_what_has_an_outcome_here_is_not(audit):
+    for number in (1, 2, 3):
+        sealed(audit, number)
+    audit.record(outcome(1))
+    audit.spend("pokt1a", "AB", "claim", {"session 2": 5, "session 3": 5, "session 4": 5})
+    assert sorted(audit.unfinished()) == [
+        ("pokt1a", "session 2", 15), ("pokt1a", "session 3", 25), ("pokt1a", "session 4", None),
+    ]  # fmt: skip
+    audit.forget("pokt1a", ["session 1", "session 2", "session 4"])
+    audit.forget("pokt1b", ["session 3"])
+    assert audit.unfinished() == [("pokt1a", "session 3", 25)]
+    assert audit._database.execute("SELECT session_id FROM seal ORDER BY 1").fetchall() == [
+        ("session 1",), ("session 3",),
+    ]  # fmt: skip
+
+
 def test_more_than_a_thousand_are_pruned_in_several_calls(audit):
     audit._database.execute("PRAGMA synchronous=OFF")
     for number in range(1, 1203):

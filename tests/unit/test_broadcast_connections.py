@@ -133,3 +133,41 @@ async def test_an_address_without_a_node_is_unavailable():
     async with ChainClient([address], timeout_seconds=1.0) as chain:
         with pytest.raises(ChainUnavailable, match="no chain node answered"):
             await chain.broadcast(b"raw")
+
+
+class Hanging(Node):
+    """Takes the call and never answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    def service(self, details):
+        async def broadcast(request, context):
+            self.asked.set()
+            await asyncio.Event().wait()
+
+        return grpc.unary_unary_rpc_method_handler(broadcast)
+
+
+async def test_a_node_that_hangs_does_not_delay_a_transaction_that_another_one_accepted():
+    hanging = Hanging()
+    async with (
+        listening(hanging) as first, listening(Node()) as second,
+        ChainClient([first, second], timeout_seconds=3600.0) as chain,
+    ):  # fmt: skip
+        async with asyncio.timeout(30):
+            assert (await chain.broadcast(b"raw")).code == 0
+        assert hanging.asked.is_set()
+
+
+async def test_broadcasts_wait_for_every_node_while_too_many_are_on_their_way(monkeypatch):
+    monkeypatch.setattr("pocket.chain.broadcasting._MOST_SENDING", 1)
+    async with (
+        listening(Hanging()) as first, listening(Node()) as second,
+        ChainClient([first, second], timeout_seconds=1.0) as chain,
+    ):  # fmt: skip
+        assert (await chain.broadcast(b"one")).code == 0
+        assert chain._broadcaster.sending == 1
+        assert (await chain.broadcast(b"two")).code == 0
+        assert chain._broadcaster.sending == 0

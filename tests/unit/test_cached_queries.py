@@ -57,6 +57,8 @@ class Params:
     async def proof_params(self, height=0):
         raise ChainUnavailable("no node answers")
 
+    decoded_by_node = ChainClient.decoded_by_node
+
     async def ask_every_node(self, method, request, height=0):
         if self.away or (height and self.pruned):
             return {}

@@ -62,6 +62,30 @@ def test_a_claim_that_was_seen_stays_whatever_is_told_afterwards(told, seen_at):
     assert not session.evidence.of(Fact.CLAIM_CONFLICTING)
 
 
+def test_a_sealed_claim_that_one_answer_showed_is_absent_while_its_window_is_open_and_no_later_answer_shows_it():
+    session = sealed_session()
+    close = session.windows.claim_close
+    assert learn(session, [answer(close - 3, OURS)]) is ClaimState.PENDING
+    assert learn(session, []) is ClaimState.PENDING, "silence is no answer"
+    assert learn(session, [answer(close - 3)]) is ClaimState.PENDING, "it is of the same height"
+    assert learn(session, [answer(close - 2)]) is ClaimState.ABSENT
+    assert learn(session, [answer(close)]) is ClaimState.PENDING, "a proof may be due"
+    assert learn(session, [answer(close - 1), answer(close - 1, OURS, source="other")]) is ClaimState.PENDING
+    assert session.claim_confirmed
+    session.claim_seen_at = close - 2
+    assert learn(session, [answer(close - 1)]) is ClaimState.PENDING
+
+
+@pytest.mark.parametrize("root", [OURS, OTHER])
+def test_a_claim_that_is_not_known_as_ours_is_never_absent_again(root):
+    session = sealed_session()
+    close = session.windows.claim_close
+    if root == OURS:
+        session.seal = None
+    learn(session, [answer(close - 3, root)])
+    assert learn(session, [answer(close - 2)]) is not ClaimState.ABSENT
+
+
 def test_of_several_seals_the_one_whose_claim_is_on_chain_counts():
     session = sealed_session()
     session.meet_seal(SessionSeal("s", OTHER, bytes(32), 14, 2), from_redis=False)

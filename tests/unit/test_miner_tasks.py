@@ -27,7 +27,7 @@ def block(height):
 
 
 class Chained:
-    async def ask_every_node(self, *_):
+    async def decoded_by_node(self, *_):
         return {}
 
     async def proof_params(self):

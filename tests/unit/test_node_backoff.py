@@ -1,5 +1,8 @@
 """When a node of a Cluster that hangs is asked again."""
 
+import asyncio
+import contextlib
+
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -56,7 +59,7 @@ def test_a_node_that_timed_out_is_asked_by_one_command_after_a_pause_that_double
 def test_a_command_that_never_ended_keeps_a_node_from_being_asked_only_for_its_deadline(backoff, clock):
     times_out(backoff, clock, NODE)
     clock.now += 0.25
-    backoff.admit(NODE)  # its task is cancelled
+    backoff.admit(NODE)
     clock.now += 1.99
     assert refused(backoff, NODE)
     clock.now += 0.01
@@ -78,4 +81,37 @@ def test_commands_that_waited_together_count_as_one_failure(backoff, clock):
     for time in begun:
         backoff.timed_out(NODE, time)
     clock.now += 0.25
+    assert not refused(backoff, NODE)
+
+
+async def asked(backoff, error):
+    with contextlib.suppress(type(error)), backoff.asked(NODE):
+        raise error
+
+
+async def test_after_a_cancelled_command_another_one_asks_after_the_pause(backoff, clock):
+    times_out(backoff, clock, NODE)
+    clock.now += 0.25
+    await asked(backoff, asyncio.CancelledError())
+    clock.now += 0.24
+    assert refused(backoff, NODE)
+    clock.now += 0.01
+    assert not refused(backoff, NODE)
+
+
+async def test_a_cancelled_command_from_before_the_failure_does_not_end_the_wait_for_another_one(backoff, clock):
+    early = backoff.admit(NODE)
+    times_out(backoff, clock, NODE)
+    clock.now += 0.25
+    backoff.admit(NODE)
+    backoff.cancelled(NODE, early)
+    clock.now += 1.0
+    assert refused(backoff, NODE)
+
+
+async def test_a_node_that_refuses_connections_does_not_hang(backoff, clock):
+    times_out(backoff, clock, NODE)
+    clock.now += 0.25
+    await asked(backoff, RedisConnectionError("refused"))
+    assert not refused(backoff, NODE)
     assert not refused(backoff, NODE)

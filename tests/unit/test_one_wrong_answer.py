@@ -119,4 +119,4 @@ async def test_an_account_number_that_simulation_refuses_is_asked_for_again():
     with pytest.raises(SendError):
         await sender.prepare([message], block, 16)
     await sender.prepare([message], block, 16)
-    assert sender._account.number == 7
+    assert (await sender._account.get()).number == 7

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from pocket.chain.client import ChainClient
 from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainUnavailable
 from pocket.protocol.claims.proof_requirement import ProofParams
@@ -26,6 +27,8 @@ class Chain:
     def __init__(self, **nodes):
         self.nodes = nodes
         self.asked = []
+
+    decoded_by_node = ChainClient.decoded_by_node
 
     async def ask_every_node(self, method, request, height=0):
         self.asked.append(height)

@@ -1,6 +1,7 @@
 """Relays on the volume: several sessions in one step, and files of earlier versions."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,27 @@ def test_several_sessions_are_stored_together_or_not_at_all(file):
     assert {row.position for row in file.sessions()} == {"0-0"}
     assert file.store_all([batch("one", 1, position="3-3")]) == [1]
     assert {row.session_id: row.position for row in file.sessions()} == {"one": "3-3", "two": "0-0"}
+
+
+def test_the_terms_of_stored_relays_are_known_as_long_as_all_have_the_same(file):
+    def stored(terms, *numbers, position="1-1"):
+        file.store_all([replace(batch("one", *numbers, position=position), terms=terms)])
+        return file.terms_of("alice", "one")
+
+    assert file.terms_of("alice", "one") is None
+    assert file.terms_of("alice", "gone") is None
+    assert stored("a") == stored("a", 1) == "a", "also if no entry was valid"
+    assert stored("b", 2) not in ("", "a", "b")
+    file.check_again("alice", "one", lambda value: leaf(int(value[6:])), "c")
+    assert file.terms_of("alice", "one") == "c"
+    file.add("alice", "one", [leaf(3)], "d")
+    assert file.terms_of("alice", "one") not in ("c", "d")
+    file.store_all([batch("two", 1)])
+    assert file.terms_of("alice", "two") == ""
+    file.remove("alice", "one")
+    file.remove("alice", "two")
+    file.add_session("alice", "two", b"h")
+    assert file.terms_of("alice", "two") is None
 
 
 def test_a_session_whose_relays_were_checked_again_is_read_from_its_start(file):

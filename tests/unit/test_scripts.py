@@ -29,7 +29,7 @@ def test_without_a_suitable_interpreter_make_says_what_to_install(tmp_path):
     old.chmod(0o755)
     run = find(tmp_path)
     assert run.returncode == 1
-    assert "CPython 3.11, 3.12 or 3.13" in run.stderr
+    assert "CPython 3.11 to 3.14" in run.stderr
     assert "apt-get install" in run.stderr
 
 

@@ -176,25 +176,33 @@ async def test_a_transaction_can_be_included_though_blocks_are_slower_than_expec
 
 
 @pytest.mark.parametrize("code", [4, 32])
-async def test_an_account_number_that_nodes_refuse_is_queried_again(code):
+async def test_an_account_number_that_nodes_refuse_is_replaced_by_one_that_other_nodes_state(code):
     sender = sender_of(chain := Chain((), ""))
     message = create_claim_message(address("alice"), replace(HEADER, session_id="a"), ROOT)
-    queries = []
+    dropped, stated = [], {"wrong": 7, "right": 8, "right, too": 8, "other": 9}
 
-    async def account(address_):
-        queries.append(address_)
-        return Account(address_, 7 + len(queries), 0, None)
+    async def decoded_by_node(*_):
+        return {name: Account(address("alice"), number, 0, None) for name, number in stated.items()}
+
+    async def adopt(method, request, raw):
+        dropped.append((request.address, raw))
 
     async def broadcast(raw):
         return TransactionResult("hash", code, "sdk", "signature verification failed", 15)
 
-    chain.account, chain.broadcast = account, broadcast
-    for attempt in (1, 2):
+    chain.decoded_by_node, chain.adopt, chain.broadcast = decoded_by_node, adopt, broadcast
+    numbers = []
+    for _ in range(5):
         prepared = await sender.prepare([message], BLOCK, 16)
+        numbers.append((await sender._account.get()).number)
         with pytest.raises(SendError) as refused:
             await sender.broadcast(prepared.signed.raw)
         assert refused.value.refusal is BroadcastFailure.ACCOUNT
-        assert len(queries) == attempt
+    assert numbers == [7, 8, 9, 7, 8], "the most frequent first, and what was refused last"
+    assert dropped == [(address("alice"), None)] * 5
+    stated.clear()
+    await sender.prepare([message], BLOCK, 16)
+    assert (await sender._account.get()).number == 7, "without an answer of every node the first one counts"
 
 
 @pytest.mark.parametrize(
@@ -212,3 +220,20 @@ async def test_a_transaction_that_fails_stops_the_next_ones_only_where_another_o
     with pytest.raises(type(error)):
         await send_in_batches("abc", lambda _: message, 10**6, send, alone=lambda _: True)
     assert len(packs) == sent
+
+
+@pytest.mark.parametrize(("balance", "sent", "attempts"), [(2, "ab", 4), (3, "abc", 5), (0, "", 7)])
+async def test_of_messages_that_a_balance_cannot_pay_together_those_are_sent_that_it_can(balance, sent, attempts):
+    paid, tried = [], []
+
+    async def send(pack):
+        tried.append(pack)
+        if len(paid) + len(pack) > balance:
+            raise SendError(BroadcastFailure.NO_FUNDS, "no funds")
+        paid.extend(pack)
+
+    message, rows = create_claim_message(address("alice"), HEADER, ROOT), "abcd" if balance else "a" * 32
+    with pytest.raises(SendError):
+        await send_in_batches(rows, lambda _: message, 10**6, send)
+    assert "".join(paid) == sent
+    assert len(tried) <= attempts + 4, "an account without funds is not asked about each message"

@@ -1,6 +1,6 @@
 """Values that decide over stake are confirmed by a second answer that no other one outweighs."""
 
-from pocket_miner.sessions.votes import Votes
+from pocket.chain.votes import Votes
 
 
 def test_two_nodes_or_one_node_at_two_blocks_confirm_a_value():

@@ -14,6 +14,18 @@ _SCHEMA = (
 )
 
 
+def _opened(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute(_SCHEMA)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
 class SignedRoots:
     """Remembers roots before they are signed. Calls wait for the disk, so they belong in a thread."""
 
@@ -23,10 +35,7 @@ class SignedRoots:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute(_SCHEMA)
+            self._database = _opened(path)
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(f"{path}: cannot be used for signed roots: {error}") from error
 

@@ -3,26 +3,23 @@
 Source: docs/protocol/messages.md, sections 3 to 10.
 """
 
-import asyncio
 import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from pocket.chain import convert
-from pocket.chain.broadcast_answers import best_result
+from pocket.chain.broadcasting import Broadcaster
 from pocket.chain.channels import channel_of
 from pocket.chain.claim_pages import ALL_CLAIMS, all_claims
-from pocket.chain.failover import GRACE_SECONDS, Failover, NodeAddress, QueryObserver
+from pocket.chain.failover import Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import error_from_status
-from pocket.chain.first_answers import first_in_time
 from pocket.chain.model import (
     Account,
     Application,
@@ -55,10 +52,7 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import DENOMINATION
 
 M = TypeVar("M", bound=Message)
-_BROADCAST: Final = "/cosmos.tx.v1beta1.Service/BroadcastTx"
-_BROADCAST_CONNECTIONS: Final = 5
-"""New connections to each address that a transaction is sent over, in addition to the standing one."""
-_BROADCAST_PAUSE_SECONDS: Final = 0.05
+T = TypeVar("T")
 
 
 class ChainClient:
@@ -79,15 +73,16 @@ class ChainClient:
         rng: random.Random | None = None,
         on_query: QueryObserver | None = None,
     ) -> None:
-        self._addresses = tuple(addresses)
-        self._channel = channel
         self._channels = [channel(address) for address in addresses]
         names = [address.name for address in addresses]
         self._nodes = Failover(self._channels, clock, node_health=node_health, names=names, on_query=on_query)
         self._timeout = timeout_seconds
         self.latest_height: Callable[[], int] = lambda: 0
         """The chain's height as this process knows it, 0 if it does not follow the chain."""
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not cryptography
+        self._broadcaster = Broadcaster(
+            self._nodes, tuple(addresses), channel, self._ask_node, timeout_seconds,
+            rng or random.Random(),  # noqa: S311 - jitter, not cryptography
+        )  # fmt: skip
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,7 +93,8 @@ class ChainClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close every channel."""
+        """Close every channel. Transactions that are still sent to slower nodes are abandoned."""
+        await self._broadcaster.close()
         for channel in self._channels:
             await channel.close(None)
 
@@ -156,10 +152,6 @@ class ChainClient:
             text = f"{method}: the node is at height {committed} and has not committed {needed} yet"
             raise ChainUnavailable(text, failure=FailureClass.LAGGING_NODE, height=committed)
 
-    def usable_addresses(self) -> list[NodeAddress]:
-        """Return the addresses of nodes that are not on another fork or chain."""
-        return [self._addresses[index] for index in self._nodes.order()]
-
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
         """Query every usable node without caches. Returns the answers by node name."""
 
@@ -167,10 +159,18 @@ class ChainClient:
             return await self._ask_node(channel, method, request, height)
 
         found = await self._nodes.ask_all(ask, self._timeout)
-        return {
-            name: NodeAnswer(error=row, height=row.height) if isinstance(row, ChainError) else NodeAnswer(*row)
-            for name, row in found.items()
-        }
+        return {name: NodeAnswer.of(row) for name, row in found.items()}
+
+    async def decoded_by_node(
+        self, method: str, request: Message, response: type[M], decode: Callable[[M], T], height: int = 0
+    ) -> dict[str, T]:
+        """Query every usable node without caches. Returns what those state that answer usably, by node name."""
+        found = {}
+        for name, answer in (await self.ask_every_node(method, request, height)).items():
+            if answer.error is None:
+                with contextlib.suppress(DecodingError):
+                    found[name] = decode(response.FromString(answer.raw))
+        return found
 
     async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
         """Replace the cached answer to a query, or drop it for None. This client has no caches."""
@@ -386,45 +386,11 @@ class ChainClient:
     async def broadcast(self, raw: bytes) -> TransactionResult:
         """Send a transaction to the mempools of all nodes (mode SYNC).
 
-        Code 0 means accepted by a mempool, not included in a block. The height is that of the nodes, 0 if unknown. One
-        address may lead to several nodes, and the one that a standing connection reaches may be disconnected from the
-        network while it accepts everything. Each address therefore also gets the bytes over new connections.
-
-        Returns the best answer, since one node that accepts the bytes is enough. Raises ChainUnavailable if no node
-        answered. Some nodes may have accepted the transaction all the same.
+        Code 0 means accepted by a mempool, not included in a block. The height is that of the nodes, 0 if unknown.
+        Returns the best answer, soon after one node has accepted the bytes. Raises ChainUnavailable if no node
+        answered. Some may have accepted the transaction all the same.
         """
-        request = tx_pb.BroadcastTxRequest(tx_bytes=raw, mode=tx_pb.BROADCAST_MODE_SYNC)
-        addresses = self.usable_addresses()
-        standing = await self.ask_every_node(_BROADCAST, request)
-        others = await first_in_time(
-            [self._broadcast_to_others(address, request) for address in addresses], GRACE_SECONDS
-        )
-        answers = [answer.raw for answer in standing.values() if answer.error is None]
-        best = best_result(raw, answers, [answer for group in others for answer in group])
-        if best is not None:
-            heights = (answer.height for answer in standing.values() if answer.error is None)
-            return replace(best, height=max(heights, default=0))
-        causes = "; ".join(str(answer.error) for answer in standing.values())
-        raise ChainUnavailable(f"{_BROADCAST}: no chain node answered ({causes or 'none may be asked'})")
-
-    async def _broadcast_to_others(self, address: NodeAddress, request: Message) -> list[bytes]:
-        """Broadcast over new connections and return the answers, fewer if one fails.
-
-        One after the other: a node that is still checking bytes answers a second time that it knows them, even if it
-        then rejects them. After random pauses: clients that send in step through a balancer that takes its nodes in
-        turn would each reach one node only.
-        """
-        answers: list[bytes] = []
-        with contextlib.suppress(ChainError, DecodingError, TimeoutError):
-            async with asyncio.timeout(self._timeout):
-                for _ in range(_BROADCAST_CONNECTIONS):
-                    await asyncio.sleep(self._rng.uniform(0, _BROADCAST_PAUSE_SECONDS))
-                    channel = self._channel(address)
-                    try:
-                        answers.append((await self._ask_node(channel, _BROADCAST, request))[0])
-                    finally:
-                        await channel.close(None)
-        return answers
+        return await self._broadcaster.send(raw)
 
     async def transaction(self, tx_hash: str) -> TransactionResult:
         """Return the result of an included transaction.

@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pocket.chain.failures import error_of
+from pocket.chain.first_answers import first_in_time
 from pocket.chain.node_health import NodeHealthTable
 from pocket.errors import STATED, ChainError, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 
@@ -149,7 +150,7 @@ class Failover(Generic[N]):
                     break
                 # Every node but the last leaves time for the next one.
                 share = left if place == len(order) - 1 else left * 0.6
-                outcome = await self._ask(index, ask, share)
+                outcome = await self.ask_one(index, ask, share)
                 if not isinstance(outcome, ChainError):
                     return outcome
                 errors[index] = outcome
@@ -163,45 +164,41 @@ class Failover(Generic[N]):
         Once a node has answered, the others have `grace_seconds` left: a node that hangs must not use up the blocks of
         a window.
         """
-        order = self.order()
-        waits: set[asyncio.Timeout] = set()
+        order, began = self.order(), self.clock()
+        asking = [self.ask_one(index, ask, deadline_seconds) for index in order]
+        answers = await first_in_time(asking, grace_seconds, lambda answer: not isinstance(answer, ChainError))
+        return {
+            self.name(index): self._failed(index, self._silent(index, began), began) if answer is None else answer
+            for index, answer in zip(order, answers, strict=True)
+        }
 
-        async def one(index: int) -> T | ChainError:
-            answer = await self._ask(index, ask, deadline_seconds, waits)
-            if not isinstance(answer, ChainError):
-                until = asyncio.get_running_loop().time() + grace_seconds
-                for wait in (wait for wait in waits if not wait.expired()):
-                    wait.reschedule(min(wait.when() or until, until))
-            return answer
-
-        answers = await asyncio.gather(*map(one, order))
-        return {self.name(index): answer for index, answer in zip(order, answers, strict=True)}
-
-    async def _ask(
-        self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float, waits: set[asyncio.Timeout] | None = None
-    ) -> T | ChainError:
-        """Query one node. Its timeout is in `waits` meanwhile."""
-        name, began, waits = self.name(index), self.clock(), set() if waits is None else waits
+    async def ask_one(self, index: int, ask: Callable[[N], Awaitable[T]], seconds: float) -> T | ChainError:
+        """Query the node at an index within a deadline. Returns its answer or its error."""
+        name, began = self.name(index), self.clock()
         try:
-            async with asyncio.timeout(seconds) as wait:
-                waits.add(wait)
-                try:
-                    answer = await ask(self.nodes[index])
-                finally:
-                    waits.discard(wait)
+            async with asyncio.timeout(seconds):
+                answer = await ask(self.nodes[index])
         except ChainError as error:
             error.nodes = error.nodes or (name,)
             failed: ChainError = error
         except DecodingError as error:
             failed = ChainUnavailable(str(error), nodes=(name,))
         except TimeoutError:
-            failed = ChainUnavailable(f"{name}: no answer within {self.clock() - began:.1f} s", nodes=(name,))
+            failed = self._silent(index, began)
         except Exception as error:  # noqa: BLE001 - whatever a node answers, the others are asked
             failed = ChainUnavailable(f"{name}: its answer raised {type(error).__name__}: {error}", nodes=(name,))
         else:
             self._failed_until.pop(index, None)
             self._observe(ANSWERED, began)
             return answer
+        return self._failed(index, failed, began)
+
+    def _silent(self, index: int, began: float) -> ChainUnavailable:
+        name = self.name(index)
+        return ChainUnavailable(f"{name}: no answer within {self.clock() - began:.1f} s", nodes=(name,))
+
+    def _failed(self, index: int, failed: ChainError, began: float) -> ChainError:
+        """Count a failure of a node, which is asked last for some seconds. Returns the failure."""
         self._observe(failed.failure.value, began)
         if failed.failure in _COOLDOWN_FAILURES:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
@@ -231,11 +228,10 @@ class Failover(Generic[N]):
             return error_of(best.failure, str(best), best.height, tuple(same), tuple(map(self.name, silent)))
         names = tuple(name for error in errors.values() for name in error.nodes)
         causes = "; ".join(map(str, errors.values())) or "deadline passed"
-        kinds = {errors[i].failure if i in errors else FailureClass.TRANSIENT for i in healthy}
-        kinds = kinds or {error.failure for error in errors.values()}
-        if kinds == {FailureClass.UNSUPPORTED}:
+        of_healthy = {errors[i].failure if i in errors else FailureClass.TRANSIENT for i in healthy}
+        failures = {error.failure for error in errors.values()}
+        if (of_healthy or failures) == {FailureClass.UNSUPPORTED}:
             return error_of(FailureClass.UNSUPPORTED, causes, nodes=names)
-        kinds = {error.failure for error in errors.values()}
-        only = kinds.pop() if len(kinds) == 1 else FailureClass.TRANSIENT
+        only = next(iter(failures)) if len(failures) == 1 else FailureClass.TRANSIENT
         failure = FailureClass.TRANSIENT if only is FailureClass.UNSUPPORTED else only
         return error_of(failure, f"{what}: no chain node answered ({causes})", nodes=names)

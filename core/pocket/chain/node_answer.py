@@ -17,6 +17,11 @@ class NodeAnswer:
     height: int = 0
     error: ChainError | None = None
 
+    @classmethod
+    def of(cls, row: tuple[bytes, int] | ChainError) -> "NodeAnswer":
+        """Return the response for an answer with its height, or for an error."""
+        return cls(error=row, height=row.height) if isinstance(row, ChainError) else cls(*row)
+
 
 def height_of(metadata: Any) -> int:
     """Return the height of the state that answered, from a call's metadata.

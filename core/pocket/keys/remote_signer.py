@@ -33,6 +33,7 @@ from pocket.keys.signer_protocol import (
 )
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.runtime.backoff import Backoff
+from pocket.runtime.own_authorities import client_context
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _MOST_WAITING: Final = 10_000
@@ -201,7 +202,7 @@ class RemoteSigner:
         files = [folder / name for name in ("tls.crt", "tls.key", "ca.crt")]
         stamp = [(state.st_ino, state.st_mtime_ns, state.st_size) for state in (file.stat() for file in files)]
         if self._tls is None or self._tls[0] != stamp:
-            context = ssl.create_default_context(cafile=files[2])
+            context = client_context(files[2])
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.load_cert_chain(files[0], files[1])
             self._tls = stamp, context

@@ -33,6 +33,7 @@ from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import RedisInfo, combine, read_info
 from pocket.redis_store.store_client import StoreClient, StoreClusterClient
 from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, RedisTrouble, RedisUnavailable
+from pocket.runtime.own_authorities import redis_options
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NO_URL = (
@@ -187,7 +188,7 @@ class _Pool(BlockingConnectionPool):
         if access.ca_file is not None:
             if not issubclass(connection_class, SSLConnection):
                 raise ConfigurationError(_NO_TLS)
-            options["ssl_ca_certs"] = access.ca_file
+            options |= redis_options(access.ca_file)
         self.scripts: ScriptConnection | None = None
         if transport is not None:
             super().__init__(connection_class=transport, generation=self.generation, **options)

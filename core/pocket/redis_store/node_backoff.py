@@ -3,6 +3,7 @@
 Without it every command to a node that hangs waits for its own deadline, and holds up whatever waits for the command.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ class _Hung:
     failed_at: float
     ask_at: float
     pause_seconds: float
+    probed_at: float = float("-inf")
+    """When the command began that finds out whether the node answers again."""
 
 
 class NodeBackoff:
@@ -44,7 +47,7 @@ class NodeBackoff:
         if hung is not None:
             if now < hung.ask_at:
                 raise RedisConnectionError(f"{format_address(address)} did not answer and is not asked yet")
-            hung.ask_at = now + self._timeout_seconds  # unless this command ends before
+            hung.probed_at, hung.ask_at = now, now + self._timeout_seconds  # unless this command ends before
         return now
 
     def answered(self, address: Address) -> None:
@@ -63,6 +66,12 @@ class NodeBackoff:
         pause = _FIRST_SECONDS if hung is None else min(_LONGEST_SECONDS, 2 * hung.pause_seconds)
         self._hung[address] = _Hung(now, now + pause, pause)
 
+    def cancelled(self, address: Address, begun: float) -> None:
+        """Let another command ask a node that did not answer, because the one that began at `begun` was cancelled."""
+        hung = self._hung.get(address)
+        if hung is not None and begun == hung.probed_at:
+            hung.ask_at = min(hung.ask_at, self._clock() + hung.pause_seconds)
+
     @contextlib.contextmanager
     def asked(self, address: Address) -> Iterator[None]:
         """Record whether a node answers what is asked within the context.
@@ -77,6 +86,12 @@ class NodeBackoff:
             raise
         except ResponseError:
             self.answered(address)
+            raise
+        except RedisConnectionError:
+            self.forget(address)  # it refuses or cuts connections, so it does not hang
+            raise
+        except asyncio.CancelledError:
+            self.cancelled(address, begun)
             raise
         else:
             self.answered(address)

@@ -1,14 +1,18 @@
 """The primary of a Redis that Sentinels watch: its URL, and where it is now."""
 
+import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
 from pocket.redis_store.node_addresses import Address, format_address, format_addresses, parse_addresses
+from pocket.runtime.own_authorities import redis_options
 from pocket.runtime.single_flight import SingleFlight
 
 _SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
@@ -65,6 +69,60 @@ class SentinelUrl:
         return f"{self.scheme}+sentinel://{format_addresses(self.sentinels)}/{self.service}/{self.database}"
 
 
+@dataclass(frozen=True, slots=True)
+class NamedPrimary:
+    """The primary that one Sentinel names. The configuration epoch grows with each fail-over."""
+
+    address: Address
+    epoch: int
+
+
+def chosen(named: Sequence[NamedPrimary]) -> Address | None:
+    """Return the primary that most Sentinels name, of several the one of the latest fail-over. None if none is named.
+
+    A Sentinel that is cut off from the others names a former primary, whose writes are lost.
+    """
+    votes = Counter(row.address for row in named)
+    best = max(named, key=lambda row: (votes[row.address], row.epoch), default=None)
+    return None if best is None else best.address
+
+
+async def _named_by(sentinels: Sentinel, sentinel: Any, service: str) -> NamedPrimary:
+    """Return the primary that one Sentinel names. Raises redis-py's MasterNotFoundError if it names none."""
+    state = (await sentinel.sentinel_masters()).get(service)
+    if not state or not sentinels.check_master_state(state, service):
+        raise MasterNotFoundError(f"No master found for {service!r}")
+    return NamedPrimary((str(state["ip"]), int(state["port"])), int(state.get("config-epoch", 0)))
+
+
+async def _primary_by_most(sentinels: Sentinel, service: str) -> Address:
+    """Ask all Sentinels and return their primary, once more than half agree or all have answered.
+
+    Raises redis-py's ConnectionError if no Sentinel names one.
+    """
+    asking = {asyncio.create_task(_named_by(sentinels, sentinel, service)) for sentinel in sentinels.sentinels}
+    pending, named = set(asking), list[NamedPrimary]()
+    failure: BaseException | None = None
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is None:
+                    named.append(task.result())
+                else:
+                    failure = error
+            if any(2 * votes > len(asking) for votes in Counter(row.address for row in named).values()):
+                break
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    address = chosen(named)
+    if address is None:
+        raise MasterNotFoundError(f"No master found for {service!r}: {failure}") from failure
+    return address
+
+
 class PrimaryResolver:
     """Asks Sentinels where the primary is, once for all connections that want to know at the same time.
 
@@ -101,12 +159,12 @@ class PrimaryResolver:
                 "socket_timeout": self._timeout_seconds,
                 "socket_connect_timeout": self._timeout_seconds,
                 "ssl": url.scheme == "rediss",
-                **({"ssl_ca_certs": self._ca_file} if self._ca_file is not None else {}),
+                **(redis_options(self._ca_file) if self._ca_file is not None else {}),
                 "protocol": 2,
                 **{name: value for name, value in credentials.items() if value is not None},
             },
         )
         async with sentinels:
-            host, port = await sentinels.discover_master(url.service)
-        self._address, self._asked_at = (str(host), int(port)), self._clock()
+            self._address = await _primary_by_most(sentinels, url.service)
+        self._asked_at = self._clock()
         return self._address

@@ -87,11 +87,11 @@ PLANTS = [
     # Proofs.
     Plant("proofs are never sent", "workloads/miner/pocket_miner/sessions/stages.py",
           "    return Decision(Stage.PROOFABLE, Action.SEND_PROOF)", "    return Decision(Stage.PROOFABLE, Action.NOTHING)"),
-    Plant("the first answer about the seed block decides over stake", "workloads/miner/pocket_miner/sessions/votes.py",
+    Plant("the first answer about the seed block decides over stake", "core/pocket/chain/votes.py",
           "        return value, highest >= _ENOUGH and unique and not contradicted",
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,), (OTHER_FORKS,)),
-    Plant("nor does an invalid proof make that seed doubted", "workloads/miner/pocket_miner/sessions/votes.py",
+    Plant("nor does an invalid proof make that seed doubted", "core/pocket/chain/votes.py",
           "        return value, highest >= _ENOUGH and unique and not contradicted",
           "        return next(iter(self.answers.values())), True",
           (Kind.NODE_OTHER_HASH,),

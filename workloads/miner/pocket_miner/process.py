@@ -375,7 +375,7 @@ class MinerProcess:
         while True:
             try:
                 restarted = await watch.poll()
-                self._readiness.redis = ""
+                self._readiness.redis = watch.problem
                 if restarted:
                     fleet.reread()
             except RedisStoreError as error:

@@ -64,7 +64,7 @@ class PeerMerge:
 
     def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
         supplier, leaves = self.consumer.supplier, valid_leaves(values, terms)
-        added = self.mirror.file(session.end).add(supplier, session.session_id, leaves)
+        added = self.mirror.file(session.end).add(supplier, session.session_id, leaves, terms.name)
         miner_metrics.RELAYS.labels(supplier).inc(added)
         return added
 

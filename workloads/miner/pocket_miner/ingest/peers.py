@@ -26,6 +26,9 @@ from pocket_miner.storage.relay_store import RelayStore
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _PAGE_BYTES = 4 * 1024 * 1024
 _SECONDS = 5.0
+_REST_SECONDS = 15.0
+"""How long a peer that hung is not asked. Each supplier would wait for it, several times a block."""
+_IDS_AT_ONCE = 50  # session ids in one URL
 _PEER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
 
 
@@ -101,15 +104,15 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
         texts = [base64.b64encode(value).decode() for value in values]
         return web.json_response({"relays": texts, "next": last.hex() if values else None})
 
-    async def outcome(request: web.Request) -> web.Response:
+    async def ended(request: web.Request) -> web.Response:
         _, audit = volume()
-        query = request.query
-        found = await asyncio.to_thread(audit.outcome, query.get("supplier", ""), query.get("session", ""))
-        return web.json_response({"outcome": found["outcome"] if found else None})
+        session_ids = request.query.get("sessions", "").split(",")
+        found = await asyncio.to_thread(audit.with_outcome, request.query.get("supplier", ""), session_ids)
+        return web.json_response({"ended": found})
 
     return [
         web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays),
-        web.get("/peer/outcome", outcome),
+        web.get("/peer/ended", ended),
     ]  # fmt: skip
 
 
@@ -122,12 +125,23 @@ class Peers:
     def __init__(self, http: aiohttp.ClientSession, urls: Callable[[], Sequence[str]]) -> None:
         self._http = http
         self._urls = urls
+        self._rests_until: dict[str, float] = {}
+        """Peers that hung (loop's clock)."""
 
-    async def _get(self, url: str, query: Mapping[str, str]) -> Any:
+    async def _get(self, peer: str, path: str, query: Mapping[str, str]) -> Any:
+        """Return the answer of a peer. Raises TimeoutError for one that hangs, for a while without asking it."""
+        now = asyncio.get_running_loop().time
+        if now() < self._rests_until.get(peer, 0.0):
+            raise TimeoutError(f"it hung and is not asked for {_REST_SECONDS:.0f} s")
         timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        async with self._http.get(url, params=query, timeout=timeout) as answer:
-            answer.raise_for_status()
-            return await answer.json()
+        try:
+            async with self._http.get(f"{peer}{path}", params=query, timeout=timeout) as answer:
+                answer.raise_for_status()
+                return await answer.json()
+        except TimeoutError:
+            self._rests_until = {url: until for url, until in self._rests_until.items() if until > now()}
+            self._rests_until[peer] = now() + _REST_SECONDS
+            raise
 
     async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
         """Return True if all peers answered, and the sessions of a supplier on their volumes."""
@@ -135,7 +149,7 @@ class Peers:
         whole = True
         for url in self._urls():
             try:
-                rows = await self._get(f"{url}/peer/sessions", {"supplier": supplier})
+                rows = await self._get(url, "/peer/sessions", {"supplier": supplier})
                 found += [
                     PeerSession(
                         url, str(row["session_id"]), bytes.fromhex(row["header"]), str(row["position"]),
@@ -153,23 +167,30 @@ class Peers:
         found: dict[str, tuple[int, SessionSeal]] = {}
         for url in self._urls():
             try:
-                for row in await self._get(f"{url}/peer/seals", {"supplier": supplier}):
+                for row in await self._get(url, "/peer/seals", {"supplier": supplier}):
                     seal = SessionSeal.decode(row["seal"])
                     found.setdefault(seal.session_id, (int(row["end"]), seal))
             except (*_PEER_ERRORS, DecodingError) as error:
                 _LOG.info("seals not read from a peer", peer=url, error=error)
         return found
 
-    async def ended(self, supplier: str, session_id: str) -> bool:
-        """Return True if a peer has recorded an outcome of the session."""
-        for url in self._urls():
-            try:
-                query = {"supplier": supplier, "session": session_id}
-                if (await self._get(f"{url}/peer/outcome", query))["outcome"]:
-                    return True
-            except _PEER_ERRORS as error:
-                _LOG.info("outcome not read from a peer", peer=url, error=error)
-        return False
+    async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
+        """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""
+        answers = await asyncio.gather(*(self._ended_at(url, supplier, session_ids) for url in self._urls()))
+        found = set[str]().union(*(row for row in answers if row is not None))
+        return None not in answers, found.intersection(session_ids)
+
+    async def _ended_at(self, url: str, supplier: str, session_ids: Sequence[str]) -> set[str] | None:
+        """Return what `ended` does of one peer, None if it did not answer."""
+        found: set[str] = set()
+        try:
+            for at in range(0, len(session_ids), _IDS_AT_ONCE):
+                query = {"supplier": supplier, "sessions": ",".join(session_ids[at : at + _IDS_AT_ONCE])}
+                found.update(map(str, (await self._get(url, "/peer/ended", query))["ended"]))
+        except _PEER_ERRORS as error:
+            _LOG.info("outcomes not read from a peer", peer=url, error=error)
+            return None
+        return found
 
     async def relays(
         self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]
@@ -182,7 +203,7 @@ class Peers:
         query = {"supplier": supplier, "session": session.session_id, "end": str(end)}
         while True:
             try:
-                page = await self._get(f"{session.url}/peer/relays", {**query, "after": after})
+                page = await self._get(session.url, "/peer/relays", {**query, "after": after})
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
                 after = str(page["next"] or "")
             except (*_PEER_ERRORS, binascii.Error) as error:

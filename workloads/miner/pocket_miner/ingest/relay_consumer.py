@@ -5,7 +5,6 @@ import functools
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -22,7 +21,7 @@ from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
 from pocket_miner.sessions.stages import is_late_to_seal
 from pocket_miner.sessions.start_params import StartParams
-from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node
+from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node, strictest
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -251,8 +250,18 @@ class RelayConsumer:
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
+        confirmed = await self._confirmed_by_nodes(session, session.terms, height)
+        stored = await asyncio.to_thread(self._mirror.terms_of, session.end, self.supplier, session.session_id)
+        if stored not in (None, session.terms.name):  # before a restart, or by a standby
+            _LOG.warning("relays were stored by other session terms, validating them again", session=session.session_id)
+            await self._replace_terms(session, session.terms, confirmed=False)
+        session.terms_confirmed = confirmed
+        return confirmed
+
+    async def _confirmed_by_nodes(self, session: TrackedSession, known: LeafTerms, height: int) -> bool:
         votes = Counter[LeafTerms]()
-        for _, found in (await ask_terms_of_every_node(self._chain, self.supplier, session.header)).values():
+        ask = functools.partial(ask_terms_of_every_node, self._chain, self.supplier, session.header)
+        for _, found in (await self.start_params.in_time(height, ask)).values():
             if found.terms is not None:
                 votes[found.terms] += 1
         if not votes:
@@ -260,10 +269,11 @@ class RelayConsumer:
         (best, number), *others = votes.most_common(2)
         if others and others[0][1] == number:  # no answer outweighs the other
             if session.windows is not None and is_late_to_seal(session.windows, height):
-                await self._use_strictest(session, votes)
+                best = strictest(known, votes)
+                if best != known:
+                    await self._replace_terms(session, best, confirmed=False)
             return False
-        if best == session.terms:
-            session.terms_confirmed = True
+        if best == known:
             return True
         doubted = session.doubted_terms == best
         session.doubted_terms = best
@@ -276,14 +286,6 @@ class RelayConsumer:
             await self._replace_terms(session, best)
         return session.terms_confirmed
 
-    async def _use_strictest(self, session: TrackedSession, terms: Iterable[LeafTerms]) -> None:
-        """Use the lowest target that a node states: the relays that meet it meet every other one, too."""
-        known = session.terms
-        stricter = [t for t in terms if known is not None and replace(t, target_hash=known.target_hash) == known]
-        best = min(stricter, key=lambda found: found.target_hash, default=known)
-        if best is not None and known is not None and best.target_hash < known.target_hash:
-            await self._replace_terms(session, best, confirmed=False)
-
     async def _replace_terms(self, session: TrackedSession, terms: LeafTerms, *, confirmed: bool = True) -> None:
         async with self._reading:
             await asyncio.to_thread(self._check_again, session, terms)
@@ -293,14 +295,15 @@ class RelayConsumer:
 
     def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
         fits = functools.partial(leaf_if_valid, terms)
-        self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits)
+        self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits, terms.name)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
         """Query every node about a rejected session.
 
         The answer of a node that knows the session is accepted.
         """
-        answers = await ask_terms_of_every_node(self._chain, self.supplier, session.header)
+        ask = functools.partial(ask_terms_of_every_node, self._chain, self.supplier, session.header)
+        answers = await self.start_params.in_time(height, ask)
         good = [(node, row) for node, row in answers.items() if row[1].terms is not None]
         for node, (at, found) in good or answers.items():
             self._accept(node, at or height, session, found)
@@ -428,9 +431,7 @@ class RelayConsumer:
         The supplier is logged explicitly, because a round may run in the task of another one.
         """
         session, session_id = read.session, read.session.session_id
-        builder = LeafBuilder(read.terms)
-        leaves = []
-        refused = []
+        builder, leaves, refused = LeafBuilder(read.terms), [], []
         for entry in read.entries:
             try:
                 leaves.append(builder.build(entry.relay))
@@ -444,4 +445,5 @@ class RelayConsumer:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
-        return LeafBatch(self.supplier, session_id, leaves, len(refused), read.entries[-1].id, read.origin)
+        last, terms = read.entries[-1], read.terms.name
+        return LeafBatch(self.supplier, session_id, leaves, len(refused), last.id, read.origin, terms)

@@ -3,12 +3,16 @@
 import time
 from collections.abc import Callable
 
+import structlog
 from redis.asyncio import Redis
+from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect
 from pocket.redis_store.server_info import RedisInfo
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner import miner_metrics
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class RedisWatch:
@@ -27,6 +31,8 @@ class RedisWatch:
         self._ahead: float | None = None
         self.memory = (0, 0)
         """Used bytes and their limit, 0 without one."""
+        self.problem = ""
+        """Why this Redis may lose relays, empty if it keeps them."""
 
     @property
     def history_id(self) -> str:
@@ -71,6 +77,10 @@ class RedisWatch:
         now = self._clock()
         if info.server_time_microseconds:
             self._ahead = info.server_time_microseconds / 1000 - now * 1000
+        problem = info.problem() or ""
+        if problem and problem != self.problem:
+            _LOG.error("Redis may lose relays", problem=problem)
+        self.problem = problem
         self.memory = (info.used_memory, info.max_memory)
         miner_metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
         miner_metrics.REDIS_MEMORY.labels("max").set(info.max_memory)

@@ -1,8 +1,8 @@
 """Derive the state of a session's claim from answers that may be wrong.
 
-The functions are pure. A claim that was seen once exists until it settles, because the chain removes none before. Its
-absence counts only after a second answer. Another root than the sealed one counts only at the block at which it was
-returned.
+The functions are pure. A claim that was seen exists until it settles, because the chain removes none before. If only
+one node returned it once, and no node does later, it is sent again while its window is open. Its absence counts only
+after a second answer. Another root than the sealed one counts only at the block at which it was returned.
 """
 
 from collections.abc import Mapping
@@ -46,6 +46,7 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
     if found:
         session.evidence.retract(Fact.CLAIM_ABSENT)
         answer, claim = _best(session, found)
+        session.claim_confirmed |= len(found) > 1 or 0 < session.claim_seen_at != answer.height
         session.claim_on_chain, session.claim_seen_at = claim, answer.height
         if session.seal is not None and claim.root_hash != session.seal.root:
             session.use_seal_of(claim.root_hash)
@@ -56,10 +57,14 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
         else:
             session.evidence.retract(Fact.CLAIM_CONFLICTING)
         return state
+    close = session.windows.claim_close if session.windows is not None else 0
     if session.claim_on_chain is not None:
+        later = bool(answers) and all(session.claim_seen_at < answer.height < close for answer in answers)
+        ours = session.seal is not None and session.claimed_root == session.seal.root
+        if ours and later and not session.claim_confirmed:
+            return ClaimState.ABSENT  # one node returned it once: sending the same claim again costs nothing
         # Only settlement removes a claim: a node that does not return it lags or is wrong.
         return _state_of(session, session.claim_on_chain)
-    close = session.windows.claim_close if session.windows is not None else 0
     for answer in answers:
         if answer.height <= close:
             return ClaimState.ABSENT  # it may still come

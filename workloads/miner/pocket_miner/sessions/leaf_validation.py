@@ -31,6 +31,11 @@ class LeafTerms:
     target_hash: bytes
     compute_units_per_relay: int
 
+    @property
+    def name(self) -> str:
+        """Return a text that identifies what decides over a leaf, besides the session."""
+        return f"{self.target_hash.hex()}/{self.compute_units_per_relay}"
+
 
 class InvalidEntry(Exception):
     """An entry that must not become a leaf. A single wrong leaf gets the supplier slashed."""

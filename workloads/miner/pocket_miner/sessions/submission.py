@@ -136,6 +136,13 @@ def is_last_chance(last: Submission | None, height: int, close: int) -> bool:
     return close - height <= 1 or height - last.height >= _BLOCKS_FOR_INCLUSION
 
 
+def at_last_chance(
+    rows: Iterable[tuple[T, Submission | None, Attempts]], height: int, close: int, *, shared: bool
+) -> list[tuple[T, Attempts]]:
+    """Return the messages that must be signed again, because nodes keep their bytes without including them."""
+    return [(row, attempts.next(shared=shared)) for row, last, attempts in rows if is_last_chance(last, height, close)]
+
+
 def divide(
     rows: Iterable[tuple[T, Submission | None, Attempts]],
     results: Mapping[str, TransactionResult],

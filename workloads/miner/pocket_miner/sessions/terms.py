@@ -4,8 +4,8 @@ Stake depends on these terms, so one answer is confirmed by a second one before 
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pocket.chain import convert
@@ -45,6 +45,15 @@ def rejection_of(supplier: str, header: SessionHeader, onchain: Session) -> tupl
     if supplier not in onchain.supplier_addresses:
         return Fact.NOT_IN_SESSION, f"the session has {len(onchain.supplier_addresses)} other suppliers"
     return None
+
+
+def strictest(known: LeafTerms, stated: Iterable[LeafTerms]) -> LeafTerms:
+    """Return the terms with the lowest target: relays that meet it meet every other one, too.
+
+    Only terms that differ from the known ones in nothing else count.
+    """
+    comparable = (found for found in stated if replace(found, target_hash=known.target_hash) == known)
+    return min((known, *comparable), key=lambda found: found.target_hash)
 
 
 async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) -> SessionTerms:

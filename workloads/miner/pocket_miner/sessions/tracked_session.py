@@ -74,6 +74,7 @@ class TrackedSession:
     requirement: ProofRequirement | None = None
     claim_on_chain: Claim | None = None  # as last seen
     claim_seen_at: int = 0  # height at which it was last seen, 0: never
+    claim_confirmed: bool = False  # two nodes returned it, or one at two heights
     measured: set[str] = field(default_factory=set)  # metrics already counted for this session
     first_seen: dict[str, int] = field(default_factory=dict)
     """Height at which this owner first saw the "claim" and the "proof" on chain."""

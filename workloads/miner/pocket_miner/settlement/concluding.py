@@ -31,6 +31,7 @@ from pocket_miner.settlement.outcome_details import count_outcome, details_of, h
 from pocket_miner.settlement.verdict import SettlementResult, settled_as
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.ended_sessions import remove_ended
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.fees import FeeTracker
@@ -39,6 +40,8 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 TOMBSTONE_BLOCKS: Final = 500
 _UNSEEN_BLOCKS: Final = 100
 """Blocks after a settlement during which a node that lacks its events may still receive them."""
+_FORMER_OWNER_BLOCKS: Final = 5
+"""Blocks of waiting for Redis and peers that may know of an outcome which a former owner has recorded."""
 
 
 def without_event(session: TrackedSession) -> SettlementResult:
@@ -81,6 +84,8 @@ class Concluder:
     report: SupplierReport
     peers: Peers | None
     sessions: dict[str, TrackedSession]
+    owner_since: int = 0
+    """Height at which this owner first decided, 0 before. A former one may have concluded what settled until then."""
     finished: dict[str, int] = field(default_factory=dict)
     """Session id → session end height of recently ended sessions."""
     _to_drop: dict[str, TrackedSession] = field(default_factory=dict)
@@ -97,12 +102,8 @@ class Concluder:
 
         Uncertain ones are retried at the next block.
         """
-        elsewhere = await self._ended_elsewhere(group)
         outcomes = []
-        for session in group:
-            if session.session_id in elsewhere or await self._ended_by_a_peer(session):
-                self._stop_mining(session)
-                continue
+        for session in await self._not_ended_elsewhere(group, block):
             result = await self._result(session, block, settlements)
             if result is not None:
                 outcomes.append((session, result, await self._outcome(session, result, block)))
@@ -126,6 +127,11 @@ class Concluder:
                 raise
             await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
             self._to_drop.pop(session_id, None)
+
+    async def remove(self, session: TrackedSession) -> None:
+        """Delete what the volume holds of a session that ended elsewhere. Raises the errors of the volume."""
+        where = (self.mirror, self.audit, session.end, self.supplier, session.session_id)
+        await asyncio.to_thread(remove_ended, *where)
 
     async def _result(
         self, session: TrackedSession, block: Block, settlements: SettlementReader
@@ -176,8 +182,12 @@ class Concluder:
         return without_event(session)
 
     async def _was_claimed(self, session: TrackedSession) -> bool:
-        """Return True if a node knows an included transaction with the session's claim."""
-        for kind, tx_hash in await asyncio.to_thread(self.audit.payments, self.supplier, session.session_id):
+        """Return True if a node knows an included transaction with the session's claim, of this or a former owner."""
+        paid = set(await asyncio.to_thread(self.audit.payments, self.supplier, session.session_id))
+        with contextlib.suppress(RedisStoreError):
+            costs = await self.store.costs(session.session_id)
+            paid |= {(kind, tx_hash) for tx_hash, (kind, _) in costs.items()}
+        for kind, tx_hash in sorted(paid):
             if kind == "claim":
                 with contextlib.suppress(ChainError, DecodingError, TimeoutError):
                     if not (await self.chain.transaction(tx_hash)).code:
@@ -196,21 +206,35 @@ class Concluder:
         reason = f"no chain node has the events of its settlement at block {settlement} any more: {text}"
         return SettlementResult(SessionOutcome.UNSEEN, reason, {})
 
-    async def _ended_elsewhere(self, group: Sequence[TrackedSession]) -> set[str]:
-        """Return the sessions whose tombstones show that another owner has recorded the outcome."""
-        try:
-            return await self.tail.finished([session.session_id for session in group])
-        except RedisStoreError:
-            return set()  # the chain gives the same outcome, and each record names its owner
+    async def _not_ended_elsewhere(self, group: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+        """Return the sessions to conclude. Those whose outcome another owner has recorded are no longer mined.
 
-    async def _ended_by_a_peer(self, session: TrackedSession) -> bool:
-        """Return True if a peer has recorded the outcome of an unsealed session.
-
-        A replayed write-ahead log brings ended sessions back after Redis was lost.
+        A tombstone shows it, and a peer's audit trail where the tombstone may be deleted or lost: of a session that
+        settled before this owner began. Such a session waits some blocks for Redis and for peers that do not answer.
         """
-        if session.seal is not None or self.peers is None:
-            return False
-        return await self.peers.ended(self.supplier, session.session_id)
+        ids = [session.session_id for session in group]
+        try:
+            ended, answered = await self.tail.finished(ids), True
+        except RedisStoreError:
+            ended, answered = set[str](), False
+        earlier = [s.session_id for s in group if s.session_id not in ended and self._may_have_ended_before(s)]
+        if earlier and self.peers is not None:
+            whole, found = await self.peers.ended(self.supplier, earlier)
+            ended, answered = ended | found, answered and whole
+        waiting = set[str]()
+        if not answered and block.height < self.owner_since + _FORMER_OWNER_BLOCKS:
+            waiting = set(earlier) - ended
+            _LOG.info("concluding postponed, a former owner may have done so", sessions=len(waiting))
+        if ended:
+            await asyncio.to_thread(self.audit.forget, self.supplier, sorted(ended))
+        for session in group:
+            if session.session_id in ended:
+                self._stop_mining(session)
+        return [s for s in group if s.session_id not in ended and s.session_id not in waiting]
+
+    def _may_have_ended_before(self, session: TrackedSession) -> bool:
+        """Return True if a session settled before this owner began."""
+        return session.windows is not None and session.windows.settlement <= self.owner_since
 
     async def _outcome(self, session: TrackedSession, result: SettlementResult, block: Block) -> OutcomeRecord:
         header = session.header

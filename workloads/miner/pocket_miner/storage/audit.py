@@ -1,7 +1,6 @@
 """Store epochs, seals, fees and one hash-chained outcome per session durably."""
 
 import contextlib
-import hashlib
 import json
 import secrets
 import threading
@@ -15,25 +14,11 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError, PocketError
 from pocket.redis_store.seals import SessionSeal, SignedGroup
+from pocket_miner.storage.audit_schema import FIRST_LINK, SCHEMA, link_of
 from pocket_miner.storage.database import open_to_read, open_to_write
 from pocket_miner.storage.outcomes import OutcomeRecord
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS seal (
-  supplier TEXT NOT NULL, session_id TEXT NOT NULL, session_end INTEGER NOT NULL, seal TEXT NOT NULL,
-  signed TEXT NOT NULL, PRIMARY KEY (supplier, session_id));
-CREATE TABLE IF NOT EXISTS outcome (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, supplier TEXT NOT NULL, session_id TEXT NOT NULL, body TEXT NOT NULL,
-  previous TEXT NOT NULL, hash TEXT NOT NULL, UNIQUE (supplier, session_id));
-CREATE TABLE IF NOT EXISTS cost (
-  supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, what TEXT NOT NULL,
-  upokt INTEGER NOT NULL,
-  PRIMARY KEY (supplier, session_id, tx_hash));
-CREATE INDEX IF NOT EXISTS outcome_end ON outcome (supplier, json_extract(body, '$.details.session_end_height'));
-"""
-_FIRST = "0" * 64
 _END = "json_extract(body, '$.details.session_end_height')"
 _PRUNED_AT_ONCE = 1000
 
@@ -50,17 +35,13 @@ class AuditHead:
     hash: str
 
 
-def _link(previous: str, body: str) -> str:
-    return hashlib.sha256(f"{previous}\n{body}".encode()).hexdigest()
-
-
 class Audit:
     """The file `audit.sqlite` on a miner's volume."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
+        self._database = open_to_read(path) if read_only else open_to_write(path, SCHEMA)
         # One connection, used by the event loop and by threads: a transaction must not be interleaved.
         self._lock = threading.RLock()
         self._read_only = read_only
@@ -134,6 +115,27 @@ class Audit:
                 "ORDER BY session_end, supplier, session_id"
             )
             return [(supplier, int(end), SessionSeal.decode(text), signed) for supplier, end, text, signed in rows]
+
+    def unfinished(self) -> list[tuple[str, str, int | None]]:
+        """Return (supplier, session id, session end) of seals and costs without an outcome. Costs alone have no end."""
+        with self._lock:
+            return self._database.execute(
+                "SELECT supplier, session_id, max(session_end) FROM "
+                "(SELECT supplier, session_id, session_end FROM seal UNION ALL "
+                "SELECT supplier, session_id, NULL FROM cost) known WHERE NOT EXISTS "
+                "(SELECT 1 FROM outcome o WHERE o.supplier=known.supplier AND o.session_id=known.session_id) "
+                "GROUP BY supplier, session_id"
+            ).fetchall()
+
+    def forget(self, supplier: str, session_ids: Sequence[str]) -> None:
+        """Delete seals and costs of sessions that ended elsewhere. Those with an outcome here stay."""
+        with self._transaction():
+            for table in ("seal", "cost"):
+                self._database.execute(
+                    f"DELETE FROM {table} WHERE supplier=?1 AND session_id IN (SELECT value FROM json_each(?2)) "  # noqa: S608 - a constant
+                    f"AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.supplier=?1 AND o.session_id={table}.session_id)",
+                    (supplier, json.dumps(list(session_ids))),
+                )
 
     def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
         """Return each transaction signed for the seals of one session end.
@@ -228,9 +230,9 @@ class Audit:
             "SELECT hash FROM (SELECT hash, number FROM outcome ORDER BY number DESC LIMIT 1) "
             "UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1"
         ).fetchone()
-        previous = row[0] if row else _FIRST
+        previous = row[0] if row else FIRST_LINK
         body = outcome.body()
-        link = _link(previous, body)
+        link = link_of(previous, body)
         cursor = self._database.execute(
             "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
             (outcome.supplier, outcome.session_id, body, previous, link),
@@ -418,9 +420,9 @@ class Audit:
             rows = self._database.execute(
                 "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number", (after,)
             ).fetchall()
-        previous = known[0] if known else _FIRST
+        previous = known[0] if known else FIRST_LINK
         for number, body, before, link in rows:
-            broken = before != previous or link != _link(previous, body)
+            broken = before != previous or link != link_of(previous, body)
             previous = link
             text = f"audit entry {number} was altered, or one before it is missing" if broken else ""
             yield json.loads(body), text, int(number)

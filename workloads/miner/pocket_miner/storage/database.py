@@ -11,11 +11,15 @@ _SECONDS = 10.0  # to wait for another writer
 def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
     """Open a file, creating it if missing. Commits are durable. Raises sqlite3.Error."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
-    database.execute("PRAGMA cache_size=-20000")
-    database.executescript(schema)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
+        database.execute("PRAGMA cache_size=-20000")
+        database.executescript(schema)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

@@ -45,8 +45,12 @@ class DeadLetters:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self._path, timeout=10)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.executescript(_SCHEMA)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(_SCHEMA)
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def add(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:

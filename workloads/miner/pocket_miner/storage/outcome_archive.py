@@ -3,7 +3,6 @@
 The entries have the texts and hashes of the volume, so a copy is verified without it.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pocket.errors import PocketError
 from pocket_miner.storage.audit import Audit, AuditError, AuditHead
+from pocket_miner.storage.audit_schema import FIRST_LINK, link_of
 
-_FIRST: Final = "0" * 64
 _PAGE: Final = 2000
 Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
@@ -38,7 +37,7 @@ class TrailEntry(BaseModel):
     @property
     def intact(self) -> bool:
         """True if the hash is that of the text and of the entry before it."""
-        return hashlib.sha256(f"{self.previous}\n{self.body}".encode()).hexdigest() == self.hash
+        return link_of(self.previous, self.body) == self.hash
 
     def outcome(self) -> dict[str, Any]:
         """Return the outcome as `Audit.outcomes` does."""
@@ -83,7 +82,7 @@ def continued(entries: Iterable[TrailEntry], last: AuditHead | None, where: str)
     """
     for entry in entries:
         broken = last is not None and (entry.number <= last.number or entry.previous != last.hash)
-        if broken or not entry.intact or (entry.number == 1 and entry.previous != _FIRST):
+        if broken or not entry.intact or (entry.number == 1 and entry.previous != FIRST_LINK):
             after = "" if last is None else f", or it does not follow entry {last.number}"
             raise ArchiveError(f"{where}: entry {entry.number} was altered{after}")
         last = AuditHead(entry.number, entry.hash)

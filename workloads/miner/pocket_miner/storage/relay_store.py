@@ -18,28 +18,12 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner import miner_metrics
+from pocket_miner.storage import relay_schema as sql
 from pocket_miner.storage.corruption import corruption_in, files_of, quarantine
 from pocket_miner.storage.database import open_to_read, open_to_write
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NAME: Final = re.compile(r"end-([0-9]{1,18})\.sqlite")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS session (
-  id INTEGER PRIMARY KEY, supplier TEXT NOT NULL, session_id TEXT NOT NULL, header BLOB NOT NULL,
-  position TEXT NOT NULL DEFAULT '0-0', incarnation TEXT NOT NULL DEFAULT '', refused INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (supplier, session_id));
-CREATE TABLE IF NOT EXISTS leaf (
-  session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY (session, path));
-"""
-# Relays are stored in the order in which they came, and only the small index of the primary key is in order of the
-# paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
-_LEAVES = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
-_LEAVES_BY_PATH = "SELECT path, digest FROM leaf WHERE session=?"
-_ARRIVALS = "SELECT path FROM leaf WHERE session=? ORDER BY rowid"
-_PATHS = "SELECT path FROM leaf WHERE session=? ORDER BY path"
-_PAGE = "SELECT rowid, value FROM leaf WHERE session=? AND rowid>? ORDER BY rowid"
-_PAGE_BY_PATH = "SELECT path, value FROM leaf WHERE session=? AND path>? ORDER BY path"
 
 
 class Leaf(NamedTuple):
@@ -55,7 +39,7 @@ class Leaf(NamedTuple):
 class LeafBatch:
     """New leaves of one session, and the position up to which its stream was read for them.
 
-    `refused` is the number of entries that became no leaf.
+    `refused` is the number of entries that became no leaf, `terms` identifies those by which the leaves are valid.
     """
 
     supplier: str
@@ -64,6 +48,7 @@ class LeafBatch:
     refused: int
     position: str
     origin: str
+    terms: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +70,7 @@ class SessionEndFile:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._database = open_to_read(path) if read_only else open_to_write(path, _SCHEMA)
+        self._database = open_to_read(path) if read_only else open_to_write(path, sql.SCHEMA)
         # Consumer threads and the event loop share one connection: transactions must not be interleaved.
         self._lock = threading.RLock()
         self._counts: dict[int, int] = {}
@@ -185,12 +170,26 @@ class SessionEndFile:
             "UPDATE session SET position=?, incarnation=?, refused=refused+? WHERE id=?",
             (batch.position, batch.origin, batch.refused, number),
         )
+        if batch.terms:
+            database.execute(sql.VALIDATED, (number, batch.terms))
         if number in self._counts:
             self._counts[number] += added
         return added
 
-    def check_again(self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None]) -> int:
-        """Rebuild every leaf of a session from its relay with `check`.
+    def terms_of(self, supplier: str, session_id: str) -> str | None:
+        """Return the terms by which all leaves of a session are valid, empty if unknown. None if nothing was stored."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT s.position, v.terms, EXISTS (SELECT 1 FROM leaf WHERE session=s.id) FROM session s "
+                "LEFT JOIN validation v ON v.session=s.id WHERE s.supplier=? AND s.session_id=?",
+                (supplier, session_id),
+            ).fetchone()
+        return None if row is None or (row[0] == "0-0" and not row[2]) else str(row[1] or "")
+
+    def check_again(
+        self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None], terms: str = ""
+    ) -> int:
+        """Rebuild every leaf of a session from its relay with `check`, which applies `terms`.
 
         A leaf for which `check` returns None is deleted. Returns the number of deleted leaves.
         """
@@ -213,6 +212,7 @@ class SessionEndFile:
                         values = (leaf.digest, leaf.weight, *key)
                         database.execute("UPDATE leaf SET digest=?, weight=? WHERE session=? AND path=?", values)
                 database.execute("UPDATE session SET position='0-0' WHERE id=?", (number,))
+                database.execute("INSERT OR REPLACE INTO validation VALUES (?, ?)", (number, terms))
                 database.execute("COMMIT")
             except BaseException:
                 if database.in_transaction:
@@ -226,7 +226,7 @@ class SessionEndFile:
             number = self._number(supplier, session_id)
             database = self._database
             # In the order of the file, so that each of its pages is read once.
-            query = _LEAVES_BY_PATH if self._is_ordered_by_path() else _LEAVES
+            query = sql.LEAVES_BY_PATH if self._is_ordered_by_path() else sql.LEAVES
             return sorted(database.execute(query, (number,)))
 
     def arrivals(self, supplier: str, session_id: str) -> list[bytes]:
@@ -236,7 +236,7 @@ class SessionEndFile:
         """
         with self._lock:
             number = self._number(supplier, session_id)
-            query = _PATHS if self._is_ordered_by_path() else _ARRIVALS
+            query = sql.PATHS if self._is_ordered_by_path() else sql.ARRIVALS
             return [bytes(row[0]) for row in self._database.execute(query, (number,))]
 
     def _is_ordered_by_path(self) -> bool:
@@ -301,14 +301,14 @@ class SessionEndFile:
             number = self._number(supplier, session_id)
             by_path = self._is_ordered_by_path()
             start: bytes | int = after if by_path else int.from_bytes(after, "big")
-            for key, value in self._database.execute(_PAGE_BY_PATH if by_path else _PAGE, (number, start)):
+            for key, value in self._database.execute(sql.PAGE_BY_PATH if by_path else sql.PAGE, (number, start)):
                 values.append(bytes(value))
                 last, size = bytes(key) if by_path else int(key).to_bytes(8, "big"), size + len(value)
                 if size >= max_bytes:
                     break
         return values, last
 
-    def add(self, supplier: str, session_id: str, leaves: Sequence[Leaf]) -> int:
+    def add(self, supplier: str, session_id: str, leaves: Sequence[Leaf], terms: str = "") -> int:
         """Store leaves that did not come from the stream, without a new position.
 
         Returns the number of new leaves.
@@ -318,7 +318,8 @@ class SessionEndFile:
             if number is None:
                 return 0
             row = self._database.execute("SELECT position, incarnation FROM session WHERE id=?", (number,)).fetchone()
-            return self.store(supplier, session_id, leaves, 0, row[0], row[1])
+            batch = LeafBatch(supplier, session_id, leaves, 0, str(row[0]), str(row[1]), terms)
+            return self.store_all([batch])[0] or 0
 
     def remove(self, supplier: str, session_id: str) -> bool:
         """Delete a session.
@@ -328,6 +329,7 @@ class SessionEndFile:
         """
         with self._lock:
             self._counts.clear()
+            self._database.execute("DELETE FROM validation WHERE session=?", (self._number(supplier, session_id),))
             self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
             row = self._database.execute("SELECT count(*) FROM session").fetchone()
             return int(row[0]) == 0
@@ -403,6 +405,11 @@ class RelayStore:
     def known(self, session_end: int) -> SessionEndFile | None:
         """Return the file of a session end, None without one."""
         return self._files.get(session_end)
+
+    def terms_of(self, session_end: int, supplier: str, session_id: str) -> str | None:
+        """Return what the file of a session end does, None without one."""
+        file = self.known(session_end)
+        return None if file is None else file.terms_of(supplier, session_id)
 
     def ends(self) -> Sequence[int]:
         """Return the session ends that have a file, sorted."""

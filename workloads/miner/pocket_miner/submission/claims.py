@@ -25,9 +25,9 @@ from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
 from pocket_miner.sessions.submission import (
     Attempts,
+    at_last_chance,
     divide,
     highest_gas_factor,
-    is_last_chance,
 )
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
@@ -46,7 +46,7 @@ from pocket_miner.submission.sender import (
     send_same_bytes,
     signed_before,
 )
-from pocket_miner.submission.viability import tokenomics_or_unknown, viability
+from pocket_miner.submission.viability import best_viability, tokenomics_by_node, tokenomics_or_unknown
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 
@@ -119,8 +119,7 @@ class ClaimSubmitter:
             last_ids, unread = await self._close_and_read(by_id, end, fallback)
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
         sets = await self._sets(by_id, unread, fallback)
-        tokenomics = await tokenomics_or_unknown(self.sender.chain)
-        rows = [(by_id[i], sets[i]) for i in self._profitable(by_id, sets, proof, tokenomics)]
+        rows = [(by_id[i], sets[i]) for i in await self._profitable(by_id, sets, proof)]
         await send_in_batches(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, source),
@@ -261,19 +260,18 @@ class ClaimSubmitter:
         good = [session for position, session in enumerate(sessions) if position not in sifted.refused]
         return sifted.prepared, good
 
-    def _profitable(
-        self,
-        by_id: Mapping[str, TrackedSession],
-        sets: Mapping[str, SealedSet],
-        proof: ProofParams,
-        tokenomics: TokenomicsParams | None,
+    async def _profitable(
+        self, by_id: Mapping[str, TrackedSession], sets: Mapping[str, SealedSet], proof: ProofParams
     ) -> list[str]:
         """Return the ids of sessions to claim.
 
-        For the others the reason is recorded until the next block.
+        For the others the reason is recorded until the next block. A session is unprofitable only by the answers of
+        all nodes: a claim that is not sent earns nothing.
         """
         worthy = []
         fees = self.fees.estimate_upokt()
+        answers: list[TokenomicsParams | None] = [await tokenomics_or_unknown(self.sender.chain)]
+        every_node_asked = False
         for session_id, found in sets.items():
             session = by_id[session_id]
             if session.terms is None or session.params is None:
@@ -283,8 +281,12 @@ class ClaimSubmitter:
                 session.details.reason = session.skip.value
                 continue
             session.details.reason = None
-            price = Price.of(session.params)
-            expected = viability(found.root, session.terms.target_hash, price, proof, tokenomics, fees)
+            price, target = Price.of(session.params), session.terms.target_hash
+            expected = best_viability(found.root, target, price, proof, answers, fees)
+            if not expected.viable and not every_node_asked:
+                every_node_asked = True
+                answers += await tokenomics_by_node(self.sender.chain)
+                expected = best_viability(found.root, target, price, proof, answers, fees)
             expected.record(session.details)
             if not expected.viable:
                 session.skip = Skip.UNPROFITABLE
@@ -344,10 +346,10 @@ class ClaimSubmitter:
             ((session, session.claim.sent) for session in same),
             lambda raw, group: self.deliveries.broadcast(raw, group, block),
         )
-        for session in same:
-            if is_last_chance(session.claim.sent, block.height, close):
-                anew.append(session)
-                attempts[session.session_id] = session.claim.attempts.next(shared=shared)
+        kept = ((session, session.claim.sent, session.claim.attempts) for session in same)
+        for session, tried in at_last_chance(kept, block.height, close, shared=shared):
+            anew.append(session)
+            attempts[session.session_id] = tried
         try:
             if any(session.claim.sent is not None for session in anew):
                 anew = await self.deliveries.missing(anew, block)

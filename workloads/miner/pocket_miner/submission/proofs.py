@@ -27,7 +27,7 @@ from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.session_copies import SessionCopies
-from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, divide, highest_gas_factor
+from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, at_last_chance, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
@@ -134,9 +134,10 @@ class ProofSubmitter:
         repaired = {session.session_id for session in invalid}
         others = [session for session in sessions if session.session_id not in repaired]
         results = await self.sender.results_of(session.proof.sent for session in others)
+        close, shared = sessions[0].windows.proof_close if sessions[0].windows else block.height, len(sessions) > 1
         same, signed_anew = divide(
             ((s, s.proof.sent, s.proof.attempts) for s in others), results, block.height, block.time.nanoseconds,
-            shared=len(sessions) > 1, left=sessions[0].windows.proof_close - block.height if sessions[0].windows else 0,
+            shared=shared, left=close - block.height,
         )  # fmt: skip
         attempts = {session.session_id: session.proof.attempts for session in invalid}
         attempts |= {session.session_id: tried for session, tried in signed_anew}
@@ -145,6 +146,10 @@ class ProofSubmitter:
             ((session, session.proof.sent) for session in same),
             lambda raw, group: self._broadcast(raw, group, block, params),
         )
+        kept = ((session, session.proof.sent, session.proof.attempts) for session in same)
+        for session, tried in at_last_chance(kept, block.height, close, shared=shared):
+            anew.append(session)
+            attempts[session.session_id] = tried
         missing = await self.deliveries.missing(anew, block)
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:

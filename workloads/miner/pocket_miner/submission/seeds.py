@@ -14,8 +14,8 @@ from cachetools import FIFOCache
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
+from pocket.chain.votes import Votes
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
-from pocket_miner.sessions.votes import Votes
 
 _KEPT: Final = 64
 

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
-from pocket.chain.model import Account, Block, TransactionResult
+from pocket.chain.model import Block, TransactionResult
 from pocket.errors import ChainError, ChainQueryRejected, ChainUnavailable, DecodingError, PocketError
 from pocket.keys.remote_signer import SignerRefused, SignerUnavailable, SigningKey, sign_document
 from pocket.keys.signer_protocol import DocumentType
@@ -38,6 +38,7 @@ from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.storage.corruption import corruption_in
+from pocket_miner.submission.account import SupplierAccount
 
 T = TypeVar("T")
 _GAS_PER_TRANSACTION: Final = 2_000_000
@@ -98,9 +99,9 @@ _OF_ONE_MESSAGE = (
 
 _OF_FEWER_MESSAGES = frozenset({
     BroadcastFailure.TOO_LARGE, BroadcastFailure.POISON, BroadcastFailure.RETRY, BroadcastFailure.PROGRAMMING,
-    BroadcastFailure.MORE_GAS, BroadcastFailure.NOT_SIGNED,
+    BroadcastFailure.MORE_GAS, BroadcastFailure.NOT_SIGNED, BroadcastFailure.NO_FUNDS,
 })  # fmt: skip
-"""Rejections after which half of the messages may be accepted: too large, or the message is unknown."""
+"""Rejections after which half of the messages may be accepted: too large or too dear, or the message is unknown."""
 
 
 def _most_gas(raw: bytes) -> int:
@@ -139,16 +140,12 @@ class Sender:
         self._clock = clock
         self.measured_block_seconds: Callable[[], float] = lambda: block_seconds
         """Returns the measured time between blocks. A transaction must not time out before the next one."""
-        self._account: Account | None = None
+        self._account = SupplierAccount(chain, supplier)
 
     @property
     def chain(self) -> ChainClient:
         """Return the client of the chain that transactions are sent to."""
         return self._chain
-
-    def forget_account(self) -> None:
-        """Query the account again before the next transaction, because its number may be wrong."""
-        self._account = None
 
     async def prepare(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0
@@ -161,23 +158,23 @@ class Sender:
         remaining = close_height - block.height
         seconds = max(self._block_seconds, self.measured_block_seconds())
         try:
-            if self._account is None:
-                self._account = await self._chain.account(self._supplier)
+            number = (await self._account.get()).number
             timeout = self._nonces.next_timeout(
                 self._supplier, block.time, timeout_duration_seconds(remaining, seconds)
             )
-            plan = self._plan(messages, timeout, close_height, 0, None)
+            plan = self._plan(messages, number, timeout, close_height, 0, None)
             trial = unsigned_transaction(plan, self._key.public_key).with_signature(_ANY_SIGNATURE)
             used = await self._chain.simulate(trial.raw)
         except ChainQueryRejected as refusal:
             text = str(refusal)
-            self.forget_account()  # its number may be the cause
+            self._account.forget()  # its number may be the cause
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
         gas = adjusted_gas(min(used, _most_gas(trial.raw)), self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
-        return PreparedBatch(await self._sign(self._plan(messages, timeout, close_height, gas, fee)), timeout)
+        plan = self._plan(messages, number, timeout, close_height, gas, fee)
+        return PreparedBatch(await self._sign(plan), timeout)
 
     async def _sign(self, plan: TransactionPlan) -> SignedTransaction:
         unsigned = unsigned_transaction(plan, self._key.public_key)
@@ -209,15 +206,15 @@ class Sender:
         return SkippedMessages(None, refused)
 
     def _plan(
-        self, messages: Sequence[Message], timeout: Timestamp, close_height: int, gas: int, fee: int | None
-    ) -> TransactionPlan:
+        self, messages: Sequence[Message], account_number: int, timeout: Timestamp, close_height: int, gas: int,
+        fee: int | None,
+    ) -> TransactionPlan:  # fmt: skip
         """Plan a transaction that cannot be included after its window.
 
         A node that was disconnected may forward it late, and it would then fail and still cost its fee.
         """
-        number = self._account.number if self._account else 0
         return TransactionPlan(
-            tuple(messages), self._chain_id, number, gas, fee, timeout, timeout_height=close_height
+            tuple(messages), self._chain_id, account_number, gas, fee, timeout, timeout_height=close_height
         )  # fmt: skip
 
     async def broadcast(self, raw: bytes) -> BroadcastAnswer:
@@ -247,7 +244,7 @@ class Sender:
         if refusal is BroadcastFailure.ACCEPTED_BEFORE:
             return BroadcastAnswer(result.tx_hash, known_before=True, height=result.height)
         if refusal is BroadcastFailure.ACCOUNT:
-            self.forget_account()
+            await self._account.refute()
         raise SendError(
             refusal, f"code {result.code} ({result.codespace}): {result.log[:300]}", failed_message_index(result.log)
         )
@@ -330,21 +327,25 @@ async def send_in_batches(
 ) -> None:
     """Send rows in as many transactions as their size needs.
 
-    A rejected one is retried in halves. Rows for which `alone` returns True get a transaction of their own. A failed
-    transaction does not stop the others: the first error is raised after all have been tried.
+    A rejected one is retried in halves, except for lack of funds once a single row could not be paid. Rows for which
+    `alone` returns True get a transaction of their own. A failed transaction does not stop the others: the first error
+    is raised after all have been tried.
     """
     together = [row for row in rows if not alone(row)]
     waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
     failure: Exception | None = None
+    fewer = _OF_FEWER_MESSAGES
     while waiting:
         pack = waiting.pop(0)
         try:
             await send(pack)
         except SendError as error:
-            if error.refusal in _OF_FEWER_MESSAGES and len(pack) > 1:
+            if error.refusal in fewer and len(pack) > 1:
                 half = len(pack) // 2
                 waiting[:0] = [pack[:half], pack[half:]]
                 continue
+            if error.refusal is BroadcastFailure.NO_FUNDS:
+                fewer = _OF_FEWER_MESSAGES - {BroadcastFailure.NO_FUNDS}
             failure = failure or error
         except (PocketError, OSError, sqlite3.Error) as error:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:

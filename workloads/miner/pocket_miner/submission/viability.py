@@ -1,21 +1,25 @@
 """Compare the expected earnings of a claim with its costs."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.chain import convert
 from pocket.chain.client import ChainClient
 from pocket.errors import PocketError
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
+from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.smst.digest import Root
 from pocket_miner.sessions.session_details import SessionDetails
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_METHOD: Final = "/pocket.tokenomics.Query/Params"
 _SECONDS: Final = 2.0
 
 
@@ -63,6 +67,19 @@ def viability(
     return Viability(claimed, earned, fees_upokt, probability * proof.proof_submission_fee_upokt)
 
 
+def best_viability(
+    root: bytes,
+    target_hash: bytes,
+    price: Price,
+    proof: ProofParams,
+    answers: Sequence[TokenomicsParams | None],
+    fees_upokt: int,
+) -> Viability:
+    """Return the highest earnings, by one of the answers about how the chain splits minted upokt."""
+    rows = [viability(root, target_hash, price, proof, tokenomics, fees_upokt) for tokenomics in answers]
+    return max(rows, key=lambda row: (row.earned_upokt is None, row.earned_upokt or 0))
+
+
 async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
     """Return how the chain splits minted upokt, None if it cannot be queried in time.
 
@@ -74,3 +91,17 @@ async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
     except (PocketError, TimeoutError) as error:
         _LOG.info("supplier's share unknown, claiming without a profitability check", error=error)
         return None
+
+
+async def tokenomics_by_node(chain: ChainClient) -> list[TokenomicsParams]:
+    """Return how the chain splits minted upokt by every node's answer, without caches. Never raises."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            found = await chain.decoded_by_node(
+                _METHOD, tokenomics_pb.QueryParamsRequest(), tokenomics_pb.QueryParamsResponse,
+                lambda row: convert.tokenomics_params(row.params),
+            )  # fmt: skip
+    except (PocketError, TimeoutError) as error:
+        _LOG.info("supplier's share not queried from every node", error=error)
+        return []
+    return list(found.values())

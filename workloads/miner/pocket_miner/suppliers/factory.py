@@ -75,6 +75,8 @@ class SupplierFactory:
     _seeds: SeedHashes = field(init=False)
     _start_params: StartParams = field(init=False)
     _rounds: ConsumeRounds = field(init=False)
+    _offset: int = field(init=False)
+    """Separates the transactions of processes without a Lease, which have no epoch, from each other's."""
     _signed_proofs: SignedProofs = field(default_factory=lambda: FIFOCache(_SIGNED_PROOFS))
     _copying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -84,6 +86,7 @@ class SupplierFactory:
         self.keyring = Keyring(self.config.keys_dir, platform.environment, platform.wall_nanoseconds, self.signer)
         self._seeds = SeedHashes(self.blocks, self.chain)
         self._start_params = StartParams(self.chain)
+        self._offset = platform.rng.randrange(1, 1000)
         self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
         self._fees = FeeTracker(
             GasPrice.parse(self.config.chain.gas_price), self.audit, self.platform.clock
@@ -173,7 +176,7 @@ class SupplierFactory:
         """Build the standby of a supplier that another miner owns."""
         sessions: dict[str, TrackedSession] = {}
         consumer = self._consumer(address, sessions, owner=False)
-        return Standby(StreamReader(self.redis, self.keys, address), consumer, self.mirror, sessions)
+        return Standby(StreamReader(self.redis, self.keys, address), consumer, self.mirror, self.audit, sessions)
 
     def detached(self, address: str) -> SupplierMiner:
         """Build a miner that needs neither Redis nor a Lease.
@@ -203,7 +206,7 @@ class SupplierFactory:
             gas_price=self._fees.gas_price,
             gas_adjustment=config.chain.gas_adjustment,
             block_seconds=config.chain.block_seconds,
-            nonces=UnorderedNonceAllocator(offset=epoch),
+            nonces=UnorderedNonceAllocator(offset=epoch or self._offset),
             clock=self.platform.clock,
         )
         sender.measured_block_seconds = self.measured_block_seconds

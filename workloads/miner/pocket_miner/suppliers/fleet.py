@@ -324,7 +324,8 @@ class SupplierManager:
 
     async def _clean(self, followed: set[str]) -> None:
         try:
-            await delete_leftovers(self._suppliers.mirror, self._suppliers.redis, self._suppliers.keys, followed)
+            parts, height = self._suppliers, self._board.height
+            await delete_leftovers(parts.mirror, parts.audit, parts.redis, parts.keys, followed, height)
         except STEP_ERRORS as error:
             _LOG.warning("deleting leftover sessions failed, retrying", error=error)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
-from pocket.errors import ChainError, DecodingError
+from pocket.errors import ChainError
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 
@@ -64,15 +64,11 @@ class ProofParamsByHeight:
         return found
 
     async def _answers(self, height: int) -> Counter[ProofParams]:
-        found: Counter[ProofParams] = Counter()
         try:
-            rows = await self.chain.ask_every_node(_METHOD, proof_pb.QueryParamsRequest(), height)
+            found = await self.chain.decoded_by_node(
+                _METHOD, proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse,
+                lambda row: convert.proof_params(row.params), height,
+            )  # fmt: skip
         except (ChainError, TimeoutError):
-            return found
-        for answer in rows.values():
-            if answer.error is None:
-                try:
-                    found[convert.proof_params(proof_pb.QueryParamsResponse.FromString(answer.raw).params)] += 1
-                except DecodingError:
-                    continue
-        return found
+            return Counter()
+        return Counter(found.values())

@@ -14,6 +14,8 @@ from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.ended_sessions import remove_ended, settled_long_ago, without_relays
 from pocket_miner.storage.relay_store import RelayStore
 
 
@@ -24,6 +26,7 @@ class Standby:
     tail: StreamReader
     consumer: RelayConsumer
     mirror: RelayStore
+    audit: Audit
     sessions: dict[str, TrackedSession] = field(default_factory=dict)
     _restored: bool = False
 
@@ -41,14 +44,18 @@ class Standby:
             read = await self.consumer.consume_once()
         for session_id in await self.tail.finished(self.sessions):
             session = self.sessions.pop(session_id)
-            await asyncio.to_thread(self.mirror.remove, session.end, self.tail.supplier, session_id)
+            supplier = self.tail.supplier
+            await asyncio.to_thread(remove_ended, self.mirror, self.audit, session.end, supplier, session_id)
         return read
 
 
-async def delete_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, followed: set[str]) -> int:
-    """Delete ended sessions of suppliers that this miner neither mines nor follows.
+async def delete_leftovers(
+    mirror: RelayStore, audit: Audit, redis: "Redis", keys: RedisKeys, followed: set[str], height: int
+) -> int:
+    """Delete what is left of sessions that ended elsewhere. `height` is the latest one.
 
-    Returns the number of deleted sessions. Raises the errors of Redis.
+    That is relays of suppliers that this miner neither mines nor follows, and seals and costs without relays. Returns
+    the number of sessions. Raises the errors of Redis and of the volume.
     """
     removed = 0
     by_supplier: dict[str, dict[str, int]] = {}
@@ -57,6 +64,12 @@ async def delete_leftovers(mirror: RelayStore, redis: "Redis", keys: RedisKeys, 
             by_supplier.setdefault(row.supplier, {})[row.session_id] = end
     for supplier, sessions in by_supplier.items():
         for session_id in await StreamReader(redis, keys, supplier).finished(sessions):
-            await asyncio.to_thread(mirror.remove, sessions[session_id], supplier, session_id)
+            await asyncio.to_thread(remove_ended, mirror, audit, sessions[session_id], supplier, session_id)
             removed += 1
+    for supplier, unfinished in (await asyncio.to_thread(without_relays, mirror, audit)).items():
+        ended = await StreamReader(redis, keys, supplier).finished(unfinished)
+        ended |= {session_id for session_id, end in unfinished.items() if settled_long_ago(end, height)}
+        if ended:
+            await asyncio.to_thread(audit.forget, supplier, sorted(ended))
+            removed += len(ended)
     return removed

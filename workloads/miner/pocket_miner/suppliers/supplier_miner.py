@@ -57,8 +57,8 @@ from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_COSTS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
-"""Actions that cost a fee. The fence is checked before them, which stops a former owner that resumes."""
+_FENCED: Final = (Action.SEND_CLAIM, Action.SEND_PROOF, Action.CONCLUDE)
+"""Actions that cost a fee or record an outcome. The fence is checked first: a former owner that resumes stops there."""
 _SCAN_SECONDS: Final = 4.0
 _DECIDED_AT_ONCE: Final = 16  # sessions of a supplier, as each may wait for the chain
 
@@ -132,8 +132,7 @@ class SupplierMiner:
             await self._on_volume("restoring sessions", self.restore())
             await self._fence()
             for session_id in await self.consumer.ended_elsewhere():
-                session = self.sessions.pop(session_id)
-                remove = asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+                remove = self.concluder.remove(self.sessions.pop(session_id))
                 await self._on_volume("deleting a session that ended elsewhere", remove)
             await self.consumer.discover(self.concluder.finished)
             seals = await self.peers.seals(self.supplier) if self.peers is not None else {}
@@ -277,6 +276,8 @@ class SupplierMiner:
         Returns the number of sessions by stage. The failure of one session never stops another.
         """
         connected = await self._connect(block.height)
+        if self._started:
+            self.concluder.owner_since = self.concluder.owner_since or block.height
         if connected:
             await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
@@ -299,7 +300,7 @@ class SupplierMiner:
             deadline = earliest(deadline, deadline_of(session.windows, decision.stage))
             groups[decision.action, session.end].append(session)
         self.report.record_stages(seen, block.height, closing, deadline)
-        if connected and any(action in _COSTS for action, _ in groups):
+        if connected and any(action in _FENCED for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
         # Actions with a deadline come before concluding what is over.
         for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
@@ -374,7 +375,7 @@ class SupplierMiner:
         claim = ClaimState.ABSENT
         if block.height >= windows.claim_open and not over:
             claim = learn(session, list(answers))
-        if not known:
+        if not known and session.seal is None:
             # As far as is known it cannot be claimed. The chain is queried about it until it settles.
             return Decision(Stage.SETTLED, Action.CONCLUDE) if over else Decision(Stage.ACTIVE, Action.NOTHING)
         if block.height >= windows.proof_seed and not over:
@@ -428,7 +429,7 @@ class SupplierMiner:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
             await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
         except RedisUnavailable as error:
-            if not late or isinstance(error, CommandRejected):
+            if not late or (isinstance(error, CommandRejected) and len(group) > 1):
                 raise
             _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
             await self._seal_from_volume(group, block, proof)

@@ -40,6 +40,7 @@ _Quote = tuple[int, int | None, int]
 _MOST_APPLICATIONS = 100
 _MOST_QUOTES = 4096
 _UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
+_LEAST_KEPT_SECONDS = 6 * 3600
 
 
 def _quote_key(service: ServiceSpec, header: SessionHeader) -> _QuoteKey:
@@ -227,8 +228,11 @@ class Meter:
             raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
 
     def _keep_seconds(self, height: int) -> int:
-        """Return the seconds for which a charge is kept, until well after a height."""
-        return max(600, int(2 * (height - self._height()) * self._block_seconds))
+        """Return the seconds for which a charge is kept, until well after a height.
+
+        They outlast a chain that halts and a jump of Redis's clock by hours: otherwise the budget would begin again.
+        """
+        return max(_LEAST_KEPT_SECONDS, int(2 * (height - self._height()) * self._block_seconds))
 
     async def _quote(self, service: ServiceSpec, header: SessionHeader) -> _Quote:
         """Return the quote at the session's prices and the application's current stake."""

@@ -346,7 +346,8 @@ class RelayPipeline:
     async def _record(self, relay: AdmissibleRelay, admitted: Admitted, mined: bytes) -> None:
         service_id = relay.service.id
         found = relay_hash(mined)
-        if not is_applicable(found, admitted.target_hash):
+        met = is_applicable(found, admitted.target_hash)
+        if not met and not await self.admission.meets_confirmed_target(found, admitted):
             relayer_metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
         header = relay.header

@@ -1,0 +1,34 @@
+"""A peer that hangs must not make each supplier wait for it at every block."""
+
+import asyncio
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from pocket_miner.ingest import peers
+
+
+async def test_a_peer_that_hangs_is_not_asked_again_for_a_while(monkeypatch):
+    asked, release = [], asyncio.Event()
+
+    async def hang(request):
+        asked.append(request.path)
+        await release.wait()
+        return web.json_response(None)
+
+    monkeypatch.setattr(peers, "_SECONDS", 0.05)
+    app = web.Application()
+    app.add_routes([web.get("/peer/sessions", hang), web.get("/peer/ended", hang)])
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        found = peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
+        for _ in range(3):
+            assert await found.sessions("pokt1a") == (False, [])
+            assert await found.ended("pokt1a", ["s"]) == (False, set())
+        assert len(asked) == 1
+        monkeypatch.setattr(peers, "_REST_SECONDS", 0.0)
+        found._rests_until.clear()
+        for _ in range(2):
+            assert await found.sessions("pokt1a") == (False, [])
+        assert len(asked) == 3
+        release.set()

@@ -1,0 +1,30 @@
+"""Delete what a volume holds of ended sessions."""
+
+from typing import Final
+
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.relay_store import RelayStore
+
+_SETTLED_BLOCKS: Final = 10_000
+"""Blocks after its end by which every session has settled, whatever its windows are."""
+
+
+def remove_ended(mirror: RelayStore, audit: Audit, end: int, supplier: str, session_id: str) -> None:
+    """Delete relays, seal and costs of a session whose outcome is in another trail."""
+    audit.forget(supplier, [session_id])
+    mirror.remove(end, supplier, session_id)  # last: as long as the relays are there, this is tried again
+
+
+def without_relays(mirror: RelayStore, audit: Audit) -> dict[str, dict[str, int | None]]:
+    """Return sessions with a seal or costs, but without relays or an outcome: supplier → session id → session end."""
+    held = {(row.supplier, row.session_id) for _, row in mirror.sessions()}
+    found: dict[str, dict[str, int | None]] = {}
+    for supplier, session_id, end in audit.unfinished():
+        if (supplier, session_id) not in held:
+            found.setdefault(supplier, {})[session_id] = end
+    return found
+
+
+def settled_long_ago(end: int | None, height: int) -> bool:
+    """Return True if a session with this end settled long before a height, so that its tombstone is deleted."""
+    return end is not None and end + _SETTLED_BLOCKS < height

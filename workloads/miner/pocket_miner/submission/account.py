@@ -1,0 +1,58 @@
+"""The account that signs a supplier's transactions, by nodes of which one may state a wrong number."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from pocket.chain import convert
+from pocket.chain.client import ChainClient
+from pocket.chain.model import Account
+from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+
+_METHOD: Final = "/cosmos.auth.v1beta1.Query/Account"
+
+
+@dataclass(slots=True)
+class SupplierAccount:
+    """The account of one supplier, queried once until it is forgotten or its number is refuted."""
+
+    chain: ChainClient
+    supplier: str
+    _known: Account | None = None
+    _refuted: dict[int, None] = field(default_factory=dict)
+    """Numbers with which a transaction was rejected, the latest last."""
+
+    async def get(self) -> Account:
+        """Return the account. Raises ChainError."""
+        if self._known is None:
+            self._known = await self._ask()
+        return self._known
+
+    def forget(self) -> None:
+        """Query the account again before the next transaction."""
+        self._known = None
+
+    async def refute(self) -> None:
+        """Discard the account, with whose number nodes rejected a transaction, here and in the caches."""
+        if self._known is not None:
+            self._refuted.pop(self._known.number, None)
+            self._refuted[self._known.number] = None
+        self._known = None
+        await self.chain.adopt(_METHOD, self._request, None)
+
+    @property
+    def _request(self) -> auth_pb.QueryAccountRequest:
+        return auth_pb.QueryAccountRequest(address=self.supplier)
+
+    async def _ask(self) -> Account:
+        """Query the account. Of the numbers that nodes state, refuted ones come last, then the most frequent first."""
+        if not self._refuted:
+            return await self.chain.account(self.supplier)
+        found = await self.chain.decoded_by_node(
+            _METHOD, self._request, auth_pb.QueryAccountResponse,
+            lambda row: convert.account(row.account.type_url, row.account.value),
+        )  # fmt: skip
+        votes = Counter(account.number for account in found.values())
+        order = {number: place for place, number in enumerate(self._refuted, start=1)}
+        rows = sorted(found.values(), key=lambda account: (order.get(account.number, 0), -votes[account.number]))
+        return rows[0] if rows else await self.chain.account(self.supplier)
