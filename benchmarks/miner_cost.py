@@ -29,7 +29,6 @@ from pocket.api.workload import MinerConfig, config_text
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.coordination.rendezvous import shard_of
-from pocket.protocol.crypto import linear_combination
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
@@ -65,16 +64,6 @@ class Cost:
     def per_relay_ms(self, idle: float) -> float:
         """Return the CPU per relay in ms, less that of an idle miner (seconds of CPU per second)."""
         return max(0.0, self.cpu_seconds - idle * self.seconds) / self.relays * 1000
-
-
-def wheel_only_ring_ms() -> float:
-    """Return the CPU of one ring verification without the accelerator now, ms."""
-    accelerator = linear_combination.accelerator
-    linear_combination.accelerator = None
-    try:
-        return parts.ring(2) * 1000
-    finally:
-        linear_combination.accelerator = accelerator
 
 
 def _genesis(suppliers: Sequence[str], public_keys: Sequence[bytes]) -> dict[str, Any]:
@@ -255,12 +244,12 @@ class Progress:
 
 
 async def _phase(bench: Bench, relays: int, work: Any) -> Cost:
-    rings = [await asyncio.to_thread(wheel_only_ring_ms)]
+    rings = [await asyncio.to_thread(parts.wheel_only_ring)]
     cpu, begun = cpu_seconds(bench.pid), time.perf_counter()
     await work()
     used, seconds = cpu_seconds(bench.pid) - cpu, time.perf_counter() - begun
-    rings.append(await asyncio.to_thread(wheel_only_ring_ms))
-    return Cost(relays, seconds, used, statistics.fmean(rings), resident_mib(bench.pid))
+    rings.append(await asyncio.to_thread(parts.wheel_only_ring))
+    return Cost(relays, seconds, used, statistics.fmean(rings) * 1000, resident_mib(bench.pid))
 
 
 async def _measure(

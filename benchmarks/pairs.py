@@ -1,8 +1,9 @@
 """Compare the relayers of two checkouts in alternating rounds, on this machine.
 
-Usage: `.venv/bin/python -m benchmarks.pairs ANOTHER_CHECKOUT`. Each checkout runs its own stack with one worker, and
-both use this environment's packages. Before and after each round the time of one wheel-only ring verification is
-measured, which is the unit of the ratios: it changes with the load and the clock of the machine as the relays do.
+Usage: `.venv/bin/python -m benchmarks.pairs ANOTHER_CHECKOUT`. Each checkout runs its own stack with one worker. Both
+use this environment's packages, unless `--python` names the interpreter of another one for the other checkout. Before
+and after each round the time of one wheel-only ring verification is measured, which is the unit of the ratios: it
+changes with the load and the clock of the machine as the relays do.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import uvloop
 
 from benchmarks.load import Sender, signing_for
 from benchmarks.machine import cpu_seconds
-from benchmarks.parts import ring
+from benchmarks.parts import wheel_only_ring
 from benchmarks.relayer_cost import relayer_pid, stack_with
 from relayctl.local_stack import LocalStack
 
@@ -29,13 +30,13 @@ Round = dict[str, float]
 
 
 class _Child:
-    """A process that answers each line with a line."""
+    """A stack of one checkout, in a process that answers each line with a line."""
 
-    def __init__(self, checkout: Path, role: str, **environment: str) -> None:
+    def __init__(self, checkout: Path, python: str) -> None:
         path = os.pathsep.join(str(checkout / root) for root in _ROOTS)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, "--role", role, str(checkout)],
-            cwd=checkout, env={**os.environ, **environment, "PYTHONPATH": path}, text=True,
+            [python, "-P", __file__, "--serve", str(checkout)],
+            cwd=checkout, env={**os.environ, "PYTHONPATH": path}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -78,11 +79,11 @@ async def _serve_rounds(stack: LocalStack) -> None:
             print(json.dumps(found | {"p99_ms": sent.ms(0.99), "failed": relayer.failed}), flush=True)
 
 
-def _measured(side: _Child, unit: _Child, relays: int) -> Round:
+def _measured(side: _Child, relays: int) -> Round:
     side.answer(str(relays))
-    before = float(unit.answer("measure"))
+    before = wheel_only_ring()
     found: Round = json.loads(side.answer("send"))
-    found["ring_ms"] = (before + float(unit.answer("measure"))) / 2
+    found["ring_ms"] = (before + wheel_only_ring()) * 500
     found["ratio"] = found["cpu_ms"] / found["ring_ms"]
     return found
 
@@ -96,17 +97,16 @@ def _shown(name: str, rounds: list[Round]) -> str:
     )
 
 
-def compare(other: Path, number: int, relays: int) -> None:
+def compare(other: Path, python: str, number: int, relays: int) -> None:
     """Print the medians of both checkouts, and of their quotients."""
-    unit = _Child(_OURS, "unit", RELAY_ACCELERATOR="off")
-    sides = [_Child(checkout, "relayer") for checkout in (other, _OURS)]
+    sides = [_Child(other, python), _Child(_OURS, sys.executable)]
     rounds: list[list[Round]] = [[], []]
     for turn in range(number):
         for side in (0, 1) if turn % 2 == 0 else (1, 0):
-            rounds[side].append(_measured(sides[side], unit, relays))
+            rounds[side].append(_measured(sides[side], relays))
         theirs, ours = rounds[0][-1], rounds[1][-1]
         print(f"round {turn + 1}: {theirs['ratio']:.2f} and {ours['ratio']:.2f} ring verifications", flush=True)
-    for child in (*sides, unit):
+    for child in sides:
         child.end()
     print(_shown("other", rounds[0]))
     print(_shown("this", rounds[1]))
@@ -118,18 +118,16 @@ def main() -> None:
     """Compare, or run as one of the processes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pairs", description=__doc__)
     parser.add_argument("checkout", type=Path, help="another checkout of this repository")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the other checkout")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--relays", type=int, default=1500, help="for each round and checkout")
-    parser.add_argument("--role", choices=("relayer", "unit"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.role == "unit":
-        for _ in sys.stdin:
-            print(ring(2) * 1000, flush=True)
-    elif options.role == "relayer":
+    if options.serve:
         with stack_with(1) as stack:
             uvloop.run(_serve_rounds(stack))
     else:
-        compare(options.checkout.resolve(), options.rounds, options.relays)
+        compare(options.checkout.resolve(), options.python, options.rounds, options.relays)
 
 
 if __name__ == "__main__":

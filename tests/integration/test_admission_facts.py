@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from metric_growth import Growth
 from pocket.api.relayminer import Recording
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 from pocket_localnet.hydration import hydrate
-from pocket_relayer import relayer_metrics
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
 from pocket_relayer.rejection import Rejected, RejectionReason
@@ -128,7 +128,7 @@ async def waiting_to_be_recorded(relayer):
 
 async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, tmp_path, writable):
     async with relaying(redis, tmp_path, recording=Recording.STRICT) as relayer:
-        mined = relayer_metrics.MINED.labels("eth")._value.get()
+        grown = Growth()
         task, recorded = await waiting_to_be_recorded(relayer)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -138,7 +138,7 @@ async def test_a_relay_is_recorded_though_its_client_leaves_while_it_is(redis, t
         await relayer.recorder.drain()
         await recorded
         assert len(await relayer.leaves()) == 1
-        assert relayer_metrics.MINED.labels("eth")._value.get() == mined + 1
+        assert grown.of("pocket_relayer_relays_mined_total", service="eth") == 1
         assert await consumed(relayer) == 100, "what is mined stays charged"
 
 

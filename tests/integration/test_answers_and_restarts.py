@@ -255,3 +255,33 @@ async def test_terms_that_no_node_states_in_time_are_asked_for_one_session_a_blo
     assert await params.in_time(6, answer) == {"node": 7}
     assert await params.in_time(6, hang) == {}
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("away_from", [11, 14])
+async def test_what_no_node_simulates_is_sent_with_typical_gas_before_its_window_closes(
+    redis, tmp_path, monkeypatch, away_from
+):
+    async with mine(redis, tmp_path, proof_params=PROVEN) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 5))
+        await alice.to(away_from)
+
+        async def away(raw):
+            raise ChainUnavailable("Simulate: 403 Forbidden")
+
+        monkeypatch.setattr(alice.client, "simulate", away)
+        await alice.to(24)
+        assert unharmed(alice, header)
+
+
+async def test_a_node_that_simulates_absurdly_little_gas_costs_no_session(redis, tmp_path, monkeypatch):
+    async with mine(redis, tmp_path, proof_params=PROVEN) as alice:
+        header = alice.header()
+        await alice.record(alice.relays(header, 5))
+
+        async def little(raw):
+            return 1
+
+        monkeypatch.setattr(alice.client, "simulate", little)
+        await alice.to(24)
+        assert unharmed(alice, header)

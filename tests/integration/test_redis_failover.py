@@ -158,7 +158,8 @@ async def test_a_relay_waits_for_an_address_that_leads_to_a_replica_for_a_moment
 
                 async def refused_on_new_connections():
                     stats = await follower.info("commandstats")
-                    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha")) >= 6
+                    rows = [stats.get(f"cmdstat_{name}", "calls=0,") for name in ("eval", "evalsha")]
+                    return sum(int(row.partition(",")[0].removeprefix("calls=")) for row in rows) >= 6
 
                 await until(refused_on_new_connections)
                 await follower.replicaof("NO", "ONE")

@@ -18,6 +18,7 @@ from pocket.protocol.relays.messages import RelayRequest, decode_mined_relay, de
 from pocket.redis_store.connection import connect
 from pocket.redis_store.seals import SealStore
 from pocket_relayer import relayer_metrics
+from pocket_relayer.metric_batches import write_due
 from pocket_relayer.pipeline.pipeline import LARGEST_LEAF
 from relays import KEYS, Backend, listening, relaying
 from servers import running_redis
@@ -328,6 +329,7 @@ async def test_the_chain_being_away_refuses_new_sessions_but_not_known_ones(redi
 
 async def test_fast_recording_counts_exactly_what_was_recorded_and_what_was_not(tmp_path):
     def counted():
+        write_due()
         lost = relayer_metrics.NOT_RECORDED.labels("unavailable")._value.get()
         return relayer_metrics.MINED.labels("eth")._value.get(), lost
 

@@ -5,13 +5,14 @@ import contextlib
 import random
 
 import pytest
+from redis.asyncio import Redis
 
 from doors import Door
 from pocket.redis_store.budgets import Budgets, Charge
 from pocket.redis_store.connection import connect
 from pocket.redis_store.lua_scripts import APPEND, Script
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.store_errors import CommandRejected, RedisUnavailable
 from servers import clients, running_redis, until
 
 pytestmark = pytest.mark.redis
@@ -41,6 +42,31 @@ async def test_scripts_of_one_turn_share_a_connection():
             found = await asyncio.gather(*(ECHO.run(redis, [f"k{n}"], [n]) for n in range(200)))
             assert found == [[f"k{n}".encode(), str(n).encode()] for n in range(200)]
             assert door.opened[server.port] == opened
+
+
+async def test_reads_of_one_key_share_the_connection_of_scripts_and_other_commands_do_not():
+    with running_redis() as server:
+        async with Door(server.port) as door, connected(door.url) as redis:
+            await redis.set("k", "v")
+            assert door.opened[server.port] == 1
+            assert await redis.get("k") == b"v"
+            assert door.opened[server.port] == 2
+            await redis.hset("h", mapping={"a": "1", "b": "2"})
+            calls = redis.get("k"), ECHO.run(redis, ["a"], ["b"]), redis.get("other"), redis.hgetall("h")
+            assert await asyncio.gather(*calls) == [b"v", [b"a", b"b"], None, {b"a": b"1", b"b": b"2"}]
+            assert await redis.hgetall("other") == {}
+            with pytest.raises(CommandRejected, match="WRONGTYPE"):
+                await redis.hgetall("k")
+            assert await redis.info()
+            assert door.opened[server.port] == 2
+
+
+async def test_what_info_reports_is_read_as_redis_py_reads_it():
+    names = ("run_id", "role", "loading", "aof_enabled", "maxmemory_policy", "maxmemory", "master_replid")
+    with running_redis() as server:
+        async with connected(server.url) as ours, contextlib.aclosing(Redis.from_url(server.url)) as plain:
+            found, theirs = await ours.info(), await plain.info()
+            assert [found[name] for name in names] == [theirs[name] for name in names]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -341,36 +341,3 @@ async def test_a_relay_that_all_nodes_refuse_is_refused_after_one_more_query_a_b
                 with pytest.raises(Rejected):
                     await admission.validate(relayed, of)
             assert sum(len(node.asked) for node in nodes) == asked
-
-
-HIGH, LOW = b"\x7f" + b"\xff" * 31, b"\x00\x01" + b"\xff" * 30
-
-
-def stating(chain, target):
-    kind = QUERIES["difficulty"][0]
-    return Node(chain, kind, lambda message: setattr(message.relayMiningDifficulty, "target_hash", target))
-
-
-async def target_of(client, header, height):
-    """Return a worker's target of a session for a relay above the first one, and its next context's."""
-    contexts = SessionContexts(client, height, lambda: 0.0, lambda: client.generation)
-    first = (await contexts.of(header)).target_hash
-    found = await contexts.confirmed_target(header, first)
-    return first, found, (await contexts.of(header)).target_hash
-
-
-async def test_a_target_that_one_node_states_too_low_leaves_no_relay_unmined(redis):
-    chain = localnet()
-    _, header = relay(chain)
-    async with cached(redis, stating(chain, LOW), stating(chain, HIGH), stating(chain, HIGH)) as client:
-        assert await target_of(client, header, lambda: 6) == (LOW, HIGH, HIGH)
-        assert (await target_of(client, header, lambda: 6))[1:] == (HIGH, HIGH), "in another worker, too"
-
-
-async def test_of_two_targets_that_contradict_each_other_the_higher_one_is_recorded_by(redis):
-    chain = localnet()
-    _, header = relay(chain)
-    for targets in ((LOW, HIGH), (HIGH, LOW)):
-        await redis.flushdb()
-        async with cached(redis, *(stating(chain, target) for target in targets)) as client:
-            assert (await target_of(client, header, lambda: 6))[1:] == (HIGH, HIGH)

@@ -2,6 +2,8 @@
 
 from prometheus_client import REGISTRY
 
+from pocket_relayer.metric_batches import write_due
+
 
 class Growth:
     """Growth of samples since its creation."""
@@ -12,6 +14,7 @@ class Growth:
 
     @staticmethod
     def _all():
+        write_due()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in REGISTRY.collect()

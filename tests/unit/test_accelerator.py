@@ -20,7 +20,14 @@ from corpus import unhex
 from pocket.errors import InvalidPoint, InvalidSignature, PocketError
 from pocket.protocol.crypto import curve, linear_combination
 from pocket.protocol.crypto.hashing import hash_to_point
-from pocket.protocol.crypto.linear_combination import BASE, Accelerator, load, plain
+from pocket.protocol.crypto.linear_combination import (
+    BASE,
+    EARNED_BY,
+    EARNED_FROM_ANOTHER_BY,
+    Accelerator,
+    load,
+    plain,
+)
 from pocket.protocol.crypto.ring import decode_ring_signature, sign_ring, verify_ring_equation, verify_ring_signature
 from pocket.runtime.version import VERSION
 from world import key
@@ -68,7 +75,7 @@ def point(scalar):
     return curve.decode_point(curve.encode_point(curve.multiply_base(scalar)))
 
 
-def with_tables(accelerator, *points, signatures=4):
+def with_tables(accelerator, *points, signatures=EARNED_BY):
     for _ in range(signatures):
         accelerator.promote(p.encoded for p in points)
     return accelerator
@@ -154,7 +161,7 @@ def test_points_earn_a_table_by_signatures_that_held_and_no_stranger_gets_one(ac
         with pytest.raises(InvalidSignature):
             verify_ring_signature(b"other".ljust(32), encoded, members)
     assert len(accelerator) == 0
-    for made in range(4):
+    for made in range(EARNED_BY):
         assert len(accelerator) == 0, made
         verify_ring_signature(b"m" * 32, encoded, members)
     assert len(accelerator) == 5
@@ -169,10 +176,16 @@ def test_the_least_recently_used_tables_go_first(library):
     with_tables(accelerator, one)
     with_tables(accelerator, two)
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
-    with_tables(accelerator, three, signatures=64)
+    with_tables(accelerator, three, signatures=EARNED_FROM_ANOTHER_BY)
     assert len(accelerator) == 2
     assert accelerator.linear_combination(BASE, 1, two, 1) is None
     assert accelerator.linear_combination(BASE, 1, one, 1) is not None
+
+
+def test_points_of_a_few_signatures_earn_no_tables_that_cost_more_than_they_save(library):
+    accelerator = Accelerator(library)
+    with_tables(accelerator, *(point(n) for n in range(11, 111)), signatures=10)
+    assert len(accelerator) == 0
 
 
 def test_points_that_take_turns_do_not_replace_each_others_tables(library):

@@ -82,5 +82,5 @@ async def test_proof_params_are_those_of_each_block_or_the_last_known_ones():
     fresh, chain.pruned = ProofParamsByHeight(chain), True
     assert (await fresh.at(20)).proof_submission_fee_upokt == 0, "the live ones of nodes without past states"
     chain.away = True
-    with pytest.raises(ChainUnavailable):
-        await ProofParamsByHeight(chain).at(20)
+    unknown = await ProofParamsByHeight(chain).at(20)
+    assert (unknown.proof_request_probability, unknown.proof_submission_fee_upokt) == (1.0, 0)

@@ -1,5 +1,7 @@
 """Proof parameters decide over stake: a single answer never makes a proof look unnecessary."""
 
+import asyncio
+import functools
 from dataclasses import replace
 
 import pytest
@@ -7,9 +9,10 @@ import pytest
 from pocket.chain.client import ChainClient
 from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainUnavailable
-from pocket.protocol.claims.proof_requirement import ProofParams
+from pocket.protocol.claims.proof_requirement import ProofParams, ProofRequirement, requirement_by
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket_localnet import encode
+from pocket_miner.suppliers import proof_params
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 
 RIGHT = ProofParams(0.25, 1000, 320, 10)
@@ -71,11 +74,27 @@ async def test_a_node_with_a_high_fee_makes_no_claim_unprofitable():
     assert (await params.at(7)).proof_submission_fee_upokt == 10
 
 
-async def test_the_latest_params_count_while_no_node_answers_and_without_any_there_is_an_error():
+async def test_the_latest_params_count_while_no_node_answers():
     chain = Chain(a=RIGHT)
     params = ProofParamsByHeight(chain)
     await params.at(7)
     chain.nodes = {"a": None}
     assert await params.at(8) == RIGHT
-    with pytest.raises(ChainUnavailable):
-        await ProofParamsByHeight(chain).at(8)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_without_any_answer_every_proof_is_required_and_nothing_waits_for_it(monkeypatch, hangs):
+    chain = Chain(a=None)
+    if hangs:
+
+        async def hang(*_):
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(proof_params, "_SECONDS", 0.01)
+        chain.ask_every_node = hang
+    params = ProofParamsByHeight(chain)
+    found = await params.at(8)
+    assert requirement_by(1.0, 0, found) is not ProofRequirement.NOT_REQUIRED
+    assert found.proof_submission_fee_upokt == 0, "no claim looks unprofitable"
+    chain.nodes, chain.ask_every_node = {"a": RIGHT, "b": RIGHT}, functools.partial(Chain.ask_every_node, chain)
+    assert await params.at(9) == RIGHT

@@ -5,7 +5,7 @@ A cached answer is one node's. Before a relay is refused because of it, every no
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from google.protobuf.message import Message
 
@@ -19,8 +19,6 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 
-M = TypeVar("M", bound=Message)
-T = TypeVar("T")
 _SESSION: Final = "/pocket.session.Query/GetSession"
 _PARAMS: Final = "/pocket.shared.Query/ParamsAtHeight"
 _APPLICATION: Final = "/pocket.application.Query/Application"
@@ -35,11 +33,6 @@ class ConfirmableChain(Protocol):
 
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
         """Query every usable node without caches."""
-
-    async def decoded_by_node(
-        self, method: str, request: Message, response: type[M], decode: Callable[[M], T], height: int = 0
-    ) -> dict[str, T]:
-        """Query every usable node without caches. Returns what those state that answer usably, by node name."""
 
     async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
         """Replace the cached answer to a query, or drop it for None."""

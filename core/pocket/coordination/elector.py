@@ -90,6 +90,8 @@ def observe(state: CandidateState, record: LeaseRecord | None, version: str | No
     """Apply a read. Any change of the record restarts the wait, another holder ends leadership."""
     changed = version != state.version
     held = state.held_until if record is not None and record.holder == state.identity else None
+    if not changed and held == state.held_until and record == state.record:
+        return state
     return replace(state, record=record, version=version, seen_at=now if changed else state.seen_at, held_until=held)
 
 

@@ -295,7 +295,7 @@ PLANTS = [
           "        if refusal is BroadcastFailure.ACCEPTED_BEFORE:\n", "        if False:\n",
           (Kind.NO_TRANSACTIONS,)),
     Plant("gas is not adjusted", "workloads/miner/pocket_miner/submission/sender.py",
-          "gas = adjusted_gas(min(used, _most_gas(trial.raw)), self._gas_adjustment * Decimal(str(gas_factor)))", "gas = used // 2"),
+          "gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))", "gas = used // 2"),
     # Terms and trie.
     Plant("prices of the present are taken", "workloads/miner/pocket_miner/sessions/terms.py",
           "await chain.compute_units_per_relay(header.service_id, start)", "await chain.compute_units_per_relay(header.service_id, 0)",

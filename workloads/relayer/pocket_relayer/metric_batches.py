@@ -1,4 +1,7 @@
-"""Metrics of every relay, written once per iteration of the event loop instead of once per relay."""
+"""Metrics of every relay, written a few times a second instead of once per relay.
+
+A worker's metrics lie in a file that is mapped into memory. A write to it costs as much as parsing a request.
+"""
 
 import asyncio
 from bisect import bisect_left
@@ -7,25 +10,42 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-_due: Final[list[Callable[[], None]]] = []
-"""Writes of the metrics that changed in this iteration."""
+WRITE_SECONDS: Final = 0.1
+"""For how long a count may wait. A worker that is killed loses the counts of this time."""
 
 
-def _write_soon(write: Callable[[], None]) -> None:
-    _due.append(write)
-    if len(_due) > 1:
-        return
-    try:
-        asyncio.get_running_loop().call_soon(write_due)
-    except RuntimeError:  # outside of an event loop
-        write_due()
+class _DueWrites:
+    """Writes of the metrics that changed since the last one, and the event loop whose timer runs them."""
+
+    def __init__(self) -> None:
+        self._writes: list[Callable[[], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def add(self, write: Callable[[], None]) -> None:
+        """Run a write soon, at once outside of an event loop."""
+        self._writes.append(write)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.run()
+            return
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(WRITE_SECONDS, self.run)
+
+    def run(self) -> None:
+        """Run all writes now."""
+        writes, self._writes, self._loop = self._writes, [], None
+        for write in writes:
+            write()
+
+
+_DUE: Final = _DueWrites()
 
 
 def write_due() -> None:
-    """Write what was counted since the last call."""
-    writes, _due[:] = _due[:], []
-    for write in writes:
-        write()
+    """Write what was counted since the last write."""
+    _DUE.run()
 
 
 class BatchedCounter:
@@ -41,7 +61,7 @@ class BatchedCounter:
         """Count one."""
         self._pending += 1
         if self._pending == 1:
-            _write_soon(self._write)
+            _DUE.add(self._write)
 
     def _write(self) -> None:
         pending, self._pending = self._pending, 0
@@ -61,7 +81,7 @@ class BatchedHistogram:
         """Add one observation."""
         self._pending.append(amount)
         if len(self._pending) == 1:
-            _write_soon(self._write)
+            _DUE.add(self._write)
 
     def _write(self) -> None:
         histogram = self._histogram

@@ -21,11 +21,12 @@ from pocket.protocol.crypto import curve
 from pocket.protocol.crypto.curve import POINT_BYTES, Point, decode_long_lived_point, encode_point, multiply_base
 
 _LIBRARY: Final = native_library("combine")
-_EARNED_BY: Final = 4
-"""Verified signatures by which a point earns a table ..."""
-_EARNED_FROM_ANOTHER_BY: Final = 64
-"""... and by which it takes the place of another table. Building one costs as much as forty sums save, so points that
-take turns must not replace each other."""
+EARNED_BY: Final = 32
+"""Verified signatures by which a point earns a table. Building one costs what forty signatures save: a point that
+recurs less often never pays for it, and one that recurs for ever loses no more than that cost."""
+EARNED_FROM_ANOTHER_BY: Final = 64
+"""Verified signatures by which a point takes the place of another table, so that points that take turns do not replace
+each other."""
 _CANDIDATES: Final = 4096
 BASE: Final = decode_long_lived_point(encode_point(multiply_base(1)))
 """The generator."""
@@ -148,7 +149,7 @@ class Accelerator:
             if encoded in self._tables:
                 continue
             number = self._earned.pop(encoded, 0) + 1
-            if number < (_EARNED_BY if len(self._tables) < self._most else _EARNED_FROM_ANOTHER_BY):
+            if number < (EARNED_BY if len(self._tables) < self._most else EARNED_FROM_ANOTHER_BY):
                 self._earned[encoded] = number
                 if len(self._earned) > _CANDIDATES:
                     self._earned.popitem(last=False)

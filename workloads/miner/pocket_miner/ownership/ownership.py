@@ -13,10 +13,8 @@ from redis.asyncio import Redis
 from pocket.api.workload import MinerConfig
 from pocket.coordination.elector import member_location, member_name, timing_for_blocks
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager, ShardListener
-from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseStore
 from pocket.errors import ConfigurationError
-from pocket.kube.api_client import KubeError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
@@ -79,6 +77,9 @@ async def shard_keeper(
     if config.lease is None:
         yield keeper(RedisLeaseStore(redis, keys.leases, call_seconds=timing.call), _EMBEDDED_GROUP)
         return
+    from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore  # noqa: PLC0415 - as `connect_kube`
+    from pocket.kube.api_client import KubeError  # noqa: PLC0415 - as `connect_kube`
+
     try:
         async with platform.connect_kube() as api:
             store = KubeLeaseStore(

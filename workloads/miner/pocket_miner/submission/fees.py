@@ -21,11 +21,9 @@ from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
+from pocket_miner.submission.gas import CLAIM_GAS, PROOF_GAS
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_CLAIM_GAS: Final = 130_000
-_PROOF_GAS: Final = 400_000
-"""Gas of one message before any was sent."""
 _RECENT: Final = 8
 _RECENT_SECONDS: Final = 3600.0
 _MAX_UNSAVED: Final = 1000
@@ -64,7 +62,7 @@ class FeeTracker:
         Each is the lowest of several recent ones, or that of typical gas while there are fewer: a few dear transactions
         must not make all later sessions look unprofitable, because without a claim no cheaper one would follow.
         """
-        return self._lowest("claim", _CLAIM_GAS) + self._lowest("proof", _PROOF_GAS)
+        return self._lowest("claim", CLAIM_GAS) + self._lowest("proof", PROOF_GAS)
 
     def _lowest(self, what: str, typical_gas: int) -> int:
         recent = list(self._recent[what].values())

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -36,13 +36,12 @@ from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeo
 from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.sessions.submission import Submission
+from pocket_miner.sessions.submission import LAST_BLOCKS, Submission
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.submission.account import SupplierAccount
+from pocket_miner.submission.gas import believed_gas, typical_gas
 
 T = TypeVar("T")
-_GAS_PER_TRANSACTION: Final = 2_000_000
-_GAS_PER_BYTE: Final = 5_000
 _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
@@ -104,15 +103,6 @@ _OF_FEWER_MESSAGES = frozenset({
 """Rejections after which half of the messages may be accepted: too large or too dear, or the message is unknown."""
 
 
-def _most_gas(raw: bytes) -> int:
-    """Return the gas that simulation may return for a transaction, some thirty times what such ones use.
-
-    The fee follows from it and is taken in full, so a single wrong answer must not spend the balance. A limit that is
-    too low is raised at the next attempt.
-    """
-    return _GAS_PER_TRANSACTION + _GAS_PER_BYTE * len(raw)
-
-
 class Sender:
     """Signs and broadcasts the transactions of one supplier."""
 
@@ -164,17 +154,33 @@ class Sender:
             )
             plan = self._plan(messages, number, timeout, close_height, 0, None)
             trial = unsigned_transaction(plan, self._key.public_key).with_signature(_ANY_SIGNATURE)
-            used = await self._chain.simulate(trial.raw)
+            used = await self._gas_used(trial.raw, remaining)
         except ChainQueryRejected as refusal:
             text = str(refusal)
             self._account.forget()  # its number may be the cause
             raise SendError(classify(1, "undefined", text), text, failed_message_index(text)) from refusal
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node simulated the transaction: {error}") from error
-        gas = adjusted_gas(min(used, _most_gas(trial.raw)), self._gas_adjustment * Decimal(str(gas_factor)))
+        gas = adjusted_gas(used, self._gas_adjustment * Decimal(str(gas_factor)))
         fee = self._gas_price.fee_upokt(gas)
         plan = self._plan(messages, number, timeout, close_height, gas, fee)
         return PreparedBatch(await self._sign(plan), timeout)
+
+    async def _gas_used(self, raw: bytes, remaining: int) -> int:
+        """Return the gas that a transaction uses. Raises the errors of the chain.
+
+        Simulating takes a node more than broadcasting, and may be blocked on its own. In the last blocks of a window
+        the typical gas is returned then.
+        """
+        try:
+            return believed_gas(await self._chain.simulate(raw), raw)
+        except ChainQueryRejected:
+            raise
+        except (ChainError, DecodingError, TimeoutError) as error:
+            if remaining > LAST_BLOCKS:
+                raise
+            _LOG.warning("no node simulated the transaction, sending it with typical gas", error=error)
+            return typical_gas(raw)
 
     async def _sign(self, plan: TransactionPlan) -> SignedTransaction:
         unsigned = unsigned_transaction(plan, self._key.public_key)

@@ -16,6 +16,9 @@ from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 
 _METHOD: Final = "/pocket.proof.Query/Params"
+_SECONDS: Final = 5.0
+_EVERY_PROOF: Final = ProofParams(proof_request_probability=1.0, proof_requirement_threshold_upokt=0)
+"""Unknown parameters: an unneeded proof costs a fee, a missing one the penalty."""
 
 
 def most_demanding(answers: Collection[ProofParams]) -> ProofParams:
@@ -44,8 +47,8 @@ class ProofParamsByHeight:
     async def at(self, height: int) -> ProofParams:
         """Return the params at a height, as two nodes state them, or one at two blocks.
 
-        Until then the most demanding of the answers count. If no node returns them, the latest known ones are returned.
-        Raises ChainError if there are none.
+        Until then the most demanding of the answers count. If no node returns them in time, the latest known ones are
+        returned, and without any those by which every proof is required. Never raises: what is sealed must be sent.
         """
         async with self._asking:
             if self._latest is None or self._latest[0] != height:
@@ -54,9 +57,13 @@ class ProofParamsByHeight:
 
     async def _ask(self, height: int) -> ProofParams:
         # A node without historical state cannot answer queries at a height.
-        answers = await self._answers(height) or await self._answers(0)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                answers = await self._answers(height) or await self._answers(0)
+        except TimeoutError:
+            answers = Counter()
         if not answers:
-            return self._latest[1] if self._latest is not None else await self.chain.proof_params()
+            return self._latest[1] if self._latest is not None else _EVERY_PROOF
         (best, votes), *others = answers.most_common()
         certain = votes > max((number for _, number in others), default=0) and (votes > 1 or best in self._before)
         found = best if certain else most_demanding({*answers, *self._before})

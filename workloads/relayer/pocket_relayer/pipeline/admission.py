@@ -11,7 +11,6 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.api.services import RPC_NUMBERS
 from pocket.chain.model import StakedSupplier
-from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
@@ -105,10 +104,6 @@ class Admission:
             if corrected is None:
                 raise
         return authorize(request, header, message_hash, corrected)
-
-    async def meets_confirmed_target(self, found: bytes, admitted: Admitted) -> bool:
-        """Return True if a relay hash meets the target of its session by the answers of every node."""
-        return is_applicable(found, await self._contexts.confirmed_target(admitted.header, admitted.target_hash))
 
 
 def _declares(supplier: StakedSupplier, service_id: str, rpc_type: str) -> bool:

@@ -32,7 +32,7 @@ from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, parse_relay
-from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics
+from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics, mined_series
 from pocket_relayer.pipeline.signing import sign_payload, sign_response
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
@@ -40,7 +40,6 @@ from pocket_relayer.pipeline.streaming import batches
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 from pocket_relayer.rejection import Rejected, RejectionReason
 
-_mined = functools.cache(relayer_metrics.MINED.labels)
 _REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
@@ -346,8 +345,7 @@ class RelayPipeline:
     async def _record(self, relay: AdmissibleRelay, admitted: Admitted, mined: bytes) -> None:
         service_id = relay.service.id
         found = relay_hash(mined)
-        met = is_applicable(found, admitted.target_hash)
-        if not met and not await self.admission.meets_confirmed_target(found, admitted):
+        if not is_applicable(found, admitted.target_hash):
             relayer_metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
         header = relay.header
@@ -384,7 +382,7 @@ class RelayPipeline:
         if end.cancelled() or error is not None:
             relayer_metrics.NOT_RECORDED.labels(_REASONS.get(type(error), "unavailable")).inc()
             return
-        _mined(service_id).inc()
+        mined_series(service_id).inc()
         if self._is_duplicate(found):
             relayer_metrics.DUPLICATES.labels(service_id).inc()
 

@@ -74,6 +74,12 @@ def _answer(service_id: str, outcome: str) -> BatchedCounter:
     return BatchedCounter(relayer_metrics.ANSWERS.labels(service_id, outcome))
 
 
+@functools.cache
+def mined_series(service_id: str) -> BatchedCounter:
+    """Return the counter of a service's relays that were recorded."""
+    return BatchedCounter(relayer_metrics.MINED.labels(service_id))
+
+
 class _ServiceSeries:
     """The series of one service and transport, looked up once."""
 

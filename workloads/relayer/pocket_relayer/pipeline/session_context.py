@@ -28,7 +28,6 @@ from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer.pipeline.authorization import SessionContext, check_session
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
-from pocket_relayer.pipeline.target_confirmation import TargetConfirmation
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 T = TypeVar("T")
@@ -120,7 +119,6 @@ class SessionContexts:
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
         self._confirmation_budget = ColdQueryBudget(clock, burst=16.0, per_second=1.0)
-        self._targets = TargetConfirmation(chain, height)
 
     async def supplier(self, address: str) -> StakedSupplier | None:
         """Return a staked supplier, or None while the chain is unavailable.
@@ -190,14 +188,6 @@ class SessionContexts:
         changed = await self._has_changed(header, row, address)
         changed |= await self._confirm(ring_key, context.ring, lambda: self._confirmed_ring(ring_key), address)
         return await self.of(header) if changed else None
-
-    async def confirmed_target(self, header: SessionHeader, known: bytes) -> bytes:
-        """Return the target of a session by the answers of every node. `known` is the first one."""
-        target = await self._targets.target(header.service_id, header.session_start_block_height, known)
-        row = self._sessions.get(_key_of(header))
-        if row is not None and row[1] != target:
-            self._sessions[_key_of(header)] = (row[0], target, row[2])
-        return target
 
     async def _has_changed(self, header: SessionHeader, row: _SessionRow | None, address: str) -> bool:
         """Return whether a session is another one after every node was queried. Raises Rejected."""

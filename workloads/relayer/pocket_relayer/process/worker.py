@@ -47,6 +47,7 @@ from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.memory_budget import MemoryBudget
 from pocket_relayer.memory_trimming import MemoryTrimmer, system_trim
+from pocket_relayer.metric_batches import write_due
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
@@ -361,6 +362,7 @@ class Worker:
             await runner.cleanup()
             if debug is not None:
                 await debug.cleanup()
+            write_due()
             await registry.close()
             await asyncio.to_thread(tracing.close)
             await chain.close()
