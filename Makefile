@@ -15,7 +15,7 @@ demo: ## run everything on this machine, send relays, check the earnings (KEEP=1
 setup: ## install everything developers need into .venv
 	@scripts/setup dev
 
-unit: setup ## the tests that start no process and need no Redis: seconds
+unit: setup ## the tests that start no process and need no Redis: seconds (EXAMPLES=<n>: n times as many of each property)
 	@scripts/test unit
 
 test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measures the money path, at least 95 %)
@@ -24,8 +24,8 @@ test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measu
 cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or hack/kubernetes/prepare once)
 	@scripts/test cluster
 
-test-all: ## everything: test, cluster, e2e, simulate, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "scripts/test long" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+test-all: ## everything: test, many examples, long, cluster, e2e, simulate, mutants and a demo with chaos, each step's seconds
+	@scripts/steps "make test" "make unit EXAMPLES=10" "scripts/test long" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes, English
 	@.venv/bin/ruff check $(SOURCES)

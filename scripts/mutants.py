@@ -292,6 +292,22 @@ MUTANTS = [
     Mutant("core/pocket/chain/response_checks.py", "if missing := [path for path in paths if not _has(message, path)]:",
            "if missing := []:",
            "tests/unit/test_failures.py::test_every_recorded_answer_is_taken_and_none_that_was_emptied"),
+    Mutant("workloads/miner/pocket_miner/submission/claims.py", "if any(session.claim.sent is not None",
+           "if False and any(session.claim.sent is not None",
+           "tests/unit/test_rebroadcast.py::test_a_claim_that_failed_is_signed_again_unless_the_chain_shows_one_with_its_root"),
+    Mutant("workloads/miner/pocket_miner/storage/trie_pool.py", "    if not sealed_root:", "    if True:",
+           "tests/unit/test_sealed_leaves.py::"
+           "test_a_volume_proves_the_sealed_leaves_in_whatever_order_their_paths_are"),
+    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "                if known != origin:", "                if False:",
+           "tests/integration/test_redis_watch.py::test_positions_on_a_volume_hold_for_the_history_in_which_they_were_read"),
+    Mutant("core/pocket/chain/client.py", "        check_answer(method, request, answer)", "        pass",
+           "tests/integration/test_wrong_node_answers.py::"
+           "test_a_wrong_answer_is_replaced_by_another_nodes_and_kept_nowhere"),
+    Mutant("core/pocket/chain/client.py", "if 0 < committed < needed:", "if False:",
+           "tests/integration/test_wrong_node_answers.py::test_a_statement_of_a_node_that_lags_is_none"),
+    Mutant("workloads/miner/pocket_miner/ingest/consume_rounds.py", "or streams + len(request.positions) > _MOST_STREAMS", "",
+           "tests/integration/test_consume_rounds.py::"
+           "test_a_pipeline_reads_a_bounded_number_of_streams_and_the_next_one_the_others"),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Fixtures for every tier. Helpers of the tiers are importable by their module name."""
 
 import asyncio.constants
+import os
 import random
 import sys
 import traceback
@@ -18,14 +19,15 @@ for folder in (HERE / "vectors", HERE / "support", HERE / "simulation", HERE / "
         sys.path.insert(0, str(folder))
 
 import loop_guard  # noqa: E402 - after the path is set
+from example_counts import USUAL, examples  # noqa: E402 - after the path is set
 from pocket.redis_store.connection import connect  # noqa: E402 - after the path is set - the helpers' folders come first
 from servers import RedisServer, running_redis  # noqa: E402 - after the path is set
 from spread import spread  # noqa: E402 - after the path is set
 
-# In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. The
-# innermost frames say who it was; to look up all of them took half of the time of all tests. (The C implementation of
-# futures calls extract_stack without arguments, whose default is the whole stack.)
-DEBUG_FRAMES = 4
+# In asyncio's debug mode, which every test runs in, each future, task and callback keeps the stack that made it. That
+# took a third of the time of all tests, so none is kept: DEBUG_FRAMES=4 shows who made a task that a failure names.
+# (The C implementation of futures calls extract_stack without arguments, whose default is the whole stack.)
+DEBUG_FRAMES = int(os.environ.get("DEBUG_FRAMES") or 0)
 asyncio.constants.DEBUG_STACK_DEPTH = DEBUG_FRAMES
 traceback.extract_stack.__defaults__ = (None, DEBUG_FRAMES)
 
@@ -34,7 +36,9 @@ loop_guard.install()
 
 
 # How long an example takes says how busy the machine is: the first text of a fresh checkout takes seconds.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "untimed", max_examples=examples(USUAL), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("untimed")
 
 

@@ -12,6 +12,7 @@ from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord
+from pocket_miner.ingest import consume_rounds
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -94,6 +95,14 @@ async def test_suppliers_that_read_at_once_share_one_pipeline_and_one_commit(tog
     pipelines.clear()
     assert await together.poll() == dict.fromkeys(NAMES, 0)
     assert (len(pipelines), commits) == (1, [4])
+
+
+async def test_a_pipeline_reads_a_bounded_number_of_streams_and_the_next_one_the_others(together, monkeypatch):
+    monkeypatch.setattr(consume_rounds, "_MOST_STREAMS", 2)
+    pipelines, pipeline = [], together.redis.pipeline
+    monkeypatch.setattr(together.redis, "pipeline", lambda **options: pipelines.append(1) or pipeline(**options))
+    assert await together.poll() == dict.fromkeys(NAMES, 0)
+    assert len(pipelines) == len(NAMES) // 2
 
 
 async def test_a_stream_that_redis_refuses_to_read_is_left_to_the_full_read_of_its_supplier(together):

@@ -44,6 +44,7 @@ def test_a_wrong_gateway_signature_makes_the_demo_fail(demo):
     assert "no relay was acknowledged" in run.stdout
 
 
+@pytest.mark.long
 def test_a_wrong_root_and_a_wrong_proof_are_refused_by_the_localnet_fail_the_demo_and_cost_no_other(demo, tmp_path):
     # Every claim must be proven here: a wrong root that is not asked for a proof is paid, as on the real chain.
     samples = tmp_path / "samples"
@@ -76,6 +77,7 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 def test_an_interrupt_ends_every_process_and_removes_every_file(interruptible, folder):
     child = subprocess.Popen(
         [sys.executable, "-m", "relayctl.main", "demo"],

@@ -36,6 +36,7 @@ async def demo_network(folder):
         await asyncio.to_thread(stack.stop)
 
 
+@pytest.mark.long
 async def test_a_client_reaches_every_rpc_type_at_the_staked_endpoint(tmp_path):
     async with demo_network(tmp_path / "demo") as stack, aiohttp.ClientSession() as http:
         known = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())

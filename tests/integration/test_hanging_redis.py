@@ -12,6 +12,7 @@ from pocket.redis_store.connection import connect
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.store_client import _SERVER
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.sealed_work import SealedWork
 from recording import publishing, record
@@ -93,3 +94,21 @@ async def test_suppliers_whose_owner_is_unknown_are_worked_on_at_the_same_time(t
     work = SealedWork(suppliers, board, SimpleNamespace(at=params), 1.0, lambda: False, dict)
     async with asyncio.timeout(30):
         assert await work.at_block()
+
+
+async def test_sessions_of_a_supplier_are_decided_at_the_same_time(redis, tmp_path, monkeypatch):
+    services, learn_terms = ("eth", "base", "op"), RelayConsumer.learn_terms
+    everyone = asyncio.Barrier(len(services))
+
+    async def together(self, session, height):
+        """Learn the terms once all others do."""
+        async with everyone:
+            return await learn_terms(self, session, height)
+
+    async with mine(redis, tmp_path, World(services=services)) as alice:
+        for service in services:
+            await alice.record(alice.relays(alice.header(service=service), 1))
+        await alice.to(2)
+        monkeypatch.setattr(RelayConsumer, "learn_terms", together)
+        async with asyncio.timeout(30):
+            assert sum((await alice.decide()).values()) == len(services)

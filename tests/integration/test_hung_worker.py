@@ -85,6 +85,7 @@ async def recorded(stack):
     return len(found)  # what the killed worker's log held was appended again: one leaf
 
 
+@pytest.mark.long
 async def test_a_stopped_worker_is_told_killed_and_replaced_and_no_answered_relay_is_lost(stack):
     file = yaml.safe_load((SAMPLES / "gateway.yaml").read_text())
     node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))

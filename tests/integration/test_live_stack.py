@@ -101,6 +101,7 @@ def node(stack):
     return NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
 
 
+@pytest.mark.long
 async def test_a_stop_under_load_loses_no_acknowledged_relay(stack):
     async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:
         sending = Sending(stack, http, chain)
@@ -202,6 +203,7 @@ async def test_services_change_in_all_workers_while_they_serve_and_a_broken_file
         assert stack.processes["relayer"].starts == 1
 
 
+@pytest.mark.long
 async def test_a_miner_whose_files_are_damaged_sets_them_aside_and_reads_the_relays_again(stack):
     miner = stack.processes["miner"]
     async with aiohttp.ClientSession() as http, ChainClient([node(stack)]) as chain:

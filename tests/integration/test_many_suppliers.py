@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.redis]
 SUPPORT = Path(__file__).parent.parent / "support"
 
 
+@pytest.mark.long
 async def test_a_thousand_suppliers_of_one_miner_all_decide_every_block_over_few_redis_connections(tmp_path):
     with running_redis() as server:
         process = await asyncio.create_subprocess_exec(

@@ -211,9 +211,10 @@ class RestrictedRedis(LocalRedis):
         return rows, used
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.timeout(170)
-@pytest.mark.parametrize("topology", [Topology.SINGLE, pytest.param(Topology.CLUSTER, marks=pytest.mark.long)])
+@pytest.mark.parametrize("topology", [Topology.SINGLE, Topology.CLUSTER])
 async def test_the_printed_rights_are_enough_for_the_whole_money_path(tmp_path, topology):
     manifests = load_manifests([SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"])
     stack = LocalStack(tmp_path, manifests, SAMPLES / "genesis.yaml")

@@ -16,7 +16,7 @@ from simulated.plan import Fault, Kind
 from simulated.shrink import shrunk, story
 
 FIRST = int(os.environ.get("FIRST", "1"))
-SEEDS = int(os.environ.get("SEEDS", "4"))
+SEEDS = int(os.environ.get("SEEDS", "2"))
 
 
 def simulated(*arguments):

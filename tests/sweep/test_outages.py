@@ -20,7 +20,7 @@ A_THIRD = 3  # of the number of points are outages
 
 async def test_an_outage_costs_only_what_nothing_could_have_saved(redis):
     asyncio.get_running_loop().set_debug(False)
-    every, wanted = every_outage(), os.environ.get("SWEEP", "60")
+    every, wanted = every_outage(), os.environ.get("SWEEP", "30")
     chosen = every if wanted == "all" else random.sample(every, min(len(every), int(wanted) // A_THIRD))
     if len(chosen) <= FEW:
         script = Script()

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.timeout(1800)]
 
 async def test_one_fault_anywhere_costs_no_session_no_stake_and_leaves_right_books(redis):
     asyncio.get_running_loop().set_debug(False)
-    script, wanted = Script(), os.environ.get("SWEEP", "40")
+    script, wanted = Script(), os.environ.get("SWEEP", "20")
     every = await every_point(script, redis)
     chosen = every if wanted == "all" else random.sample(every, min(len(every), int(wanted)))
     if len(chosen) <= FEW:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import slow_curve as slow
 from corpus import load as corpus
 from corpus import unhex
+from example_counts import examples
 from pocket.errors import InvalidPoint, InvalidSignature, PocketError
 from pocket.protocol.crypto import curve, linear_combination
 from pocket.protocol.crypto.hashing import hash_to_point
@@ -92,7 +93,7 @@ def sums(library):
 
 
 @given(st.data(), SCALARS, SCALARS)
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_included(sums, data, a, b):
     accelerator, points = sums
     first, second = (data.draw(st.sampled_from(sorted(points))) for _ in "12")
@@ -103,7 +104,7 @@ def test_sums_equal_those_of_libsecp256k1_edges_opposites_and_endomorphism_inclu
 
 
 @given(st.data(), SCALARS, SCALARS)
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 def test_both_sums_of_a_step_equal_those_of_libsecp256k1_with_equal_and_opposite_points_included(sums, data, s, c):
     accelerator, points = sums
     member, hashed, image = (points[data.draw(st.sampled_from(sorted(points)))] for _ in "123")
@@ -112,7 +113,7 @@ def test_both_sums_of_a_step_equal_those_of_libsecp256k1_with_equal_and_opposite
 
 
 @given(SCALARS, SCALARS, st.integers(1, slow.N - 1))
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_sums_equal_those_of_the_slow_implementation(library, a, b, secret):
     accelerator = with_tables(Accelerator(library), point(secret))
     found = accelerator.linear_combination(BASE, a, point(secret), b)
@@ -235,6 +236,7 @@ def test_a_library_that_computes_something_else_is_not_used(tmp_path, right, wro
     assert "is disabled" in str(captured_logs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_it_is_clean_under_sanitizers_with_threads_that_share_tables(tmp_path, sanitizer):
     program = tmp_path / "check"

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from pocket.api.miner_status import OutcomePage
 from pocket.api.status import as_status
 from pocket_miner.status.handover import Handover
@@ -328,8 +329,9 @@ def test_only_sessions_that_another_miner_may_conclude_are_remembered():
     assert min(books.sessions) == 1990 - WINDOW_BLOCKS
     assert books.counted("t", rows) == books  # those of long ago do not count again, either
     many = Books()
-    for number in range(1, 3000):
-        many = many.counted("t", [ended_session(number, as_outcome(number, height=100 + number // 1000))])
+    for first in range(1, 3000, 20):
+        page = range(first, min(first + 20, 3000))
+        many = many.counted("t", [ended_session(n, as_outcome(n, height=100 + n // 1000)) for n in page])
     assert sum(len(ids.split()) for ids in many.sessions.values()) == 1024
     assert sum(many.earned_by.values()) == earned(range(1, 3000))
     assert books_in(as_books(many)) == many
@@ -381,7 +383,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(STEPS)
 def test_whatever_happens_to_miners_volumes_and_operator_each_counted_session_counts_once(steps):
     """Expected is the union of the sessions in all trails as the operator last saw or wrote them."""

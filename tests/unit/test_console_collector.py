@@ -193,12 +193,12 @@ async def test_a_thousand_suppliers_and_ten_thousand_sessions_are_shown_in_bound
         try:
             shot = await collector.once()
             held = tracemalloc.get_traced_memory()[0]
-            picture = merged(shot, collector.now())
-            first = sessions_view(picture, SessionFilter())
-            suppliers = suppliers_view(shot, picture, SupplierFilter())
-            overview = overview_view(shot, picture, collector.now())
         finally:
             tracemalloc.stop()
+        picture = merged(shot, collector.now())
+        first = sessions_view(picture, SessionFilter())
+        suppliers = suppliers_view(shot, picture, SupplierFilter())
+        overview = overview_view(shot, picture, collector.now())
     assert (len(picture.open), len(picture.ended)) == (10_000, collecting.MOST_OUTCOMES)
     assert (first.paging.total, len(first.rows), first.paging.pages) == (20_000, 50, 400)
     last = sessions_view(picture, SessionFilter(page=400))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from answers import end_events
+from example_counts import examples
 from pocket.chain import comet, convert
 from pocket.chain_cache.shared_heights import decode_block
 from pocket.errors import ChainQueryRejected, DecodingError, InvalidProof
@@ -41,7 +42,7 @@ TRANSACTION = sign_transaction(PLAN, key("alice")).raw
 
 
 @given(BYTES)
-@settings(max_examples=300)
+@settings(max_examples=examples(150))
 def test_arbitrary_bytes(data):
     with contextlib.suppress(TxRejected):
         ante.decode(data)
@@ -68,7 +69,7 @@ def damaged(original):
 
 
 @given(damaged(RELAY))
-@settings(max_examples=300)
+@settings(max_examples=examples(150))
 def test_a_damaged_relay_is_refused_or_has_another_leaf(data):
     with contextlib.suppress(GateRefused):
         leaf = build_leaf(data, TERMS)
@@ -76,7 +77,7 @@ def test_a_damaged_relay_is_refused_or_has_another_leaf(data):
 
 
 @given(damaged(TRANSACTION))
-@settings(max_examples=300)
+@settings(max_examples=examples(150))
 def test_a_damaged_transaction_is_decoded_or_refused_with_a_code(data):
     with contextlib.suppress(TxRejected):
         assert ante.decode(data).messages

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from pocket_operator.decide.draining import REPORT_LATENCY_SECONDS
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.snapshot import SecretView
@@ -141,7 +142,7 @@ miners = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     held=st.booleans(), published=st.sampled_from([None, SecretView({}), HERE]), deleted=st.booleans(),
     key=st.sampled_from([None, SecretView({}), SecretView({"hex": key_of("alice")})]),

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from example_counts import examples
 from pocket.coordination.elector import (
     CandidateState,
     ElectionStep,
@@ -177,7 +178,7 @@ class Election(RuleBasedStateMachine):
         assert len(leading) <= 1, leading
 
 
-Election.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+Election.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=60)
 TestElection = Election.TestCase
 
 

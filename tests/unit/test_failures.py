@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import load
+from example_counts import examples
 from pocket.chain.failover import Failover
 from pocket.chain.failures import classify_rpc, classify_status, error_from_status
 from pocket.chain.node_health import NodeAssessment, NodeHealth, NodeHealthTable
@@ -122,7 +123,7 @@ OUTCOMES = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 @given(st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1, max_size=5), st.integers())
 async def test_every_node_is_asked_before_an_error_goes_up(outcomes, seed):
     asked = []

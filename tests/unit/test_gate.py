@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay, relay_hash
 from pocket.protocol.smst.digest import leaf_digest, path_of
@@ -104,7 +105,7 @@ def encodings(draw):
     return entry[: draw(st.integers(0, len(entry)))] if draw(seldom) else entry
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(encodings())
 def test_a_relay_of_the_usual_form_is_one_that_the_decoder_takes(entry):
     if LeafBuilder(TERMS).has_usual_form(entry):

@@ -1,5 +1,6 @@
 """Argo CD and Flux judge every state as they should, by the scripts and expressions that are shipped."""
 
+import functools
 import runpy
 from pathlib import Path
 
@@ -53,11 +54,16 @@ def argo(body, script=SCRIPT):
     return found.status, found.message
 
 
+@functools.cache
+def flux_checks() -> list[dict]:
+    """Return the health checks of the Kustomization."""
+    documents = yaml.safe_load_all((ROOT / "manifests/flux/kustomizations.yaml").read_text())
+    return next(d["spec"]["healthCheckExprs"] for d in documents if "healthCheckExprs" in d["spec"])
+
+
 def flux(body, kind="RelayMiner"):
     """Return the status as Flux computes it: the first expression that is true, in this order."""
-    documents = yaml.safe_load_all((ROOT / "manifests/flux/kustomizations.yaml").read_text())
-    checks = next(d["spec"]["healthCheckExprs"] for d in documents if "healthCheckExprs" in d["spec"])
-    (row,) = (check for check in checks if check["kind"] == kind)
+    (row,) = (check for check in flux_checks() if check["kind"] == kind)
     for name, status in (("inProgress", "InProgress"), ("failed", "Failed"), ("current", "Current")):
         if cel.evaluate(row[name], body):
             return status

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from pocket.keys.loading import load_keys_file
 from pocket.keys.sealed_box import Controller, Subject
 from relayctl.key_commands import keys
@@ -169,7 +170,7 @@ def test_what_is_no_path_is_refused(path):
         parse_path(path)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(25))
 @given(st.text(max_size=300))
 def test_any_text_is_read_or_refused(text):
     for read in (lambda: read_armored(text, "p"), lambda: seed_of(text), lambda: parse_path(text)):

@@ -379,6 +379,7 @@ def test_references_to_secrets_keep_their_names():
     assert (found["secretName"], found["tokenSecretRef"]) == ("x", "y")
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_explain_and_earnings_read_every_miner(tmp_path, kubectl):
     for name, earned in (("main-miner-0", {"owner": 5, "operator": 2}), ("main-miner-1", {"owner": 7})):

@@ -1,5 +1,6 @@
 """The Go relay miner's files become valid resources, and settings without a counterpart are reported."""
 
+import functools
 import stat
 
 import pytest
@@ -198,6 +199,13 @@ def test_what_cannot_be_converted_is_refused_in_words(tmp_path, relayer, said):
     assert "Traceback" not in done.output
 
 
+@functools.cache
+def converted() -> tuple[dict, dict]:
+    """Return a configuration and the RelayMiner that it is converted to."""
+    base = yaml.safe_load(RELAYER)
+    return base, convert(base, {}, "main", "pocket").relay_miner
+
+
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=12,
@@ -206,11 +214,9 @@ TREES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["redis", "keys", "metrics", "logging", "simulation", "extra"]), TREES))
 def test_arbitrary_further_settings_change_nothing_but_the_report(more):
-    base = yaml.safe_load(RELAYER)
+    base, expected = converted()
     more.pop("redis", None)
-    tree = {**more, **base}
-    found = convert(tree, {}, "main", "pocket")
-    assert found.relay_miner == convert(base, {}, "main", "pocket").relay_miner
+    assert convert({**more, **base}, {}, "main", "pocket").relay_miner == expected
 
 
 def test_a_duration_that_is_none_is_named():

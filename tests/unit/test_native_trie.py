@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slow_curve as slow
+from example_counts import examples
 from pocket.protocol.smst import bulk
 from pocket.protocol.smst.bulk import LeafContent, LeafSet, build_plain
 from pocket.protocol.smst.digest import leaf_digest
@@ -74,7 +75,7 @@ def rows(leaves):
 
 
 @given(LEAVES, st.data())
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 def test_every_span_of_leaves_is_joined_as_the_plain_way_joins_it(library, leaves, data):
     paths, digests = zip(*rows(leaves), strict=True)
     low = data.draw(st.integers(0, len(paths) - 1))

@@ -145,6 +145,7 @@ def test_an_archive_is_verified_and_exported_without_the_volume(audit, tmp_path)
     assert run("verify", "--archive", file, "--published", heads).exit_code == 1
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_the_trail_of_a_pod_is_archived_and_compared_with_its_published_head(audit, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECTL", str(kubectl_stand_in(tmp_path)))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slow_curve as slow
+from example_counts import examples
 from forms import HEAD, MEMBER, rotated
 from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.curve import decode_scalar, encode_scalar
@@ -30,7 +31,7 @@ def signature(size, signer, seed, message=b"m" * 32):
 
 
 @given(st.integers(2, 4), st.integers(0, 3), st.integers(0, 2**32))
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 def test_our_signatures_hold_for_the_slow_verifier_and_altered_ones_for_neither(size, signer, seed):
     encoded = signature(size, signer % size, seed).encode()
     assert slow.verify_ring_equation(b"m" * 32, encoded)
@@ -128,7 +129,7 @@ def ring_of(size):
 
 
 @given(st.integers(2, 4), st.integers(0, 2**32), st.integers(1, 3))
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_a_signature_has_one_identity_wherever_its_ring_begins_and_two_signatures_have_two(size, seed, turns):
     first, other = signature(size, 0, seed).encode(), signature(size, 0, seed + 1).encode()
     form = first

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from example_counts import examples
 from pocket.coordination.elector import LeaseTiming
 from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease, write_each
@@ -195,7 +196,7 @@ class Sharing(RuleBasedStateMachine):
             self.loop.close()
 
 
-Sharing.TestCase.settings = settings(max_examples=60, stateful_step_count=60)
+Sharing.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=60)
 TestSharing = Sharing.TestCase
 
 

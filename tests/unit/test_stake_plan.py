@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from pocket.chain.model import StakingParams
 from pocket.protocol.transactions.build import GasPrice, Timestamp, TransactionPlan, sign_transaction
 from pocket.protocol.transactions.staking import Endpoint, Parties, StakedService, stake_message, unstake_message
@@ -87,7 +88,7 @@ SERVICES = st.lists(
 DECLARATIONS = st.builds(declared, st.sampled_from([2_000_000, 5_000_000, 9_000_000]), SERVICES)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(st.tuples(DECLARATIONS, st.integers(0, 12)), min_size=1, max_size=4))
 def test_a_plan_costs_what_it_says_and_makes_the_stake_as_declared_with_one_transaction(steps):
     chain = Chain()
@@ -111,7 +112,7 @@ def test_a_plan_costs_what_it_says_and_makes_the_stake_as_declared_with_one_tran
         assert record.stake_upokt == wanted.amount_upokt
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(DECLARATIONS, DECLARATIONS, st.integers(0, 25))
 def test_the_hash_names_transaction_and_record_whatever_the_height(first, second, pause):
     chain = Chain()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.snapshot import Pod, Settings, Turn, UpdateStep
@@ -298,7 +299,7 @@ class Fleet:
         miners["status"]["updatedReplicas"] = sum(image == f"m:{version}" for version in self.miners[name])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(15))
 @given(
     replicas=st.lists(st.integers(1, 4), min_size=3, max_size=3),
     due=st.lists(st.booleans(), max_size=30), seed=st.integers(0, 2**32),
