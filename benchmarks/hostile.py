@@ -172,6 +172,8 @@ ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
     "endless WebSocket messages": lambda s: s.many(40, _UPGRADE + _ENDLESS, (b"\0" + _ENDLESS[1:]) * 8, 0.1),
     "requests that are not HTTP": lambda s: s.many(20, b"\x16\x03\x01\x02\x00\x01\r\n\r\n" * 100, b"", 0.1),
     "pipelined requests": lambda s: s.many(20, b"", (_post(20_000) + bytes(20_000)) * 50, 0.1),
+    "refused requests": lambda s: s.many(400, b"", _post(3) + b"abc", 0.002),
+    "pipelined probes": lambda s: s.many(100, b"", b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n" * 200, 0.01),
     "HTTP/2 PING": lambda s: s.many(2, PREFACE, _h2(6, 0, b"12345678") * 4000, 0.0),
     "HTTP/2 WINDOW_UPDATE": lambda s: s.many(2, PREFACE, _h2(8, 0, struct.pack(">I", 1)) * 4000, 0.0),
     "HTTP/2 streams opened and reset": lambda s: s.many(2, PREFACE + _resets(), b"", 0.1),

@@ -25,7 +25,7 @@ ROOTS = {
     "MetricSpec": "io.k8s.api.autoscaling.v2.MetricSpec",
     "NetworkPolicyPeer": "io.k8s.api.networking.v1.NetworkPolicyPeer",
 }
-QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+QUANTITY = r"^\+?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?$"
 LEFT_OUT = {
     "io.k8s.api.core.v1.PodSpec": {
         "activeDeadlineSeconds", "ephemeralContainers", "nodeName", "resources", "schedulingGates",
@@ -34,6 +34,8 @@ LEFT_OUT = {
     "io.k8s.api.core.v1.PodSecurityContext": {"windowsOptions"},
     "io.k8s.api.core.v1.SecurityContext": {"windowsOptions"},
     "io.k8s.api.core.v1.EnvVarSource": {"fileKeyRef"},
+    "io.k8s.api.core.v1.LifecycleHandler": {"tcpSocket"},
+    "io.k8s.api.core.v1.VolumeProjection": {"clusterTrustBundle", "podCertificate"},
     "io.k8s.api.core.v1.PersistentVolumeClaimSpec": {"dataSource", "dataSourceRef", "selector", "volumeName"},
     "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {
         "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
@@ -85,38 +87,50 @@ def text(documents: list[dict[str, Any]]) -> str:
     return json.dumps(schemas(documents), sort_keys=True, separators=(",", ":")).replace("},", "},\n") + "\n"
 
 
-def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _structural(node: dict[str, Any], definitions: dict[str, Any], *, atomic: bool = False) -> dict[str, Any]:
+    """Return the structural schema of a node. In an `atomic` list, of which one applier owns all, no map is split."""
     name, node = _resolved(node, definitions)
     if name.endswith(".Quantity"):
         return {"x-kubernetes-int-or-string": True, "pattern": QUANTITY}
     if name.endswith(".IntOrString"):
         return {"x-kubernetes-int-or-string": True}
-    kept: dict[str, Any] = {
-        key: node[key] for key in ("type", "format", "enum", "x-kubernetes-map-type") if key in node
-    }
+    copied = ("type", "enum") if atomic else ("type", "enum", "x-kubernetes-map-type")
+    kept: dict[str, Any] = {key: node[key] for key in copied if key in node}
+    if node.get("format") not in (None, "int32", "int64"):  # those of integers are not checked
+        kept["format"] = node["format"]
     if "items" in node:
-        kept["items"] = _structural(node["items"], definitions)
         keys = node.get("x-kubernetes-list-map-keys") or []
-        if len(keys) == 1 and keys[0] in kept["items"].get("required", ()):
+        by_key = len(keys) == 1 and keys[0] in _needed(node["items"], definitions)
+        kept["items"] = _structural(node["items"], definitions, atomic=atomic or not by_key)
+        if by_key:
             kept |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys}
     if isinstance(node.get("additionalProperties"), dict):
-        kept["additionalProperties"] = _structural(node["additionalProperties"], definitions)
+        kept["additionalProperties"] = _structural(node["additionalProperties"], definitions, atomic=atomic)
     short = name.rpartition(".")[2]
     kept |= TYPES.get(short, {})
     if short in RULES:
         kept["x-kubernetes-validations"] = RULES[short]
     if "properties" in node:
         kept["properties"] = {
-            key: _bounded(name, key, _structural(child, definitions))
+            key: _bounded(name, key, _structural(child, definitions, atomic=atomic))
             for key, child in node["properties"].items()
             if key not in LEFT_OUT.get(name, ())
         }
-        required = REQUIRED.get(short, ONLY_KEYS.get(name, node.get("required")))
-        if name == ROOTS["PodSpec"]:
-            required = None  # an owner writes a part
-        if required:
+        if required := _required(name, node):
             kept["required"] = required
     return kept
+
+
+def _required(name: str, node: dict[str, Any]) -> list[str]:
+    if name == ROOTS["PodSpec"]:
+        return []  # an owner writes a part
+    return REQUIRED.get(name.rpartition(".")[2], ONLY_KEYS.get(name, node.get("required") or []))
+
+
+def _needed(node: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
+    """Return the required fields of a list's entries, none for entries without fields."""
+    name, node = _resolved(node, definitions)
+    return _required(name, node) if "properties" in node else []
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> tuple[str, dict[str, Any]]:

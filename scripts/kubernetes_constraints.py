@@ -16,11 +16,14 @@ _MODE: Final = {"minimum": 0, "maximum": 0o777}
 _WEIGHT: Final = {"minimum": 1, "maximum": 100}
 _SELECTED: Final = {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]}
 _ONE: Final = {"minProperties": 1, "maxProperties": 1}
+_ADDRESS: Final = {"pattern": r"^(((25[0-5]|2[0-4]\d|1?\d?\d)(\.|$)){4}|[\da-fA-F.]*:[\da-fA-F:.]*)$"}
+_INSIDE: Final = {"not": {"pattern": r"^/|(^|/)\.\.(/|$)"}}
 
 FIELDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "ConfigMapEnvSource": {"name": _NAME},
     "ConfigMapKeySelector": {"name": _NAME},
     "ConfigMapVolumeSource": {"name": _NAME, "defaultMode": _MODE},
+    "CSIVolumeSource": {"driver": _NAME},
     "Container": {"name": _LABEL, "image": {"minLength": 1}},
     "ContainerPort": {
         "containerPort": _PORT, "hostPort": {"minimum": 0, "maximum": 65535},
@@ -29,9 +32,9 @@ FIELDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "EnvVar": {"name": {"pattern": "^[ -<>-~]+$"}},
     "GRPCAction": {"port": _PORT},
     "HTTPGetAction": {"port": _PORT},
-    "HostAlias": {"ip": {"pattern": "^[0-9a-fA-F.:]+$"}},
+    "HostAlias": {"ip": _ADDRESS, "hostnames": {"items": {"type": "string", **_NAME}}},
     "IPBlock": {"cidr": {"pattern": "^[0-9a-fA-F.:]+/[0-9]+$"}},
-    "KeyToPath": {"mode": _MODE},
+    "KeyToPath": {"mode": _MODE, "path": _INSIDE},
     "LabelSelectorRequirement": {"operator": _SELECTED},
     "Lifecycle": {"stopSignal": {"pattern": "^SIG[A-Z0-9+-]+$"}},
     "LocalObjectReference": {"name": _NAME},
@@ -39,8 +42,16 @@ FIELDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "MetricSpec": {"type": {"enum": ["ContainerResource", "External", "Object", "Pods", "Resource"]}},
     "NodeSelector": {"nodeSelectorTerms": {"minItems": 1}},
     "PodAffinityTerm": {"topologyKey": {"minLength": 1}},
-    "PodDNSConfig": {"nameservers": {"maxItems": 3}},
-    "PodSecurityContext": {"runAsUser": _ID, "runAsGroup": _ID, "fsGroup": _ID},
+    "PodDNSConfig": {
+        "nameservers": {"maxItems": 3, "items": {"type": "string", **_ADDRESS}},
+        "searches": {"items": {"type": "string", "pattern": r"^(\.|[a-z0-9_]([-._a-z0-9]*[a-z0-9])?\.?)$"}},
+    },
+    "PodOS": {"name": {"enum": ["linux"]}},
+    "PodReadinessGate": {"conditionType": {"pattern": _KEY}},
+    "PodSecurityContext": {
+        "runAsUser": _ID, "runAsGroup": _ID, "fsGroup": _ID,
+        "supplementalGroups": {"items": {"type": "integer", **_ID}},
+    },
     "PodSpec": {
         "hostname": _LABEL, "subdomain": _LABEL, "runtimeClassName": _NAME, "priorityClassName": _NAME,
         "schedulerName": {"minLength": 1}, "nodeSelector": {"maxProperties": 32},
@@ -51,15 +62,19 @@ FIELDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "SecretKeySelector": {"name": _NAME},
     "SecretVolumeSource": {"secretName": _NAME, "defaultMode": _MODE},
     "SecurityContext": {"runAsUser": _ID, "runAsGroup": _ID},
+    "ServiceAccountTokenProjection": {"expirationSeconds": {"minimum": 600}},
+    "Sysctl": {"name": {"pattern": "^[a-z0-9][-._/a-z0-9]*[a-z0-9]$"}},
     "TCPSocketAction": {"port": _PORT},
-    "Toleration": {"value": {"maxLength": 63, "pattern": _LABEL_VALUE}},
+    "Toleration": {"key": {"pattern": f"^({_KEY[1:-1]})?$"}, "value": {"maxLength": 63, "pattern": _LABEL_VALUE}},
     "TopologySpreadConstraint": {"maxSkew": {"minimum": 1}, "minDomains": {"minimum": 1}},
     "Volume": {"name": _LABEL},
+    "VolumeMount": {"mountPath": {"minLength": 1}, "subPath": _INSIDE},
     "WeightedPodAffinityTerm": {"weight": _WEIGHT},
 }  # fmt: skip
 """Type → field → what to add to its schema."""
 
 TYPES: Final[dict[str, dict[str, Any]]] = {
+    "DownwardAPIVolumeFile": {"oneOf": [{"required": ["fieldRef"]}, {"required": ["resourceFieldRef"]}]},
     "EnvFromSource": {"oneOf": [{"required": ["configMapRef"]}, {"required": ["secretRef"]}]},
     "EnvVar": {"not": {"required": ["value", "valueFrom"]}},
     "EnvVarSource": _ONE,
@@ -70,6 +85,9 @@ TYPES: Final[dict[str, dict[str, Any]]] = {
         "not": {"anyOf": [{"required": ["ipBlock", "podSelector"]}, {"required": ["ipBlock", "namespaceSelector"]}]},
     },
     "Probe": {"oneOf": [{"required": [handler]} for handler in ("exec", "grpc", "httpGet", "tcpSocket")]},
+    "SeccompProfile": {
+        "not": {"properties": {"type": {"enum": ["Localhost"]}}, "not": {"required": ["localhostProfile"]}},
+    },
     "Volume": {"maxProperties": 2},
 }
 """Type → what to add to its schema."""
@@ -79,7 +97,9 @@ REQUIRED: Final[dict[str, list[str]]] = {
     "ConfigMapKeySelector": ["key", "name"],
     "ConfigMapVolumeSource": ["name"],
     "ExecAction": ["command"],
+    "EphemeralVolumeSource": ["volumeClaimTemplate"],
     "LocalObjectReference": ["name"],
+    "PodDNSConfigOption": ["name"],
     "SecretEnvSource": ["name"],
     "SecretKeySelector": ["key", "name"],
     "SecretVolumeSource": ["secretName"],

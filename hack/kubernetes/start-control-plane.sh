@@ -35,6 +35,7 @@ kubeconfig "$STATE/controller-manager.kubeconfig" controller-manager "$URL"
 kubeconfig "$STATE/scheduler.kubeconfig" scheduler "$URL"
 
 # etcd: one member, loopback only, and no fsync: the data need not survive.
+echo "http://127.0.0.1:$ETCD_PORT" > "$STATE/etcd-url"
 start etcd "$BIN/etcd" --name test --data-dir "$STATE/etcd" --unsafe-no-fsync \
   --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \
   --listen-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" --initial-advertise-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" \

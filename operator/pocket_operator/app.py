@@ -22,10 +22,10 @@ from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
 from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
 from pocket.runtime.backoff import Backoff
+from pocket.runtime.concurrency import map_bounded
 from pocket.runtime.version import build_labels
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.books_keeper import BooksKeeper
-from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
 from pocket_operator.controller.namespace_guard import NamespaceGuard
@@ -39,8 +39,9 @@ from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
+from pocket_operator.decide.schemas import INDEX as SCHEMAS_INDEX
 from pocket_operator.decide.schemas import PATH as SCHEMAS_PATH
-from pocket_operator.decide.schemas import Schemas
+from pocket_operator.decide.schemas import Schemas, published_version
 from pocket_operator.decide.snapshot import Settings
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
@@ -53,6 +54,7 @@ _HEARTBEAT_SECONDS = 30.0
 _HEARTBEAT_DEAD_SECONDS = 120.0
 _SEALING_SECONDS = 10.0
 _DISCOVERY_SECONDS = 300.0
+_SCHEMA_SECONDS = 10.0
 _STAKING_SECONDS = 5.0
 _GUARD_SECONDS = 5.0
 _RELIST_SECONDS = (1.0, 4.0, 10.0, 60.0)
@@ -84,6 +86,7 @@ class Operator:
         self._synced = False
         self._capabilities: frozenset[str] = frozenset()
         self._schemas = Schemas()
+        self._schemas_version = ""
         self._cache = ObjectCache()
         self._queue: WorkQueue[ReconcileKey] = WorkQueue(time.monotonic)
         self._heartbeat: WatchHeartbeat | None = None
@@ -132,6 +135,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retry_until_success(sealing.refresh, "sealing keys"))
             group.create_task(self._retry_until_success(lambda: self._discover(api), "discovery"))
+            group.create_task(self._retry_until_success(lambda: self._compare_schemas(api), "schemas"))
             # A RelayMiner listed before its Suppliers would lose its keys, so no decision precedes a complete listing.
             group.create_task(self._retry_until_success(lambda: self._relist(api), "listing"))
         if self._stop.is_set():
@@ -172,6 +176,9 @@ class Operator:
                     self._run_periodically(_GUARD_SECONDS, guard.refresh, "namespaces", immediately=True)
                 ),
                 group.create_task(self._run_periodically(_DISCOVERY_SECONDS, lambda: self._discover(api), "discovery")),
+                group.create_task(
+                    self._run_periodically(_SCHEMA_SECONDS, lambda: self._compare_schemas(api), "schemas")
+                ),
                 group.create_task(self._run_periodically(_STAKING_SECONDS, keeper.once, "staking", immediately=True)),
                 group.create_task(self._resync_loop(api)),
                 *(group.create_task(self._work(reconciler)) for _ in range(_WORKERS)),
@@ -248,7 +255,6 @@ class Operator:
             except ObjectNotFound:
                 continue
             found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
-        await self._compare_schemas(api)
         if frozenset(found) != self._capabilities:
             self._capabilities = frozenset(found)
             _LOG.info("optional kinds changed", kinds=sorted(found))
@@ -256,9 +262,16 @@ class Operator:
                 self._queue.add(key)
 
     async def _compare_schemas(self, api: KubeApi) -> None:
-        """Compare the installed definitions of our kinds with those of this release."""
+        """Compare the installed definitions of our kinds with those of this release, once they changed.
+
+        The API server publishes changed definitions some seconds after it serves them.
+        """
         try:
+            version = published_version(await api.call("GET", SCHEMAS_INDEX))
+            if version and version == self._schemas_version:
+                return
             self._schemas = Schemas.of(await api.call("GET", SCHEMAS_PATH))
+            self._schemas_version = version
         except KubeError as error:
             if error.status == 0:
                 raise
@@ -284,7 +297,7 @@ class Operator:
 
         kinds = (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN)
         places = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
-        await gather_limited(list_one, places, _LIST_CONCURRENCY)
+        await map_bounded(list_one, places, _LIST_CONCURRENCY, stop_on=KubeError)
         for key in self._cache.everything():
             self._queue.add(key)
 

@@ -312,6 +312,11 @@ OPERATOR_ALERTS = (
         'sum by (status) (increase(pocket_operator_api_refusals_total{{namespace="{namespace}"}}[15m])) > 5', 15,
         "warning", "The API server rejects writes of the operator repeatedly",
     ),
+    (
+        "PocketOperatorContested",
+        'sum by (kind) (increase(pocket_operator_contested_writes_total{{namespace="{namespace}"}}[15m])) > 3', 15,
+        "warning", "Another client keeps changing what the operator owns",
+    ),
 )  # fmt: skip
 
 

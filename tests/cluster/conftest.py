@@ -65,6 +65,17 @@ async def namespace(api: KubeApi) -> AsyncIterator[str]:
     await api.delete(NAMESPACES, "", name)
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Cluster]:
+    """Start a control plane for one test, which changes the definitions or what is stored."""
+    programs = None if os.environ.get("TEST_CLUSTER") == "existing" else assets()
+    if programs is None:
+        pytest.skip("needs a control plane of its own")
+    (tmp_path / "cluster").mkdir()
+    with started(programs[0], tmp_path / "cluster/state", controllers=programs[1]) as found:
+        yield found
+
+
 @dataclass
 class OperatorProcess:
     """A replica of the operator for one namespace."""
@@ -77,6 +88,7 @@ class OperatorProcess:
     child: subprocess.Popen[bytes] | None = None
     arguments: tuple[str, ...] = ()
     program: tuple[str, ...] = ("-m", "pocket_operator")
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> "OperatorProcess":
         command = [
@@ -84,7 +96,8 @@ class OperatorProcess:
             "--own-namespace", self.namespace, "--health-host", "127.0.0.1", "--health-port", str(self.port),
             *self.arguments,
         ]  # fmt: skip
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "POD_NAME": f"operator-{self.port}"}
+        place = {"KUBECONFIG": str(self.kubeconfig), "POD_NAME": f"operator-{self.port}"}
+        environment = {**os.environ, **self.environment, **place}
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         return self

@@ -73,6 +73,43 @@ POD_SPECS = [
     ({"nodeSelector": {"a b": "c"}}, "each key of nodeSelector"),
     ({"runtimeClassName": "A_b"}, OBJECT),
     ({"activeDeadlineSeconds": 10}, "unknown field"),
+    (side(lifecycle={"postStart": {"tcpSocket": {"port": 1}}}), "unknown field"),
+    (side(volumeMounts=[{"name": "data", "mountPath": "/x", "subPath": "../y"}]), "(not)"),
+    (side(volumeMounts=[{"name": "data", "mountPath": ""}]), "at least 1 chars"),
+    (side(securityContext={"seccompProfile": {"type": "Localhost"}}), "(not)"),
+    *(
+        ({"initContainers": [{"name": "i", "image": "s", **more}]}, "need restartPolicy Always")
+        for more in (
+            {"readinessProbe": {"tcpSocket": {"port": 1}}},
+            {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}},
+        )
+    ),
+    ({"volumes": [{"name": "v", "configMap": {"name": "a", "items": [{"key": "a", "path": "../x"}]}}]}, "(not)"),
+    (
+        {
+            "volumes": [
+                {
+                    "name": "v",
+                    "projected": {"sources": [{"serviceAccountToken": {"path": "x", "expirationSeconds": 5}}]},
+                }
+            ]
+        },
+        "greater than or equal to 600",
+    ),
+    ({"volumes": [{"name": "v", "csi": {"driver": "X Y"}}]}, "driver in body should match"),
+    ({"volumes": [{"name": "v", "downwardAPI": {"items": [{"path": "x"}]}}]}, "oneOf"),
+    ({"volumes": [{"name": "v", "ephemeral": {}}]}, "volumeClaimTemplate: Required"),
+    ({"securityContext": {"seccompProfile": {"type": "Localhost"}}}, "(not)"),
+    ({"securityContext": {"sysctls": [{"name": "a b", "value": "1"}]}}, "name in body should match"),
+    ({"securityContext": {"supplementalGroups": [-1]}}, "greater than or equal to 0"),
+    ({"dnsConfig": {"searches": ["a b"]}}, "searches[0] in body should match"),
+    ({"dnsConfig": {"options": [{"value": "x"}]}}, "name: Required"),
+    ({"dnsConfig": {"nameservers": ["10.0.0.256"]}}, "nameservers[0] in body should match"),
+    ({"hostAliases": [{"ip": "300.1.1.1", "hostnames": ["a"]}]}, "ip in body should match"),
+    ({"hostAliases": [{"ip": "1.1.1.1", "hostnames": ["a b"]}]}, "hostnames[0] in body should match"),
+    ({"readinessGates": [{"conditionType": "a b"}]}, "conditionType in body should match"),
+    ({"os": {"name": "windows"}}, "supported values"),
+    ({"tolerations": [{"key": "a b"}]}, "key in body should match"),
 ]
 OWN = [
     ("spec.chain.id", "a b", 'Invalid value: "a b"'),
@@ -130,7 +167,32 @@ GOOD = [
     ("spec.relayer.resources", {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "1", "hugepages-2Mi": "2Mi"}}),
     ("spec.miner.podTemplate", {"labels": {"example.org/Team_a.b": ""}, "nodeSelector": {"kubernetes.io/os": "linux"}}),
     ("spec.miner.podTemplate", {"tolerations": [{"operator": "Exists"}, {"key": "a"}, {"key": "b", "value": "c"}]}),
-    ("spec.miner.podTemplate.spec", {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.1"]}}),
+    ("spec.miner.podTemplate.spec", {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.1", "fd00::1"]}}),
+    (
+        "spec.miner.podTemplate.spec",
+        {
+            "dnsConfig": {"searches": ["a.svc.cluster.local", "."], "options": [{"name": "ndots", "value": "2"}]},
+            "hostAliases": [{"ip": "255.0.10.1", "hostnames": ["a.b"]}, {"ip": "::1", "hostnames": ["c"]}],
+            "securityContext": {
+                "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}],
+                "supplementalGroups": [0, 5], "seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"},
+            },
+            "containers": [{
+                "name": "miner",
+                "volumeMounts": [{"name": "more", "mountPath": "/more", "subPath": "a/..b"}],
+            }],
+            "initContainers": [{
+                "name": "side", "image": "s", "restartPolicy": "Always", "readinessProbe": {"tcpSocket": {"port": "x"}},
+            }],
+            "volumes": [{"name": "more", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+                {"configMap": {"name": "a", "items": [{"key": "a", "path": "b/c..d"}]}},
+            ]}}],
+            "shareProcessNamespace": True, "os": {"name": "linux"},
+            "readinessGates": [{"conditionType": "example.org/Ready"}],
+        },
+    ),
     (
         "spec.relayer.autoscaling",
         {"maxReplicas": 3, "metrics": [{"type": "Pods", "pods": {

@@ -1,9 +1,7 @@
 """The operator beside definitions of other releases, on a control plane of its own: they are of a whole cluster."""
 
 import copy
-import os
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 import yaml
@@ -11,22 +9,12 @@ from conftest import OperatorProcess
 from rest import metrics_of
 from waits import create, reason
 
-from kube import NAMESPACES, Cluster, assets, eventually, kubeconfig_of, started
+from kube import NAMESPACES, Cluster, eventually, kubeconfig_of
 from nodes import await_that
 from pocket.api.crd import definitions
 from pocket_operator import install
 from pocket_operator.resources.kinds import BY_KIND, EVENTS, RELAY_MINERS, SUPPLIERS
 from resources import changed, key_secret, relay_miner, supplier
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Cluster]:
-    programs = None if os.environ.get("TEST_CLUSTER") == "existing" else assets()
-    if programs is None:
-        pytest.skip("needs a control plane of its own: its definitions are changed")
-    (tmp_path / "cluster").mkdir()
-    with started(programs[0], tmp_path / "cluster/state", controllers=False) as found:
-        yield found
 
 
 @pytest.fixture

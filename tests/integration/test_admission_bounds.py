@@ -196,3 +196,23 @@ def test_a_denial_is_confirmed_by_two_nodes_or_by_one_at_two_blocks():
     height[0] = 8
     cache.check("session")
     assert cache.is_confirmed("session", ("a",))
+
+
+async def test_over_its_budget_an_address_still_begins_the_next_sessions_of_known_applications():
+    world, node, height = World(), Node(), [1]
+    chain = LocalChain(world.genesis())
+    admission = Admission(DirectChain(chain, node.gate), lambda: height[0], lambda: 0.0)
+
+    def request():
+        header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", height[0]).header
+        return world.request(header, address("alice"), b"{}")
+
+    assert await outcome(admission, request(), "proxy") is None
+    for number in range(70):
+        invented = changed(request(), application_address=address(f"stranger {number}"))
+        await outcome(admission, invented, "proxy")
+    assert await outcome(admission, invented, "proxy") is RejectionReason.OVERLOADED
+    for _ in range(10):
+        chain.step()
+    height[0] = 11
+    assert await outcome(admission, request(), "proxy") is None

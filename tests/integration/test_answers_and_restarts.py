@@ -73,7 +73,7 @@ async def test_relays_that_were_stored_by_the_same_terms_are_not_read_again_afte
     "method",
     [
         "GetSession", "RelayMiningDifficultyAtHeight", "ComputeUnitsPerRelayAtHeight", "ParamsAtHeight",
-        "a session that is none",
+        "auth.v1beta1.Query/Account", "a session that is none",
     ],
 )  # fmt: skip
 async def test_a_claim_is_proven_although_the_terms_of_its_session_are_unknown(

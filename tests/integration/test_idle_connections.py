@@ -10,6 +10,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated
 
 from callers import http1, http2
+from http2_client import Http2Client, is_ended
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.listener import PREFACE
 from relays import relaying
@@ -94,3 +95,17 @@ async def test_a_relay_that_takes_longer_than_that_is_served(redis, tmp_path, se
         assert not asked.done()
         relayer.backend.gate.set()
         assert (await asked).code == 200
+
+
+async def test_pings_keep_no_http2_connection_without_a_request(redis, tmp_path):
+    async with relaying(redis, tmp_path, timeouts=ClientTimeouts(idle_seconds=0.3)) as relayer:
+        client = await Http2Client.dial(relayer)
+        ended = asyncio.ensure_future(client.read(is_ended))
+        async with asyncio.timeout(10):
+            while not ended.done():
+                client.h2.ping(b"12345678")
+                client.send()
+                await asyncio.wait({ended}, timeout=0.05)
+        with contextlib.suppress(EOFError, ConnectionError):
+            ended.result()
+        client.writer.close()

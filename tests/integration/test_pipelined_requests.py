@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from hostile_clients import MIB, SHORT_TIMEOUTS, dial, post, served, until
+from pocket_relayer.transports.first_requests import BURST, PER_SECOND
 from relays import relaying
 
 pytestmark = pytest.mark.redis
@@ -86,3 +87,34 @@ async def test_pipelined_requests_of_many_connections_end_some_of_them_and_relay
                 assert await served(relayer, body=b"%d of another connection" % number)
         await until(lambda: relayer.memory.used == 0)
         assert await served(relayer, body=b"after")
+
+
+REFUSED = {"relays": post(3) + b"abc", "probes": b"GET /ready HTTP/1.1\r\nHost: relayer\r\n\r\n"}
+
+
+@pytest.mark.parametrize("request_", REFUSED.values(), ids=REFUSED)
+async def test_requests_of_a_connection_without_a_served_relay_have_a_rate(redis, tmp_path, request_):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        loop = asyncio.get_running_loop()
+        began, more = loop.time(), 6
+        writer.write(request_ * 200)
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < BURST + more:
+            answers += await asyncio.wait_for(reader.read(65_536), 10)
+        assert loop.time() - began > (more - 1) / PER_SECOND
+        assert await served(relayer, body=b"of another connection of the same address")
+        writer.close()
+
+
+async def test_requests_of_a_connection_with_a_served_relay_have_no_rate(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        body = relayer.request().encode()
+        writer.write(post(len(body)) + body + REFUSED["relays"] * 300)
+        answers = b""
+        async with asyncio.timeout(10):
+            while answers.count(b"HTTP/1.1 ") < 301:
+                answers += await reader.read(65_536)
+        assert relayer.connections.open == 1
+        writer.close()

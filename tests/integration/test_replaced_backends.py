@@ -24,10 +24,10 @@ class Gate:
     def __init__(self, work):
         self.work, self.reached, self.opened = work, asyncio.Event(), asyncio.Event()
 
-    async def __call__(self, *given):
+    async def __call__(self, *given, **named):
         self.reached.set()
         await self.opened.wait()
-        return await self.work(*given)
+        return await self.work(*given, **named)
 
 
 async def replace_backends(relayer):

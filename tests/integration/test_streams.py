@@ -1,6 +1,7 @@
 """Streamed answers: signed pieces as they come, one relay."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 
@@ -125,6 +126,43 @@ async def test_what_a_client_received_before_it_left_is_charged_and_mined(redis,
             assert await consumed(relayer) == 100
 
 
+LINES = [b"data: %4d\n" % number + bytes(190) for number in range(1000)]
+LIMITS = {
+    "deadline": ({"timeoutSeconds": 0.5}, {}, [b"data: 1\n", b"data: 2\n"]),
+    "size of a body": (
+        {},
+        {"maxBodyBytes": 100_000},
+        [b"".join(LINES[at : at + 50]) + b"\n" for at in range(0, 1000, 50)],
+    ),
+    "size of a line": ({}, {"maxBodyBytes": 1_000_000}, [b"data: 1\n", bytes(400_000)]),
+}
+
+
+@pytest.mark.parametrize(("backend", "service", "lines"), LIMITS.values(), ids=LIMITS)
+async def test_what_was_sent_before_a_limit_of_ours_ended_a_stream_is_charged_and_mined(
+    redis, tmp_path, backend, service, lines
+):
+    gate = asyncio.Event()
+    if backend.get("timeoutSeconds") is None:
+        gate.set()
+    async with listening(Stream(lines, gate).handle) as url:
+        backends = {"jsonRpc": {"urls": [url], "timeoutSeconds": 10, **backend}}
+        async with relaying(redis, tmp_path, service=service | {"backends": backends}) as relayer:
+            signed, reader, writer = relayer.request().encode(), *await dial(relayer)
+            writer.write(post(len(signed)) + signed)
+            with contextlib.suppress(ConnectionError):
+                received = await asyncio.wait_for(reader.read(-1), 10)
+            writer.close()
+            assert not received.endswith(b"0\r\n\r\n"), "it is cut"
+            await until(lambda: not relayer.memory.used)
+            gate.set()
+            assert received.count(b"||POKT_STREAM||") >= 1
+            assert len(await relayer.leaves()) == 1
+            await relayer.budgets.drain()
+            assert await consumed(relayer) == 100
+            assert (await relayer.send(signed))[0] == 409, "the same signed request is not served again"
+
+
 async def test_over_grpc_a_stream_is_one_answer(redis, tmp_path):
     async with listening(Stream([b"data: 1\n", b"data: 2\n"]).handle) as url:
         service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
@@ -132,3 +170,13 @@ async def test_over_grpc_a_stream_is_one_answer(redis, tmp_path):
             outcome = await grpc_call(relayer.url, relayer.request().encode())
             body = decode_http_response(decode_relay_response(outcome.body).payload).body
             assert body == b"data: 1\ndata: 2\n"
+
+
+async def test_over_grpc_a_stream_counts_as_memory(redis, tmp_path):
+    async with listening(Stream([bytes(999) + b"\n" for _ in range(80)]).handle) as url:
+        service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
+        for memory_bytes, served in ((200_000, False), (2_000_000, True)):
+            async with relaying(redis, tmp_path, service=service, memory_bytes=memory_bytes) as relayer:
+                outcome = await grpc_call(relayer.url, relayer.request(body=b"%d" % memory_bytes).encode())
+                assert bool(outcome.body) is served
+                assert relayer.memory.used == 0

@@ -2,17 +2,20 @@
 
 import asyncio
 import base64
+import contextlib
+import functools
 from dataclasses import replace
 
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from callers import web_socket
 from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_relay_response
 from relays import listening, relaying
-from transports import all_transports, connected, consumed, frame
+from transports import Sockets, all_transports, connected, consumed, frame
 from world import address, key
 
 pytestmark = pytest.mark.redis
@@ -117,18 +120,23 @@ async def test_an_upgrade_that_cannot_be_served_is_refused_before_it(redis, tmp_
         assert (await web_socket(url, b"", {"Target-Service-Id": service})).code == code
 
 
+def signed_handshake(relayer, *, tampered):
+    """Return the headers of a signed handshake, which name another supplier if it is tampered with."""
+    signed = relayer.world.signed(replace(relayer.request(), payload=b""))
+    header = signed.header
+    return {
+        "App-Address": header.application_address, "Pocket-Session-Id": header.session_id,
+        "Pocket-Session-Start-Height": str(header.session_start_block_height),
+        "Pocket-Session-End-Height": str(header.session_end_block_height),
+        "Pocket-Supplier-Address": address("bob" if tampered else "alice"),
+        "Pocket-Signature": base64.b64encode(signed.signature).decode(),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("tampered", "code"), [(False, 0), (True, 403)])
 async def test_a_signed_handshake_is_verified_where_that_is_asked_for(redis, tmp_path, tampered, code):
     async with all_transports(redis, tmp_path, enforce_handshake=True) as (relayer, _):
-        signed = relayer.world.signed(replace(relayer.request(), payload=b""))
-        header = signed.header
-        headers = {
-            "App-Address": header.application_address, "Pocket-Session-Id": header.session_id,
-            "Pocket-Session-Start-Height": str(header.session_start_block_height),
-            "Pocket-Session-End-Height": str(header.session_end_block_height),
-            "Pocket-Supplier-Address": address("bob" if tampered else "alice"),
-            "Pocket-Signature": base64.b64encode(signed.signature).decode(),
-        }  # fmt: skip
+        headers = signed_handshake(relayer, tampered=tampered)
         assert (await web_socket(relayer.url, frame(relayer, b"x").encode(), headers)).code == code
 
 
@@ -156,3 +164,69 @@ async def test_a_response_is_charged_to_the_budget_it_is_mined_for(redis, tmp_pa
                 await relayer.budgets.drain()
                 charges = [await consumed(relayer, name) // 100 for name in ("alice", "bob")]
             assert charges == leaves == [0, 5]
+
+
+async def both(sockets, request):
+    """Answer requests and WebSockets at one address, as most nodes do."""
+    if "Upgrade" in request.headers:
+        return await sockets.handle(request)
+    return web.json_response({"ok": True})
+
+
+async def echoed(socket, relayer, payload):
+    await socket.send_bytes(frame(relayer, payload).encode())
+    message = await socket.receive(10)
+    return message.type is aiohttp.WSMsgType.BINARY
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["own client", "aiohttp, which serves TLS"])
+async def test_open_web_sockets_take_no_connection_from_relays_of_the_same_host(redis, tmp_path, plain):
+    sockets = Sockets()
+    async with listening(functools.partial(both, sockets)) as url:
+        limits = {"maxConnections": 3, "dialTimeoutSeconds": 0.3, "unhealthyThreshold": 1, "maxRetries": 0}
+        backends = {name: {"urls": [url], **limits} for name in ("jsonRpc", "rest")}
+        backends["webSocket"] = {"urls": [url.replace("http", "ws")]}
+        async with relaying(redis, tmp_path, backends=backends) as relayer:
+            if not plain:
+                clients = relayer.registry.get("eth")
+                clients.http = replace(clients.http, plain=None)
+            async with contextlib.AsyncExitStack() as stack:
+                for number in range(5):
+                    socket = await stack.enter_async_context(connected(relayer))
+                    assert await echoed(socket, relayer, b"%d" % number)
+                assert (await relayer.send(relayer.request()))[0] == 200
+
+
+async def test_a_web_socket_beyond_the_limit_is_overload_and_no_failure_of_the_endpoint(redis, tmp_path):
+    async with listening(Sockets().handle) as url:
+        limits = {"maxConnections": 4, "dialTimeoutSeconds": 0.3, "unhealthyThreshold": 1}
+        backends = {"webSocket": {"urls": [url.replace("http", "ws")], **limits}}
+        await one_too_many(redis, tmp_path, backends)
+
+
+async def one_too_many(redis, folder, backends):
+    async with relaying(redis, folder, backends=backends) as relayer:
+        async with contextlib.AsyncExitStack() as stack:
+            held = [await stack.enter_async_context(connected(relayer)) for _ in range(3)]
+            for number, socket in enumerate(held):
+                assert await echoed(socket, relayer, b"%d" % number)
+            async with connected(relayer) as socket:
+                assert not await echoed(socket, relayer, b"one more of this application")
+                assert socket.close_code == 1013
+            await relayer.budgets.drain()
+            assert await consumed(relayer) == 300, "what was not forwarded is not charged"
+            assert relayer.registry.get("eth").state()["healthy"] == relayer.registry.get("eth").state()["total"]
+        async with connected(relayer) as socket:
+            assert await echoed(socket, relayer, b"after they closed")
+
+
+async def test_handshakes_with_bad_signatures_cannot_fill_the_log_where_they_are_not_refused(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        headers = signed_handshake(relayer, tampered=True)
+        with capture_logs() as logs:
+            for _ in range(20):
+                async with connected(relayer, **headers):
+                    pass
+        written = [line for line in logs if line["event"] == "handshake not verified"]
+        assert 0 < len(written) <= 12
+        assert (await relayer.send(relayer.request()))[0] == 200

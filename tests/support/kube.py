@@ -84,6 +84,14 @@ class Cluster:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
         return done
 
+    def store(self, key: str, value: bytes) -> None:
+        """Put bytes into etcd under a key below /registry, where the API server reads JSON of every kind."""
+        url = (self.kubeconfig.parent / "etcd-url").read_text(encoding="utf-8").strip()
+        rows = {"key": f"/registry/{key}".encode(), "value": value}
+        body = json.dumps({name: base64.b64encode(row).decode() for name, row in rows.items()}).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/v3/kv/put", body), timeout=10):
+            pass
+
     def api(self) -> contextlib.AbstractAsyncContextManager[KubeApi]:
         """Return a client with the administrator's rights."""
         return connect(kubeconfig=str(self.kubeconfig))
@@ -276,7 +284,7 @@ class FakeKubelet:
         app.router.add_get("/report", answer)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
         await runner.setup()
-        place = hashlib.sha256(f"{self.namespace}/{name}".encode()).digest()
+        place = hashlib.sha256(f"{os.getpid()}/{self.namespace}/{name}".encode()).digest()
         self._addresses[name] = f"127.{place[0]}.{place[1]}.{1 + place[2] % 250}"
         await web.TCPSite(runner, self._addresses[name], 9090).start()
         self._servers[name] = runner

@@ -26,6 +26,7 @@ from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import Localnet, serve
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.settlement.event_reader import SettlementReader
+from pocket_miner.storage.account_numbers import AccountNumbers
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.relay_store import RelayStore
@@ -133,6 +134,7 @@ class Mine:
         sender = Sender(
             self.client, self.supplier, key(self.supplier_name), chain_id="pocket", gas_price=gas_price,
             gas_adjustment=1.7, block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch),
+            numbers=AccountNumbers(self.folder / "accounts.json"),
         )  # fmt: skip
         consumer = RelayConsumer(
             StreamReader(self.redis, keys, self.supplier), self.mirror, self.client, sessions,

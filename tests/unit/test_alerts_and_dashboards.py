@@ -237,6 +237,11 @@ OPERATOR_CASES = {
         {'pocket_operator_api_refusals_total{a,status="403"}': "5x60"},
         {"status": "403"},
     ),
+    "PocketOperatorContested": (
+        {'pocket_operator_contested_writes_total{a,kind="Deployment"}': "0+1x60"},
+        {'pocket_operator_contested_writes_total{a,kind="Deployment"}': "0+0x30 3x30"},
+        {"kind": "Deployment"},
+    ),
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pocket_relayer.backends.health import check_problem, checkers, endpoints_be
 from pocket_relayer.backends.pools import Pool
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.rejection import Rejected, RejectionReason
 from relays import Backend as Scripted
 from relays import listening
 
@@ -305,3 +305,14 @@ async def test_a_changed_service_gets_new_backends_and_the_others_keep_theirs():
     assert registry.get("new") is None
     await registry.close()
     assert old.http.kept.closed
+
+
+async def test_a_rejection_does_not_name_the_missing_secret():
+    auth = {"type": "bearer", "secretRef": {"name": "geth-token"}}
+    made = service(backends={"jsonRpc": {"urls": ["http://127.0.0.1:1"], "auth": auth}})
+    backends = ServiceBackends(made, lambda: 0.0)
+    with pytest.raises(Rejected) as refused:
+        await backends.forward("jsonRpc", HttpRequest("POST", "/", {}, b""), {}, {})
+    assert refused.value.reason is RejectionReason.BACKEND_UNHEALTHY
+    assert "geth-token" not in refused.value.message
+    await backends.close()

@@ -84,3 +84,41 @@ def test_a_place_is_free_again_once_whatever_ends_the_connection():
 )
 def test_one_client_is_one_address_or_one_network_of_ipv6(peer, address):
     assert address_of(Transport(peer)) == address
+
+
+def test_where_all_connections_are_proven_a_newcomer_replaces_one_that_served_nothing_for_long():
+    now, transports = [0.0], [Transport() for _ in range(3)]
+    limited = Connections(
+        ConnectionLimits(total=16, per_address=3, idle_seconds=60), MemoryBudget(lambda: 0.0), lambda: now[0]
+    )
+    admitted = [limited.admit(transport) for transport in transports]
+    for connection in admitted:
+        connection.trust()
+    assert limited.admit(Transport()) is None, "all of them served something just now"
+    now[0] = 59.0
+    assert limited.admit(Transport()) is None
+    admitted[0].trust()
+    now[0] = 61.0
+    newcomer = limited.admit(Transport())
+    assert newcomer is not None
+    assert [transport.aborted for transport in transports] == [False, True, False]
+    newcomer.trust()
+    assert limited.admit(Transport()) is not None
+    assert [transport.aborted for transport in transports] == [False, True, True]
+    assert limited.admit(Transport()) is not None, "in place of the one before, which is not proven"
+    assert not transports[0].aborted
+    assert limited.open == 3
+
+
+def test_the_places_of_all_addresses_are_freed_in_the_same_way():
+    now = [0.0]
+    limited = Connections(
+        ConnectionLimits(total=16, per_address=16, idle_seconds=60), MemoryBudget(lambda: 0.0), lambda: now[0]
+    )
+    transports = [Transport(f"192.0.2.{number}") for number in range(16)]
+    for transport in transports:
+        limited.admit(transport).trust()
+    assert limited.admit(Transport()) is None
+    now[0] = 61.0
+    assert limited.admit(Transport()) is not None
+    assert sum(transport.aborted for transport in transports) == 1

@@ -42,3 +42,43 @@ async def test_errors_that_the_work_returned_are_results():
 
     results = await map_bounded(work, range(4), 2)
     assert [type(result) for result in results] == [int, ValueError, int, ValueError]
+
+
+async def test_an_error_that_stops_the_work_cancels_what_runs_and_waits():
+    tried, cancelled = [], []
+
+    async def work(row):
+        tried.append(row)
+        if row == 4:
+            raise ConnectionError(row)
+        try:
+            await asyncio.sleep(0 if row < 3 else 60)
+        except asyncio.CancelledError:
+            cancelled.append(row)
+            raise
+
+    with pytest.raises(ConnectionError, match="4"):
+        await map_bounded(work, range(1000), 4, stop_on=ConnectionError)
+    assert tried == [0, 1, 2, 3, 4, 5, 6][: len(tried)]
+    assert 3 in cancelled
+    assert len(tried) < 10
+
+
+async def test_cancelling_the_whole_cancels_every_row():
+    running, full = set(), asyncio.Event()
+
+    async def work(row):
+        running.add(row)
+        if len(running) == 3:
+            full.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            running.remove(row)
+
+    whole = asyncio.create_task(map_bounded(work, range(9), 3))
+    await full.wait()
+    whole.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await whole
+    assert not running

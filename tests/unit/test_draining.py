@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from example_counts import examples
-from pocket_operator.decide.draining import REPORT_LATENCY_SECONDS
+from pocket_operator.decide.draining import REPORT_LATENCY_SECONDS, open_without_relay_miner
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
@@ -167,3 +167,18 @@ def test_whatever_is_lost_nothing_goes_before_every_miner_of_it_says_that_nothin
     if not settled:
         assert not found.drains[ALICES].done
         assert found.release == ()
+
+
+def test_miners_without_their_relay_miner_go_on_until_every_one_reports_that_nothing_is_open():
+    def waits(quiet_since=50.0, **more):
+        left = {"relay_miner": None, "suppliers": (), "pods": (MINER_POD,)}
+        return open_without_relay_miner(snapshot(**{**left, **more}), quiet_since)
+
+    idle, busy = miner_report(0), miner_report(1)
+    assert "still runs" in waits(pods=(POD, MINER_POD), reports=(idle,))
+    assert "has not reported" in waits(reports=())
+    assert "has not reported" in waits(reports=(idle,), quiet_since=99.0)
+    assert "1 sessions" in waits(reports=(busy,))
+    assert "has yet to scan" in waits(reports=(miner_report(last_scan_began=51.0),))
+    assert not waits(reports=(idle,))
+    assert not waits(pods=(), reports=())

@@ -43,7 +43,9 @@ def test_a_header_value_with_a_control_character_is_refused(value):
     "Transfer-Encoding", "transfer_encoding", "Content_Length", "CONTENT-LENGTH", "Host", "Connection", "Te", "Upgrade",
     "Expect", "Keep-Alive", "Proxy-Authorization", "HTTP2-Settings", "X-Api-Key", "x_api_key",
     "Pocket_Supplier", "Pocket-Supplier", "X-Forwarded-For", "X_Real_IP", "X-Original-URL", "X-HTTP-Method-Override",
-    "Accept-Encoding",
+    "Accept-Encoding", "X-Forwarded-User", "X-Forwarded-Client-Cert", "X_Forwarded_Email", "Remote-User",
+    "X-Remote-User", "X-Auth-Request-Email", "X-Client-IP", "True-Client-Ip", "X-Original-Method",
+    "X-Envoy-Original-Path", "Client-Cert",
 ])  # fmt: skip
 def test_what_frames_a_message_or_is_set_by_us_is_never_taken_from_a_client(name):
     assert sent({name: ("chunked",)}) == OURS

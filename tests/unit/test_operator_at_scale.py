@@ -1,6 +1,5 @@
 """What the operator does for many Suppliers, Secrets and RelayMiners grows with their number, and no faster."""
 
-import asyncio
 import base64
 import gc
 import hashlib
@@ -12,7 +11,6 @@ import pytest
 
 from pocket.api.status import ConditionType
 from pocket.kube.api_client import KubeError
-from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.secrets import SecretReader
 from pocket_operator.decide.books import books_in
@@ -83,10 +81,12 @@ class Api:
     """Secrets by name, counting who asks."""
 
     def __init__(self, **secrets):
-        self.secrets, self.asked = secrets, []
+        self.secrets, self.asked, self.refused = secrets, [], None
 
     async def get_or_none(self, _, namespace, name):
         self.asked.append((namespace, name))
+        if self.refused is not None:
+            raise self.refused
         text = self.secrets.get(name)
         return None if text is None else {"data": {"hex": base64.b64encode(text.encode()).decode()}}
 
@@ -113,6 +113,26 @@ async def test_a_secret_is_read_again_once_it_is_old_and_one_that_is_missing_at_
         found = await reader.read(A, ["there", "missing"])
         assert (found["there"].entries, found["missing"]) == ({"hex": "1"}, None)
         assert sorted(name for _, name in api.asked) == asked
+
+
+async def test_a_secret_that_the_api_server_does_not_return_stays_as_last_read_and_only_silence_is_an_error(clock):
+    api = Api(known="1", other="2")
+    reader = SecretReader(api, lambda: clock[0])
+    await reader.read(A, ["known"])
+    clock[0] += 15.0
+    api.refused = KubeError("GET /secrets: 500 cannot decrypt", 500)
+    found = await reader.read(A, ["known", "other"])
+    assert (found["known"].entries, found["known"].problem) == ({"hex": "1"}, "")
+    assert (found["other"].entries, found["other"].problem) == (
+        {}, "Secret other cannot be read: GET /secrets: 500 cannot decrypt",
+    )  # fmt: skip
+    clock[0] += 15.0
+    api.refused = None
+    assert (await reader.read(A, ["other"]))["other"] == SecretView({"hex": "2"})
+    clock[0] += 15.0
+    api.refused = KubeError("GET /secrets: no answer")
+    with pytest.raises(KubeError):
+        await reader.read(A, ["other"])
 
 
 async def test_the_more_secrets_there_are_the_slower_each_is_read_even_if_none_exists(clock):
@@ -209,29 +229,6 @@ def test_what_a_report_does_not_say_is_never_taken_for_nothing_open(body):
 
 def test_a_miner_that_does_not_say_when_it_looked_has_not_looked():
     assert miner_report(last_scan_began=None).last_scan_began(address("alice")) == float("-inf")
-
-
-async def test_a_few_requests_go_out_at_once_and_a_refusal_ends_them_as_itself():
-    running, most, done = 0, 0, []
-
-    async def step(number):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        for _ in range(3):
-            await asyncio.sleep(0)
-        running -= 1
-        if number == 50:
-            raise KubeError("no answer within 10 s")
-        done.append(number)
-
-    await gather_limited(step, range(20), 8)
-    assert (done, most, running) == (list(range(20)), 8, 0)
-    with pytest.raises(KubeError, match="no answer"):
-        await gather_limited(step, range(40, 1000), 8)
-    assert len(done) < 40
-    with pytest.raises(ExceptionGroup):
-        await gather_limited(lambda number: asyncio.sleep(0, 1 // number), range(3), 8)
 
 
 def full_books(number: int) -> dict:

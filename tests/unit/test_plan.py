@@ -112,8 +112,15 @@ def test_a_deleted_relay_miner_lets_go_only_when_every_supplier_is_done():
 
 
 def test_suppliers_of_a_relay_miner_that_is_gone_are_let_go():
-    found = plan(snapshot(relay_miner=None, suppliers=(gone(ALICE),)))
+    found = plan(snapshot(relay_miner=None, suppliers=(gone(ALICE),), drain_anchor_uid=""))
     assert [(c.kind, c.name, c.wanted) for c in found.release] == [("Supplier", "alice", False)]
+
+
+def test_where_somebody_removed_the_relay_miners_finalizer_its_suppliers_drain():
+    left = {"relay_miner": None, "suppliers": (gone(ALICE),)}
+    for reports in ((), (relayer_report(), miner_report(1)), (relayer_report(),)):
+        assert not plan(snapshot(**left, reports=reports, quiet_since=QUIET)).release
+    assert plan(snapshot(**left, reports=IDLE, quiet_since=QUIET)).release
 
 
 def test_children_of_ours_that_are_not_wanted_are_deleted_and_those_of_others_are_not():

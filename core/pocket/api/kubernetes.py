@@ -96,6 +96,12 @@ def owned_by(component: str) -> tuple[Cel, ...]:
             f"each container of spec.initContainers needs an image and another name than {component}",
         ),
         Cel(
+            "!has(self.spec) || !has(self.spec.initContainers) || self.spec.initContainers.all(c, "
+            "has(c.restartPolicy) || !has(c.lifecycle) && !has(c.livenessProbe) && !has(c.readinessProbe) && "
+            "!has(c.startupProbe))",
+            "probes and lifecycle in spec.initContainers need restartPolicy Always",
+        ),
+        Cel(
             f"{containers}.all(c, !has(c.volumeMounts) || c.volumeMounts.all(m, m.name in {list(OWNED_VOLUMES)} || "
             "m.name.startsWith('auth-') || has(self.spec.volumes) && self.spec.volumes.exists(v, v.name == m.name)))",
             "each of volumeMounts needs an entry of spec.volumes with its name",

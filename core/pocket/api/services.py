@@ -200,6 +200,9 @@ class WebSocketBackend(BackendBase):
     urls: tuple[WebSocketUrl, ...] = Field(
         min_length=1, max_length=8, description="Endpoints, ws:// or wss://.", json_schema_extra=LIST_SET
     )
+    max_connections: int = Field(
+        default=1000, ge=1, le=65535, description="WebSockets per endpoint, in addition to connections for requests."
+    )
 
 
 class GrpcBackend(RequestBackend):

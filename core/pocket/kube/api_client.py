@@ -20,6 +20,8 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _PAGE = 500
+NO_ANSWER = frozenset({0, 401, 429, 502, 503, 504})
+"""Statuses of no answer, or of a condition that passes and concerns every request."""
 
 
 class KubeError(Exception):

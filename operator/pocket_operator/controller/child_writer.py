@@ -1,6 +1,6 @@
 """Write the children, finalizers and annotations that a plan wants."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ObjectNotFound, ResourceKind
 from pocket_operator.controller import operator_metrics
+from pocket_operator.decide.contested import Repairs
 from pocket_operator.decide.drift import force_replace_patch, foreign_fields, replicas_to_keep
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import FinalizerChange, Plan, drifted_children, owner_of
@@ -19,20 +20,25 @@ from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS, WATCHED_CHIL
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
-LATER = frozenset({0, 401, 429, 502, 503, 504})
-"""Statuses of no answer or of a temporary condition: the whole reconciliation is retried."""
 WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
 
 class ChildWriter:
     """Writes what differs, and keeps the object cache at what it wrote."""
 
-    def __init__(self, api: KubeApi, cache: ObjectCache) -> None:
+    def __init__(self, api: KubeApi, cache: ObjectCache, clock: Callable[[], float]) -> None:
         self._api = api
         self._cache = cache
+        self._clock = clock
 
-    async def apply_all(self, planned: Plan, snapshot: Snapshot) -> dict[ChildKey, Rejection]:
-        """Apply what drifted, in order. Returns the rejected writes, which do not stop the others."""
+    async def apply_all(
+        self, planned: Plan, snapshot: Snapshot, repairs: Repairs
+    ) -> tuple[dict[ChildKey, Rejection], list[str]]:
+        """Apply what drifted, in order.
+
+        Returns the rejected writes, which do not stop the others, and which children another client contests.
+        """
+        contested: list[str] = []
         rejected: dict[ChildKey, Rejection] = {}
         for child in drifted_children(planned, snapshot.children):
             place = (child["kind"], child["metadata"]["name"])
@@ -53,10 +59,13 @@ class ChildWriter:
             if place in rejected:
                 continue
             operator_metrics.WRITES.labels(kind.name).inc()
+            if rival := repairs.record(child, observed, self._clock()):
+                operator_metrics.CONTESTED.labels(kind.name).inc()
+                contested.append(rival)
             if kind.name in WATCHED:
                 self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
             _LOG.info("child applied", kind=kind.name, child=place[1])
-        return rejected
+        return rejected, contested
 
     @contextmanager
     def recording(self, rejected: dict[ChildKey, Rejection], place: ChildKey) -> Iterator[None]:
@@ -64,7 +73,7 @@ class ChildWriter:
         try:
             yield
         except KubeError as error:
-            if error.status in LATER:
+            if error.status in NO_ANSWER:  # the whole reconciliation is retried
                 raise
             rejected[place] = Rejection(str(error))
             operator_metrics.REFUSALS.labels(str(error.status)).inc()

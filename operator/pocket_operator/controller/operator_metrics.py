@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from pocket_operator.resources.kinds import BY_KIND
+
 BUILD = Gauge("pocket_operator_build_info", "1, with the versions.", ["version", "commit", "python"])
 RECONCILES = Counter("pocket_operator_reconciles_total", "Reconciliations by result.", ["result"])
 SECONDS = Histogram(
@@ -17,6 +19,11 @@ REQUESTS = Histogram(
 WRITES = Counter("pocket_operator_api_writes_total", "Writes to the API server by kind.", ["kind"])
 REFUSALS = Counter(
     "pocket_operator_api_refusals_total", "Requests that the API server rejected, by status.", ["status"]
+)
+CONTESTED = Counter(
+    "pocket_operator_contested_writes_total",
+    "Repairs of children that another client had changed or deleted for at least the third time in ten minutes.",
+    ["kind"],
 )
 SCHEMA = Gauge(
     "pocket_operator_schema_fields",
@@ -47,7 +54,11 @@ PAUSED = Gauge("pocket_operator_relay_miners_paused", "RelayMiners that are paus
 
 
 def start_at_zero() -> None:
-    """Create the series of requests, so that their first failure is an increase from 0."""
+    """Create the series of requests and writes, so that their first failure is an increase from 0."""
+    for kind in BY_KIND:
+        CONTESTED.labels(kind)
+    for status in (400, 403, 404, 409, 413, 422, 500):
+        REFUSALS.labels(str(status))
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         for result in ("2xx", "4xx", "5xx", "none"):
             REQUESTS.labels(method, result)

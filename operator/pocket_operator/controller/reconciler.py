@@ -1,8 +1,7 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
-import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -10,14 +9,15 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.api.relayminer import Deletion
 from pocket.api.status import Condition, as_status
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ObjectNotFound
+from pocket.runtime.concurrency import map_bounded
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.audit_archive import AuditArchive
 from pocket_operator.controller.books_keeper import BooksKeeper
-from pocket_operator.controller.child_writer import LATER, WATCHED, ChildWriter
-from pocket_operator.controller.concurrency import gather_limited
+from pocket_operator.controller.child_writer import WATCHED, ChildWriter
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
@@ -28,7 +28,9 @@ from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.volume_expander import VolumeExpander
-from pocket_operator.decide.conditions import OPERATOR_CONFLICT, events_to_emit
+from pocket_operator.decide.conditions import OPERATOR_CONFLICT, EventToEmit, events_to_emit
+from pocket_operator.decide.contested import CONTESTED, Repairs
+from pocket_operator.decide.draining import open_without_relay_miner
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
     DRAINING,
@@ -38,6 +40,8 @@ from pocket_operator.decide.plan import (
     is_paused,
     plan,
 )
+from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.redis_secrets import redis_of, redis_secrets_of
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.served import served_suppliers
@@ -72,6 +76,13 @@ class ReconcileState:
     quiet_since: dict[str, float] = field(default_factory=dict)
     rejections: dict[ChildKey, Rejection] = field(default_factory=dict)
     status_written: dict[str, float] = field(default_factory=dict)
+    repairs: Repairs = field(default_factory=Repairs)
+    released: bool = False
+    """The operator let the RelayMiner go, whose claims and proofs are done."""
+    gone_since: float | None = None
+    """Time since which the RelayMiner is gone though its drain anchor exists (monotonic seconds)."""
+    idle_since: float | None = None
+    """Time since which none of its relayers runs either."""
     update_step: UpdateStep = field(default_factory=UpdateStep)
     rolling: UpdateStep = field(default_factory=UpdateStep)
     """The generations of the workloads that are not complete, and since when."""
@@ -113,7 +124,7 @@ class Reconciler:
         self._failed_creates, self._claims = FailedCreates(api, clock), VolumeExpander(api, clock)
         claim = OperatorClaim(api, settings.namespace, clock)
         self._conflicts = OperatorConflicts(api, cache, claim, settings.namespace, now)
-        self._writer = ChildWriter(api, cache)
+        self._writer = ChildWriter(api, cache, clock)
         self._archive = AuditArchive(api)
         self._clock = clock
         self._now = now
@@ -132,13 +143,12 @@ class Reconciler:
         snapshot = await self._snapshot(key, state)
         if snapshot.relay_miner is None:
             _forget_metrics(key)
-            # The RelayMiner is gone, so its claims and proofs are done: the garbage collector removes the rest.
-            drain_anchor = self._cache.get("ConfigMap", key.namespace, names.drain_anchor(key.name))
-            if drain_anchor is not None:
-                await self._writer.delete(key, "ConfigMap", names.drain_anchor(key.name), drain_anchor)
-            if not snapshot.suppliers:
+            snapshot = await self._without_relay_miner(key, snapshot, state)
+            if not (snapshot.suppliers or snapshot.drain_anchor_uid):
                 self._states.pop(key, None)
                 return None
+        else:
+            state.released, state.gone_since, state.idle_since = False, None, None
         snapshot, planned = await self._protected(key, snapshot)
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
         state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
@@ -146,7 +156,10 @@ class Reconciler:
         step = planned.update.step if planned.update is not None else ""
         if step != state.update_step.name:
             state.update_step = UpdateStep(step, self._clock())
-        state.rejections = await self._writer.apply_all(planned, snapshot)
+        state.rejections, contested = await self._writer.apply_all(planned, snapshot, state.repairs)
+        if contested and snapshot.relay_miner is not None:
+            event = EventToEmit(True, CONTESTED, "; ".join(contested) + ".")
+            await self._events.post(snapshot.relay_miner, event)
         for kind, name in planned.delete:
             with self._writer.recording(state.rejections, (kind, name)):
                 await self._writer.delete(key, kind, name, snapshot.children[kind, name])
@@ -165,8 +178,34 @@ class Reconciler:
         if planned.release:
             leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
             await self._guard.release(key.namespace, (subject for subject in leaving if subject is not None))
-        await gather_limited(lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE)
+        state.released |= any(change.kind == RELAY_MINERS.name for change in planned.release)
+        await map_bounded(
+            lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE, stop_on=KubeError
+        )
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
+
+    async def _without_relay_miner(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> Snapshot:
+        """Delete the drain anchor, and with it what mines, once nothing of a RelayMiner that is gone is open.
+
+        Nothing is when this operator released it. Else a user removed its finalizer, and its miners go on.
+        """
+        name = names.drain_anchor(key.name)
+        drain_anchor = self._cache.get(CONFIG_MAPS.name, key.namespace, name)
+        if drain_anchor is None:
+            return snapshot
+        now = self._clock()
+        state.gone_since = now if state.gone_since is None else state.gone_since
+        if state.idle_since is None or any(pod.component == names.RELAYER for pod in snapshot.pods):
+            state.idle_since = now
+        late = now - state.gone_since >= Deletion().drain_deadline_seconds
+        waits = "" if state.released or late else open_without_relay_miner(snapshot, state.idle_since)
+        if not waits:
+            await self._writer.delete(key, CONFIG_MAPS.name, name, drain_anchor)
+            return snapshot
+        message = f"RelayMiner {key.name} is gone, and its miners go on: {waits}. Create it again to serve."
+        subject = {**drain_anchor, "apiVersion": CONFIG_MAPS.api_version, "kind": CONFIG_MAPS.name}
+        await self._events.post(subject, EventToEmit(True, ConditionReason.DRAINING, message))
+        return replace(snapshot, drain_anchor_uid=str(drain_anchor["metadata"]["uid"]))
 
     async def _protected(self, key: ReconcileKey, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
         """Add the finalizers that a plan needs first, and plan without what could not be protected."""
@@ -179,7 +218,7 @@ class Reconciler:
             with self._writer.recording(refused, (change.kind, change.name)):
                 await self._writer.finalizer(key, change)
 
-        await gather_limited(protect, planned.protect, _AT_ONCE)
+        await map_bounded(protect, planned.protect, _AT_ONCE, stop_on=KubeError)
         await self._guard.update()
         if not refused:
             return snapshot, planned
@@ -191,7 +230,7 @@ class Reconciler:
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
         suppliers = self._cache.suppliers(key)
         sealing = self._sealing.controller
-        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | _redis_secrets_of(relay_miner)
+        wanted = {_secret_of(supplier, sealing) for supplier in suppliers} | redis_secrets_of(relay_miner)
         secrets = await self._secrets.read(key, (name for name in wanted if name))
         children = dict(self._cache.children(WATCHED, key))
         published, drain_anchor_uid = None, ""
@@ -199,7 +238,8 @@ class Reconciler:
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
                 found = None
-                with self._writer.recording({}, (kind, name)) if kind != SECRETS.name else nullcontext():
+                # Without the merged keys nothing may be concluded, so the children are left alone.
+                with self._writer.recording(refused if kind == SECRETS.name else {}, (kind, name)):
                     found = await self._api.get_or_none(BY_KIND[kind], key.namespace, name)
                 if found is not None:
                     children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
@@ -308,7 +348,7 @@ class Reconciler:
             status = as_status(supplier_status(check, snapshot, planned))
             await self._write_status(check.supplier, status, passing=frozenset(), state=state)
 
-        await gather_limited(of_supplier, planned.key_checks, _AT_ONCE)
+        await map_bounded(of_supplier, planned.key_checks, _AT_ONCE, stop_on=KubeError)
 
     async def _write_status(
         self, subject: Object, status: Object, *, passing: frozenset[str], state: ReconcileState
@@ -341,7 +381,7 @@ class Reconciler:
         except KubeError as error:
             if isinstance(error, ObjectNotFound) or error.status == 409:
                 return  # it is gone, or another object has its name
-            if error.status in LATER:
+            if error.status in NO_ANSWER:
                 raise
             # One rejected status must not prevent the others.
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
@@ -395,23 +435,3 @@ def namespaced(resource: Object) -> tuple[str, str]:
 def age(resource: Object) -> tuple[str, str]:
     """Return a key that sorts resources by age."""
     return str(resource["metadata"].get("creationTimestamp", "")), str(resource["metadata"].get("uid", ""))
-
-
-def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> str:
-    """Return what identifies a RelayMiner's Redis, empty if its Secret was not read or is invalid."""
-    redis = (relay_miner.get("spec") or {}).get("redis") or {}
-    if redis.get("trial") is not None:
-        return f"trial of {'/'.join(namespaced(relay_miner))}"
-    reference = redis.get("urlSecretRef") or {}
-    for kind in ("sentinel", "cluster"):
-        if redis.get(kind) is not None:
-            return f"{kind} {json.dumps(redis[kind], sort_keys=True)}"
-    view = secrets.get(str(reference.get("name", "")))
-    return str(redis.get("url") or (view.entries.get(str(reference.get("key", ""))) if view is not None else "") or "")
-
-
-def _redis_secrets_of(relay_miner: Object | None) -> set[str]:
-    redis = ((relay_miner or {}).get("spec") or {}).get("redis") or {}
-    bundle = redis.get("caBundle") or {}
-    references = (redis.get("urlSecretRef"), redis.get("credentialsSecretRef"), bundle.get("secretRef"))
-    return {str((reference or {}).get("name", "")) for reference in references}

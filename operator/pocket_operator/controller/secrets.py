@@ -11,9 +11,9 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.keys.sealed_box import Controller, SealError, key_id
-from pocket.kube.api_client import Conflict, KubeApi
+from pocket.kube.api_client import NO_ANSWER, Conflict, KubeApi, KubeError
+from pocket.runtime.concurrency import map_bounded
 from pocket_operator.controller import operator_metrics
-from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.published import publish
 from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.snapshot import SecretView
@@ -54,7 +54,8 @@ class SecretReader:
     async def read(self, key: ReconcileKey, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
         """Return Secrets by name, None for those that do not exist.
 
-        Raises KubeError.
+        One that the API server refuses to return (it cannot decrypt it, or a role lacks it) concerns those that need it
+        only, and remains as it was last read. Raises KubeError without an answer.
         """
         before = self._known.get(key, {})
         known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}
@@ -70,11 +71,18 @@ class SecretReader:
             return self._clock() + max(youngest, spread * number / _PER_SECOND)
 
         async def read_one(name: str) -> None:
-            found = await self._api.get_or_none(SECRETS, key.namespace, name)
-            view = None if found is None else SecretView.of(found)
+            try:
+                found = await self._api.get_or_none(SECRETS, key.namespace, name)
+                view = None if found is None else SecretView.of(found)
+            except KubeError as error:
+                if error.status in NO_ANSWER:
+                    raise
+                _LOG.warning("cannot read a Secret", secret=name, error=error)
+                view = known[name][1] or SecretView({}, problem=f"Secret {name} cannot be read: {error}")
             known[name] = (next_read_at(view), view)
 
-        await gather_limited(read_one, [name for name, (due, _) in known.items() if self._clock() >= due], _CONCURRENCY)
+        due = [name for name, (at, _) in known.items() if self._clock() >= at]
+        await map_bounded(read_one, due, _CONCURRENCY, stop_on=KubeError)
         return {name: view for name, (_, view) in known.items()}
 
     def known(self, key: ReconcileKey) -> Mapping[str, SecretView | None]:

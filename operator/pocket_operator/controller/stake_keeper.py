@@ -31,12 +31,12 @@ from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket.runtime.concurrency import map_bounded
 from pocket.staking.chain import SentOutcome, SentState, StakeChain, TransactionWouldFail, lane_of
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal, StakeState
 from pocket.staking.stake_plan import plan_stake
 from pocket_operator.controller import operator_metrics
-from pocket_operator.controller.concurrency import gather_limited
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.stake_sources import StakeChains, StakeKeys
 from pocket_operator.decide.conditions import StakeCondition, conditions, reason_of_stake, stake_event
@@ -163,13 +163,13 @@ class StakeKeeper:
                     await self._bounded(chains, secrets, place)
 
             async def of_relay_miner(places: list[_Place]) -> None:
-                await gather_limited(step, places, _AT_ONCE)
+                await map_bounded(step, places, _AT_ONCE)
 
             # Each RelayMiner has its own slots, so that one whose nodes do not answer delays no other.
             groups = defaultdict[str, list[_Place]](list)
             for place in due:
                 groups["/".join(relay_miner_of(self._store.get(SUPPLIERS.name, *place) or {}))].append(place)
-            await gather_limited(of_relay_miner, groups.values(), _RELAY_MINERS_AT_ONCE)
+            await map_bounded(of_relay_miner, groups.values(), _RELAY_MINERS_AT_ONCE)
 
     def _count(self, places: Iterable[_Place]) -> None:
         """Count the declared stakes by the reason of their condition."""

@@ -55,7 +55,7 @@ def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> D
     once more, and must report no open session. Missing Secrets, pods and reports are no evidence: what is unknown
     counts as open.
     """
-    if snapshot.relay_miner is None:
+    if snapshot.relay_miner is None and not snapshot.drain_anchor_uid:
         return DrainStatus(True, reason="no RelayMiner serves it")
     if not _may_be_published(address, supplier, snapshot):
         return DrainStatus(True, reason="its key was never published")
@@ -87,6 +87,31 @@ def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[
         for address, row in report.answer.suppliers.items()
         if row.open and report.owns(address) and address not in known
     }
+
+
+def open_without_relay_miner(snapshot: Snapshot, quiet_since: float) -> str:
+    """Return why the miners of a RelayMiner that is gone must go on, empty if nothing of it is open.
+
+    A user removed its finalizer. `quiet_since` is the time since which no relayer runs (monotonic seconds). A miner
+    that has not reported since then is no evidence.
+    """
+    known_since = quiet_since + REPORT_LATENCY_SECONDS
+    reports = {report.pod: report for report in snapshot.reports if report.component == names.MINER}
+    for pod in snapshot.pods:
+        report = reports.get(pod.name)
+        if pod.component == names.RELAYER:
+            return f"{pod.name} still runs"
+        if pod.component == names.MINER and (report is None or report.at <= known_since):
+            return f"{pod.name} has not reported which sessions are open"
+    for report in reports.values():
+        for address in sorted(report.answer.owned):
+            row = report.supplier(address)
+            if row is None or row.open:
+                number = "unknown" if row is None else row.open
+                return f"{number} sessions of {address} are on their way to settlement"
+            if report.last_scan_began(address) <= known_since:
+                return f"{report.pod} has yet to scan for the last relays of {address}"
+    return ""
 
 
 def published_generation(supplier: Mapping[str, Any]) -> int:

@@ -115,7 +115,9 @@ def plan(snapshot: Snapshot) -> Plan:
     """Return everything to do for one RelayMiner and the Suppliers that name it."""
     key_checks = tuple(check_key(supplier, snapshot) for supplier in snapshot.suppliers)
     if snapshot.relay_miner is None:
-        return Plan(None, key_checks, {}, release=_release_finalizers(key_checks))
+        going = {f.address for f in key_checks if f.deleting or f.reason is ConditionReason.KEY_IN_USE}
+        drains = {a: d for a, d in _drains(snapshot, key_checks, deleting=False).items() if a in going}
+        return Plan(None, key_checks, drains, release=_release_drained(key_checks, drains))
     deleting = bool(snapshot.relay_miner["metadata"].get("deletionTimestamp"))
     drains = _drains(snapshot, key_checks, deleting=deleting)
     try:
@@ -203,6 +205,12 @@ def _release(
         and _relay_miner_drained(snapshot, drains)
     ):
         return _release_all(snapshot, key_checks)
+    return _release_drained(key_checks, drains)
+
+
+def _release_drained(
+    key_checks: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus]
+) -> tuple[FinalizerChange, ...]:
     return _release_finalizers(key_checks, lambda f: _done(drains, f.address) or _served_by_older(f, key_checks))
 
 

@@ -1,11 +1,16 @@
 """Secrets that name a Redis and hold the login to it."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from pocket.api.relayminer import RelayMiner
 from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
-from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.snapshot import SecretView, Snapshot
+
+Object = dict[str, Any]
 
 
 def redis_secret(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem | None]:
@@ -20,6 +25,8 @@ def redis_secret(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingP
             ConditionReason.REDIS_SECRET_MISSING,
             f"Secret {reference.name}, named by spec.redis.urlSecretRef, does not exist. Create it.",
         )
+    if secret.problem:
+        return "", BlockingProblem(ConditionReason.API_SERVER_REJECTED, f"{secret.problem}.")
     url = secret.entries.get(reference.key)
     if not url:
         return "", BlockingProblem(
@@ -39,6 +46,8 @@ def _missing_redis_file(parsed: RelayMiner, snapshot: Snapshot) -> BlockingProbl
     wanted += [("caBundle.secretRef", bundle.name, bundle.key)] if bundle is not None else []
     for field, name, key in wanted:
         secret = snapshot.secrets.get(name)
+        if secret is not None and secret.problem:
+            return BlockingProblem(ConditionReason.API_SERVER_REJECTED, f"{secret.problem}.")
         if secret is None or not secret.entries.get(key):
             problem = "does not exist" if secret is None else f"has no entry {key}"
             return BlockingProblem(
@@ -52,3 +61,24 @@ def _missing_redis_file(parsed: RelayMiner, snapshot: Snapshot) -> BlockingProbl
 def _url_digest(url: str, uid: str) -> str:
     """Return 16 hex digits. The hash is slow, so that the URL cannot be guessed from it."""
     return hashlib.scrypt(url.encode(), salt=uid.encode(), n=2**14, r=8, p=1, dklen=8).hex()
+
+
+def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> str:
+    """Return what identifies a RelayMiner's Redis, empty if its Secret was not read or is invalid."""
+    redis = (relay_miner.get("spec") or {}).get("redis") or {}
+    if redis.get("trial") is not None:
+        return f"trial of {relay_miner['metadata']['namespace']}/{relay_miner['metadata']['name']}"
+    reference = redis.get("urlSecretRef") or {}
+    for kind in ("sentinel", "cluster"):
+        if redis.get(kind) is not None:
+            return f"{kind} {json.dumps(redis[kind], sort_keys=True)}"
+    view = secrets.get(str(reference.get("name", "")))
+    return str(redis.get("url") or (view.entries.get(str(reference.get("key", ""))) if view is not None else "") or "")
+
+
+def redis_secrets_of(relay_miner: Object | None) -> set[str]:
+    """Return the names of the Secrets that name a RelayMiner's Redis or hold what it takes to log in."""
+    redis = ((relay_miner or {}).get("spec") or {}).get("redis") or {}
+    bundle = redis.get("caBundle") or {}
+    references = (redis.get("urlSecretRef"), redis.get("credentialsSecretRef"), bundle.get("secretRef"))
+    return {str((reference or {}).get("name", "")) for reference in references}

@@ -13,9 +13,15 @@ from pocket.api.base import GROUP, VERSION
 from pocket.api.crd import definitions
 
 Object = dict[str, Any]
-PATH = f"/openapi/v3/apis/{GROUP}/{VERSION}"
+INDEX = "/openapi/v3"
+PATH = f"{INDEX}/apis/{GROUP}/{VERSION}"
 """Path of the API server's schemas of our kinds. Every account may read it (system:discovery)."""
 _COMPARED = ("spec", "status")
+
+
+def published_version(index: Object) -> str:
+    """Return what changes with the published schemas of our kinds, empty if the index does not have them."""
+    return str(((index.get("paths") or {}).get(PATH.removeprefix(f"{INDEX}/")) or {}).get("serverRelativeURL") or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class SecretView:
     """A Secret's entries as text, without those that are not text."""
 
     entries: Mapping[str, str] = field(repr=False)
+    problem: str = ""
+    """Why it could not be read, in the API server's words. It may exist."""
 
     @classmethod
     def of(cls, secret: Object) -> "SecretView":

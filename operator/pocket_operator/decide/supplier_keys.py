@@ -121,6 +121,8 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
                 ConditionReason.SECRET_MISSING,
                 f"Secret {reference.name} does not exist in namespace {parsed.metadata.namespace}. Create it.",
             )
+        if secret.problem:
+            raise _Broken(ConditionReason.API_SERVER_REJECTED, f"{secret.problem}.")
         text = secret.entries.get(reference.key)
         if text is None:
             raise _Broken(

@@ -79,6 +79,10 @@ OPERATOR_ROWS: Final = (
                 (("sum by (status) (increase(pocket_operator_api_refusals_total[5m]))", "{{status}}"),),
             ),
             Panel(
+                "Repairs of what another client keeps changing",
+                (("sum by (kind) (increase(pocket_operator_contested_writes_total[5m]))", "{{kind}}"),),
+            ),
+            Panel(
                 "Versions",
                 (("count by (version, commit, python) (pocket_operator_build_info)", "{{version}} {{commit}}"),),
             ),

@@ -1,14 +1,21 @@
 """The account that signs a supplier's transactions, by nodes of which one may state a wrong number."""
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
 from pocket.chain import convert
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account
+from pocket.errors import ChainError
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
+from pocket_miner.storage.account_numbers import AccountNumbers
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 _METHOD: Final = "/cosmos.auth.v1beta1.Query/Account"
 
 
@@ -18,15 +25,33 @@ class SupplierAccount:
 
     chain: ChainClient
     supplier: str
+    numbers: AccountNumbers | None = None
+    """Numbers with which transactions were accepted, for a restart while no node answers."""
     _known: Account | None = None
     _refuted: dict[int, None] = field(default_factory=dict)
     """Numbers with which a transaction was rejected, the latest last."""
+    _saved: int | None = None
 
     async def get(self) -> Account:
         """Return the account. Raises ChainError."""
         if self._known is None:
-            self._known = await self._ask()
+            try:
+                self._known = await self._ask()
+            except ChainError as error:
+                number = None
+                if self.numbers is not None:
+                    number = await asyncio.to_thread(self.numbers.get, self.supplier)
+                if number is None:
+                    raise
+                _LOG.warning("no node states the account, using its last number", number=number, error=error)
+                return Account(self.supplier, number, 0, None)
         return self._known
+
+    async def accepted(self) -> None:
+        """Remember the number, with which a transaction was accepted."""
+        if self._known is not None and self.numbers is not None and self._saved != self._known.number:
+            self._saved = self._known.number
+            await asyncio.to_thread(self.numbers.put, self.supplier, self._saved)
 
     def forget(self) -> None:
         """Query the account again before the next transaction."""

@@ -37,6 +37,7 @@ from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Submission
+from pocket_miner.storage.account_numbers import AccountNumbers
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.submission.account import SupplierAccount
 from pocket_miner.submission.gas import believed_gas, typical_gas
@@ -118,6 +119,7 @@ class Sender:
         block_seconds: float,
         nonces: UnorderedNonceAllocator,
         clock: Callable[[], float] = time.monotonic,
+        numbers: AccountNumbers | None = None,
     ) -> None:
         self._chain = chain
         self._supplier = supplier
@@ -130,7 +132,7 @@ class Sender:
         self._clock = clock
         self.measured_block_seconds: Callable[[], float] = lambda: block_seconds
         """Returns the measured time between blocks. A transaction must not time out before the next one."""
-        self._account = SupplierAccount(chain, supplier)
+        self._account = SupplierAccount(chain, supplier, numbers)
 
     @property
     def chain(self) -> ChainClient:
@@ -245,6 +247,7 @@ class Sender:
         except (ChainError, DecodingError, TimeoutError) as error:
             raise SendError(BroadcastFailure.UNREACHABLE, f"no node took the transaction: {error}") from error
         if result.code == 0:
+            await self._account.accepted()
             return BroadcastAnswer(result.tx_hash, known_before=False, height=result.height)
         refusal = classify(result.code, result.codespace, result.log)
         if refusal is BroadcastFailure.ACCEPTED_BEFORE:

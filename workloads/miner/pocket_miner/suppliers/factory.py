@@ -29,6 +29,7 @@ from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.report import Reports
+from pocket_miner.storage.account_numbers import AccountNumbers
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.relay_store import RelayStore
@@ -75,6 +76,7 @@ class SupplierFactory:
     _seeds: SeedHashes = field(init=False)
     _start_params: StartParams = field(init=False)
     _rounds: ConsumeRounds = field(init=False)
+    _numbers: AccountNumbers = field(init=False)
     _offset: int = field(init=False)
     """Separates the transactions of processes without a Lease, which have no epoch, from each other's."""
     _signed_proofs: SignedProofs = field(default_factory=lambda: FIFOCache(_SIGNED_PROOFS))
@@ -86,6 +88,7 @@ class SupplierFactory:
         self.keyring = Keyring(self.config.keys_dir, platform.environment, platform.wall_nanoseconds, self.signer)
         self._seeds = SeedHashes(self.blocks, self.chain)
         self._start_params = StartParams(self.chain)
+        self._numbers = AccountNumbers(self.config.data_dir / "accounts.json")
         self._offset = platform.rng.randrange(1, 1000)
         self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
         self._fees = FeeTracker(
@@ -208,6 +211,7 @@ class SupplierFactory:
             block_seconds=config.chain.block_seconds,
             nonces=UnorderedNonceAllocator(offset=epoch or self._offset),
             clock=self.platform.clock,
+            numbers=self._numbers,
         )
         sender.measured_block_seconds = self.measured_block_seconds
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)

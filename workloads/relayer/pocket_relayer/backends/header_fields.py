@@ -32,11 +32,18 @@ _HOP_BY_HOP_NAMES: Final = frozenset(map(canonical_header_name, _HOP_BY_HOP - {"
 """The same in canonical case. Connection names further ones."""
 _NEVER_SENT: Final = _HOP_BY_HOP | {
     "host", "content-length", "accept-encoding", "expect",  # the client to the backend sets its own
-    # Fields that only a proxy which the backend trusts may set: a request's origin or real target.
-    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-forwarded-prefix",
-    "x-forwarded-server", "x-forwarded-uri", "x-real-ip", "x-original-url", "x-original-uri", "x-rewrite-url",
+    "forwarded", "x-forwarded", "client-ip", "x-client-ip", "true-client-ip", "x-cluster-client-ip", "cf-connecting-ip",
+    "fastly-client-ip", "client-cert", "client-cert-chain", "x-rewrite-url", "x-user", "x-webauth-user",
     "x-http-method", "x-http-method-override", "x-method-override",
 }  # fmt: skip
+_OF_TRUSTED_PROXIES: Final = (
+    "x-forwarded-", "x-real-", "x-original-", "x-auth-request-", "x-envoy-", "x-remote-", "remote-", "x-client-cert",
+    "x-ssl-", "ssl-client-", "x-authenticated-", "x-goog-authenticated-", "x-goog-iap-", "x-amzn-oidc-", "x-ms-client-",
+)  # fmt: skip
+"""Prefixes of fields that only a proxy which the backend trusts may set, like a part of `_NEVER_SENT`.
+
+They name a request's origin, its real target or its user.
+"""
 _NOT_OF_STREAMS: Final = frozenset({
     "content-length", "content-encoding", "server", "date", "via", "set-cookie", "alt-svc", "strict-transport-security",
 })  # fmt: skip
@@ -99,6 +106,8 @@ def sent_fields(request: HttpRequest, ours: Iterable[str]) -> list[tuple[str, st
         dashed = spelled.replace("_", "-")
         if dashed in never or dashed in ours or (dashed != spelled and dashed.startswith("pocket-")):
             continue
+        if dashed.startswith(_OF_TRUSTED_PROXIES):
+            continue
         fields += [(name, value) for value in values]
     return fields
 
@@ -129,10 +138,10 @@ def _combined(
     headers: CIMultiDict[str] = CIMultiDict(sent_fields(request, ours))
     for name, value in filled:
         if name not in headers:
-            headers[name] = value
+            headers[name] = _readable(value)
     for name, value in pocket:
         check_field(name, value)
-        headers[name] = value
+        headers[name] = _readable(value)
     headers.update(extra)
     headers.update(configured)
     headers["Accept-Encoding"] = "identity"

@@ -68,10 +68,14 @@ class Clients:
 
     @classmethod
     def open(cls, max_connections: int) -> "Clients":
-        """Return clients without open connections."""
+        """Return clients without open connections.
+
+        aiohttp's have no limit of their own, which WebSockets and requests to one host would share: relays and
+        WebSockets wait for the slots of their endpoint.
+        """
         return cls(
-            _session(_Connector(limit=0, limit_per_host=max_connections, keepalive_timeout=90)),
-            _session(_Connector(limit=0, limit_per_host=max_connections, force_close=True)),
+            _session(_Connector(limit=0, keepalive_timeout=90)),
+            _session(_Connector(limit=0, force_close=True)),
             Http1Client(max_connections),
         )
 

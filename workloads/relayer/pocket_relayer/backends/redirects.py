@@ -11,14 +11,15 @@ from pocket.protocol.relays.envelope import Headers
 from pocket_relayer.backends.paths import prefix_of
 
 _REFERENCES: Final = frozenset({"Location", "Content-Location", "Refresh", "Link"})
-_KEY_CHARACTERS: Final = 12  # shorter path segments are words
+_KEY_CHARACTERS: Final = 12  # shorter path segments are words, and shorter values of a query only count with their name
 
 
 def _secrets(target: SplitResult, base_path: str) -> set[str]:
     """Return the parts of an endpoint's URL that clients must not read."""
     segments = [*target.path.split("/"), *base_path.split("/")]
     found = {unquote(segment) for segment in segments if len(segment) >= _KEY_CHARACTERS}
-    found |= {value for _, value in parse_qsl(target.query)} | {target.username or "", target.password or ""}
+    found |= {value if len(value) >= _KEY_CHARACTERS else f"{name}={value}" for name, value in parse_qsl(target.query)}
+    found |= {target.username or "", target.password or ""}
     return {secret for secret in found if secret}
 
 

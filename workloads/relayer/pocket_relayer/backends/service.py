@@ -3,13 +3,15 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import aiohttp
 import grpc
+import structlog
+from structlog.typing import FilteringBoundLogger
 
-from pocket.api.services import Backend, RequestBackend, ServiceSpec
+from pocket.api.services import Backend, BackendBase, RequestBackend, ServiceSpec, WebSocketBackend
 from pocket.errors import ConfigurationError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse
 from pocket.runtime.shared_deadlines import SharedDeadlines
@@ -25,6 +27,7 @@ from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.relayer_metrics import BackendConnections
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 WEB_SOCKET_MESSAGE_BYTES = 15 * 1024 * 1024
 _CONCURRENT_CALLS = 1000  # to one gRPC endpoint
 
@@ -55,8 +58,9 @@ class ServiceBackends:
         self._clock = clock
         self._credentials = credentials or Credentials(None)
         self.pools = {name: Pool(backend) for name, backend in service.backends.by_type().items()}
-        limits = [b.max_connections for b in service.backends.by_type().values() if isinstance(b, Backend)]
-        self.http = http(max(limits, default=500))
+        # Each endpoint has its slots. Several endpoints may be paths of one host, which never waits for a connection.
+        backends = [one for one in service.backends.by_type().values() if isinstance(one, Backend)]
+        self.http = http(sum(one.max_connections * len(one.urls) for one in backends) or 500)
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._slots: dict[str, ConnectionSlots] = {}
         self._use = _Use(self)
@@ -106,13 +110,15 @@ class ServiceBackends:
         try:
             return self._credentials.headers(pool.backend)
         except ConfigurationError as error:
-            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, str(error)) from error
+            _LOG.debug("no credentials", service=self.service.id, error=error)  # clients need not know the Secret
+            raise Rejected(RejectionReason.BACKEND_UNHEALTHY, "the backend's credentials are unavailable") from error
 
-    def slots(self, backend: RequestBackend, url: str) -> ConnectionSlots:
+    def slots(self, backend: BackendBase, url: str) -> ConnectionSlots:
         """Return the connection slots of an endpoint."""
         slots = self._slots.get(url)
         if slots is None:
-            size = backend.max_connections if isinstance(backend, Backend) else _CONCURRENT_CALLS
+            limited = (Backend, WebSocketBackend)
+            size = backend.max_connections if isinstance(backend, limited) else _CONCURRENT_CALLS
             slots = self._slots[url] = ConnectionSlots(size)
         return slots
 
@@ -197,9 +203,12 @@ class ServiceBackends:
             raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's URL cannot be sent: {error}") from error
         return call_grpc(channel, method, request, {**extra, **configured}, seconds, limit, reservation)
 
-    async def dial(self, extra: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
+    async def dial(
+        self, extra: Mapping[str, str], fairness_key: str, held: ExitStack
+    ) -> aiohttp.ClientWebSocketResponse:
         """Open a WebSocket to an available endpoint.
 
+        It has one of the endpoint's slots until `held` is closed. The wait for a slot is no failure of the endpoint.
         Raises Rejected.
         """
         pool = self.pool("webSocket")
@@ -210,6 +219,10 @@ class ServiceBackends:
             if endpoint is None:
                 break
             tried.add(endpoint.url)
+            slots = self.slots(pool.backend, endpoint.url)
+            await slots.acquire(fairness_key)
+            slot = held.enter_context(ExitStack())
+            slot.callback(slots.release, fairness_key)
             try:
                 async with asyncio.timeout(pool.backend.dial_timeout_seconds):
                     socket = await self.http.kept.ws_connect(
@@ -217,6 +230,7 @@ class ServiceBackends:
                         heartbeat=27.0, compress=0,
                     )  # fmt: skip
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                slot.close()
                 endpoint.failed(self._clock())
                 continue
             endpoint.succeeded()

@@ -87,10 +87,13 @@ class Admission:
                 rpc_type=row[2],
             )
 
-    async def validate(self, request: RelayRequest, header: SessionHeader, address: str = "") -> Admitted:
+    async def validate(
+        self, request: RelayRequest, header: SessionHeader, address: str = "", *, confirm: bool = True
+    ) -> Admitted:
         """Gather the session's context and authorize the request.
 
-        `address` is the client's, for its budget of fruitless queries and its share of CPU time. Raises Rejected.
+        `address` is the client's, for its budget of fruitless queries and its share of CPU time. With `confirm` every
+        node is queried before a request is refused. Raises Rejected.
         """
         context = await self._contexts.of(header, address)
         large = len(request.payload) > _HASHED_IN_PLACE
@@ -100,7 +103,7 @@ class Admission:
         try:
             return authorize(request, header, message_hash, context)
         except Rejected:
-            corrected = await self._contexts.corrected(header, context, address)
+            corrected = await self._contexts.corrected(header, context, address) if confirm else None
             if corrected is None:
                 raise
         return authorize(request, header, message_hash, corrected)

@@ -27,6 +27,7 @@ from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
+from pocket_relayer.memory_budget import MemoryReservation
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
@@ -41,6 +42,10 @@ from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 _REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
+_LIMITS: Final = frozenset(
+    {RejectionReason.BACKEND_TIMEOUT, RejectionReason.RESPONSE_TOO_LARGE, RejectionReason.OVERLOADED}
+)
+"""Limits of ours that end a stream. A refund would make every stream up to them free."""
 _MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
@@ -196,7 +201,7 @@ class RelayPipeline:
             return StreamedResult(served.status, served.headers, pieces)
         try:
             if isinstance(served, BackendStream):
-                served = await self._collect(served, relay.service.max_body_bytes)
+                served = await self._collect(served, relay.service.max_body_bytes, relay.caller.reservation)
             response = await sign_response(relay.header, served.response, relay.key)
             body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
         except BaseException:
@@ -255,8 +260,9 @@ class RelayPipeline:
     ) -> AsyncGenerator[bytes, None]:
         """Sign and forward every batch of a stream as it comes.
 
-        The whole stream is one relay, and its last piece waits until it is recorded. If the client leaves earlier, the
-        relay is what was forwarded. The first piece is empty: it starts the generator.
+        The whole stream is one relay, and its last piece waits until it is recorded. If the client leaves earlier, or
+        a limit of ours ends the stream, the relay is what was forwarded. The first piece is empty: it starts the
+        generator.
         """
         whole, complete, reservation = bytearray(), False, relay.caller.reservation
         limit = relay.service.max_body_bytes
@@ -268,26 +274,26 @@ class RelayPipeline:
             with self.simulations.limit(relay.simulated):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
-                        whole += lines
-                        if len(whole) > limit:
+                        if len(whole) + len(lines) > limit:
                             raise Rejected(
                                 RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes"
                             )
                         if reservation is not None:
                             reservation.acquire(len(lines))
                         response = await sign_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
+                        whole += lines
                         yield response.encode() + STREAM_DELIMITER
                 complete = True
                 await self._record_stream(relay, admitted, metered, served.status, whole)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
-        except (GeneratorExit, asyncio.CancelledError):
-            if whole and not complete:  # the client is gone: it keeps what it received, and that is mined
-                complete = True
+        except (GeneratorExit, asyncio.CancelledError, Rejected) as error:
+            rejected = error if isinstance(error, Rejected) else None
+            if whole and not complete and (rejected is None or rejected.reason in _LIMITS):
+                complete = True  # the client keeps what it received, and that is mined
                 with suppress(Rejected):
                     await self._record_stream(relay, admitted, metered, served.status, whole)
-            raise
-        except Rejected as rejected:
-            self.count_rejection(rejected, relay.caller, relay)
+            if rejected is not None:
+                self.count_rejection(rejected, relay.caller, relay)
             raise
         finally:
             in_flight.close()
@@ -307,12 +313,14 @@ class RelayPipeline:
         await self.record(relay, admitted, metered, entire.encode_without_payload())
 
     @staticmethod
-    async def _collect(served: BackendStream, limit: int) -> BackendResponse:
+    async def _collect(served: BackendStream, limit: int, reservation: MemoryReservation | None) -> BackendResponse:
         """Return a stream as one response, for transports that cannot forward it."""
         whole = bytearray()
         try:
             async with aclosing(batches(served.chunks, served.deadline)) as rows:
                 async for lines in rows:
+                    if reservation is not None:
+                        reservation.acquire(len(lines))
                     whole += lines
                     if len(whole) > limit:
                         raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")

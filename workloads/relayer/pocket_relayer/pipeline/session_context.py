@@ -7,7 +7,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+import structlog
 from cachetools import LRUCache
+from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.agreement import (
     ConfirmableChain,
@@ -30,6 +32,7 @@ from pocket_relayer.pipeline.authorization import SessionContext, check_session
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
 from pocket_relayer.rejection import Rejected, RejectionReason
 
+_LOG: FilteringBoundLogger = structlog.get_logger()
 T = TypeVar("T")
 _RingKey = tuple[str, int]
 """Application address and session end height."""
@@ -118,6 +121,8 @@ class SessionContexts:
         self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
+        self._existing: BoundedDict[tuple[str, str], None] = BoundedDict(_RINGS)
+        """Application and service of sessions that the chain stated. Their next session is queried in any case."""
         self._confirmation_budget = ColdQueryBudget(clock, burst=16.0, per_second=1.0)
 
     async def supplier(self, address: str) -> StakedSupplier | None:
@@ -261,15 +266,16 @@ class SessionContexts:
         if known is not None:
             return known
         self._negative_cache.check(key)
-        self._budget.check(address)
+        if key[:2] not in self._existing:
+            self._budget.check(address)
         await self._check_grid(header)
         try:
             return await self._query(key, lambda: self._session(key))
         except (NotFound, ChainQueryRejected) as error:
             self._budget.strike(address)
             if error.unanswered:
-                text = f"not all chain nodes answered: {', '.join(error.unanswered)}"
-                raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, text) from error
+                _LOG.debug("session not confirmed", unanswered=error.unanswered)  # strangers need not know the nodes
+                raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "not all chain nodes answered") from error
             what = "application or service" if isinstance(error, NotFound) else "session"
             denied = Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such {what}: {error}")
             if not self._negative_cache.is_confirmed(key, error.nodes):
@@ -344,6 +350,7 @@ class SessionContexts:
         row = (session, difficulty.target_hash, Windows.after(found.session_end_block_height, params))
         if (found.application_address, found.service_id, found.session_start_block_height) == key:
             self._sessions[key] = row
+            self._existing[key[:2]] = None
         return row
 
     def _known_ring(self, key: _RingKey) -> ExpectedRing | None:

@@ -54,12 +54,14 @@ from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
+from pocket_relayer.process.open_files import raise_limit, within_open_files
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
 from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, worker_problem
 from pocket_relayer.relayer_platform import RelayerPlatform
 from pocket_relayer.transports.client_connections import Connections
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http1 import Http1
 from pocket_relayer.transports.http2 import Http2Server
 from pocket_relayer.transports.listener import Sniffer
@@ -287,7 +289,8 @@ class Worker:
         )
         router = RequestRouter(pipeline, probes, lambda: reloaded.current.response_compression)
         timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
-        connections = Connections(config.connections, MemoryBudget(clock, config.connections.memory_bytes))
+        limited = within_open_files(config.connections, raise_limit())
+        connections = Connections(limited, MemoryBudget(clock, limited.memory_bytes), clock)
         sockets = WebSockets(
             pipeline,
             lambda: self._draining,
@@ -296,10 +299,11 @@ class Worker:
             timeouts=timeouts,
         )
         decoder = GzipRequestDecoder()
-        http1 = Http1(router, sockets, lambda: registry.max_body_bytes, timeouts, decoder)
+        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
+        first_requests = FirstRequests(http2.turns, clock)
+        http1 = Http1(router, sockets, lambda: registry.max_body_bytes, timeouts, decoder, first_requests)
         runner = await http1.set_up(config.drain_seconds)
         debug = None if config.debug_port is None else await Debug().serve(config.debug_port + self._number)
-        http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
 
         async def reload() -> None:
             nonlocal limits

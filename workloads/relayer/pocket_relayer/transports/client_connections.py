@@ -1,32 +1,43 @@
 """Limit the connections of one worker."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Final, cast
 
+from cachetools import LRUCache
+
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer import relayer_metrics
 from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget
+from pocket_relayer.token_bucket import TokenBucket
 
 _INTERFACE_BITS: Final = 64
+_SEARCH_SECONDS: Final = 1.0  # between two searches for a trusted connection that served nothing for long
+_SEARCHES: Final = 1024
 _Untrusted = OrderedDict["Connection", None]
 
 
 class Connection:
     """An open connection. It is trusted once one of its relays was served."""
 
-    __slots__ = ("_connections", "abort", "memory", "trusted")
+    __slots__ = ("_connections", "abort", "first_requests", "memory", "served", "trusted")
 
     def __init__(self, connections: "Connections", memory: ConnectionMemoryBudget, abort: Callable[[], None]) -> None:
         self._connections = connections
         self.memory = memory
         self.abort = abort
         self.trusted = False
+        self.served = False
+        """True if it served a relay since the last search for connections that do not."""
+        self.first_requests: TokenBucket | None = None
+        """Limits the requests before the first served relay."""
 
     def trust(self) -> None:
         """Keep this connection when there are too many: it served a relay."""
+        self.served = True
         if not self.trusted:
             self.trusted = True
             self._connections.on_trusted(self)
@@ -43,18 +54,26 @@ class Connection:
 class Connections:
     """The connections of one worker and their limits.
 
-    A new connection replaces the oldest one that is not trusted.
+    A new connection replaces the oldest one that is not trusted. If all are trusted, it replaces one that served no
+    relay for `idle_seconds`.
 
     So clients that open connections without sending relays replace each other, and never those that send relays.
     """
 
-    def __init__(self, limits: ConnectionLimits, memory: MemoryBudget) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, memory: MemoryBudget, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limits = limits
+        self._clock = clock
         self.memory = memory
         self._open: dict[str, int] = {}
         self._number = 0
         self._untrusted: _Untrusted = OrderedDict()
         self._untrusted_of: dict[str, _Untrusted] = {}
+        self._trusted: OrderedDict[Connection, float] = OrderedDict()
+        """Trusted connections, and since when each is not known to have served a relay. The oldest time comes first."""
+        self._next_search: LRUCache[str, float] = LRUCache(_SEARCHES)
+        """Time by address, empty for all, before which no connection is searched again."""
         self.lingering: set[Connection] = set()
 
     @property
@@ -70,10 +89,12 @@ class Connections:
         address = address_of(transport)
         abort = cast("asyncio.Transport", transport).abort
         limits = self._limits
-        full = self._open.get(address, 0) >= limits.per_address and not self._evict_oldest(
-            self._untrusted_of.get(address)
+        full = self._open.get(address, 0) >= limits.per_address and not (
+            self._evict_oldest(self._untrusted_of.get(address)) or self._evict_unused(address)
         )
-        full = full or (self._number >= limits.total and not self._evict_oldest(self._untrusted))
+        full = full or (
+            self._number >= limits.total and not (self._evict_oldest(self._untrusted) or self._evict_unused())
+        )
         if full:
             relayer_metrics.CLOSED.labels("refused").inc()
             abort()
@@ -88,11 +109,33 @@ class Connections:
     def _evict_oldest(self, untrusted: _Untrusted | None) -> bool:
         if not untrusted:
             return False
-        oldest = next(iter(untrusted))
-        relayer_metrics.CLOSED.labels("too_many").inc()
-        oldest.abort()
-        self.lost(oldest)  # at once: its place is used before the event loop reports the loss
+        self._evict(next(iter(untrusted)))
         return True
+
+    def _evict_unused(self, address: str | None = None) -> bool:
+        """Evict a trusted connection, of one address if given, that served nothing for a long time."""
+        now, place = self._clock(), address or ""
+        if now < self._next_search.get(place, now):
+            return False
+        for connection, since in list(self._trusted.items()):
+            if address is not None and connection.memory.address != address:
+                continue
+            if connection.served:
+                connection.served = False
+                self._trusted[connection] = now
+                self._trusted.move_to_end(connection)
+            elif now - since >= self._limits.idle_seconds:
+                self._evict(connection)
+                return True
+            elif address is None:
+                break
+        self._next_search[place] = now + _SEARCH_SECONDS
+        return False
+
+    def _evict(self, connection: Connection) -> None:
+        relayer_metrics.CLOSED.labels("too_many").inc()
+        connection.abort()
+        self.lost(connection)  # at once: its place is used before the event loop reports the loss
 
     def abort_lingering(self) -> None:
         """Abort the connections that had their last response, when the worker ends."""
@@ -101,6 +144,10 @@ class Connections:
 
     def on_trusted(self, connection: Connection) -> None:
         """Keep a connection's place."""
+        self._forget_untrusted(connection)
+        self._trusted[connection] = self._clock()
+
+    def _forget_untrusted(self, connection: Connection) -> None:
         if self._untrusted.pop(connection, False) is None:
             address = connection.memory.address
             mine = self._untrusted_of[address]
@@ -114,7 +161,8 @@ class Connections:
         if connection.abort is _gone:
             return
         connection.abort = _gone
-        self.on_trusted(connection)
+        self._forget_untrusted(connection)
+        self._trusted.pop(connection, None)
         address = connection.memory.address
         self._number -= 1
         self._open[address] -= 1

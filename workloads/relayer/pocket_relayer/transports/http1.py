@@ -13,6 +13,7 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http1_connection import Http1Connection
 from pocket_relayer.transports.http1_relays import RelayConnection, RelayServer
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
@@ -108,6 +109,7 @@ class Http1:
         max_body_bytes: Callable[[], int],
         timeouts: ClientTimeouts | None = None,
         decoder: GzipRequestDecoder | None = None,
+        first_requests: FirstRequests | None = None,
     ) -> None:
         self._router = router
         self._sockets = sockets
@@ -115,7 +117,10 @@ class Http1:
         self._timeouts = timeouts or ClientTimeouts()
         self._decoder = decoder or GzipRequestDecoder()
         self._server: web.Server | None = None
-        self._relays = RelayServer(router, max_body_bytes, self._timeouts, self._decoder, self._hand_over)
+        self._first_requests = first_requests or FirstRequests()
+        self._relays = RelayServer(
+            router, max_body_bytes, self._timeouts, self._decoder, self._hand_over, self._first_requests
+        )
 
     async def set_up(self, shutdown_seconds: float) -> web.ServerRunner:
         """Start to serve. The returned runner ends it within `shutdown_seconds`."""
@@ -149,6 +154,12 @@ class Http1:
         protocol = request.protocol
         if not isinstance(protocol, Http1Connection):
             raise TypeError("the server makes connections of its own")
+        turns = self._first_requests
+        if not protocol.connection.trusted and not turns.take_free_turn(protocol.connection):
+            try:
+                await turns.turn(protocol.connection)
+            except Rejected as rejected:
+                return _response(error_reply(rejected))
         if request.headers.get("Upgrade", "").lower() == "websocket":
             try:
                 return await self._sockets.bridge(request, protocol)

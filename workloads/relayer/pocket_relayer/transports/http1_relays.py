@@ -19,6 +19,7 @@ from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
 from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
@@ -76,12 +77,14 @@ class RelayServer:
         timeouts: ClientTimeouts,
         decoder: GzipRequestDecoder,
         hand_over: Callable[[Connection], asyncio.Protocol],
+        first_requests: FirstRequests,
     ) -> None:
         self.router = router
         self.max_body_bytes = max_body_bytes
         self.timeouts = timeouts
         self.decoder = decoder
         self.hand_over = hand_over
+        self.first_requests = first_requests
         self.draining = False
         self.connections: set[RelayConnection] = set()
 
@@ -283,6 +286,8 @@ class RelayConnection(asyncio.Protocol):
         server = self._server
         close = True
         try:
+            if not self.connection.trusted:
+                body = await self._await_turn(body)
             incoming = IncomingRequest(
                 "POST", head.path, head.headers, body.read, reservation, self.connection.trust, server.decoder
             )
@@ -307,6 +312,27 @@ class RelayConnection(asyncio.Protocol):
             reservation.close()
             self.task = None
         self._next(close=close)
+
+    async def _await_turn(self, body: _Body) -> _Body:
+        """Wait for the turn of a connection without a served relay, and read nothing more of it meanwhile.
+
+        Returns the body to serve, which is a rejection if the turn did not come in time.
+        """
+        turns, transport = self._server.first_requests, self._transport
+        if turns.take_free_turn(self.connection):
+            return body
+        pause = transport is not None and not self._reading_paused
+        if pause and transport is not None:
+            transport.pause_reading()
+        try:
+            await turns.turn(self.connection)
+        except Rejected as rejected:
+            body = _Body(b"", rejected)
+        if self._transport is None:
+            raise ConnectionResetError("the client is gone")
+        if pause:
+            self._transport.resume_reading()
+        return body
 
     def _next(self, *, close: bool) -> None:
         transport = self._transport

@@ -101,6 +101,8 @@ class Http2Connection(asyncio.Protocol):
         self._writable.set()
         self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds, self._abort_unread)
         self._active_at = 0.0
+        self._requested_at = 0.0
+        """Time of the latest request. PING and other frames keep no connection."""
         self._draining = False
         self._idle: asyncio.TimerHandle | None = None
         self._abort: asyncio.TimerHandle | None = None
@@ -121,13 +123,13 @@ class Http2Connection(asyncio.Protocol):
         )
         self._h2.increment_flow_control_window(4 * _WINDOW)
         self._flush()
-        self._active_at = asyncio.get_running_loop().time()
+        self._active_at = self._requested_at = asyncio.get_running_loop().time()
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         """Close the connection after a long time without requests."""
         loop, seconds = asyncio.get_running_loop(), self._server.timeouts.idle_seconds
-        left = seconds if self.tasks else self._active_at + seconds - loop.time()
+        left = seconds if self.tasks else self._requested_at + seconds - loop.time()
         if left <= 0:
             self.go_away()
             self.close()
@@ -210,7 +212,7 @@ class Http2Connection(asyncio.Protocol):
         except DenialOfServiceError:
             self._reject_flood()
             return
-        except (ProtocolError, ValueError, UnicodeDecodeError):
+        except (ProtocolError, ValueError):
             self._flush()
             self.close()
             return
@@ -260,6 +262,7 @@ class Http2Connection(asyncio.Protocol):
         if number is None or event.headers is None:
             return
         loop = asyncio.get_running_loop()
+        self._requested_at = self._active_at
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
@@ -386,6 +389,7 @@ class Http2Connection(asyncio.Protocol):
         headers = [(":status", str(reply.status))]
         headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
         empty = not reply.body and reply.pieces is None and not reply.trailers
+        empty = empty or stream.headers.get(":method") == "HEAD"  # RFC 9110, section 9.3.2
         if stream.closed:
             return
         self._h2.send_headers(number, headers, end_stream=empty)
@@ -430,4 +434,4 @@ class Http2Connection(asyncio.Protocol):
 
 
 def _decode(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

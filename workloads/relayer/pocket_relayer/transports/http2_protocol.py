@@ -74,7 +74,7 @@ class ServerProtocol(H2Connection):
     """Closed streams that are remembered. h2 remembers 65536."""
 
     def __init__(self, take_fields: Callable[[float], bool]) -> None:
-        super().__init__(H2Configuration(client_side=False, header_encoding="utf-8"))
+        super().__init__(H2Configuration(client_side=False, header_encoding=None))
         table = self.decoder.max_allowed_table_size
         self.remote_settings = _KnownSettings(client=True)
         self.decoder = _Decoder(take_fields)

@@ -3,6 +3,8 @@
 Source: relay-lifecycle.md, section 1.
 """
 
+import asyncio
+import functools
 import gzip
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +23,7 @@ from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _COME_AGAIN = (429, 503)
+_PACKED_IN_PLACE = 64 * 1024  # bytes of a body up to which no thread is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +144,13 @@ class RequestRouter:
         if isinstance(answer, StreamedResult):
             return OutgoingResponse(answer.status, stream_headers(answer.headers), pieces=answer.pieces)
         accept = request.headers.get("Accept", "")
-        headers = {"Content-Type": "application/json" if accept in ("", "*/*") or "," in accept else accept}
+        plain = accept in ("", "*/*") or "," in accept or not accept.isascii()
+        headers = {"Content-Type": "application/json" if plain else accept}
         if answer.retries:
             headers["Backend-Retries"] = str(answer.retries)
-        return OutgoingResponse(200, headers, self._compressed(answer.body, request, headers))
+        return OutgoingResponse(200, headers, await self._compressed(answer.body, request, headers))
 
-    def _compressed(self, body: bytes, request: IncomingRequest, headers: dict[str, str]) -> bytes:
+    async def _compressed(self, body: bytes, request: IncomingRequest, headers: dict[str, str]) -> bytes:
         """Return the body, compressed if configured, worthwhile and accepted.
 
         It sets the headers that declare the compression.
@@ -155,4 +159,5 @@ class RequestRouter:
         if not wanted.enabled or len(body) < wanted.min_bytes or not accepts_gzip(request.headers):
             return body
         headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return gzip.compress(body, compresslevel=1, mtime=0)
+        pack = functools.partial(gzip.compress, body, compresslevel=1, mtime=0)
+        return await asyncio.to_thread(pack) if len(body) > _PACKED_IN_PLACE else pack()

@@ -29,6 +29,7 @@ from pocket_relayer.pipeline.relay import AdmissibleRelay, Transport, TransportI
 from pocket_relayer.pipeline.signing import sign_payload
 from pocket_relayer.pipeline.simulated_relays import CONNECTION_SECONDS
 from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.token_bucket import TokenBucket
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
@@ -142,6 +143,8 @@ class WebSockets:
         self._poll_seconds = poll_seconds
         self._timeouts = timeouts or ClientTimeouts()
         self._bridges: set[Bridge] = set()
+        self._handshake_log = TokenBucket(rate=0.1, burst=10.0)
+        """Limits what any client can write into the log."""
 
     async def bridge(self, request: web.BaseRequest, connection: Http1Connection) -> web.StreamResponse:
         """Serve one connection to its end.
@@ -214,11 +217,12 @@ class WebSockets:
             if signed is not None and signed.header is not None:
                 if problem := plausible_problem(signed.header, self._pipeline.height()):
                     raise Rejected(RejectionReason.IMPLAUSIBLE_HEIGHTS, problem)
-                await self._pipeline.admission.validate(signed, signed.header, caller.address)
+                await self._pipeline.admission.validate(signed, signed.header, caller.address, confirm=self._enforce)
         except Rejected as rejected:
             if self._enforce:
                 raise
-            _LOG.info("handshake not verified", message=rejected.message)
+            if self._handshake_log.try_take(1, asyncio.get_running_loop().time()):
+                _LOG.info("handshake not verified", message=rejected.message)
 
     def close_all(self) -> None:
         """Ask all clients to connect elsewhere."""
@@ -317,7 +321,8 @@ class Bridge:
         if len(self.charges) > _MAX_UNANSWERED:
             raise Rejected(RejectionReason.OVERLOADED, "too many requests of this connection wait for an answer")
         if self.backend is None:
-            self.backend = await self.service_backends.dial(pocket_headers(relay.supplier, relay.service.id))
+            headers = pocket_headers(relay.supplier, relay.service.id)
+            self.backend = await self.service_backends.dial(headers, relay.header.application_address, self.held)
             group.create_task(self._guard(self._from_backend(self.backend)))
         self._set_current(_CurrentRequest(relay, admitted, metered.paid))
         async with asyncio.timeout(10):
@@ -344,6 +349,7 @@ class Bridge:
             try:
                 reservation.acquire(len(payload))
                 response = await self._charge_and_record(current, payload)
+                self.connection.trust()
                 reservation.on_evict = self.connection.abort
                 async with asyncio.timeout(10):
                     await self.gateway.send_frame(response.encode(), message.type)

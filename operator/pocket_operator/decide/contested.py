@@ -1,0 +1,81 @@
+"""Notice another client that keeps changing or deleting a child: each repair would go on silently for ever."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pocket_operator.decide.drift import foreign_fields, is_subset
+from pocket_operator.decide.snapshot import ChildKey
+from pocket_operator.resources import names
+
+Object = dict[str, Any]
+CONTESTED: Final = "Contested"
+"""Reason of the Event. It is no condition: the child is as declared after each repair."""
+_REPAIRS: Final = 3
+_WITHIN_SECONDS: Final = 600.0
+
+
+@dataclass(slots=True)
+class Repairs:
+    """The repairs of one RelayMiner's children. Losing them delays a warning only."""
+
+    _applied: dict[ChildKey, str] = field(default_factory=dict)
+    _times: dict[ChildKey, list[float]] = field(default_factory=dict)
+
+    def record(self, child: Object, observed: Object | None, now: float) -> str:
+        """Record that a child is about to be applied at `now` (monotonic seconds).
+
+        Returns who contests it and what, empty unless the same child was repaired three times in ten minutes.
+        """
+        place = (child["kind"], child["metadata"]["name"])
+        digest = child["metadata"]["annotations"][names.ANNOTATION_DESIRED]
+        if self._applied.get(place) != digest:  # what is wanted has changed
+            self._applied[place] = digest
+            self._times.pop(place, None)
+            return ""
+        times = [at for at in self._times.get(place, ()) if now - at < _WITHIN_SECONDS]
+        self._times[place] = [*times, now][-_REPAIRS:]
+        if len(self._times[place]) < _REPAIRS:
+            return ""
+        return f"{' '.join(place)}: {_rival(child, observed)}"
+
+
+def _rival(wanted: Object, observed: Object | None) -> str:
+    if observed is None:
+        return "another client deletes it again and again, and the operator creates it again. Find that client"
+    path = _difference(observed, wanted) or _leaf(foreign_fields(wanted, observed) or {})
+    what = ".".join(path) or "it"
+    return (
+        f"{_manager_of(path, observed)} sets {what} again and again, and the operator sets it back. Let that client "
+        "leave it alone, or declare it in the RelayMiner"
+    )
+
+
+def _difference(observed: Object, wanted: Object) -> tuple[str, ...]:
+    """Return the path of the first wanted field that is missing or has another value, empty if none."""
+    for key, value in wanted.items():
+        if key in observed and isinstance(value, dict) and isinstance(observed[key], dict):
+            if inner := _difference(observed[key], value):
+                return (key, *inner)
+        elif not is_subset(observed, {key: value}):
+            return (key,)
+    return ()
+
+
+def _leaf(patch: Object) -> tuple[str, ...]:
+    for key, value in patch.items():
+        return (key, *_leaf(value)) if isinstance(value, dict) else (key,)
+    return ()
+
+
+def _manager_of(path: tuple[str, ...], observed: Object) -> str:
+    """Return the client that owns a field, as the API server records it."""
+    found = ("", "another client")
+    for row in observed["metadata"].get("managedFields") or ():
+        manager = str(row.get("manager", ""))
+        node = row.get("fieldsV1") or {}
+        for part in path:
+            node = (node or {}).get(f"f:{part}")
+        if node is not None and path and not manager.startswith(names.FIELD_MANAGER):
+            subresource = f" (subresource {row['subresource']})" if row.get("subresource") else ""
+            found = max(found, (str(row.get("time", "")), f"{manager}{subresource}"))
+    return found[1]

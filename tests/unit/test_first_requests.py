@@ -1,0 +1,81 @@
+"""HTTP/1.1 requests of connections without a served relay: in turns, and at a limited rate."""
+
+import asyncio
+
+from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.pipeline.fair_queue import FairQueue
+from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.first_requests import BURST, PER_SECOND, FirstRequests
+
+
+class Clock:
+    def __init__(self):
+        self.now, self.slept = 0.0, []
+
+    def __call__(self):
+        return self.now
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def requests(clock):
+    return FirstRequests(FairQueue(lambda: 0.0), clock, clock.sleep)
+
+
+def connection(address="192.0.2.1"):
+    return Connection(None, MemoryBudget(lambda: 0.0).connection(address), None)
+
+
+async def serve(turns, client, served):
+    if not turns.take_free_turn(client):
+        await turns.turn(client)
+    served.append(client)
+
+
+async def test_a_connection_gets_its_burst_at_once_and_then_a_request_at_a_time():
+    clock, client = Clock(), connection()
+    turns = requests(clock)
+    for _ in range(int(BURST)):
+        await serve(turns, client, [])
+    assert clock.slept == []
+    for _ in range(20):
+        await serve(turns, client, [])
+    assert clock.now == 20 / PER_SECOND
+    await serve(turns, connection(), [])
+    assert clock.now == 20 / PER_SECOND, "another connection waited for this one"
+
+
+async def test_requests_of_one_address_delay_one_of_another_address_by_a_round():
+    turns, flood, other, served = requests(Clock()), [connection() for _ in range(400)], connection("192.0.2.2"), []
+    async with asyncio.TaskGroup() as group:
+        for client in [*flood, other]:
+            group.create_task(serve(turns, client, served))
+    assert len(served) == 401
+    assert served.index(other) < 20
+
+
+async def test_connections_over_their_rate_delay_new_ones_of_their_address_by_a_round():
+    turns, served = FirstRequests(FairQueue(lambda: 0.0), lambda: 0.0, lambda _: asyncio.sleep(0)), []
+    flood = [connection() for _ in range(100)]
+    for client in flood:
+        for _ in range(int(BURST)):
+            turns.take_free_turn(client)
+    newcomer = connection()
+    async with asyncio.TaskGroup() as group:
+        for client in [*flood, newcomer]:
+            group.create_task(serve(turns, client, served))
+    assert served.index(newcomer) < 20
+
+
+async def test_an_iteration_of_the_event_loop_serves_few_of_them():
+    turns, served = requests(Clock()), []
+    async with asyncio.TaskGroup() as group:
+        for _ in range(40):
+            group.create_task(serve(turns, connection(), served))
+        before = 0
+        while before < 40:
+            await asyncio.sleep(0)
+            assert len(served) - before <= 2
+            before = len(served)

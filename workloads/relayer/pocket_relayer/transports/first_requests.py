@@ -1,0 +1,54 @@
+"""Serve HTTP/1.1 requests of connections without a served relay in turns and at a limited rate.
+
+Requests that are refused cost their sender nothing. Served as they arrive, those of a few hundred connections would
+delay every relay. HTTP/2 limits its input in the same way (`FairInput`, `FrameBudget`).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
+from pocket_relayer.token_bucket import TokenBucket
+from pocket_relayer.transports.client_connections import Connection
+
+_COST: Final = 4 * QUANTUM
+"""Cost of a request with its response, of which two fit into one iteration of the event loop."""
+BURST: Final = 16.0  # requests of one connection without waiting ...
+PER_SECOND: Final = 4.0  # ... and later
+_FRESH, _FREQUENT = "", "frequent"
+
+
+class FirstRequests:
+    """Turns of the requests that a connection sends before its first served relay."""
+
+    def __init__(
+        self,
+        turns: FairQueue | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._turns = turns or FairQueue(clock)
+        self._clock = clock
+        self._sleep = sleep
+
+    def take_free_turn(self, connection: Connection) -> bool:
+        """Count a request, and return True if it may be served without waiting."""
+        bucket = connection.first_requests
+        if bucket is None:
+            bucket = connection.first_requests = TokenBucket(PER_SECOND, BURST)
+        return bucket.take(1, self._clock()) and self._turns.take_free_turn(_COST)
+
+    async def turn(self, connection: Connection) -> None:
+        """Wait until a counted request may be served.
+
+        Connections that exceed their rate share one flow of their address, so that they delay no other connection
+        behind the same proxy. Raises Rejected if the turn would take too long.
+        """
+        bucket, flow = connection.first_requests, _FRESH
+        missing = 0.0 if bucket is None else -bucket.available(self._clock())
+        if missing > 0:
+            flow = _FREQUENT
+            await self._sleep(missing / PER_SECOND)
+        await self._turns.turn(connection.memory.address, _COST, flow)
