@@ -26,6 +26,7 @@ _ACCOUNT: Final = "/cosmos.auth.v1beta1.Query/Account"
 _SUPPLIER: Final = "/pocket.supplier.Query/Supplier"
 _PLACES: Final = "/pocket.session.Query/Params"
 _UNITS: Final = "/pocket.service.Query/ComputeUnitsPerRelayAtHeight"
+_DIFFICULTY: Final = "/pocket.service.Query/RelayMiningDifficultyAtHeight"
 
 
 class ConfirmableChain(Protocol):
@@ -160,3 +161,23 @@ async def confirm_price(chain: ConfirmableChain, application: str, service_id: s
         if row is not None and not isinstance(row, ChainUnavailable | DecodingError):
             raise row
     return not any(rows)
+
+
+async def agreed_target(chain: ConfirmableChain, service_id: str, height: int) -> bytes | None:
+    """Return the target of a service at a height that most nodes state, None if no node states one.
+
+    The cached answer is replaced by it. Without a majority it is the easiest one: a relay that is recorded in vain
+    costs only space, and one that is not recorded is lost.
+    """
+    request = service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service_id, blockHeight=height)
+    stated: list[tuple[bytes, bytes]] = []
+    for answer in (await chain.ask_every_node(_DIFFICULTY, request)).values():
+        if answer.error is None:
+            found = service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(answer.raw)
+            stated.append((convert.difficulty(found.relayMiningDifficulty).target_hash, answer.raw))
+    if not stated:
+        return None
+    index = majority([target for target, _ in stated])
+    target, raw = stated[index] if index is not None else max(stated)
+    await chain.adopt(_DIFFICULTY, request, raw)
+    return target
