@@ -16,13 +16,12 @@ from pocket.api.crd import definitions
 from pocket.kube.api_client import KubeApi
 from pocket_operator import install
 from pocket_operator.decide.schemas import Schemas
-from pocket_operator.decide.snapshot import Settings
-from pocket_operator.resources import names
-from pocket_operator.resources.context import Images
 from pocket_operator.resources.kinds import BY_KIND, EVENTS, PODS, RELAY_MINERS, SUPPLIERS
 from resources import address
 
 RECORDINGS = sorted(RECORDED.glob("*.json.gz"))
+RENDERED_AS_NOW = {"0.1.0"}
+"""Releases with the pod templates of this one. An upgrade from any other one reaches the automatic RelayMiners."""
 RELAY_MINER_NAMES = ("careful", "main", "options")
 
 
@@ -66,11 +65,6 @@ async def running(api: KubeApi, number: int) -> None:
     await eventually(ready, 60, "the pods are ready")
 
 
-def rendered_by(objects: list[dict]) -> set[str]:
-    rows = [row["metadata"].get("annotations") or {} for row in objects if row["kind"] in ("Deployment", "StatefulSet")]
-    return {row.get(names.ANNOTATION_RENDERING, "") for row in rows}
-
-
 def expected_reason(installed: list[dict]) -> str:
     """Return the reason with which this release should report other definitions."""
     schemas = Schemas({
@@ -92,7 +86,7 @@ async def test_over_a_recorded_release_no_pod_is_touched_whose_image_and_templat
         await running(api, len(recording.pods))
         assert await pods_of(api) == recording.pods
         # What waits for an approval is never touched, anything else only if this release renders it differently.
-        same = rendered_by(recording.objects) == {Settings(images=Images(*OPTIONS[1:4:2])).rendering}
+        same = file.name.removesuffix(".json.gz") in RENDERED_AS_NOW
         kept = {name: uid for name, uid in recording.pods.items() if same or name.startswith("careful")}
 
         operator = this_operator(own, tmp_path).start()

@@ -18,17 +18,49 @@ _POD_TEMPLATE: Final = {
     "spec": {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}]},
 }  # fmt: skip
 _CHAIN: Final = {"nodes": [{"grpc": "grpc://a:1", "rpc": "http://a:2"}]}
+_OTHER_CHAIN: Final = {
+    **_CHAIN, "id": "a", "blockSeconds": 10, "gasPrice": "0.1upokt", "gasAdjustment": 2, "maxTransactionBytes": 524288,
+    "queryTimeoutSeconds": 3,
+}  # fmt: skip
 _BACKEND: Final = {"urls": ["http://a"], "auth": {"type": "bearer", "secretRef": {"name": "a"}}}
+_SERVICES: Final = [{"id": "a", "backends": {"jsonRpc": {"urls": ["http://a"]}}}]
+_RELAYER: Final = {
+    "workers": 3, "port": 8081, "recording": "fast", "webSocketHandshake": "enforce", "drainSeconds": 40,
+    "hungWorkerSeconds": 20, "metering": {"enabled": True, "whenUnavailable": "closed"},
+    "connections": {"total": 100, "perAddress": 50, "idleSeconds": 60, "memoryBytes": 134217728},
+    "resources": _RESOURCES, "podTemplate": _POD_TEMPLATE,
+}  # fmt: skip
+_MINER: Final = {
+    "shards": 4, "checkEndpoints": False, "retentionDays": 30, "sealAfterBlocks": 2, "resources": _RESOURCES,
+    "podTemplate": _POD_TEMPLATE,
+}  # fmt: skip
 _REFERENCES: Final[tuple[dict[str, Any], ...]] = (
-    {"chain": _CHAIN, "redis": {"trial": {}}, "services": [{"id": "a", "backends": {"jsonRpc": {"urls": ["http://a"]}}}]},
+    {"chain": _CHAIN, "redis": {"trial": {}}, "services": _SERVICES},
     {
-        "chain": _CHAIN, "redis": {"urlSecretRef": {"name": "a", "key": "b"}}, "debug": True,
+        "chain": _OTHER_CHAIN, "prefix": "a", "debug": True, "relayer": _RELAYER, "miner": _MINER,
+        "redis": {
+            "urlSecretRef": {"name": "a", "key": "b"}, "durability": "aof",
+            "credentialsSecretRef": {"name": "a", "usernameKey": "b", "passwordKey": "c"},
+            "caBundle": {"secretRef": {"name": "a", "key": "b"}},
+        },
+        "signer": {"url": "https://a", "tlsSecretRef": {"name": "a"}, "timeoutSeconds": 3, "connections": 5},
         "services": [{"id": "a", "backends": {"jsonRpc": _BACKEND}}],
-        "relayer": {"resources": _RESOURCES, "podTemplate": _POD_TEMPLATE},
-        "miner": {"resources": _RESOURCES, "podTemplate": _POD_TEMPLATE},
+    },
+    {
+        "chain": _CHAIN, "services": _SERVICES,
+        "redis": {
+            "sentinel": {"addresses": ["a"], "database": 2, "tls": True, "service": "b"},
+            "caBundle": {"configMapRef": {"name": "a", "key": "b"}},
+        },
+    },
+    {"chain": _CHAIN, "redis": {"cluster": {"addresses": ["a"], "tls": True}}, "services": _SERVICES},
+    {"chain": _CHAIN, "redis": {"url": "redis://a"}, "services": _SERVICES},
+    {
+        "chain": _CHAIN, "services": _SERVICES,
+        "redis": {"trial": {"storage": "2Gi", "resources": _RESOURCES, "podTemplate": _POD_TEMPLATE}},
     },
 )  # fmt: skip
-"""RelayMiners that between them use every part of a pod template, one with defaults only."""
+"""RelayMiners that between them set every field that reaches a pod template, one with defaults only."""
 
 
 def declared_revisions(context: Context) -> dict[str, Revision]:
