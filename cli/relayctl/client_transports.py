@@ -1,5 +1,6 @@
 """Transports from a gateway to a relayer: HTTP, gRPC and WebSocket."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import Final
@@ -12,6 +13,7 @@ from pocket.protocol.relays.envelope import STREAM_DELIMITER
 from pocket.protocol.relays.messages import RelayRequest
 
 METHOD: Final = "/pocket.service.RelayService/SendRelay"
+_LONGEST_CODE: Final = 64
 
 
 class ClientTransport(StrEnum):
@@ -23,11 +25,17 @@ class ClientTransport(StrEnum):
 
 
 class RelayFailed(Exception):
-    """The relay got no valid signed response. The text gives the reason."""
+    """The relay got no valid signed response. The text gives the reason, `code` the relayer's name for it."""
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.code = code
+
+    @property
+    def kind(self) -> str:
+        """Return what failures of one kind have in common: status and code, without the id of a request."""
+        return f"status {self.status} {self.code}" if self.code else str(self)
 
 
 Sender = Callable[[aiohttp.ClientSession, str, RelayRequest, int, float, Mapping[str, str]], Awaitable[list[bytes]]]
@@ -51,9 +59,21 @@ async def send_http(
     async with http.post(url, data=request.encode(), headers=headers, timeout=timeout) as answer:
         body = await answer.read()
         if answer.status != 200:
-            raise RelayFailed(f"status {answer.status}: {body[:300].decode('utf-8', 'replace')}", answer.status)
+            raise RelayFailed(
+                f"status {answer.status}: {body[:300].decode('utf-8', 'replace')}", answer.status, _code_of(body)
+            )
         streamed = answer.content_type in ("text/event-stream", "application/x-ndjson")
     return [part for part in body.split(STREAM_DELIMITER) if part] if streamed else [body]
+
+
+def _code_of(body: bytes) -> str:
+    """Return the code in a relayer's refusal, empty for another body."""
+    try:
+        refusal = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    code = refusal.get("code") if isinstance(refusal, dict) else None
+    return code[:_LONGEST_CODE] if isinstance(code, str) else ""
 
 
 async def send_grpc(

@@ -17,6 +17,7 @@ from pocket.protocol.crypto.curve import N
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.key_files import read_small_text, sealing_key, write_for_owner
 from relayctl.key_import.import_commands import import_keys
+from relayctl.option_types import namespace_name, object_name
 
 
 def _standard_input() -> str:
@@ -35,7 +36,7 @@ def _key(file: Path | None) -> tuple[str, str]:
     try:
         return text, address_of(PrivateKey.from_hex(text).public_key)
     except DecodingError as error:
-        raise click.ClickException(f"the key {error}".replace("the key the key", "the key")) from None
+        raise click.ClickException(str(error)) from None
 
 
 def read_key(file: Path | None) -> PrivateKey:
@@ -73,7 +74,7 @@ def generate(file: Path) -> None:
 
 @keys.command("sealing-secret")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--namespace", required=True, help="Namespace of the Suppliers")
+@click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Suppliers")
 def sealing_secret(file: Path, namespace: str) -> None:
     """Write a Secret with a new sealing key of the namespace to FILE and print its public key.
 
@@ -93,9 +94,9 @@ def sealing_secret(file: Path, namespace: str) -> None:
 @keys.command("seal")
 @KEY_FILE
 @click.option("--public-key", required=True, help="Sealing key of the operator or the namespace, base64 or a file")
-@click.option("--namespace", required=True, help="Namespace of the Supplier")
-@click.option("--name", required=True, help="Name of the Supplier")
-@click.option("--relay-miner", help="Print a Supplier of this RelayMiner instead of the sealed text")
+@click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Supplier")
+@click.option("--name", callback=object_name, required=True, help="Name of the Supplier")
+@click.option("--relay-miner", callback=object_name, help="Print a Supplier of this RelayMiner instead")
 def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
     """Seal a key for one Supplier, so that the text may be stored in Git.
 

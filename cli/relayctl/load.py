@@ -7,17 +7,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 import click
 
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
-from pocket.errors import ConfigurationError, InvalidRelay
+from pocket.errors import ConfigurationError, InvalidRelay, PocketError
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.client_transports import ClientTransport, RelayFailed
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 from relayctl.key_files import read_small_text
+
+_SESSION_EXPIRED: Final = "session_expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +61,30 @@ async def run_load(options: LoadOptions, count: int, concurrency: int, rate: flo
     async with aiohttp.ClientSession(connector=connector) as http, ChainClient([node]) as chain:
         gateway = Gateway(chain, http, key)
         signer = await gateway.signer(options.app, options.service)
-        suppliers = sorted(signer.session.supplier_addresses)
-        if options.supplier:
-            if options.supplier not in suppliers:
-                raise InvalidRelay(f"{options.supplier} is not in the session; its suppliers: {', '.join(suppliers)}")
-            suppliers = [options.supplier]
-        run = _Run(options, gateway, signer, suppliers, show)
+        run = _Run(options, gateway, signer, show)
         begun = time.perf_counter()
         await run.all(count, concurrency, rate)
         run.report(time.perf_counter() - begun)
         return 0 if not run.failures else 1
 
 
+def _suppliers(options: LoadOptions, signer: SessionSigner) -> list[str]:
+    """Return the suppliers of a session to send to. Raises InvalidRelay."""
+    suppliers = sorted(signer.session.supplier_addresses)
+    if options.supplier is None:
+        return suppliers
+    if options.supplier not in suppliers:
+        raise InvalidRelay(f"{options.supplier} is not in the session; its suppliers: {', '.join(suppliers)}")
+    return [options.supplier]
+
+
 class _Run:
-    def __init__(
-        self, options: LoadOptions, gateway: Gateway, signer: SessionSigner, suppliers: list[str], show: bool
-    ) -> None:
+    def __init__(self, options: LoadOptions, gateway: Gateway, signer: SessionSigner, show: bool) -> None:
         self._options = options
         self._gateway = gateway
         self._signer = signer
-        self._suppliers = suppliers
+        self._suppliers = _suppliers(options, signer)
+        self._renewing = asyncio.Lock()
         self._show = show
         self._next = 0
         self.latencies: list[float] = []
@@ -101,6 +108,29 @@ class _Run:
                 group.create_task(sender())
 
     async def _one(self, number: int) -> None:
+        """Send one relay, and again in the new session if its session has ended."""
+        used = self._signer
+        try:
+            try:
+                await self._send(number)
+            except RelayFailed as error:
+                if error.code != _SESSION_EXPIRED:
+                    raise
+                await self._renew(used)
+                await self._send(number)
+        except RelayFailed as error:
+            self.failures[(str(error) if self._show else error.kind)[:160]] += 1
+        except PocketError as error:
+            self.failures[str(error)[:160]] += 1
+
+    async def _renew(self, used: SessionSigner) -> None:
+        """Sign for the current session from now on, unless another sender has asked for it since."""
+        async with self._renewing:
+            if self._signer is used:
+                signer = await self._gateway.signer(self._options.app, self._options.service)
+                self._signer, self._suppliers = signer, _suppliers(self._options, signer)
+
+    async def _send(self, number: int) -> None:
         options = self._options
         supplier = self._suppliers[number % len(self._suppliers)]
         if options.rest_path is not None:
@@ -112,11 +142,7 @@ class _Run:
             request = self._signer.sign_payload(supplier, envelope.body)
         else:
             request = self._signer.sign(supplier, envelope)
-        try:
-            answer = await self._gateway.send(options.url, request, rpc_type, options.timeout, options.over)
-        except RelayFailed as error:
-            self.failures[str(error)[:160]] += 1
-            return
+        answer = await self._gateway.send(options.url, request, rpc_type, options.timeout, options.over)
         self.latencies.append(answer.seconds)
         if self._show:
             click.echo(f"backend status {answer.http.status}, valid signature of {supplier}")

@@ -22,6 +22,7 @@ from relayctl.k8s.plugin import k8s
 from relayctl.key_commands import keys
 from relayctl.local_redis import Topology
 from relayctl.migrating.migrate_commands import migrate
+from relayctl.option_types import PORT_OR_FREE
 from relayctl.probe import probe
 from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
@@ -109,8 +110,8 @@ def localnet() -> None:
 @localnet.command()
 @click.option("--genesis", type=click.Path(path_type=Path), default=lambda: _samples() / "genesis.yaml")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--grpc-port", type=int, default=9090, show_default=True)
-@click.option("--rpc-port", type=int, default=26657, show_default=True)
+@click.option("--grpc-port", type=PORT_OR_FREE, default=9090, show_default=True, help="0: any free port")
+@click.option("--rpc-port", type=PORT_OR_FREE, default=26657, show_default=True, help="0: any free port")
 @click.option("--step", is_flag=True, help="Commit blocks only on request: POST /localnet/step?blocks=N")
 @click.option("--block-seconds", type=click.FloatRange(0), help="0 = as fast as possible. Default: the genesis'.")
 def up(genesis: Path, host: str, grpc_port: int, rpc_port: int, step: bool, block_seconds: float | None) -> None:

@@ -1,6 +1,8 @@
 """The command `relayctl config render`: what relayer and miner read, for a machine without Kubernetes."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,8 +24,18 @@ from relayctl.local_stack import write_keys
 REDIS_VARIABLE = "POCKET_REDIS_URL"
 
 
-def render_files(relay_miner: RelayMiner, manifests: Manifests, root: Path, data: Path, host: str) -> dict[str, str]:
-    """Return relayer.json, hot.json and miner.json by name. The paths in them begin with `root` and `data`.
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the processes find files, and the addresses they listen on."""
+
+    root: Path
+    data: Path
+    host: str
+    admin_host: str
+
+
+def render_files(relay_miner: RelayMiner, manifests: Manifests, machine: Machine) -> dict[str, str]:
+    """Return relayer.json, hot.json and miner.json by name.
 
     The Redis URL is in the environment, because it may hold a password.
     """
@@ -31,12 +43,13 @@ def render_files(relay_miner: RelayMiner, manifests: Manifests, root: Path, data
     def paths(folder: str, admin_port: int) -> RuntimePaths:
         return RuntimePaths(
             redis_url=f"env:{REDIS_VARIABLE}",
-            keys_dir=root / "keys",
-            data_dir=data / folder,
-            hot_file=root / "hot.json",
-            secrets_dir=root / "secrets",
-            signer_dir=root / "signer",
-            host=host,
+            keys_dir=machine.root / "keys",
+            data_dir=machine.data / folder,
+            hot_file=machine.root / "hot.json",
+            secrets_dir=machine.root / "secrets",
+            signer_dir=machine.root / "signer",
+            host=machine.host,
+            admin_host=machine.admin_host,
             admin_port=admin_port,
         )
 
@@ -92,8 +105,10 @@ def write_signer_files(folder: Path, relay_miner: RelayMiner, manifests: Manifes
               help="Where the processes find the output")  # fmt: skip
 @click.option("--data", type=click.Path(path_type=Path), default="/var/lib/pocket", show_default=True,
               help="Folder of the processes' data")  # fmt: skip
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address of all ports")
-def render(files: tuple[Path, ...], output: Path, name: str | None, root: Path, data: Path, host: str) -> None:
+@click.option("--host", default="0.0.0.0", show_default=True, help="Address of the relay port")
+@click.option("--admin-host", default="127.0.0.1", show_default=True,
+              help="Address of the admin ports, which have no password: the loopback or a private one")  # fmt: skip
+def render(files: tuple[Path, ...], output: Path, name: str | None, **machine: Any) -> None:
     """Write what relayer and miner read, for docker compose or systemd (docs/standalone.md).
 
     FILES are the resources and Secrets. Running processes apply changes of hot.json, keys and secrets without restart.
@@ -106,7 +121,7 @@ def render(files: tuple[Path, ...], output: Path, name: str | None, root: Path, 
         write_keys(output / "keys", Manifests(manifests.relay_miners, tuple(own), manifests.secrets))
         write_secrets(output / "secrets", relay_miner, manifests)
         write_signer_files(output / "signer", relay_miner, manifests)
-        for file, text in render_files(relay_miner, manifests, root, data, host).items():
+        for file, text in render_files(relay_miner, manifests, Machine(**machine)).items():
             write_private(output / file, text)
     except (ManifestError, ConfigurationError) as error:
         raise click.ClickException(str(error)) from None

@@ -35,7 +35,7 @@ from relayctl.key_commands import KEY_FILE, read_key
 from relayctl.key_files import read_small_text
 
 T = TypeVar("T")
-_REFUSED, _NOTHING = 3, 2
+_REFUSED, _NOTHING = 3, 4
 _CHECKSUM_DIGITS = 16
 
 
@@ -131,7 +131,8 @@ def plan_command(
 ) -> None:
     """Show what differs from the chain and the transaction that changes it.
 
-    Nothing is sent. Exit code 0: a transaction is planned. 2: staked as declared. 3: refused.
+    Nothing is sent. Exit code 0: a transaction is planned. 4: staked as declared. 3: refused. Others are
+    errors: 2 for a wrong option or a missing file, 1 for the rest.
     """
     operator, spec = _declared(files, name)
     declared = declared_stake(operator, spec)

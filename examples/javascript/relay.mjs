@@ -211,9 +211,15 @@ const supplier = Object.keys(session.suppliers).sort()[0];
 const call = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: [] });
 const payload = encodeHttpRequest("POST", url + "/", { "Content-Type": "application/json" }, call);
 const request = signRequest(session, supplier, BigInt("0x" + process.env.GATEWAY_KEY), payload);
-const answer = await fetch(url, { method: "POST", body: request, headers: { "Rpc-Type": "3" } });
+const answer = await fetch(url, { method: "POST", body: request, headers: { "Rpc-Type": "3" } }).catch((error) => {
+  console.error(`${url}: ${error.cause ?? error.message}`);
+  process.exit(1);
+});
 const body = Buffer.from(await answer.arrayBuffer());
-if (answer.status !== 200) throw new Error(`status ${answer.status}: ${body}`);
+if (answer.status !== 200) {
+  console.error(`status ${answer.status}: ${body}`);
+  process.exit(1);
+}
 const response = verifyResponse(session, supplier, body);
 console.log(`status ${field(response, 1)}, signed by ${supplier}`);
 console.log(field(response, 3).toString());

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import sys
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 # secp256k1. A point is a pair (x, y), None is the point at infinity.
@@ -215,8 +216,13 @@ def main():
     call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": []}).encode()
     payload = encode_http_request("POST", url + "/", {"Content-Type": "application/json"}, call)
     request = sign_request(session, supplier, key, payload)
-    with urlopen(Request(url, data=request, headers={"Rpc-Type": "3"})) as answer:
-        payload = verify_response(session, supplier, answer.read())
+    try:
+        with urlopen(Request(url, data=request, headers={"Rpc-Type": "3"})) as answer:
+            payload = verify_response(session, supplier, answer.read())
+    except HTTPError as error:
+        sys.exit(f"status {error.code}: {error.read().decode(errors='replace')}")
+    except URLError as error:
+        sys.exit(f"{url}: {error.reason}")
     status = next(value for number, value in fields(payload) if number == 1)
     body = next(value for number, value in fields(payload) if number == 3)
     print(f"status {status}, signed by {supplier}")

@@ -62,3 +62,11 @@ async def test_an_example_signs_a_relay_and_accepts_only_the_suppliers_signature
         code, output = await run(language, file, relayer.url)
         assert code != 0
         assert "the supplier's signature is invalid" in output
+
+        session["header"]["session_id"] = "0" * 64
+        file.write_text(json.dumps(session))
+        code, output = await run(language, file, relayer.url)
+        assert code == 1
+        assert 'status 403: {"error"' in output
+        assert '"code": "session_mismatch"' in output
+        assert not any(row.startswith(("Traceback", "    at ")) for row in output.splitlines())

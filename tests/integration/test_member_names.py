@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ from pocket.errors import ConfigurationError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
-from pocket_miner.ownership.ownership import identity_of, peer_urls
+from pocket_miner.ownership.ownership import identity_of, peer_urls, serves_peers
 from pocket_miner.storage.volume import lock, member_name
 
 pytestmark = pytest.mark.redis
@@ -47,7 +48,7 @@ class Process:
         config = MinerConfig.model_validate(
             {
                 "name": "m", "namespace": "n", "prefix": "names", "redisUrl": "redis://h", "keysDir": "/k",
-                "dataDir": str(folder), "adminHost": "0.0.0.0", "adminPort": port,
+                "dataDir": str(folder), "adminHost": "127.0.0.1", "adminPort": port,
                 "chain": {"id": "pocket", "nodes": [{"grpc": "grpc://n:1", "rpc": "http://n:2"}], "blockSeconds": 30},
             }
         )  # fmt: skip
@@ -115,12 +116,12 @@ async def test_peers_are_found_where_they_listen_whatever_they_are_called(redis,
     await first.ticks()
     await second.ticks()
     await first.ticks(1)
-    assert peer_urls(first.config, first.keeper) == ["http://0.0.0.0:9002"]
-    assert peer_urls(second.config, second.keeper) == ["http://0.0.0.0:9001"]
+    assert peer_urls(first.config, first.keeper) == ["http://127.0.0.1:9002"]
+    assert peer_urls(second.config, second.keeper) == ["http://127.0.0.1:9001"]
     first.kill()
     first = Process(redis, tmp_path / "a", now, 9003)
     await first.ticks()
-    assert peer_urls(first.config, first.keeper) == ["http://0.0.0.0:9002"], "not its own former process"
+    assert peer_urls(first.config, first.keeper) == ["http://127.0.0.1:9002"], "not its own former process"
 
 
 def test_a_volume_keeps_its_name_and_a_copy_of_it_gets_another(tmp_path):
@@ -180,3 +181,15 @@ def test_in_kubernetes_the_name_is_the_pods_and_a_new_pod_of_the_name_has_anothe
     outside = MinerConfig.model_construct(lease=None, admin_host="my_host", admin_port=9090)
     identity = identity_of(outside, "volume", Platform())
     assert (elector.member_name(identity), member_location(identity)) == ("volume", "my_host:9090")
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::"])
+def test_outside_of_kubernetes_a_miner_on_a_wildcard_address_serves_no_peers(host):
+    outside = MinerConfig.model_construct(lease=None, admin_host=host, admin_port=9091)
+    assert not serves_peers(outside)
+    assert serves_peers(outside.model_copy(update={"lease": "main-miner"})), "its peers use the pod's name"
+    reachable = outside.model_copy(update={"admin_host": "10.0.0.5"})
+    assert serves_peers(reachable)
+    members = [identity_of(config, name, Platform()) for name, config in (("a", outside), ("b", reachable))]
+    keeper = SimpleNamespace(identity="me_x_y", recent_members=members)
+    assert peer_urls(outside, keeper) == ["http://10.0.0.5:9091"]

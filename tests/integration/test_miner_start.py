@@ -104,3 +104,11 @@ async def test_a_folder_has_one_miner(tmp_path):
     async with volume.owned(tmp_path):
         with pytest.raises(ConfigurationError, match="held by process"):
             volume.lock(tmp_path)
+
+
+async def test_a_miner_on_all_addresses_serves_no_relays_to_peers(tmp_path, redis_process):
+    async with a_node() as node, a_miner(tmp_path, redis_process.url, node, admin_host="0.0.0.0") as (ask, _):
+        await until(ask, "/ready", lambda status, _: status == 200)
+        for path in ("sessions", "seals", "relays", "outcome"):
+            with pytest.raises(aiohttp.ContentTypeError, match="404"):
+                await ask(f"/peer/{path}?supplier=pokt1x")

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from urllib.request import Request, urlopen
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -89,6 +90,33 @@ async def test_what_cannot_be_sent_is_explained(relayer, tmp_path, capsys):
     assert await run_load(options(relayer, tmp_path, grpc, rpc, supplier=address("bob")), 2, 1, 0.0, show=False) == 1
     assert "not served here" in capsys.readouterr().err
     assert await run_load(options(relayer, tmp_path, grpc, rpc, url="http://127.0.0.1:1"), 1, 1, 0.0, show=False) == 1
+
+
+async def test_a_load_goes_on_in_the_new_session_and_groups_its_failures_by_code(relayer, tmp_path, capsys):
+    seen = []
+
+    async def expired(request):
+        seen.append(request.path)
+        refusal = {"error": f"request {len(seen)}", "code": "session_expired", "request_id": f"id-{len(seen)}"}
+        if len(seen) in (1, 2):
+            return web.json_response(refusal, status=403)
+        async with aiohttp.ClientSession() as http, http.post(relayer.url, data=await request.read(),
+                                                             headers={"Rpc-Type": "3"}) as answer:  # fmt: skip
+            return web.Response(status=answer.status, body=await answer.read())
+
+    app = web.Application()
+    app.router.add_post("/", expired)
+    grpc, rpc = relayer.node
+    async with TestServer(app) as proxy:
+        url = str(proxy.make_url("")).rstrip("/")
+        assert await run_load(options(relayer, tmp_path, grpc, rpc, url=url), 3, 1, 0.0, show=False) == 1
+        shown = capsys.readouterr()
+        assert shown.err.strip() == "1 failed: status 403 session_expired", "the first relay was sent twice"
+        assert "2 relays in" in shown.out
+        seen.clear()
+        seen.append("")
+        assert await run_load(options(relayer, tmp_path, grpc, rpc, url=url), 3, 1, 0.0, show=False) == 0
+        assert "3 relays in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("body", [b"<html>welcome</html>", b"", b"\x0a\xff"])

@@ -100,7 +100,7 @@ async def test_a_declared_stake_is_planned_signed_offline_and_sent_once(command)
     record = command.localnet.chain.state.suppliers[address("carol")]
     assert (record.owner_address, record.stake_upokt) == (address("carol"), 5_000_000)
     code, shown = await command.plan()
-    assert code == 2, shown
+    assert code == 4, shown
 
 
 async def test_a_stake_of_another_owner_is_refused_with_its_name(command):

@@ -16,7 +16,7 @@ def codes(body):
 
 
 @contextlib.asynccontextmanager
-async def a_miner(folder, redis_url, node, chain_id="pocket"):
+async def a_miner(folder, redis_url, node, chain_id="pocket", admin_host="127.0.0.1"):
     """Start a miner on a folder, with a client of its port."""
     keys = folder / "keys"
     keys.mkdir()
@@ -26,7 +26,7 @@ async def a_miner(folder, redis_url, node, chain_id="pocket"):
         {
             "name": "trial", "namespace": "default", "prefix": "start", "redisUrl": redis_url,
             "dataDir": folder / "data", "keysDir": keys, "checkEndpoints": False,
-            "chain": {"id": chain_id, "nodes": [node], "blockSeconds": 1}, "adminHost": "127.0.0.1", "adminPort": port,
+            "chain": {"id": chain_id, "nodes": [node], "blockSeconds": 1}, "adminHost": admin_host, "adminPort": port,
         }
     )  # fmt: skip
     miner = MinerProcess(config)

@@ -254,5 +254,5 @@ def test_no_passphrase_is_an_error(tmp_path):
 
 
 def test_a_missing_library_names_what_to_install():
-    with pytest.raises(KeyImportError, match=r"pip install 'pocket-relay-mining\[keys\]'"):
+    with pytest.raises(KeyImportError, match=r"no_such_library is not installed.*extra `keys`"):
         library("no_such_library.part")

@@ -138,6 +138,51 @@ def test_the_command_writes_what_validates_and_keeps_secrets_apart(files):
     assert migrated(files).exit_code == 0, "it can be run again"
 
 
+CREDENTIALS = """
+pocket_node: {query_node_rpc_url: "tcp://node:26657", query_node_grpc_url: "tcp://node:9090", grpc_insecure: true}
+services:
+  eth:
+    backends:
+      jsonrpc: {url: "https://rpc.example/v2/s3cretKeyInPath", headers: {X-Env: prod, X-Api-Key: s3cret-1}}
+      rest: {url: "http://us%65r:s3cret-2@rest:80/a@b"}
+      cometbft: {url: "http://comet?apikey=s3cretInQuery"}
+  llm:
+    backends:
+      rest: {url: "http://llm", headers: {Cookie: s3cret-4, authorization: "Bearer s3cret-3"}}
+"""
+
+
+def test_credentials_in_headers_and_urls_become_secrets_or_are_named(files):
+    (files / "relayer.yaml").write_text(CREDENTIALS)
+    done = migrated(files, "--keys-file", str(files / "keys.yaml"))
+    assert done.exit_code == 0, done.output
+    assert "s3cret" not in done.output
+    manifests = load_manifests([files / "out"])
+    assert {name: entries for name, entries in manifests.secrets.items() if not name.startswith("supplier")} == {
+        "main-redis": {"url": "redis://:secret-word@redis.local:6379/0"},
+        "main-eth-jsonrpc": {"value": "s3cret-1"}, "main-eth-rest": {"username": "user", "password": "s3cret-2"},
+        "main-llm-rest": {"value": "Bearer s3cret-3"},
+    }  # fmt: skip
+    eth, llm = (service.backends.by_type() for service in manifests.relay_miners[0].spec.services)
+    rpc, rest = eth["jsonRpc"], eth["rest"]
+    assert (rpc.headers, rpc.auth.type, rpc.auth.header) == ({"X-Env": "prod"}, "header", "X-Api-Key")
+    assert (rest.urls, rest.auth.type) == (("http://rest:80/a@b",), "basic")
+    (only,) = llm.values()
+    assert (only.headers, only.auth.header) == ({"Cookie": "s3cret-4"}, "authorization")
+    for path in ("eth.backends.jsonrpc.urls", "eth.backends.cometbft.urls", "llm.backends.rest.headers.Cookie"):
+        (line,) = (row for row in done.output.splitlines() if f"services.{path}:" in row)
+        assert "stays in relayminer.yaml" in line
+    assert "relayer and miner differ" not in done.output, "two forms of one address"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (files / "out").iterdir()} == {0o600}
+
+
+def test_a_difference_between_the_files_is_reported_without_a_password(files):
+    (files / "miner.yaml").write_text(MINER.replace("secret-word", "other-word"))
+    done = migrated(files)
+    assert "redis.url: relayer and miner differ" in done.output
+    assert "word" not in done.output
+
+
 def test_keys_are_sealed_where_the_operators_key_is_given(files):
     import base64  # noqa: PLC0415 - beside its use
 
@@ -186,6 +231,10 @@ def test_an_output_that_cannot_be_written_is_named(files):
          "query_node_grpc_url: 'n:1'}", "no backend"),
         ("services: {eth: {backends: {jsonrpc: {url: 'http://b'}}}}\nredis: {url: 'redis-sentinel://a'}\npocket_node: "
          "{query_node_rpc_url: 'http://n', query_node_grpc_url: 'n:1'}", "redis-sentinel:// is not supported"),
+        ("services: {eth: {backends: {jsonrpc: {url: 'http://b'}}}}\npocket_node: {query_node_rpc_url: 'http://u:p@n', "
+         "query_node_grpc_url: 'n:1'}", "pocket_node.query_node_rpc_url holds a login"),
+        ("services: {eth: {backends: {rest: {urls: ['http://u:p@a', 'http://b']}}}}\npocket_node: {query_node_rpc_url: "
+         "'http://n', query_node_grpc_url: 'n:1'}", "services.eth.backends.rest.urls: the endpoints have different"),
         ("- 1", "expected the configuration"), ("{", "not YAML"),
     ],
 )  # fmt: skip

@@ -174,3 +174,13 @@ def test_a_page_says_what_it_is(audit):
     page = TrailPage.model_validate_json(trail_page(audit, 3).model_dump_json())
     assert [entry.number for entry in page.entries] == [4, 5]
     assert json.loads(page.entries[0].body)["session_id"] == "session 4"
+
+
+def test_an_archive_that_is_cut_off_is_verified_with_a_warning(audit, tmp_path):
+    file = archived(audit, tmp_path / "archive").file
+    whole = run("verify", "--archive", file)
+    assert (whole.exit_code, whole.output) == (0, "5 outcomes, none altered\n")
+    file.write_bytes(file.read_bytes()[:-5])
+    cut = run("verify", "--archive", file)
+    assert (cut.exit_code, cut.stdout) == (0, "4 outcomes, none altered\n")
+    assert "the last line is cut off" in cut.stderr

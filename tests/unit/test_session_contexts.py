@@ -16,8 +16,9 @@ from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
 from pocket_relayer.pipeline import session_context
-from pocket_relayer.pipeline.admission import Admission
+from pocket_relayer.pipeline.admission import Admission, verification_cost
 from pocket_relayer.pipeline.authorization import plausible_problem, supplier_rejection
+from pocket_relayer.pipeline.fair_queue import QUANTUM
 from pocket_relayer.pipeline.session_context import SessionContexts
 from pocket_relayer.rejection import Rejected, RejectionReason
 from world import World, address
@@ -302,3 +303,8 @@ async def test_only_the_sessions_of_the_chain_are_kept():
         assert await known.refused(invented) is not None
     assert await known.refused(honest) is None
     assert set(known.contexts._sessions) == {session_context._key_of(honest)}
+
+
+@pytest.mark.parametrize(("members", "cost"), [(1, 1.0), (2, 1.0), (3, 1.5), (40, 20.0)])
+def test_a_large_ring_takes_turns_by_its_size(members, cost):
+    assert verification_cost(members) == cost * QUANTUM

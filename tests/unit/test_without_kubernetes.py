@@ -67,6 +67,20 @@ def test_the_programs_read_what_was_rendered(tmp_path):
     assert len(ports) == 2, "both run on one machine"
 
 
+@pytest.mark.parametrize(
+    ("words", "relay_host", "admin_host"),
+    [((), "0.0.0.0", "127.0.0.1"), (("--host", "10.0.0.5", "--admin-host", "10.1.0.5"), "10.0.0.5", "10.1.0.5")],
+)
+def test_the_admin_ports_are_on_the_loopback_unless_an_address_is_given(tmp_path, words, relay_host, admin_host):
+    assert rendered(tmp_path, *words).exit_code == 0
+    configs = {
+        name: read_config(model, tmp_path / f"pocket/{name}.json", {"POCKET_REDIS_URL": URL})
+        for name, model in MODELS.items()
+    }
+    assert configs["relayer"].host == relay_host
+    assert {config.admin_host for config in configs.values()} == {admin_host}
+
+
 def test_only_the_owner_reads_the_files_and_no_output_has_a_secret(tmp_path):
     done = rendered(tmp_path)
     files = [path for path in (tmp_path / "pocket").rglob("*") if path.is_file()]

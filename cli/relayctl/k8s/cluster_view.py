@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from pocket.errors import PocketError
+from pocket.input_files import InputFileError, read_yaml
 from pocket.kube.api_client import KubeApi, KubeError, ResourceKind
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, EVENTS, LEASES, PODS, RELAY_MINERS, SUPPLIERS
@@ -120,15 +119,14 @@ def default_namespace(kubeconfig: str | None, context: str | None) -> str:
     """Return the namespace of the kubeconfig's context, `default` where it names none."""
     for path in (kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")).split(os.pathsep):
         try:
-            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            continue
-        if not isinstance(tree, dict):
-            continue
-        chosen = context or tree.get("current-context")
-        for row in tree.get("contexts") or ():
-            if isinstance(row, dict) and row.get("name") == chosen:
-                return str((row.get("context") or {}).get("namespace") or _NO_KUBECONFIG)
+            documents = read_yaml(Path(path))
+        except InputFileError:
+            continue  # `connect` reports it
+        tree = documents[0] if len(documents) == 1 and isinstance(documents[0], dict) else {}
+        chosen, contexts = context or tree.get("current-context"), tree.get("contexts")
+        for row in contexts if isinstance(contexts, list) else ():
+            if isinstance(row, dict) and row.get("name") == chosen and isinstance(row.get("context"), dict):
+                return str(row["context"].get("namespace") or _NO_KUBECONFIG)
     return _NO_KUBECONFIG
 
 

@@ -22,6 +22,7 @@ from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password,
 from relayctl.key_import.import_errors import KeyImportError
 from relayctl.key_import.mnemonic_key import COSMOS_PATH, following, read_mnemonic
 from relayctl.migrating.migration import supplier, supplier_name
+from relayctl.option_types import namespace_name, object_name
 
 _LONGEST: Final = 64 * 1024
 Keys = Mapping[Address, PrivateKey]
@@ -77,8 +78,9 @@ def _target(command: Callable[..., Keys]) -> Callable[..., None]:
     chosen: Callable[..., None] = run
     for option in (
         click.option("--public-key", help="Sealing key of the operator or the namespace, base64 or a file"),
-        click.option("--relay-miner", help="Also write a Supplier of this RelayMiner for each key"),
-        click.option("--namespace", default="pocket", show_default=True, help="Namespace of the Secrets and Suppliers"),
+        click.option("--relay-miner", callback=object_name, help="Also write a Supplier of this RelayMiner per key"),
+        click.option("--namespace", callback=namespace_name, default="pocket", show_default=True,
+                     help="Namespace of the Secrets and Suppliers"),
         click.option(
             "--form", type=click.Choice(["secret", "sealed", "keys-file", "hex"]), default="secret", show_default=True,
             help="Kubernetes Secrets, Suppliers with sealed keys, a list of hex keys, or one hex key",

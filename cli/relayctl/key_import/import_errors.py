@@ -17,5 +17,5 @@ def library(name: str) -> ModuleType:
     except ImportError:
         package = name.partition(".")[0]
         raise KeyImportError(
-            f"{package} is not installed, which this kind of key needs: pip install 'pocket-relay-mining[keys]'"
+            f"{package} is not installed, which this kind of key needs: install relayctl with the extra `keys`"
         ) from None

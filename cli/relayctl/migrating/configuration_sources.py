@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import yaml
-
+from pocket import input_files
 from pocket.api.base import ManifestError
+from pocket.input_files import InputFileError
 
 Tree = dict[str, Any]
 _FLAGS: Final[Mapping[str, str]] = {
@@ -31,9 +31,9 @@ class Sources:
 def read_yaml(path: Path) -> list[Any]:
     """Return the documents of a YAML file. Raises ManifestError, which quotes nothing of it."""
     try:
-        return [row for row in yaml.safe_load_all(path.read_text(encoding="utf-8")) if row is not None]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ManifestError(f"{path}: not YAML ({type(error).__name__})") from None
+        return [row for row in input_files.read_yaml(path) if row is not None]
+    except InputFileError as error:
+        raise ManifestError(str(error)) from None
 
 
 def read_configuration(path: Path) -> Tree:
@@ -54,9 +54,10 @@ def read_configuration(path: Path) -> Tree:
 
 def _parsed(text: Any) -> Any:
     try:
-        return yaml.safe_load(str(text))
-    except yaml.YAMLError:
+        documents = input_files.yaml_documents(str(text), "")
+    except InputFileError:
         return None
+    return documents[0] if len(documents) == 1 else None
 
 
 def read_compose(path: Path) -> Sources:

@@ -20,6 +20,7 @@ from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password,
 from relayctl.key_import.import_commands import secret_text
 from relayctl.migrating.configuration_sources import Sources, read_compose, read_configuration
 from relayctl.migrating.migration import Migration, convert, supplier, supplier_name
+from relayctl.option_types import namespace_name, object_name
 
 _KINDS = {
     "changed": "Changed: check these",
@@ -73,23 +74,20 @@ def _keyring_keys(path: Path, names: tuple[str, ...], passphrase_fd: int | None)
 
 
 def _write(output: Path, files: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Write the resources by file name, those of Secrets readable by their owner alone.
+    """Write the resources by file name, readable by their owner alone: URLs and headers may hold keys, too.
 
     Raises ClickException if a file cannot be written, or if one of an earlier run would stay without being replaced.
     """
     for name, documents in files.items():
         if not documents and (output / name).exists():
             raise click.ClickException(f"{output / name} is of an earlier run: remove it, or choose another --output")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, documents in files.items():
-            text = yaml.safe_dump_all(documents, sort_keys=False, width=120)
-            if name == _SECRETS and documents:
-                write_private(output / name, text)
-            elif documents:
-                (output / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or output}: {error.strerror}") from None
+    for name, documents in files.items():
+        if not documents:
+            continue
+        try:
+            write_private(output / name, yaml.safe_dump_all(documents, sort_keys=False, width=120))
+        except OSError as error:
+            raise click.ClickException(f"{output / name}: {error.strerror}") from None
 
 
 def report(migration: Migration) -> str:
@@ -109,8 +107,8 @@ def report(migration: Migration) -> str:
 @click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: the files named by the configurations")
 @click.option("--keys-dir", "folders", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True)
 @click.option("--passphrase-fd", type=click.IntRange(0), help="File descriptor with the passphrase of the keyring")
-@click.option("--name", default="main", show_default=True, help="Name of the RelayMiner")
-@click.option("--namespace", default="pocket", show_default=True)
+@click.option("--name", callback=object_name, default="main", show_default=True, help="Name of the RelayMiner")
+@click.option("--namespace", callback=namespace_name, default="pocket", show_default=True)
 @click.option("--public-key", help="The operator's sealing key, base64 or a file, to seal the keys for Git")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to")
 def migrate(

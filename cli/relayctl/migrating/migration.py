@@ -4,13 +4,15 @@ Pure, with a report of settings without counterpart.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from pocket.api.base import ManifestError
+from relayctl.migrating.backend_credentials import credential_headers, may_hold_keys
 from relayctl.migrating.node_relayminer import as_relayer, is_node_relayminer
+from relayctl.migrating.urls import Login, backend_url, grpc_url, login_of, rpc_url, without_logins
 from relayctl.migrating.without_counterpart import reason_of
 
 Tree = dict[str, Any]
@@ -95,22 +97,25 @@ class _Converter:
     def note(self, kind: str, path: str, text: str) -> None:
         self.notes.append(Note(kind, path, text))
 
-    def either(self, path: str, default: Any = None) -> Any:
-        """Read a setting of both files. The relayer's wins, and a difference is noted."""
+    def either(self, path: str, default: Any = None, form: Callable[[Any], Any] = lambda value: value) -> Any:
+        """Read a setting of both files. The relayer's wins, and a difference is noted.
+
+        `form` converts values to compare: two ways to write one address are no difference.
+        """
         first, second = self.relayer.take(path), self.miner.take(path)
-        if first is not None and second is not None and first != second:
-            self.note("changed", path, f"relayer and miner differ; the relayer's {first!r} is used")
+        if first is not None and second is not None and form(first) != form(second):
+            value = "" if login_of(str(first)) else f" {first!r}"
+            self.note("changed", path, f"relayer and miner differ; the relayer's{value} is used")
         value = first if first is not None else second
         return default if value is None else value
 
     def chain(self) -> Tree:
-        grpc, rpc = self.either("pocket_node.query_node_grpc_url"), self.either("pocket_node.query_node_rpc_url")
-        if not grpc or not rpc:
-            raise ManifestError("pocket_node: set query_node_grpc_url and query_node_rpc_url")
         insecure = bool(self.either("pocket_node.grpc_insecure", False))
+        grpc = self._node("query_node_grpc_url", lambda url: grpc_url(str(url), insecure=insecure))
+        rpc = self._node("query_node_rpc_url", lambda url: rpc_url(str(url)))
         chain: Tree = {
             "id": self.either("pocket_node.chain_id", "pocket"),
-            "nodes": [{"grpc": _grpc_url(str(grpc), insecure=insecure), "rpc": _rpc_url(str(rpc))}],
+            "nodes": [{"grpc": grpc, "rpc": rpc}],
         }
         for path, name, convert in (
             ("pocket_node.query_timeout_seconds", "queryTimeoutSeconds", _seconds),
@@ -125,6 +130,18 @@ class _Converter:
             if (value := self.miner.take(path)) is not None:
                 chain["blockSeconds"] = _seconds(value)
         return chain
+
+    def _node(self, name: str, form: Callable[[Any], str]) -> str:
+        """Return the URL of a chain node. Raises ManifestError if it is missing or has a login."""
+        url = self.either(f"pocket_node.{name}", form=form)
+        if not url:
+            raise ManifestError(f"pocket_node.{name} is not set: name the address of a chain node")
+        if login_of(str(url)) is not None:
+            raise ManifestError(
+                f"pocket_node.{name} holds a login, which spec.chain.nodes cannot: name a node that needs none, or a "
+                "proxy of your own that adds it"
+            )
+        return form(url)
 
     def redis(self) -> Tree:
         url = str(self.either("redis.url", "redis://localhost:6379"))
@@ -221,17 +238,17 @@ class _Converter:
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
         take = self.relayer.take
-        backend: Tree = {"urls": [_backend_url(url, name) for url in self._urls(path)]}
+        urls, login = self._urls(path)
+        backend: Tree = {"urls": [backend_url(url, name) for url in urls]}
         if shared["dial"] is not None:
             backend["dialTimeoutSeconds"] = shared["dial"]
         if strategy := self._strategy(path):
             backend["strategy"] = strategy
-        if headers := take(f"{path}.headers"):
-            backend["headers"] = {str(key): str(value) for key, value in headers.items()}
         if (recovery := take(f"{path}.recovery_timeout_seconds", take(f"{path}.recovery_timeout"))) is not None:
             backend["recoverySeconds"] = _seconds(recovery)
-        if auth := self._auth(service_id, path, name):
-            backend["auth"] = auth
+        headers = {str(key): str(value) for key, value in (take(f"{path}.headers") or {}).items()}
+        auth = self._auth(_object_name(f"{self.name}-{service_id}-{name}"), path, headers, login)
+        backend |= {key: value for key, value in (("auth", auth), ("headers", headers)) if value}
         if name != "webSocket":
             backend["timeoutSeconds"] = shared["timeout"]
             if (retries := take(f"{path}.max_retries")) is not None:
@@ -243,7 +260,13 @@ class _Converter:
                 backend["maxConnections"] = shared["pool"]
             if check := self._health_check(path):
                 backend["healthCheck"] = check
+        self._keys_in_urls(path, backend)
         return backend
+
+    def _keys_in_urls(self, path: str, backend: Tree) -> None:
+        if may_hold_keys(backend["urls"], backend.get("basePath", "")):
+            text = "a path or query may hold a key and stays in relayminer.yaml: keep that file out of Git if it does"
+            self.note("changed", f"{path}.urls", text)
 
     def _strategy(self, path: str) -> str | None:
         """Return how endpoints are chosen, None for the default."""
@@ -252,8 +275,11 @@ class _Converter:
             self.note("changed", f"{path}.load_balancing", f"{strategy}: not supported, the default is used")
         return _STRATEGIES.get(strategy)
 
-    def _urls(self, path: str) -> list[str]:
-        """Return the endpoints, which are texts or objects with url and name."""
+    def _urls(self, path: str) -> tuple[list[str], Login | None]:
+        """Return the endpoints, which are texts or objects with url and name, and their login.
+
+        Raises ManifestError if their logins differ.
+        """
         urls, named = [], False
         for number, row in enumerate(self.relayer.take(f"{path}.urls") or []):
             if not isinstance(row, Mapping):
@@ -265,25 +291,40 @@ class _Converter:
                 self.note("unknown", f"relayer: {path}.urls[{number}].{other}", "unknown setting, ignored")
         if named:
             self.note("left", f"relayer: {path}.urls", "endpoints have no names: metrics and logs show their URLs")
-        return urls or [str(self.relayer.take(f"{path}.url") or "")]
+        try:
+            return without_logins(urls or [str(self.relayer.take(f"{path}.url") or "")])
+        except ManifestError as error:
+            raise ManifestError(f"{path}.urls: {error}") from None
 
-    def _auth(self, service_id: str, path: str, kind: str) -> Tree | None:
+    def _auth(self, secret: str, path: str, headers: dict[str, str], login: Login | None) -> Tree | None:
+        """Move `authentication`, the URLs' login or one of the headers to a Secret."""
         take = self.relayer.take
         user, password = take(f"{path}.authentication.username"), take(f"{path}.authentication.password")
         bearer, plain = take(f"{path}.authentication.bearer_token"), take(f"{path}.authentication.plain_token")
         chosen: tuple[str, dict[str, str]] | None = None
+        header, setting = "", f"{path}.authentication"
+        credentials = credential_headers(headers)
         if user or password:
             chosen = ("basic", {"username": str(user or ""), "password": str(password or "")})
         elif bearer:
             chosen = ("bearer", {"token": str(bearer)})
         elif plain:
             chosen = ("header", {"value": str(plain)})
+        elif login is not None:
+            chosen, setting = ("basic", {"username": login[0], "password": login[1]}), f"{path}.urls"
+        elif credentials:
+            header = credentials.pop(0)
+            chosen, setting = ("header", {"value": headers.pop(header)}), f"{path}.headers.{header}"
+        for left in credentials:
+            text = (
+                "may be a credential and stays in relayminer.yaml: a backend has one Secret. Keep that file out of Git"
+            )
+            self.note("changed", f"{path}.headers.{left}", text)
         if chosen is None:
             return None
-        name = _object_name(f"{self.name}-{service_id}-{kind}")
-        self.secrets[name] = chosen[1]
-        self.note("changed", f"{path}.authentication", f"moved to Secret {name}")
-        return {"type": chosen[0], "secretRef": {"name": name}}
+        self.secrets[secret] = chosen[1]
+        self.note("changed", setting, f"moved to Secret {secret}")
+        return {"type": chosen[0], "secretRef": {"name": secret}, **({"header": header} if header else {})}
 
     def _health_check(self, path: str) -> Tree | None:
         take = self.relayer.take
@@ -403,29 +444,3 @@ def _seconds(value: Any) -> float:
     if not parts:
         raise ManifestError(f"{value!r} is not a duration: write seconds, or for example 30s")
     return float(sum(float(number) * units[unit] for number, unit in parts))
-
-
-def _grpc_url(text: str, *, insecure: bool) -> str:
-    parts = urlsplit(text if "//" in text else f"//{text}")
-    plain = parts.scheme in ("grpc", "http") or (insecure and parts.scheme not in ("grpcs", "https"))
-    return f"{'grpc' if plain else 'grpcs'}://{parts.netloc}"
-
-
-def _rpc_url(text: str) -> str:
-    parts = urlsplit(text if "//" in text else f"//{text}")
-    scheme = {"": "http", "tcp": "http"}.get(parts.scheme, parts.scheme)
-    return f"{scheme}://{parts.netloc}{parts.path}".rstrip("/")
-
-
-def _backend_url(text: str, kind: str) -> str:
-    if not text:
-        raise ManifestError(f"a {kind} backend has neither url nor urls")
-    if kind == "grpc":
-        return _grpc_url(text, insecure=True)
-    default = "ws" if kind == "webSocket" else "http"
-    if "//" not in text:
-        return f"{default}://{text}"
-    scheme, _, rest = text.partition("://")
-    if kind == "webSocket":
-        scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
-    return f"{scheme}://{rest}"

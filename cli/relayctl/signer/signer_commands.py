@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.errors import ConfigurationError
 from pocket.keys.keyring import Keyring
 from pocket.runtime import logs
+from relayctl.option_types import PORT
 from relayctl.signer.signable import SigningPolicy
 from relayctl.signer.signed_roots import SignedRoots
 from relayctl.signer.signer_server import SignerServer
@@ -143,7 +144,7 @@ def signer() -> None:
 )
 @click.option("--socket", type=click.Path(path_type=Path), help="Serve on a Unix socket")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Serve on this address, with --port")
-@click.option("--port", type=click.IntRange(1, 65535), help="Serve with TLS on this port, with --tls")
+@click.option("--port", type=PORT, help="Serve with TLS on this port, with --tls")
 @click.option(
     "--tls",
     "tls_dir",
@@ -151,7 +152,7 @@ def signer() -> None:
     help="Folder with tls.crt, tls.key, and ca.crt, which issued the clients' certificates",
 )
 @click.option("--admin-host", default="127.0.0.1", show_default=True)
-@click.option("--admin-port", type=click.IntRange(1, 65535), help="Serve /upcheck and /metrics without TLS")
+@click.option("--admin-port", type=PORT, help="Serve /upcheck and /metrics without TLS")
 def serve(
     keys_dir: Path, data: Path, chain_id: str, max_fee_upokt: int, socket: Path | None, host: str, port: int | None,
     tls_dir: Path | None, admin_host: str, admin_port: int | None,

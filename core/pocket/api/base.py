@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
+
+from pocket.input_files import InputFileError, read_yaml
 
 GROUP = "pocket.network"
 VERSION = "v1beta1"
@@ -89,11 +90,9 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
         files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
         for file in files:
             try:
-                documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-            except OSError as error:
-                raise ManifestError(f"{file}: {error.strerror}") from error
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise ManifestError(f"{file}: not YAML: {error}") from error
+                documents = read_yaml(file)
+            except InputFileError as error:
+                raise ManifestError(str(error)) from None
             for document in documents:
                 if document is None:
                     continue

@@ -3,7 +3,6 @@
 Default values are not written, so that an operator with more fields writes the same text.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from pocket.api.relayminer import ChainSpec, ConnectionLimits, Metering, Recordi
 from pocket.api.services import ServiceSpec
 from pocket.api.signer import SignerAccess
 from pocket.api.simulation import Simulation
+from pocket.input_files import InputFileError, decoded, json_value
 
 
 class SupplierEntry(Model):
@@ -141,9 +141,9 @@ def parse_reloadable_config(content: bytes, path: Path) -> ReloadableConfig:
 
 def _parse(model: type[M], content: bytes, path: Path) -> M:
     try:
-        content_tree: Any = json.loads(content)
-    except ValueError as error:
-        raise ManifestError(f"{path}: not JSON: {error}") from error
+        content_tree: Any = json_value(decoded(content, str(path)), str(path))
+    except InputFileError as error:
+        raise ManifestError(str(error)) from None
     try:
         config, ignored = read_known(model, content_tree)
     except ValidationError as error:

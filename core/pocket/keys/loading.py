@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from pocket.errors import ConfigurationError, DecodingError, InvalidPoint
+from pocket.input_files import InputFileError, read_yaml
 from pocket.protocol.crypto.addresses import Address, address_of
 from pocket.protocol.crypto.curve import decode_long_lived_point
 from pocket.protocol.crypto.ecdsa import PrivateKey
@@ -121,12 +120,13 @@ def _read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise ConfigurationError(f"keys {path}: larger than 4 MiB; is this a keys file?")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"keys {path}: {error.strerror}. Check the path and its permissions.") from error
-    except (yaml.YAMLError, UnicodeDecodeError):
-        # The parser's message quotes the line, which may be a key.
-        raise ConfigurationError(f"keys {path}: not YAML. Expected `keys:` and a list of hex keys.") from None
+    try:
+        documents = read_yaml(path)
+    except InputFileError as error:
+        raise ConfigurationError(f"keys {error}. Expected `keys:` and a list of hex keys.") from None
+    return documents[0] if len(documents) == 1 else None
 
 
 def load_keys_file(path: Path) -> KeySet:

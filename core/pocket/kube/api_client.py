@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -15,11 +16,14 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
 
+from pocket.input_files import InputFileError, read_yaml
+
 Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 _PAGE = 500
+_KUBECONFIG: Final = Path("~/.kube/config")
 NO_ANSWER = frozenset({0, 401, 429, 502, 503, 504})
 """Statuses of no answer, or of a condition that passes and concerns every request."""
 
@@ -248,6 +252,17 @@ def _error_from_status(status: int, text: str, method: str, path: str, retry_aft
     return kind(f"{method} {path}: {status} {message}", status, seconds)
 
 
+def _check_kubeconfig(chosen: str | None) -> None:
+    """Check that the files of a kubeconfig are mappings, which the generated client assumes.
+
+    Raises InputFileError.
+    """
+    for path in (chosen or str(_KUBECONFIG)).split(os.pathsep):
+        file = Path(path).expanduser()
+        if file.is_file() and not isinstance(next(iter(read_yaml(file)), None), dict):
+            raise InputFileError(f"{file}: not a kubeconfig: name another with --kubeconfig or KUBECONFIG")
+
+
 @asynccontextmanager
 async def connect(
     timeout_seconds: float = 10.0, kubeconfig: str | None = None, context: str | None = None
@@ -266,7 +281,15 @@ async def connect(
         if chosen is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
         else:
+            _check_kubeconfig(chosen)
             await load_kube_config(config_file=chosen, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
+    except InputFileError as error:
+        raise KubeError(f"kubeconfig {error}") from None
+    except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
+        raise KubeError(
+            f"kubeconfig {chosen or _KUBECONFIG}: not usable ({type(error).__name__}): check it with "
+            "`kubectl config view`, or name another with --kubeconfig or KUBECONFIG"
+        ) from None
     except (ConfigException, OSError) as error:
         raise KubeError(
             f"no cluster configured: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount token."

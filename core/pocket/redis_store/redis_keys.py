@@ -19,8 +19,10 @@ class RedisKeys:
     prefix: str
 
     def __post_init__(self) -> None:
-        if not self.prefix or any(c in self.prefix for c in "{}* \n"):
-            raise ConfigurationError(f"Redis key prefix {self.prefix!r}: not empty, without braces, blanks or '*'")
+        if not self.prefix or any(c in self.prefix for c in "{}*?[]\\ \n"):
+            raise ConfigurationError(
+                f"Redis key prefix {self.prefix!r}: not empty, without blanks, braces or any of *?[]\\"
+            )
 
     def _supplier(self, kind: str, supplier: str) -> str:
         return f"{self.prefix}:{kind}:{{{supplier}}}"

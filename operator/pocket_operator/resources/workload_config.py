@@ -22,6 +22,8 @@ class RuntimePaths:
     secrets_dir: Path | None = None
     signer_dir: Path | None = None
     host: str = "0.0.0.0"
+    admin_host: str | None = None
+    """The address of the admin port, `host` where it is None."""
     admin_port: int = 9090
     port: int | None = None
     lease: str | None = None
@@ -80,7 +82,7 @@ def _common(relay_miner: RelayMiner, paths: RuntimePaths) -> dict[str, object]:
         "keys_dir": paths.keys_dir,
         "signer": _signer_access(relay_miner, paths),
         "data_dir": paths.data_dir,
-        "admin_host": paths.host,
+        "admin_host": paths.host if paths.admin_host is None else paths.admin_host,
         "admin_port": paths.admin_port,
         "debug_port": paths.debug_port if relay_miner.spec.debug else None,
     }

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pocket.errors import ConfigurationError
+from pocket.input_files import InputFileError, read_yaml
 from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.relays.messages import is_service_id
 
@@ -159,12 +159,10 @@ class Genesis(_Model):
 def load_genesis(path: Path) -> Genesis:
     """Load a genesis from a YAML file. Raises ConfigurationError naming the field."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Genesis.model_validate(content)
-    except OSError as error:
-        raise ConfigurationError(f"genesis {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"genesis {path}: not YAML: {error}") from error
+        documents = read_yaml(path)
+        return Genesis.model_validate(documents[0] if len(documents) == 1 else None)
+    except InputFileError as error:
+        raise ConfigurationError(f"genesis {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"

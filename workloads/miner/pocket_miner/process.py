@@ -40,7 +40,7 @@ from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
 from pocket_miner.miner_platform import MinerPlatform
-from pocket_miner.ownership.ownership import peer_urls, shard_keeper
+from pocket_miner.ownership.ownership import peer_urls, serves_peers, shard_keeper
 from pocket_miner.ownership.redis_watch import RedisWatch
 from pocket_miner.process_status import MinedParts, ProcessStatus
 from pocket_miner.sessions.stages import Stage
@@ -136,10 +136,11 @@ class MinerProcess:
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin port and any debug port until the stack is closed."""
+        to_peers = peers.routes(self._stores) if serves_peers(self._config) else []
         admin = await self._platform.serve_admin(
             self._config.admin_host, self._config.admin_port,
             health=self._status.health, report=self._status.report, status=self._status.status,
-            problems=self._status.problems, routes=[*peers.routes(self._stores), *self._status.routes()],
+            problems=self._status.problems, routes=[*to_peers, *self._status.routes()],
         )  # fmt: skip
         stack.push_async_callback(admin.cleanup)
         if self._config.debug_port is not None:

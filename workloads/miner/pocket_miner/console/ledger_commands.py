@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 
 from pocket.errors import DecodingError
+from pocket.input_files import InputFileError, decoded, json_value
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import Root, leaf_digest, path_of
@@ -27,6 +28,7 @@ from pocket_miner.storage.outcome_archive import (
     ArchiveError,
     TrailEntry,
     append_to_archive,
+    is_cut_off,
     missing_heads,
     read_archive,
     trail_page,
@@ -73,17 +75,24 @@ def _audit(data: Path) -> Audit:
 @_source
 @click.option(
     "--published",
-    type=click.File(),
+    type=click.File("rb"),
     help="Published heads, a line each: date, number, hash (the entry of this miner in ConfigMap <name>-audit).",
 )
-def verify(data: Path | None, archive: Path | None, published: TextIO | None) -> None:
+def verify(data: Path | None, archive: Path | None, published: BinaryIO | None) -> None:
     """Verify the hash chain of all outcomes, and that no published one is missing."""
-    heads = published_heads(published.read()) if published is not None else []
+    heads = published_heads(_text(published)) if published is not None else []
     number, problems = _checked_heads(data, archive, heads)
     if problems:
         raise click.ClickException("; ".join(problems))
     checked = f", {len(heads)} published heads belong to the trail" if heads else ""
     click.echo(f"{number} outcomes, none altered{checked}")
+
+
+def _text(file: BinaryIO) -> str:
+    try:
+        return decoded(file.read(), file.name)
+    except InputFileError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _checked_heads(data: Path | None, archive: Path | None, heads: list[AuditHead]) -> tuple[int, list[str]]:
@@ -101,10 +110,20 @@ def _checked_heads(data: Path | None, archive: Path | None, heads: list[AuditHea
 
 
 def _archived(archive: Path) -> list[TrailEntry]:
+    """Return the verified entries of an archive, with a warning if it is cut off. Raises ClickException."""
     try:
-        return read_archive(archive)
+        entries, cut_off = read_archive(archive), is_cut_off(archive)
     except ArchiveError as error:
         raise click.ClickException(str(error)) from error
+    if not entries:
+        raise click.ClickException(f"{archive} has no outcome: is it a file of `relayctl ledger archive`?")
+    if cut_off:
+        click.echo(
+            f"{archive}: the last line is cut off and was left out: later outcomes may be missing. Copy the file "
+            "again, or compare it with the published heads (--published)",
+            err=True,
+        )
+    return entries
 
 
 def _outcomes(data: Path | None, archive: Path | None) -> list[dict[str, Any]]:
@@ -228,6 +247,7 @@ def relays(data: Path, session_id: str) -> None:
     The session is given by its id or the beginning of it. From the relays and their weights, the claimed root can be
     computed independently. Of ended sessions only the outcome is left, which names the root.
     """
+    _audit(data).close()
     found = 0
     try:
         with RelayStore(data / "mirror") as mirror:
@@ -275,6 +295,7 @@ def backup(data: Path, folder: Path) -> None:
 @click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
 def refused(data: Path, content: bool) -> None:
     """Print rejected stream entries and the reasons as one JSON object each, oldest first."""
+    _audit(data).close()
     try:
         letters = DeadLetters(data / "refused.sqlite").read()
     except sqlite3.Error as error:
@@ -309,25 +330,35 @@ def export_seals(data: Path) -> None:
     click.echo(json.dumps(document, indent=2, sort_keys=True))
 
 
-@seals.command("import")
-@_DATA
-@click.argument("file", type=click.File())
-def import_seals(data: Path, file: TextIO) -> None:
-    """Import seals from a FILE (- for standard input), after stopping the miner.
-
-    A seal whose root differs from a known one is rejected.
-    """
+def _exported_seals(text: str, name: str) -> list[tuple[str, int, SessionSeal, str]]:
+    """Return supplier, session end, seal and whether it is signed of an export. Raises ClickException."""
     try:
-        document = json.load(file)
-        if document["version"] != 1:
-            raise click.ClickException(f"unsupported version {document['version']}: this relayctl reads version 1")
-        rows = [
+        document = json_value(text, name)
+    except InputFileError as error:
+        raise click.ClickException(str(error)) from None
+    if not isinstance(document, dict) or not {"version", "seals"} <= document.keys():
+        raise click.ClickException(f"{name}: not an export of seals: make one with `relayctl ledger seals export`")
+    if document["version"] != 1:
+        raise click.ClickException(f"{name}: version {document['version']}: this relayctl reads version 1 of seals")
+    try:
+        return [
             (str(row["supplier"]), int(row["session_end_height"]), SessionSeal.decode(json.dumps(row["seal"])),
              str(row.get("signed") or ""))
             for row in document["seals"]
         ]  # fmt: skip
-    except (ValueError, KeyError, TypeError, DecodingError) as error:
-        raise click.ClickException(f"not an export of seals: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, DecodingError) as error:
+        raise click.ClickException(f"{name}: an entry is not a seal ({error}): export it again") from None
+
+
+@seals.command("import")
+@_DATA
+@click.argument("file", type=click.File("rb"))
+def import_seals(data: Path, file: BinaryIO) -> None:
+    """Import seals from a FILE (- for standard input), after stopping the miner.
+
+    A seal whose root differs from a known one is rejected.
+    """
+    rows = _exported_seals(_text(file), file.name)
     data.mkdir(parents=True, exist_ok=True)
     audit = Audit(data / "audit.sqlite")
     try:

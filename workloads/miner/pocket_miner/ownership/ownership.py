@@ -21,6 +21,7 @@ from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket_miner.miner_platform import MinerPlatform
 
 _EMBEDDED_GROUP = "miners"
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 
 
 def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
@@ -39,16 +40,28 @@ def identity_of(config: MinerConfig, member: str, platform: Platform) -> str:
     return f"{member}_{config.admin_host}:{config.admin_port}_{incarnation}"
 
 
+def serves_peers(config: MinerConfig) -> bool:
+    """Return True if other miners can connect to this one's admin port.
+
+    Outside of Kubernetes they connect to `admin_host`, and a wildcard is no address to connect to.
+    """
+    return config.lease is not None or config.admin_host not in _WILDCARDS
+
+
 def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
-    """Return the URLs of the other miners that were recently live, also if the store has lost their Leases since."""
+    """Return the URLs of the other miners that were recently live, also if the store has lost their Leases since.
+
+    Miners whose admin port listens on a wildcard have none.
+    """
 
     def url(identity: str) -> str:
         if config.lease is None:
-            return f"http://{member_location(identity)}"
+            location = member_location(identity)
+            return "" if location.rpartition(":")[0] in _WILDCARDS else f"http://{location}"
         return f"http://{member_name(identity)}.{config.peer_domain}:{config.admin_port}"
 
     me = member_name(keeper.identity)
-    return sorted({url(member) for member in keeper.recent_members if member_name(member) != me})
+    return sorted({url(member) for member in keeper.recent_members if member_name(member) != me} - {""})
 
 
 @asynccontextmanager

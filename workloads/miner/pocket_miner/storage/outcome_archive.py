@@ -98,6 +98,20 @@ def read_archive(file: Path) -> list[TrailEntry]:
         raise ArchiveError(f"{file}: {error.strerror}") from error
 
 
+def is_cut_off(file: Path) -> bool:
+    """Return True if the last line of an archive is incomplete, which `read_archive` leaves out.
+
+    Raises ArchiveError.
+    """
+    try:
+        with file.open("rb") as source:
+            size = source.seek(0, os.SEEK_END)
+            source.seek(max(0, size - 1))
+            return size > 0 and source.read(1) != b"\n"
+    except OSError as error:
+        raise ArchiveError(f"{file}: {error.strerror}") from error
+
+
 def _lines(source: BinaryIO, file: Path) -> Iterator[TrailEntry]:
     for number, line in enumerate(source, start=1):
         if not line.endswith(b"\n"):

@@ -98,7 +98,7 @@ class Admission:
         context = await self._contexts.of(header, address)
         large = len(request.payload) > _HASHED_IN_PLACE
         message_hash = await asyncio.to_thread(request.signable_hash) if large else request.signable_hash()
-        cost = max(QUANTUM, context.ring.size / 2)
+        cost = verification_cost(context.ring.size)
         await self._verifications.turn(address, cost, header.application_address)
         try:
             return authorize(request, header, message_hash, context)
@@ -107,6 +107,11 @@ class Admission:
             if corrected is None:
                 raise
         return authorize(request, header, message_hash, corrected)
+
+
+def verification_cost(members: int) -> float:
+    """Return the cost of verifying a signature of a ring, in the fair queue's unit: that of a ring of two members."""
+    return max(QUANTUM, QUANTUM * members / 2)
 
 
 def _declares(supplier: StakedSupplier, service_id: str, rpc_type: str) -> bool:

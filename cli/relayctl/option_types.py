@@ -1,0 +1,28 @@
+"""Checks of options: ports, and names that the API server accepts."""
+
+import re
+from typing import Final
+
+import click
+
+PORT: Final = click.IntRange(1, 65535)
+PORT_OR_FREE: Final = click.IntRange(0, 65535)
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LONGEST_LABEL: Final = 63
+_LONGEST_NAME: Final = 253
+
+
+def object_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Return the name of an object. Raises BadParameter with the rule for one that the API server refuses."""
+    if value is None or (len(value) <= _LONGEST_NAME and all(map(_LABEL.fullmatch, value.split(".")))):
+        return value
+    raise click.BadParameter(
+        f"{value!r}: write at most {_LONGEST_NAME} lower case letters, digits and - inside, and dots between them"
+    )
+
+
+def namespace_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """Return the name of a namespace, which has no dots. Raises BadParameter with the rule for another."""
+    if len(value) <= _LONGEST_LABEL and _LABEL.fullmatch(value):
+        return value
+    raise click.BadParameter(f"{value!r}: write at most {_LONGEST_LABEL} lower case letters, digits and - inside")
