@@ -231,3 +231,18 @@ async def test_a_loss_within_the_replay_of_a_segment_has_that_segment_appended_o
         assert 0 < len(await entries(redis)) < 300
         await publisher.maintain_once()
         assert set(await entries(redis)) == {b"relay %d" % n for n in range(300)}
+
+
+async def test_what_redis_evicted_is_appended_again_without_another_relay(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        for number in range(3):
+            await publisher.record(record(number))
+        await redis.delete(KEYS.stream("pokt1s", "one"), KEYS.sessions("pokt1s"), KEYS.incarnation("pokt1s"))
+        for _ in range(31):  # they are looked for every half minute
+            await publisher.maintain_once()
+        assert set(await entries(redis)) == {b"relay 0", b"relay 1", b"relay 2"}
+        before = publisher.counters.replayed
+        for _ in range(31):
+            await publisher.maintain_once()
+        assert publisher.counters.replayed == before == 3

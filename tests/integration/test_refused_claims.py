@@ -37,7 +37,7 @@ async def test_a_claim_that_the_chain_refuses_for_ever_takes_no_other_with_it_an
     outcomes = alice.outcomes()
     assert outcomes[eth.session_id]["outcome"] == "settled"
     assert outcomes[base.session_id]["outcome"] == "claim_missed"
-    assert "the chain refused the claim: Simulate:" in outcomes[base.session_id]["reason"]
+    assert "the claim was refused: Simulate:" in outcomes[base.session_id]["reason"]
     assert "mismatch: claim compute units" in outcomes[base.session_id]["reason"]
 
 
@@ -66,4 +66,4 @@ async def test_a_sealed_claim_that_is_refused_when_it_is_sent_again_holds_up_no_
     outcomes = alice.outcomes()
     assert outcomes[eth.session_id]["outcome"] == "settled"
     assert outcomes[base.session_id]["outcome"] == "claim_missed"
-    assert "the chain refused the claim" in outcomes[base.session_id]["reason"]
+    assert "the claim was refused" in outcomes[base.session_id]["reason"]

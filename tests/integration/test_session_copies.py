@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mine import slow_root
+from mine import HereTriePool, ended, mine, slow_root, unharmed
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
 from pocket_miner.storage.corruption import VolumeCorrupted
-from pocket_miner.storage.trie_pool import compute_proof, compute_root
+from pocket_miner.storage.trie_pool import TrieWorkFailed, VolumeUnreadable, compute_proof, compute_root
 
 pytestmark = pytest.mark.redis
 
@@ -129,3 +129,35 @@ async def test_a_full_volume_costs_no_relay_of_a_claim(alice):
     await alice.to(22)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
     assert alice.outcomes()[header.session_id]["details"]["relays"] == 6
+
+
+class NoVolume(HereTriePool):
+    """A trie pool that fails for the volume, and works for copies."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def root(self, path, *arguments):
+        if "mirror" in str(path):
+            raise self.error
+        return await super().root(path, *arguments)
+
+    async def proof(self, path, *arguments):
+        if "mirror" in str(path):
+            raise self.error
+        return await super().proof(path, *arguments)
+
+
+@pytest.mark.parametrize("error", [
+    VolumeUnreadable("the leaves cannot be read: I/O error"), TrieWorkFailed("took more than 20 s and was killed"),
+])  # fmt: skip
+async def test_whatever_fails_on_the_volume_sessions_are_claimed_and_proven_from_copies(redis, tmp_path, error):
+    proof = {"proof_request_probability": 1.0, "proof_missing_penalty": 10**6}
+    async with mine(redis, tmp_path / "data", proof_params=proof) as alice:
+        alice.start(NoVolume(error))
+        copies = SessionCopies(alice.miner.consumer, alice.mirror)
+        alice.miner.claims.copies = alice.miner.proofs.copies = copies
+        header = alice.header()
+        await alice.record(alice.relays(header, 5))
+        await alice.to(26)
+        assert unharmed(alice, header), ended(alice, header)

@@ -1,15 +1,12 @@
 """One of two nodes answers a query with a wrong value: the other one is asked, and the wrong answer is not kept."""
 
-import contextlib
 from dataclasses import replace
 
 import grpc
 import grpc.aio
 import pytest
 
-from pocket.chain.failover import NodeAddress
 from pocket.chain.node_answer import HEIGHT_HEADER
-from pocket.chain_cache.cached_client import CachedChain
 from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
@@ -20,60 +17,14 @@ from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.relays.messages import SessionHeader
-from pocket.redis_store.redis_keys import RedisKeys
-from pocket_localnet.grpc_service import answer
 from pocket_localnet.hydration import hydrate
-from pocket_localnet.local_chain import LocalChain
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.session_context import SessionContexts
 from pocket_relayer.rejection import Rejected, RejectionReason
-from world import World, address
+from world import address
+from wrong_nodes import APP, SILENT, WORLD, Node, cached, localnet
 
 pytestmark = pytest.mark.redis
-WORLD, KEYS = World(), RedisKeys("wrong")
-PLACES = [NodeAddress.parse(f"{name}:9090", f"http://{name}") for name in ("bad", "good", "better")]
-APP = WORLD.application("eth")
-
-
-class Reply:
-    """A node's reply with the height of its state."""
-
-    def __init__(self, raw=b"", height=0, error=None):
-        self.raw, self.height, self.error = raw, height, error
-
-    def __await__(self):
-        yield from ()
-        if self.error is not None:
-            raise self.error
-        return self.raw
-
-    async def initial_metadata(self):
-        return ((HEIGHT_HEADER, str(self.height)),)
-
-
-class Node:
-    """A channel to a localnet, whose answers of one type are changed, or which fails."""
-
-    def __init__(self, chain=None, kind=None, change=None, error=None):
-        self.chain, self.kind, self.change, self.error = chain, kind, change, error
-        self.asked = []
-
-    def unary_unary(self, method, *_):
-        def call(request, timeout, metadata):
-            self.asked.append(method)
-            if self.error is not None and self.kind in (None, method):
-                return Reply(error=self.error)
-            raw, height = answer(self.chain, method, request, dict(metadata).get(HEIGHT_HEADER, "0"))
-            if self.change is not None and method == self.kind[0]:
-                message = self.kind[1].FromString(raw)
-                self.change(message)
-                raw = message.SerializeToString()
-            return Reply(raw, height)
-
-        return call
-
-    async def close(self, _):
-        return
 
 
 def another_account(message):
@@ -179,22 +130,6 @@ QUERIES = {
 CASES = [(name, case) for name, (_, _, cases) in QUERIES.items() for case in cases]
 
 
-def localnet():
-    chain = LocalChain(WORLD.genesis())
-    while chain.height < 6:
-        chain.step()
-    return chain
-
-
-@contextlib.asynccontextmanager
-async def cached(redis, *nodes):
-    """Make a new process's client of these nodes."""
-    channels = dict(zip(PLACES, nodes, strict=False))
-    chain = CachedChain([*channels], redis, KEYS, timeout_seconds=2.0, channel=channels.__getitem__)
-    yield chain
-    await chain.close()
-
-
 async def kept(redis):
     return {name: await redis.get(name) async for name in redis.scan_iter("wrong:cache:*") if b"known" not in name}
 
@@ -245,9 +180,6 @@ def denied(method, height):
     return grpc.aio.AioRpcError(code, row, grpc.aio.Metadata(), text)
 
 
-SILENT = grpc.aio.AioRpcError(
-    grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), grpc.aio.Metadata(), "Deadline Exceeded"
-)
 HEADER = SessionHeader(APP, "eth", "5" * 64, 1, 10)
 
 

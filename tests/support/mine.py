@@ -142,7 +142,9 @@ class Mine:
         )  # fmt: skip
         trie = pool or HereTriePool()
         fees = FeeTracker(gas_price, self.audit)
-        claims = ClaimSubmitter(self.supplier, store, self.audit, self.mirror, trie, sender, consumer, fees)
+        claims = ClaimSubmitter(
+            self.supplier, store, self.audit, self.mirror, trie, sender, consumer, fees, open_sessions=sessions
+        )
         proofs = ProofSubmitter(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
         return SupplierMiner(
             self.supplier, self.client, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs,

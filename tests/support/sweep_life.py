@@ -252,8 +252,9 @@ class Life:
         copies = SessionCopies(consumer, self.mirror, self.peers)
         latest = {"latest_height": lambda: self.chain.height}
         claims = ClaimSubmitter(
-            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, copies=copies, **latest
-        )
+            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, copies=copies,
+            open_sessions=sessions, **latest,
+        )  # fmt: skip
         proofs = ProofSubmitter(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
                            seeds=self.seeds, copies=copies, **latest)  # fmt: skip
         return SupplierMiner(

@@ -170,6 +170,13 @@ SITUATIONS = [
         "False",
         ConditionReason.VOLUME_READ_ONLY,
     ),
+    (
+        "rm",
+        {"reports": (told(miner_report(), problems=[{"code": ProblemCode.VOLUME_HANGS, "message": "m"}]),)},
+        "VolumesHealthy",
+        "False",
+        ConditionReason.VOLUME_HANGS,
+    ),
     ("rm", {"reports": (LOST,)}, "ClaimsHealthy", "False", ConditionReason.SESSION_LOST),
     (
         "rm",

@@ -247,6 +247,9 @@ class Prices:
     async def compute_units_per_relay(self, service_id, height):
         return 10
 
+    async def ask_every_node(self, method, request, height=0):
+        return {}
+
 
 @pytest.mark.redis
 async def test_what_was_charged_without_redis_is_not_taken_back_from_the_budget_there(redis):

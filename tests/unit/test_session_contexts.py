@@ -11,6 +11,7 @@ from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.crypto.ring import ExpectedRing
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
@@ -57,6 +58,13 @@ async def test_a_supplier_serves_what_its_stake_declares_at_the_height_that_is_k
     class Chain:
         async def supplier(self, _):
             return staked
+
+        async def ask_every_node(self, *_):
+            answer = supplier_pb.QueryGetSupplierResponse(supplier={"stake": {"denom": "upokt", "amount": "1"}})
+            return {"node": NodeAnswer(answer.SerializeToString())}
+
+        async def adopt(self, *_):
+            return
 
     admission = Admission(Chain(), lambda: height, lambda: 0.0)
     request = RelayRequest(HEADER, b"", address("alice"), b"payload")

@@ -428,3 +428,23 @@ async def test_epochs_of_all_wanted_shards_are_read_at_the_same_time():
         for _ in range(2):
             await keeper.tick()
     assert set(owner.acts) == set(range(SHARDS))
+
+
+async def test_a_member_that_is_not_able_leaves_its_shards_to_live_ones_and_takes_its_share_again():
+    _, clocks, members = group(2)
+    (first, owner, _), (_, other, _) = members
+    await settled(members, clocks)
+    able = False
+    first._is_able = lambda: able
+    await settled(members, clocks, ticks=2)
+    assert (len(owner.acts), len(other.acts)) == (0, SHARDS)
+    able = True
+    await settled(members, clocks)
+    assert len(owner.acts) == SHARDS / 2
+
+
+async def test_a_member_that_is_not_able_keeps_its_shards_while_no_other_one_is_live():
+    _, clocks, [(keeper, owner, _)] = group(1)
+    keeper._is_able = lambda: False
+    await settled([(keeper, owner, None)], clocks)
+    assert len(owner.acts) == SHARDS

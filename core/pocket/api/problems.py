@@ -19,6 +19,7 @@ class ProblemCode(StrEnum):
     SIGNER_UNAVAILABLE = "SignerUnavailable"
     LOG_UNAVAILABLE = "LogUnavailable"
     VOLUME_READ_ONLY = "VolumeReadOnly"
+    VOLUME_HANGS = "VolumeHangs"
     WORKER_MISSING = "WorkerMissing"
     WORKER_HUNG = "WorkerHung"
 

@@ -3,6 +3,7 @@
 A cached answer is one node's. Before a relay is refused because of it, every node is queried.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -10,16 +11,22 @@ from google.protobuf.message import Message
 
 from pocket.chain import convert
 from pocket.chain.node_answer import NodeAnswer
-from pocket.errors import STATED, ChainUnavailable
+from pocket.errors import STATED, ChainUnavailable, DecodingError
 from pocket.protocol.pb import cosmos_auth_v1beta1_pb2 as auth_pb
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
+from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 
 _SESSION: Final = "/pocket.session.Query/GetSession"
 _PARAMS: Final = "/pocket.shared.Query/ParamsAtHeight"
 _APPLICATION: Final = "/pocket.application.Query/Application"
 _ACCOUNT: Final = "/cosmos.auth.v1beta1.Query/Account"
+_SUPPLIER: Final = "/pocket.supplier.Query/Supplier"
+_PLACES: Final = "/pocket.session.Query/Params"
+_UNITS: Final = "/pocket.service.Query/ComputeUnitsPerRelayAtHeight"
+_DIFFICULTY: Final = "/pocket.service.Query/RelayMiningDifficultyAtHeight"
 
 
 class ConfirmableChain(Protocol):
@@ -44,6 +51,15 @@ def _account_facts(raw: bytes) -> object:
     return account.address, account.public_key
 
 
+def _supplier_facts(raw: bytes) -> object:
+    found = convert.supplier(supplier_pb.QueryGetSupplierResponse.FromString(raw).supplier)
+    return found.service_ids, found.unstake_session_end_height, found.history
+
+
+def _stake(raw: bytes) -> object:
+    return convert.application(application_pb.QueryGetApplicationResponse.FromString(raw).application).stake_upokt
+
+
 _FACTS: Final[Mapping[str, Callable[[bytes], object]]] = {
     _SESSION: _session_facts,
     _PARAMS: lambda raw: convert.shared_params(shared_pb.QueryParamsAtHeightResponse.FromString(raw).params),
@@ -51,6 +67,9 @@ _FACTS: Final[Mapping[str, Callable[[bytes], object]]] = {
         convert.application(application_pb.QueryGetApplicationResponse.FromString(raw).application).delegations
     ),
     _ACCOUNT: _account_facts,
+    _SUPPLIER: _supplier_facts,
+    _PLACES: lambda raw: session_pb.QueryParamsResponse.FromString(raw).params.num_suppliers_per_session,
+    _UNITS: lambda raw: service_pb.QueryComputeUnitsPerRelayAtHeightResponse.FromString(raw).computeUnitsPerRelay,
 }
 """The part of an answer that decides whether a relay is admitted."""
 
@@ -69,17 +88,20 @@ def _is_statement(answer: NodeAnswer) -> bool:
     return answer.error is None or answer.error.failure in STATED
 
 
-async def _confirm(chain: ConfirmableChain, method: str, request: Message) -> None:
+async def _confirm(
+    chain: ConfirmableChain, method: str, request: Message, facts: Callable[[bytes], object] | None = None
+) -> None:
     """Replace the cached answer by the one that more than half of the nodes give.
 
-    A node that does not answer agrees with none. Without a majority it raises NodesDisagree and drops the cached
-    answer if nodes contradict each other, ChainUnavailable if too few answer.
+    `facts` returns the part of an answer that is compared. A node that does not answer agrees with none. Without a
+    majority it raises NodesDisagree and drops the cached answer if nodes contradict each other, ChainUnavailable if too
+    few answer.
     """
     answers = list((await chain.ask_every_node(method, request)).values())
     votes: list[object] = []
     for answer in answers:
         if answer.error is None:
-            votes.append(_FACTS[method](answer.raw))
+            votes.append((facts or _FACTS[method])(answer.raw))
         else:
             votes.append(answer.error.failure if answer.error.failure in STATED else answer.error)
     index = majority(votes)
@@ -115,3 +137,47 @@ async def confirm_application(chain: ConfirmableChain, address: str) -> None:
 async def confirm_account(chain: ConfirmableChain, address: str) -> None:
     """Confirm an account. Raises ChainUnavailable."""
     await _confirm(chain, _ACCOUNT, auth_pb.QueryAccountRequest(address=address))
+
+
+async def confirm_supplier(chain: ConfirmableChain, address: str) -> None:
+    """Confirm a supplier's record. Raises ChainUnavailable."""
+    await _confirm(chain, _SUPPLIER, supplier_pb.QueryGetSupplierRequest(operator_address=address))
+
+
+async def confirm_price(chain: ConfirmableChain, application: str, service_id: str, height: int) -> bool:
+    """Confirm what the price of a relay and the budget of its session follow from.
+
+    Returns False if the nodes do not confirm all of it.
+    """
+    units = service_pb.QueryComputeUnitsPerRelayAtHeightRequest(serviceId=service_id, blockHeight=height)
+    rows = await asyncio.gather(
+        confirm_params(chain, height),
+        _confirm(chain, _PLACES, session_pb.QueryParamsRequest()),
+        _confirm(chain, _UNITS, units),
+        _confirm(chain, _APPLICATION, application_pb.QueryGetApplicationRequest(address=application), _stake),
+        return_exceptions=True,
+    )
+    for row in rows:
+        if row is not None and not isinstance(row, ChainUnavailable | DecodingError):
+            raise row
+    return not any(rows)
+
+
+async def agreed_target(chain: ConfirmableChain, service_id: str, height: int) -> bytes | None:
+    """Return the target of a service at a height that most nodes state, None if no node states one.
+
+    The cached answer is replaced by it. Without a majority it is the easiest one: a relay that is recorded in vain
+    costs only space, and one that is not recorded is lost.
+    """
+    request = service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service_id, blockHeight=height)
+    stated: list[tuple[bytes, bytes]] = []
+    for answer in (await chain.ask_every_node(_DIFFICULTY, request)).values():
+        if answer.error is None:
+            found = service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(answer.raw)
+            stated.append((convert.difficulty(found.relayMiningDifficulty).target_hash, answer.raw))
+    if not stated:
+        return None
+    index = majority([target for target, _ in stated])
+    target, raw = stated[index] if index is not None else max(stated)
+    await chain.adopt(_DIFFICULTY, request, raw)
+    return target

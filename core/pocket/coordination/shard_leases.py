@@ -77,7 +77,10 @@ class LeaseNames:
 
 
 class ShardLeaseManager:
-    """One member of a group that shares shards."""
+    """One member of a group that shares shards.
+
+    A member that is not able to act on shards (`is_able`) leaves them to the others while one of these is live.
+    """
 
     def __init__(
         self,
@@ -90,8 +93,10 @@ class ShardLeaseManager:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
+        is_able: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
+        self._is_able = is_able
         self._names = names
         self.identity = identity
         self._listener = listener
@@ -242,6 +247,9 @@ class ShardLeaseManager:
     async def tick(self) -> None:
         """Read all Leases and act on them once. Raises LeaseUnavailable."""
         await self._read()
+        if not self._is_able() and self.members - {self.identity}:
+            await self.release_all()
+            return
         await self._drop_lost()
         await self._raise_epochs()
         await self._renew()

@@ -40,6 +40,23 @@ async def read_marks(
     return marks
 
 
+async def forget_lost(redis: "Redis", keys: RedisKeys, incarnations: dict[str, str]) -> list[str]:
+    """Return the suppliers whose relays Redis has lost, as by eviction, and forget their known incarnations."""
+    known = list(incarnations.items())
+    if not known:
+        return []
+    async with redis.pipeline(transaction=False) as pipe:
+        for supplier, _ in known:
+            pipe.get(keys.incarnation(supplier))
+        found: list[Any] = await pipe.execute()
+    lost = [row for row, value in zip(known, found, strict=True) if offset_text(value or b"") != row[1]]
+    # An append during the query may have noticed the loss.
+    lost = [row for row in lost if incarnations.get(row[0]) == row[1]]
+    for supplier, _ in lost:
+        del incarnations[supplier]
+    return [supplier for supplier, _ in lost]
+
+
 def is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str], history: str) -> bool:
     """Return True if a segment's relays of a session are on a volume or no longer matter.
 

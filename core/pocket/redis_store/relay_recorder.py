@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect
-from pocket.redis_store.log_positions import BATCH_BYTES, chunks, is_safe, later, offset_text, read_marks
+from pocket.redis_store.log_positions import BATCH_BYTES, chunks, forget_lost, is_safe, later, offset_text, read_marks
 from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
@@ -308,11 +308,9 @@ class RelayRecorder:
         for record in records:
             by_session[record.session_id].append(record)
         keys = [
-            self._keys.closed(supplier),
-            self._keys.sessions(supplier),
-            self._keys.incarnation(supplier),
+            self._keys.closed(supplier), self._keys.sessions(supplier), self._keys.incarnation(supplier),
             self._keys.cutoff(supplier),
-        ]
+        ]  # fmt: skip
         arguments: list[Any] = [self._unique()]
         for session_id, rows in by_session.items():
             keys.append(self._keys.stream(supplier, session_id))
@@ -369,6 +367,8 @@ class RelayRecorder:
         restarted, self._seen_history = bool(self._seen_history), info.history_id
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
+            for supplier in await forget_lost(self._redis, self._keys, self._incarnations):
+                self._lost(supplier)
         due = [s for s in self._log.segments if s.history != info.history_id and not s.damaged]
         if due:
             await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)

@@ -18,7 +18,13 @@ from pocket.errors import DecodingError
 from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
-from pocket.redis_store.store_errors import ConcurrentAppend, FenceMissing, RedisStoreError, StaleEpoch
+from pocket.redis_store.store_errors import (
+    ConcurrentAppend,
+    FenceMissing,
+    RedisStoreError,
+    RedisUnavailable,
+    StaleEpoch,
+)
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _UNREADABLE_KEPT = 1000
@@ -108,6 +114,7 @@ class SealStore:
         self.epoch = epoch
         self._unique = unique
         self._unreadable: set[str] = set()
+        self._fenced_life: object = None
 
     @property
     def supplier(self) -> str:
@@ -121,15 +128,24 @@ class SealStore:
         of Redis in which it was read: an owner that was paused in between, while Redis lost its data, has to confirm
         again.
 
+        While the Lease cannot be read, the fence of this owner's epoch counts if it is still there in the life of Redis
+        in which it was written: a Redis that was restarted or failed over has lost nothing then.
+
         Raises StaleEpoch when a greater epoch is known, and what `confirm` raises.
         """
         keys = [self._keys.fence(self._supplier), self._keys.incarnation(self._supplier)]
         for _ in range(_LIVES):
             life = await LIFE.run(self._redis, [keys[1]], [self._unique()])
-            await confirm()
+            try:
+                await confirm()
+            except RedisUnavailable:
+                if life != self._fenced_life or await self._highest_epoch() != self.epoch:
+                    raise
+                return
             reply = await FENCE.run(self._redis, keys, [self.epoch, life])
             _fenced(reply)
             if text_of(reply[0]) == "ok":
+                self._fenced_life = life
                 return
         raise FenceMissing(f"Redis lost its data {_LIVES} times while fencing epoch {self.epoch}")
 
@@ -138,9 +154,12 @@ class SealStore:
 
         Raises StaleEpoch, and RedisUnavailable.
         """
-        known = int(text_of(await self._redis.get(self._keys.fence(self._supplier)) or 0))
+        known = await self._highest_epoch()
         if known > self.epoch:
             raise StaleEpoch(f"another owner holds epoch {known}", known)
+
+    async def _highest_epoch(self) -> int:
+        return int(text_of(await self._redis.get(self._keys.fence(self._supplier)) or 0))
 
     async def advance_cutoff(self, session_end: int, height: int) -> tuple[int, int]:
         """Advance the height up to which ended sessions without relays are no longer registered.

@@ -57,6 +57,7 @@ class ConditionReason(StrEnum):
     VOLUME_NOT_EXPANDED = "VolumeNotExpanded"
     VOLUME_FILLING = "VolumeFilling"
     VOLUME_READ_ONLY = "VolumeReadOnly"
+    VOLUME_HANGS = "VolumeHangs"
     VOLUMES_FINE = "VolumesFine"
     GAS_PRICE_TOO_LOW = "GasPriceTooLow"
     CLOCK_SKEWED = "ClockSkewed"

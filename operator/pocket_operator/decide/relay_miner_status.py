@@ -1,6 +1,6 @@
 """Compute the status of a RelayMiner."""
 
-from typing import Any
+from typing import Any, Final
 
 from pocket.api.problems import ProblemCode
 from pocket.api.redis import Durability
@@ -211,6 +211,13 @@ def _redis(reports: list[Report], stated: str) -> ConditionSpec:
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
+_UNUSABLE: Final = {
+    ProblemCode.VOLUME_READ_ONLY.value: ConditionReason.VOLUME_READ_ONLY,
+    ProblemCode.VOLUME_HANGS.value: ConditionReason.VOLUME_HANGS,
+}
+"""Problems of a volume that cannot be used → reasons."""
+
+
 def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSpec:
     kind = ConditionType.VOLUMES_HEALTHY
     miners = [r for r in reports if r.component == names.MINER]
@@ -218,8 +225,8 @@ def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSp
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported.")
     for report in miners:
         for problem in report.answer.problems:
-            if problem.code == ProblemCode.VOLUME_READ_ONLY:
-                return ConditionSpec(kind, "False", ConditionReason.VOLUME_READ_ONLY, f"{report.pod}: {problem}")
+            if problem.code in _UNUSABLE:
+                return ConditionSpec(kind, "False", _UNUSABLE[problem.code], f"{report.pod}: {problem}")
     filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
     if filling:
         return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))

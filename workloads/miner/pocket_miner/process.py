@@ -25,6 +25,7 @@ from pocket.chain_cache.cached_client import CachedChain
 from pocket.chain_cache.dependencies import await_dependencies
 from pocket.chain_cache.invalidation import CacheRefresher, InvalidationSubscriber
 from pocket.chain_cache.shared_heights import LatestBlockPublisher
+from pocket.coordination.elector import timing_for_blocks
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.connection import pool_usage
@@ -51,6 +52,7 @@ from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.volume import Volume, opened, owned
+from pocket_miner.storage.volume_probe import VolumeProbe
 from pocket_miner.supervise import running_loops, supervise
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
@@ -85,6 +87,7 @@ class _Parts:
     redis_watch: RedisWatch
     suppliers: SupplierFactory
     fleet: SupplierManager
+    probe: VolumeProbe
 
 
 class MinerProcess:
@@ -192,9 +195,12 @@ class MinerProcess:
             self._measured_block_seconds, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)
-        keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform)
+        lease_seconds = timing_for_blocks(config.chain.block_seconds).lease
+        probe = VolumeProbe(config.data_dir, volume.audit, lease_seconds, platform.clock)
+        self._readiness.volume_hangs = lambda: probe.problem
+        keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform, lambda: not probe.hangs)
         fleet.keeper = await stack.enter_async_context(keeper)
-        return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet)
+        return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet, probe)
 
     async def _await_dependencies(self, parts: _Parts) -> None:
         """Wait until Redis is usable and a node of the right chain answers, or for the stop.
@@ -270,6 +276,7 @@ class MinerProcess:
             "keys": fleet.watch_keys,
             "notifications": lambda: fleet.listen(NotificationReader(parts.redis, parts.keys)),
             "standbys": fleet.follow,
+            "volume probe": parts.probe.run,
         }
         return [self._stop_on_corruption(fleet), *(supervise(name, loop) for name, loop in loops.items())]
 

@@ -5,7 +5,7 @@ comes from the fence of each supplier in Redis and from the seal: writes of a fo
 sealed roots are ever broadcast (docs/fragile/ownership.md).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
@@ -66,18 +66,25 @@ def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
 
 @asynccontextmanager
 async def shard_keeper(
-    config: MinerConfig, member: str, redis: "Redis", keys: RedisKeys, owner: ShardListener, platform: MinerPlatform
+    config: MinerConfig,
+    member: str,
+    redis: "Redis",
+    keys: RedisKeys,
+    owner: ShardListener,
+    platform: MinerPlatform,
+    is_able: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[ShardLeaseManager]:
     """Build the manager of this miner's shard leases, and close its connection at the end.
 
-    `member` is the name of the volume. Raises ConfigurationError if the API server cannot be used.
+    `member` is the name of the volume. Shards are left to other live miners while `is_able` returns False. Raises
+    ConfigurationError if the API server cannot be used.
     """
     timing = timing_for_blocks(config.chain.block_seconds)
 
     def keeper(store: LeaseStore, group: str) -> ShardLeaseManager:
         return ShardLeaseManager(
             store, LeaseNames(group, config.shards), identity_of(config, member, platform), owner, timing,
-            clock=platform.clock, wall_clock=platform.now, rng=platform.rng,
+            clock=platform.clock, wall_clock=platform.now, rng=platform.rng, is_able=is_able,
         )  # fmt: skip
 
     if config.lease is None:

@@ -55,7 +55,7 @@ def without_event(session: TrackedSession) -> SettlementResult:
         reason = f"{rejected.fact.value}: {rejected.text}" if rejected.text else rejected.fact.value
         return SettlementResult(SessionOutcome.FORFEITED, reason, {})
     refusal = session.details.refusal
-    reason = f"the chain refused the claim: {refusal}" if refusal else "no claim was in a block in time"
+    reason = f"the claim was refused: {refusal}" if refusal else "no claim was in a block in time"
     return SettlementResult(SessionOutcome.CLAIM_MISSED, reason, {})
 
 

@@ -35,6 +35,8 @@ class Readiness:
         self.redis = ""
         self.volume = ""
         """The problem with the volume or with the space on it. The latter does not make the miner unready."""
+        self.volume_hangs: Callable[[], str] = lambda: ""
+        """Returns the problem with a volume that does not answer."""
         self.space: Space | None = None
         """The space on the volume as last measured."""
         self._chain = ""
@@ -86,6 +88,8 @@ class Readiness:
         elif self.phase is not Phase.MINING:
             cause = f", {self.volume}" if self.volume and self.phase is Phase.OPENING else ""
             yield Problem(code=ProblemCode.STARTING, message=f"starting: {self.phase.value}{cause}")
+        if hangs := self.volume_hangs():
+            yield Problem(code=ProblemCode.VOLUME_HANGS, message=hangs)
         if keys_missing:
             yield Problem(code=ProblemCode.NO_KEYS, message="no supplier key is loaded")
         if signer:

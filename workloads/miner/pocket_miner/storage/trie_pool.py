@@ -120,8 +120,8 @@ class VolumeUnreadable(TrieWorkFailed):
     """The leaves of a session could not be read from the volume."""
 
 
-UNREADABLE: Final = (VolumeUnreadable, sqlite3.Error, OSError)
-"""Errors after which a session may be read from elsewhere."""
+UNREADABLE: Final = (TrieWorkFailed, sqlite3.Error, OSError)
+"""Errors after which a session may be read from elsewhere: reads may hang, and a trie process may die every time."""
 
 
 def _processes() -> ProcessPoolExecutor:

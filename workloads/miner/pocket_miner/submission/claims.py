@@ -37,6 +37,7 @@ from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.trie_pool import UNREADABLE, SealedSet, Tries
 from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
+from pocket_miner.submission.funds import Costs, balance_for, may_need_proof, owed_upokt, payable
 from pocket_miner.submission.known_seals import KnownSeals
 from pocket_miner.submission.sender import (
     PreparedBatch,
@@ -94,6 +95,8 @@ class ClaimSubmitter:
     latest_height: Callable[[], int] = lambda: 0
     """Returns the latest known height. The block being decided may be older."""
     copies: SessionCopies | None = None
+    open_sessions: Mapping[str, TrackedSession] = field(default_factory=dict)
+    """The supplier's unfinished sessions, whose proofs its account has to pay, too."""
     seals: KnownSeals = field(init=False)
     deliveries: Deliveries = field(init=False)
 
@@ -120,6 +123,7 @@ class ClaimSubmitter:
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
         sets = await self._sets(by_id, unread, fallback)
         rows = [(by_id[i], sets[i]) for i in await self._profitable(by_id, sets, proof)]
+        rows = await self._payable(rows, block, proof)
         await send_in_batches(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, source),
@@ -293,6 +297,30 @@ class ClaimSubmitter:
                 continue
             worthy.append(session_id)
         return worthy
+
+    async def _payable(
+        self, rows: list[tuple[TrackedSession, SealedSet]], block: Block, proof: ProofParams
+    ) -> list[tuple[TrackedSession, SealedSet]]:
+        """Return the claims that the account's balance pays together with their proofs, the dearest ones first.
+
+        The others wait for the next block.
+        """
+        costs = Costs(self.fees.claim_upokt(), self.fees.proof_upokt() + proof.proof_submission_fee_upokt)
+        wanted = [costs.claim + costs.proof * may_need_proof(row[0], row[1].root, proof) for row in rows]
+        needed = sum(wanted) + owed_upokt(self.open_sessions.values(), block.height, costs)
+        balance = await balance_for(self.sender.chain, self.supplier, needed) if rows else None
+        if balance is None or balance >= needed:
+            return rows
+        earned = [row[0].details.expected_earnings_upokt or 0 for row in rows]
+        order = sorted(range(len(rows)), key=lambda position: -earned[position])
+        chosen = {order[i] for i in payable([wanted[i] for i in order], balance - (needed - sum(wanted)))}
+        for position, (session, _) in enumerate(rows):
+            if position not in chosen:
+                text = f"the account's {balance} upokt do not pay its claim and proof: add funds"
+                session.details.refusal = f"not sent, {text}"
+                miner_metrics.CLAIMS.labels("no_funds").inc()
+                _LOG.error("claim held back", session=session.session_id, problem=text)
+        return [row for position, row in enumerate(rows) if position in chosen]
 
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)

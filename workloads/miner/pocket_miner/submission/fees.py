@@ -62,7 +62,15 @@ class FeeTracker:
         Each is the lowest of several recent ones, or that of typical gas while there are fewer: a few dear transactions
         must not make all later sessions look unprofitable, because without a claim no cheaper one would follow.
         """
-        return self._lowest("claim", CLAIM_GAS) + self._lowest("proof", PROOF_GAS)
+        return self.claim_upokt() + self.proof_upokt()
+
+    def claim_upokt(self) -> int:
+        """Return the expected fee of one claim in upokt."""
+        return self._lowest("claim", CLAIM_GAS)
+
+    def proof_upokt(self) -> int:
+        """Return the expected fee of one proof in upokt."""
+        return self._lowest("proof", PROOF_GAS)
 
     def _lowest(self, what: str, typical_gas: int) -> int:
         recent = list(self._recent[what].values())

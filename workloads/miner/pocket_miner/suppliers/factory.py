@@ -220,7 +220,7 @@ class SupplierFactory:
         copies = SessionCopies(consumer, self.mirror, self.peers, self._copying)
         claims = ClaimSubmitter(
             address, store, self.audit, self.mirror, self.pool, sender, consumer, self._fees, largest,
-            self.latest_height, copies,
+            self.latest_height, copies, sessions,
         )  # fmt: skip
         proofs = ProofSubmitter(
             address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,

@@ -46,7 +46,7 @@ class Admission:
     async def check_supplier(self, request: RelayRequest, header: SessionHeader, rpc_type: str = "") -> None:
         """Check that the supplier may serve this session.
 
-        An unknown chain state never takes a supplier out of service. Raises Rejected.
+        An unknown chain state or a single node's answer never takes a supplier out of service. Raises Rejected.
         """
         limited = self._limits().get(request.supplier_operator_address)
         if limited is not None and header.service_id not in limited:
@@ -60,8 +60,12 @@ class Admission:
         supplier = await self._contexts.supplier(request.supplier_operator_address)
         if supplier is None:
             return
-        if (rejected := supplier_rejection(supplier, header, self._height())) is not None:
-            raise rejected
+        if supplier_rejection(supplier, header, self._height()) is not None:
+            supplier = await self._contexts.corrected_supplier(supplier)
+            if supplier is None:
+                return
+            if (rejected := supplier_rejection(supplier, header, self._height())) is not None:
+                raise rejected
         if _declares(supplier, header.service_id, rpc_type):
             self._checked.put(now, key, True)
         else:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from pocket.api.services import Replays, ServiceSpec
+from pocket.chain.agreement import ConfirmableChain, confirm_price
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
 from pocket.fast_init import fast_init
@@ -17,6 +18,7 @@ from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
+from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
 from pocket_relayer.metric_batches import BatchedCounter
@@ -31,11 +33,19 @@ def _metered(service_id: str, result: ChargeResult) -> BatchedCounter:
     return BatchedCounter(relayer_metrics.METERED.labels(service_id, result.name.lower()))
 
 
+_QuoteKey = tuple[str, str, int, int, float | None]
+"""Application, service, heights of the session and service factor."""
 _Quote = tuple[int, int | None, int]
 """Price of a relay, budget of its session (None is unlimited) and the seconds for which a charge is kept."""
 _MOST_APPLICATIONS = 100
+_MOST_QUOTES = 4096
 _UNKNOWN_WINDOW_BLOCKS = 100  # after a session's end, while its claim window is unknown
 _LEAST_KEPT_SECONDS = 6 * 3600
+
+
+def _quote_key(service: ServiceSpec, header: SessionHeader) -> _QuoteKey:
+    start, end = header.session_start_block_height, header.session_end_block_height
+    return header.application_address, header.service_id, start, end, service.service_factor
 
 
 def relay_cost(compute_units: int, params: SharedParams) -> int:
@@ -89,7 +99,7 @@ class RecentBudgets:
         return [asdict(budget) for budget in self._known.values()]
 
 
-class MeterQueries(Protocol):
+class MeterQueries(ConfirmableChain, Protocol):
     """Chain queries of the meter, implemented by pocket.chain.client.ChainClient."""
 
     async def shared_params(self, height: int = 0) -> SharedParams:
@@ -139,7 +149,8 @@ class Meter:
         self._enabled = enabled
         self._open = open_when_unavailable
         self._block_seconds = block_seconds
-        self._quotes: MomentMemo[tuple[str, str, int, int, float | None], _Quote] = MomentMemo(moment)
+        self._quotes: MomentMemo[_QuoteKey, _Quote] = MomentMemo(moment)
+        self._confirmations: BoundedDict[_QuoteKey, int | None] = BoundedDict(_MOST_QUOTES)
         self.limits = RecentBudgets()
 
     async def charge(self, service: ServiceSpec, header: SessionHeader, supplier: str, signed: bytes) -> Metered:
@@ -175,14 +186,14 @@ class Meter:
             return Metered(None)
         try:
             cost, budget, keep = await self._quote(service, header)
-            charge = Charge(supplier, header.session_id, cost, budget, keep, identity)
         except (ChainError, DecodingError) as error:
             self._require_open(service, error)
             if not identity:
                 return Metered(None)
             # Only the budget needs the chain: replays are rejected without it.
             keep = self._keep_seconds(header.session_end_block_height + _UNKNOWN_WINDOW_BLOCKS)
-            charge = Charge(supplier, header.session_id, 0, None, keep, identity)
+            cost, budget = 0, None
+        charge = Charge(supplier, header.session_id, cost, budget, keep, identity)
         try:
             verdict = await self._budgets.charge(charge)
         except QueueFull as error:
@@ -192,6 +203,8 @@ class Meter:
             verdict = self._budgets.charge_offline(charge)
             # Redis may not have counted it. A refund of what was never charged would let the budget grow.
             charge = replace(charge, cost=0)
+        if verdict is ChargeResult.OVER_BUDGET and await self._is_corrected(service, header, (cost, budget)):
+            return await self._charge(service, header, supplier, signed)
         _metered(service.id, verdict).inc()
         if charge.budget is not None:
             self.limits.record(service.id, application, charge.budget, over_budget=verdict is ChargeResult.OVER_BUDGET)
@@ -223,21 +236,40 @@ class Meter:
 
     async def _quote(self, service: ServiceSpec, header: SessionHeader) -> _Quote:
         """Return the quote at the session's prices and the application's current stake."""
-        start, end = header.session_start_block_height, header.session_end_block_height
-        now = self._quotes.now()
-        key = (header.application_address, header.service_id, start, end, service.service_factor)
+        key, now = _quote_key(service, header), self._quotes.now()
         known = self._quotes.get(key)
-        if known is not None:
-            return known
+        return await self._query_quote(key, now) if known is None else known
+
+    async def _is_corrected(
+        self, service: ServiceSpec, header: SessionHeader, refused_by: tuple[int, int | None]
+    ) -> bool:
+        """Return True if the nodes state another price or budget than the one that a relay is refused by.
+
+        Every node is queried once for a session, and at each block until they agree.
+        """
+        key = _quote_key(service, header)
+        if self._confirmations.get(key, -1) in (self._height(), None):
+            return False
+        self._confirmations[key] = self._height()
+        now = self._quotes.now()
+        if await confirm_price(self._chain, *key[:3]):
+            self._confirmations[key] = None
+        try:
+            return (await self._query_quote(key, now))[:2] != refused_by
+        except (ChainError, DecodingError):
+            return False
+
+    async def _query_quote(self, key: _QuoteKey, now: Hashable) -> _Quote:
+        application_address, service_id, start, end, service_factor = key
         params = await self._chain.shared_params(start)
         keep = self._keep_seconds(Windows.after(end, params).claim_close + 10)
         if not self._enabled:
             return 0, None, keep
-        application = await self._chain.application(header.application_address)
+        application = await self._chain.application(application_address)
         budget = session_budget(
-            application.stake_upokt, await self._chain.num_suppliers_per_session(), params, service.service_factor
+            application.stake_upokt, await self._chain.num_suppliers_per_session(), params, service_factor
         )
-        cost = relay_cost(await self._chain.compute_units_per_relay(header.service_id, start), params)
+        cost = relay_cost(await self._chain.compute_units_per_relay(service_id, start), params)
         found = (cost, budget, keep)
         self._quotes.put(now, key, found)
         return found

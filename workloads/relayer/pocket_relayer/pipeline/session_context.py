@@ -18,6 +18,7 @@ from pocket.chain.agreement import (
     confirm_application,
     confirm_params,
     confirm_session,
+    confirm_supplier,
 )
 from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, NotFound
@@ -27,6 +28,7 @@ from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
+from pocket_relayer.pipeline.agreed_targets import AgreedTargets
 from pocket_relayer.pipeline.authorization import SessionContext, check_session
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
 from pocket_relayer.rejection import Rejected, RejectionReason
@@ -117,6 +119,7 @@ class SessionContexts:
         self._confirmation_limit = asyncio.Semaphore(_CONCURRENT_CONFIRMATIONS)
         self._confirming = SingleFlight()
         self._confirmations: LRUCache[_SessionKey | _RingKey | str, tuple[int, object]] = LRUCache(_RINGS)
+        self._targets = AgreedTargets(chain, height)
         self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(clock)
@@ -137,6 +140,23 @@ class SessionContexts:
             raise Rejected(RejectionReason.SUPPLIER_INACTIVE, "the supplier is not staked") from None
         except (ChainError, DecodingError):
             return None
+
+    async def corrected_supplier(self, known: StakedSupplier) -> StakedSupplier | None:
+        """Return a supplier's record as most nodes state it, None while they do not agree.
+
+        Every node is queried, once a block for a supplier.
+        """
+        address = known.operator_address
+
+        async def load() -> StakedSupplier:
+            await confirm_supplier(self._chain, address)
+            return await self._chain.supplier(address)
+
+        try:
+            await self._confirm(f"supplier {address}", known, load, "")
+        except Rejected:
+            return None
+        return await self.supplier(address)
 
     async def of(self, header: SessionHeader, address: str = "") -> SessionContext:
         """Return the context of a session.
@@ -160,7 +180,8 @@ class SessionContexts:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, f"the ring cannot be built: {error}") from error
         except (ChainError, DecodingError) as error:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "no chain node is available") from error
-        return SessionContext(session, target_hash, windows, ring, self._height())
+        target = self._targets.of(header.service_id, header.session_start_block_height, target_hash)
+        return SessionContext(session, target, windows, ring, self._height())
 
     async def corrected(
         self, header: SessionHeader, context: SessionContext, address: str = ""
