@@ -84,10 +84,3 @@ async def test_many_keys_go_in_batches(redis):
     async with asyncio.timeout(30):
         assert await delete_prefix(redis, KEYS, OWNER) == 1235
     assert [name async for name in names_of(redis, KEYS)] == []
-
-
-async def test_a_prefix_with_characters_of_a_pattern_is_taken_literally(redis):
-    odd = RedisKeys("team?[x]")
-    await redis.set("teamAx:owner", "another")
-    await claim_prefix(redis, odd, "t/x")
-    assert [name async for name in names_of(redis, odd)] == ["team?[x]:owner"]

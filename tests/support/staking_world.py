@@ -1,6 +1,7 @@
 """A localnet, the API server's Supplier, and the operator's staking between them."""
 
 import asyncio
+import contextlib
 import copy
 import time
 from contextlib import asynccontextmanager
@@ -125,11 +126,8 @@ class Staking:
 
     async def round(self):
         """One round of an operator that was just started, and a block."""
-        try:
+        with contextlib.suppress(Stopped):
             await self.keeper().once()
-        except BaseExceptionGroup as stopped:
-            if stopped.subgroup(Stopped) is None:
-                raise
         self.net.step()
 
     @property

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -144,9 +143,8 @@ async def _unlink(redis: "Redis", names: list[str]) -> int:
 
 async def names_of(redis: "Redis", keys: RedisKeys) -> AsyncIterator[str]:
     """Yield the names of this project's keys under a prefix."""
-    pattern = re.sub(r"([\[\]?\\^])", r"\\\1", keys.prefix) + ":*"
     seen: set[str] = set()  # SCAN may repeat a name
-    async for raw in redis.scan_iter(match=pattern, count=1000):
+    async for raw in redis.scan_iter(match=f"{keys.prefix}:*", count=1000):
         name = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else str(raw)
         if name not in seen and _kind(keys, name) in KINDS:
             seen.add(name)
