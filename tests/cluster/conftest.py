@@ -89,10 +89,11 @@ class OperatorProcess:
     arguments: tuple[str, ...] = ()
     program: tuple[str, ...] = ("-m", "pocket_operator")
     environment: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
 
     def start(self) -> "OperatorProcess":
         command = [
-            sys.executable, *self.program, "--namespace", self.namespace,
+            self.python, *self.program, "--namespace", self.namespace,
             "--own-namespace", self.namespace, "--health-host", "127.0.0.1", "--health-port", str(self.port),
             *self.arguments,
         ]  # fmt: skip

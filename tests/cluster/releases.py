@@ -60,18 +60,26 @@ def resources() -> list[Object]:
 
 @dataclass(frozen=True)
 class Release:
-    """The code of a release in a folder."""
+    """The code of a release in a folder, with the libraries that it was locked to."""
 
     folder: Path
 
     @classmethod
     def checkout(cls, commit: str, folder: Path) -> "Release":
         """Take the code out of the repository's history."""
-        packed = subprocess.run(
-            ["git", "-C", ROOT, "archive", commit, "core", "operator", "crds"], capture_output=True, check=True
-        )  # fmt: skip
+        parts = ("core", "operator", "crds", "requirements")
+        packed = subprocess.run(["git", "-C", ROOT, "archive", commit, *parts], capture_output=True, check=True)
         subprocess.run(["tar", "-x", "-C", folder], input=packed.stdout, check=True)
-        return cls(folder)
+        release = cls(folder)
+        uv, locked = ROOT / ".venv/bin/uv", folder / "requirements/images/operator.txt"
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / ".venv"], check=True)
+        install_all = [uv, "pip", "install", "--quiet", "--python", release.python, "--require-hashes", "-r", locked]
+        subprocess.run(install_all, check=True)
+        return release
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / ".venv/bin/python")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -85,7 +93,7 @@ class Release:
     def run(self, program: str, *arguments: str) -> str:
         """Run a program with this release's packages and return its output."""
         done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], env={**os.environ, **self.environment},
+            [self.python, "-c", program, *arguments], env={**os.environ, **self.environment},
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         return done.stdout
@@ -95,7 +103,8 @@ class Release:
         own.kubectl("apply", "-f", "-", stdin=self.run(_PRINT_RIGHTS, NAMESPACE))
         kubeconfig = kubeconfig_of(own, NAMESPACE, install.NAME, folder / "release.kubeconfig")
         log = folder / "release.log"
-        return OperatorProcess(own, NAMESPACE, kubeconfig, log, arguments=OPTIONS, environment=self.environment)
+        return OperatorProcess(own, NAMESPACE, kubeconfig, log, arguments=OPTIONS, environment=self.environment,
+                               python=self.python)  # fmt: skip
 
 
 async def define(own: Cluster, api: KubeApi, crds: list[Object]) -> None:
