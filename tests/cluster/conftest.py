@@ -4,9 +4,10 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,9 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             (place / "cluster").mkdir(exist_ok=True)
             found = stack.enter_context(started(folder, place / "cluster/state", controllers=controllers))
         found.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
-        # `kubectl wait` ends with an error where a definition has no status at all yet.
-        for plural in ("relayminers", "suppliers"):
-            await_that(lambda p=plural: found.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)
+        await_kinds(found)
         yield found
 
 
@@ -115,6 +114,28 @@ class OperatorProcess:
 
     def text(self) -> str:
         return self.log.read_text(encoding="utf-8")
+
+
+def await_kinds(cluster: Cluster) -> None:
+    """Wait until the API server serves our kinds."""
+    # `kubectl wait` ends with an error where a definition has no status at all yet.
+    for plural in ("relayminers", "suppliers"):
+        await_that(lambda p=plural: cluster.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)
+
+
+def define_kinds(cluster: Cluster, crds: Iterable[dict[str, Any]]) -> None:
+    """Install definitions of our kinds and wait until the API server serves them."""
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(list(crds)))
+    await_kinds(cluster)
+
+
+async def operator_of_new_namespace(cluster: Cluster, api: KubeApi, folder: Path) -> OperatorProcess:
+    """Make a namespace and return a running operator that has the rights of a namespaced install there."""
+    namespace = (await api.create(NAMESPACES, "", {"metadata": {"generateName": "t-"}}))["metadata"]["name"]
+    rights = install.rights(install.Values(namespace=namespace), cluster_wide=False)
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
+    kubeconfig = kubeconfig_of(cluster, namespace, install.NAME, folder / "operator.kubeconfig")
+    return OperatorProcess(cluster, namespace, kubeconfig, folder / "operator.log").start()
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import OperatorProcess
+from conftest import OperatorProcess, await_kinds
 
 from kube import CRDS, NAMESPACES, ROOT, SCRIPTS, Cluster, eventually, kubeconfig_of
-from nodes import await_that
 from pocket.kube.api_client import KubeApi, ResourceKind
 from pocket_operator import install
 from pocket_operator.resources import names
@@ -115,8 +114,7 @@ async def define(own: Cluster, api: KubeApi, crds: list[Object]) -> None:
             await api.create(CRDS, "", crd)
         else:
             await api.replace(CRDS, "", {**known, "spec": crd["spec"]})
-    for plural in ("relayminers", "suppliers"):
-        await_that(lambda p=plural: own.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)
+    await_kinds(own)
 
 
 async def prepare(own: Cluster, api: KubeApi, definitions: list[Object]) -> None:

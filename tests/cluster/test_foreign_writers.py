@@ -3,16 +3,13 @@
 import contextlib
 
 import pytest
-import yaml
-from conftest import OperatorProcess
+from conftest import define_kinds, operator_of_new_namespace
 from rest import metrics_of
 from waits import all_well, create, gone, published, reason
 
-from kube import NAMESPACES, condition, eventually, kubeconfig_of, kubelet
-from nodes import await_that
+from kube import condition, eventually, kubelet
 from pocket.api.crd import definitions
 from pocket.kube.api_client import ObjectNotFound
-from pocket_operator import install
 from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, EVENTS, RELAY_MINERS, SUPPLIERS
 from resources import address, key_secret, relay_miner, supplier
 
@@ -90,16 +87,10 @@ async def test_a_relay_miner_that_is_created_again_takes_back_its_miners(api, ru
 
 
 async def test_a_secret_that_the_api_server_cannot_decode_concerns_its_supplier_only(own, tmp_path):
-    crds = yaml.safe_dump_all(list(definitions().values()))
-    own.kubectl("apply", "--server-side", "-f", "-", stdin=crds)
-    for plural in ("relayminers", "suppliers"):
-        await_that(lambda p=plural: own.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)
+    define_kinds(own, definitions().values())
     async with own.api() as api:
-        namespace = (await api.create(NAMESPACES, "", {"metadata": {"generateName": "t-"}}))["metadata"]["name"]
-        rights = install.rights(install.Values(namespace=namespace), cluster_wide=False)
-        own.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
-        kubeconfig = kubeconfig_of(own, namespace, install.NAME, tmp_path / "operator.kubeconfig")
-        operator = OperatorProcess(own, namespace, kubeconfig, tmp_path / "operator.log").start()
+        operator = await operator_of_new_namespace(own, api, tmp_path)
+        namespace = operator.namespace
         try:
             async with kubelet(api, namespace):
                 await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))

@@ -4,15 +4,12 @@ import copy
 from collections.abc import AsyncIterator
 
 import pytest
-import yaml
-from conftest import OperatorProcess
+from conftest import define_kinds, operator_of_new_namespace
 from rest import metrics_of
 from waits import create, reason
 
-from kube import NAMESPACES, Cluster, eventually, kubeconfig_of
-from nodes import await_that
+from kube import Cluster, eventually
 from pocket.api.crd import definitions
-from pocket_operator import install
 from pocket_operator.resources.kinds import BY_KIND, EVENTS, RELAY_MINERS, SUPPLIERS
 from resources import changed, key_secret, relay_miner, supplier
 
@@ -55,14 +52,9 @@ async def test_what_operator_and_definitions_both_know_goes_on_and_the_differenc
 ):
     crds = copy.deepcopy(definitions())
     change(crds)
-    own.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(list(crds.values())))
-    for plural in ("relayminers", "suppliers"):
-        await_that(lambda p=plural: own.kubectl("get", p, "-A", check=False).returncode == 0, 60, plural)
-    namespace = (await api.create(NAMESPACES, "", {"metadata": {"generateName": "t-"}}))["metadata"]["name"]
-    rights = install.rights(install.Values(namespace=namespace), cluster_wide=False)
-    own.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
-    kubeconfig = kubeconfig_of(own, namespace, install.NAME, tmp_path / "operator.kubeconfig")
-    operator = OperatorProcess(own, namespace, kubeconfig, tmp_path / "operator.log").start()
+    define_kinds(own, crds.values())
+    operator = await operator_of_new_namespace(own, api, tmp_path)
+    namespace = operator.namespace
     try:
         resource, one = relay_miner(namespace), supplier(namespace)
         if change is newer:
