@@ -16,13 +16,14 @@ _REFUSALS: Final = 8192
 class ColdQueryBudget:
     """Limits the fruitless queries of each address.
 
-    It allows `burst` at once and `per_second` in the long run.
+    It allows `burst` at once and `per_second` in the long run. `too_many` is the text of the rejection.
 
-    Only invented sessions count, so many gateways behind one address can query as much as they need.
+    Only fruitless queries count, so many gateways behind one address can query as much as they need.
     """
 
-    def __init__(self, clock: Callable[[], float], *, burst: float = 64.0, per_second: float = 2.0) -> None:
+    def __init__(self, clock: Callable[[], float], too_many: str, *, burst: float, per_second: float) -> None:
         self._clock = clock
+        self._too_many = too_many
         self._burst = burst
         self._per_second = per_second
         self._buckets: LRUCache[str, TokenBucket] = LRUCache(_ADDRESSES)
@@ -33,7 +34,7 @@ class ColdQueryBudget:
         An unknown address is never limited.
         """
         if address in self._buckets and self._bucket(address).available(self._clock()) < 1:
-            raise Rejected(RejectionReason.OVERLOADED, "this address queried too many sessions that do not exist")
+            raise Rejected(RejectionReason.OVERLOADED, self._too_many)
 
     def strike(self, address: str) -> None:
         """Count a fruitless query."""

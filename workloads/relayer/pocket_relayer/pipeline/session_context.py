@@ -122,10 +122,14 @@ class SessionContexts:
         self._targets = AgreedTargets(chain, height)
         self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
-        self._budget = ColdQueryBudget(clock)
+        self._budget = ColdQueryBudget(
+            clock, "this address queried too many sessions that do not exist", burst=64.0, per_second=2.0
+        )
         self._existing: BoundedDict[tuple[str, str], None] = BoundedDict(_RINGS)
         """Application and service of sessions that the chain stated. Their next session is queried in any case."""
-        self._confirmation_budget = ColdQueryBudget(clock, burst=16.0, per_second=1.0)
+        self._confirmation_budget = ColdQueryBudget(
+            clock, "this address sent too many relays that all chain nodes refuse", burst=16.0, per_second=1.0
+        )
 
     async def supplier(self, address: str) -> StakedSupplier | None:
         """Return a staked supplier, or None while the chain is unavailable.
