@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pocket.errors import ConfigurationError
+from pocket.runtime.sqlite_opening import closed_on_error
 from relayctl.signer.signable import ClaimedRoot
 
 _SCHEMA = (
@@ -16,13 +17,10 @@ _SCHEMA = (
 
 def _opened(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    try:
+    with closed_on_error(database):
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute(_SCHEMA)
-    except sqlite3.Error:
-        database.close()
-        raise
     return database
 
 

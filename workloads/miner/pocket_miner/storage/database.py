@@ -4,6 +4,8 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
+from pocket.runtime.sqlite_opening import closed_on_error
+
 _WAL_BYTES = 8 * 1024 * 1024  # to which the write-ahead log shrinks after a long read
 _SECONDS = 10.0  # to wait for another writer
 
@@ -11,15 +13,12 @@ _SECONDS = 10.0  # to wait for another writer
 def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
     """Open a file, creating it if missing. Commits are durable. Raises sqlite3.Error."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
-    try:
+    with closed_on_error(database):
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         database.execute("PRAGMA cache_size=-20000")
         database.executescript(schema)
-    except BaseException:
-        database.close()
-        raise
     return database
 
 
@@ -42,9 +41,6 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 def _read_only(path: Path, options: str) -> sqlite3.Connection:
     address = f"file:{quote(str(path))}?{options}"
     database = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
-    try:
+    with closed_on_error(database):
         database.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except BaseException:
-        database.close()
-        raise
     return database

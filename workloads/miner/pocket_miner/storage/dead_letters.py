@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pocket.runtime.sqlite_opening import closed_on_error
 from pocket_miner import miner_metrics
 
 _SCHEMA = """
@@ -45,12 +46,9 @@ class DeadLetters:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self._path, timeout=10)
-        try:
+        with closed_on_error(database):
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_SCHEMA)
-        except BaseException:
-            database.close()
-            raise
         return database
 
     def add(self, supplier: str, session_id: str, refused: Sequence[tuple[str, str, bytes]]) -> None:
