@@ -1,6 +1,7 @@
-"""Two nodes of the real chain behind one address, of which one lags or was just started again."""
+"""Two nodes of the real chain behind one address, of which one hangs, lags or was just started again."""
 
 import asyncio
+import os
 import signal
 
 import aiohttp
@@ -15,10 +16,10 @@ from realchain import Cable, peer_of
 pytestmark = [pytest.mark.realchain, pytest.mark.timeout(240)]
 
 
-async def test_a_node_that_lags_or_was_just_started_behind_the_same_address_costs_nothing(
+async def test_a_node_that_hangs_lags_or_was_just_started_behind_the_same_address_costs_nothing(
     journey, node, stack, tmp_path
 ):
-    """The second node is cut off for four blocks in each window.
+    """The second node hangs for four blocks in a window of claims and is cut off for four in one of proofs.
 
     Later it is started again while it is cut off: it knows no block then.
     """
@@ -26,6 +27,12 @@ async def test_a_node_that_lags_or_was_just_started_behind_the_same_address_cost
         second = peer_of(node, tmp_path / "second", cable.port)
         await asyncio.to_thread(second.again)
         seen = set()
+
+        async def hang():
+            os.kill(second.pid, signal.SIGSTOP)
+
+        async def resume():
+            os.kill(second.pid, signal.SIGCONT)
 
         async def cut():
             cable.cut()
@@ -41,7 +48,7 @@ async def test_a_node_that_lags_or_was_just_started_behind_the_same_address_cost
         async def mend():
             cable.mend()
 
-        acts = {12: cut, 15: look, 16: mend, 20: cut, 23: look, 24: mend, 28: restart, 31: look, 32: mend}
+        acts = {12: hang, 16: resume, 20: cut, 23: look, 24: mend, 28: restart, 31: look, 32: mend}
         try:
             async with balanced([node.address, second.address]) as address:
                 await asyncio.to_thread(stack.point_at, address)

@@ -161,6 +161,28 @@ async def test_a_node_that_hangs_does_not_delay_a_transaction_that_another_one_a
         assert hanging.asked.is_set()
 
 
+@pytest.mark.parametrize("bad", ["hangs", "refuses"])
+async def test_bad_nodes_behind_one_address_do_not_keep_a_transaction_from_a_good_one(bad):
+    """The standing connection and the first new ones reach the bad node."""
+    good, calls = Node(), []
+
+    class Mostly(Hanging):
+        def service(self, details):
+            calls.append(details.method)
+            if len(calls) >= 4:
+                return good.service(details)
+            if bad == "hangs":
+                return super().service(details)
+
+            async def refuse(request, context):
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    async with listening(Mostly()) as address, ChainClient([address], timeout_seconds=0.5) as chain:
+        assert (await chain.broadcast(b"raw")).code == 0
+
+
 async def test_broadcasts_wait_for_every_node_while_too_many_are_on_their_way(monkeypatch):
     monkeypatch.setattr("pocket.chain.broadcasting._MOST_SENDING", 1)
     async with (

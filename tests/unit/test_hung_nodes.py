@@ -6,8 +6,8 @@ import pytest
 
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import GRACE_SECONDS, Failover, NodeAddress
-from pocket.chain.first_answers import first_in_time
-from pocket.errors import ChainError, ChainUnavailable
+from pocket.chain.first_answers import first_in_time, staggered
+from pocket.errors import ChainError, ChainUnavailable, NotFound
 
 ADDRESSES = [NodeAddress.parse(f"grpc://{name}:1", f"http://{name}:2") for name in ("hung", "good")]
 
@@ -45,6 +45,107 @@ async def test_without_any_answer_nodes_have_their_whole_time():
     nodes = Failover(["hung", "refusing"], names=["hung", "refusing"])
     _, seconds = await timed(nodes.ask_all(answer_of, 1.5))
     assert seconds >= 1.4
+
+
+class Balancer:
+    """One address with several nodes behind it, of which each query reaches the next one."""
+
+    def __init__(self, *nodes):
+        self.nodes = nodes
+        self.asked = 0
+
+    async def __call__(self, _):
+        node = self.nodes[self.asked % len(self.nodes)]
+        self.asked += 1
+        return await answer_of(node)
+
+
+@pytest.mark.parametrize("of_all", [False, True])
+async def test_a_silent_address_is_queried_again_as_another_node_may_stand_behind_it(of_all):
+    async def asked(nodes, deadline, patience):
+        balancer, failover = Balancer(*nodes), Failover(["address"], names=["address"])
+        if of_all:
+            answer = (await failover.ask_all(balancer, deadline, patience_share=patience))["address"]
+        else:
+            answer = await failover.call("query", balancer, deadline, patience)
+        return answer, balancer.asked
+
+    (answer, queries), seconds = await timed(asked(["hung", "good"], 100.0, 0.001))
+    assert (answer, queries) == ("good", 2)
+    assert seconds < 3.0
+    assert await asked(["good", "hung"], 100.0, 0.5) == ("good", 1), "an address that answers is queried once"
+    assert await asked(["hung", "refusing", "good"], 0.5, 0.1) == ("good", 3)
+
+
+async def test_a_silent_node_goes_on_while_the_next_is_queried():
+    slow_may_answer = asyncio.Event()
+
+    async def ask(node):
+        if node == "slow":
+            await slow_may_answer.wait()
+            return node
+        slow_may_answer.set()
+        return await answer_of("hung")
+
+    assert await Failover(["slow", "hung"]).call("query", ask, 100.0, 0.001) == "slow"
+
+
+async def test_a_hung_node_that_another_overtook_is_queried_last_for_some_seconds():
+    nodes = Failover(["hung", "good"])
+    assert await nodes.call("query", answer_of, 100.0, 0.001) == "good"
+    assert nodes.order() == [1, 0]
+
+
+async def test_an_address_that_is_slow_but_well_is_not_queried_twice():
+    clock = [0.0]
+    nodes, asked = Failover(["slow"], clock=lambda: clock[0]), []
+
+    async def ask(node):
+        asked.append(node)
+        await asyncio.sleep(0.05)
+        clock[0] += 10.0
+        return node
+
+    for _ in range(3):
+        await nodes.call("query", ask, 1000.0, 0.00001)
+    assert len(asked) > 3, "nothing is known of an address's speed at first"
+    asked.clear()
+    await nodes.call("query", ask, 1000.0, 0.00001)
+    assert len(asked) == 1
+
+
+async def test_a_statement_of_the_only_address_does_not_wait_for_its_silent_node():
+    balancer = Balancer("hung", "stating")
+
+    async def ask(node):
+        if balancer.asked:
+            raise NotFound("nothing")
+        return await balancer(node)
+
+    async def asked():
+        with pytest.raises(NotFound):
+            await Failover(["address"]).call("query", ask, 100.0, 0.001)
+
+    _, seconds = await timed(asked())
+    assert seconds < 3.0
+
+
+async def test_staggered_work_starts_after_what_ended_or_was_silent_and_all_of_it_is_cancelled():
+    started, cancelled = [], []
+
+    async def part(name):
+        started.append(name)
+        try:
+            return await answer_of(name)
+        except asyncio.CancelledError:
+            cancelled.append(name)
+            raise
+
+    names = ["good", "hung", "better", "hung", "never"]
+    results = staggered([part(name) for name in names], 0.01)
+    assert [await anext(results), await anext(results)] == ["good", "better"]
+    await results.aclose()
+    assert (started, cancelled) == (["good", "hung", "better"], ["hung"])
 
 
 async def test_results_are_returned_without_the_slowest_and_errors_are_raised():

@@ -16,7 +16,8 @@ from google.protobuf.message import Message
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.broadcast_answers import BroadcastAnswers
-from pocket.chain.failover import Failover, NodeAddress
+from pocket.chain.failover import PATIENCE_SHARE, Failover, NodeAddress
+from pocket.chain.first_answers import staggered
 from pocket.chain.model import TransactionResult
 from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainError, ChainUnavailable, DecodingError
@@ -107,20 +108,29 @@ class Broadcaster:
         """Send a transaction over the standing connection to an address, then over new ones.
 
         One after the other: a node that is still checking bytes answers a second time that it knows them, even if it
-        then rejects them. After random pauses: clients that send in step through a balancer that takes its nodes in
-        turn would each reach one node only. The first new connection that fails is the last.
+        then rejects them. A node that is silent, or a connection that fails, does not keep the next one waiting.
+        After random pauses: clients that send in step through a balancer that takes its nodes in turn would each
+        reach one node only.
         """
 
         async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
             return await self._ask(channel, BROADCAST, request)
 
-        answers.add_standing(NodeAnswer.of(await self._nodes.ask_one(index, ask, self._timeout)))
-        with contextlib.suppress(ChainError, DecodingError, TimeoutError):
-            async with asyncio.timeout(self._timeout):
-                for _ in range(_CONNECTIONS):
-                    await asyncio.sleep(self._rng.uniform(0, _PAUSE_SECONDS))
-                    channel = self._channel(self._addresses[index])
-                    try:
-                        answers.add_other((await ask(channel))[0])
-                    finally:
-                        await channel.close(None)
+        async def standing() -> None:
+            answers.add_standing(NodeAnswer.of(await self._nodes.ask_one(index, ask, self._timeout)))
+
+        async def other() -> None:
+            await asyncio.sleep(self._rng.uniform(0, _PAUSE_SECONDS))
+            channel = self._channel(self._addresses[index])
+            try:
+                answers.add_other((await ask(channel))[0])
+            except (ChainError, DecodingError) as error:
+                _LOG.debug("a new connection to a node failed", node=self._nodes.name(index), error=str(error))
+            finally:
+                await channel.close(None)
+
+        sending = staggered([standing(), *(other() for _ in range(_CONNECTIONS))], PATIENCE_SHARE * self._timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * self._timeout), contextlib.aclosing(sending) as sent:
+                async for _ in sent:
+                    pass

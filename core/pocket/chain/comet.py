@@ -29,6 +29,7 @@ _SILENCE_SECONDS: Final = 30.0
 _LARGEST_ANSWER: Final = 1024 * 1024
 _LARGEST_RESULTS: Final = 1024 * 1024 * 1024
 _RESULTS_SECONDS: Final = 60.0
+_RESULTS_SHARE: Final = 0.6  # of the seconds, before a large answer is also requested from the next node
 _PIECE: Final = 64 * 1024
 _BLOCKS: Final = 1000
 _HEIGHT: Final = re.compile(r"[1-9][0-9]{0,18}")
@@ -278,11 +279,12 @@ class CometClient:
 
         The error's failure is PRUNED_NODE if every node reports that it has pruned them.
         """
-        return await self._nodes.call("block_results", self._results(height, wanted), _RESULTS_SECONDS)
+        return await self._nodes.call("block_results", self._results(height, wanted), _RESULTS_SECONDS, _RESULTS_SHARE)
 
     async def end_events_by_node(self, height: int, wanted: EventFilter) -> dict[str, tuple[Event, ...] | ChainError]:
         """Return the selected end-block events from every usable node, by node name."""
-        return await self._nodes.ask_all(self._results(height, wanted), _RESULTS_SECONDS, self._patience)
+        asking = self._results(height, wanted)
+        return await self._nodes.ask_all(asking, _RESULTS_SECONDS, self._patience, _RESULTS_SHARE)
 
     @property
     def _patience(self) -> float:

@@ -1,6 +1,7 @@
 """Node addresses and the choice among several nodes."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pocket.chain.failures import error_of
-from pocket.chain.first_answers import first_in_time
+from pocket.chain.first_answers import first_in_time, staggered
 from pocket.chain.node_health import NodeHealthTable
 from pocket.errors import STATED, ChainError, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
 
@@ -18,11 +19,19 @@ N = TypeVar("N")
 _COOLDOWN_SECONDS = 5.0
 GRACE_SECONDS: Final = 1.0
 """Seconds that are left to the other nodes once one has answered a query of all."""
+PATIENCE_SHARE: Final = 0.2
+"""Share of a query's deadline after which a silent node no longer keeps the next one waiting."""
+_PATIENCE_ANSWERS: Final = 4
+"""The same in times that the nodes take to answer: who is slow but well is not asked twice."""
+_SHARE: Final = 0.2  # of a new answer in the mean
+_ASKS: Final = 3
+"""How often the only address is asked while it is silent: several nodes may stand behind it."""
 _LAG_RETRY_SECONDS = (0.05, 0.1, 0.15)
 """Pauses in seconds before nodes that all lag are queried again."""
 _COOLDOWN_FAILURES = frozenset({FailureClass.TRANSIENT, FailureClass.LAGGING_NODE, FailureClass.WRONG_NODE})
 """Failures after which a node is queried last for some seconds."""
 
+_NOT_ASKED: Final = ChainUnavailable("not asked")
 _NOT_SILENT = STATED | {FailureClass.PRUNED_NODE}
 """Answers that leave no doubt about another node's statement."""
 
@@ -96,6 +105,8 @@ class Failover(Generic[N]):
     names: Sequence[str] = ()
     on_query: QueryObserver | None = None
     _failed_until: dict[int, float] = field(default_factory=dict)
+    _mean_seconds: float = 0.0
+    """Mean time of recent answers."""
 
     def order(self) -> list[int]:
         """Return the indices of usable nodes, those in cooldown last.
@@ -119,8 +130,14 @@ class Failover(Generic[N]):
         """Return the name of a node in messages."""
         return self.names[index] if index < len(self.names) else f"node {index + 1}"
 
-    async def call(self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float) -> T:
+    async def call(
+        self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float,
+        patience_share: float = PATIENCE_SHARE,
+    ) -> T:  # fmt: skip
         """Return the first usable answer. Every node is queried before an error is raised.
+
+        A node that is silent for `patience_share` of the deadline goes on while the next one is queried, or the same
+        address once more if there is no other: several nodes may stand behind it.
 
         If all of them lag they are queried again, a few times within a third of a second. Raises ChainUnavailable
         if no node answered in time. Raises what the nodes state about the chain (NotFound, ChainQueryRejected) as of
@@ -128,7 +145,7 @@ class Failover(Generic[N]):
         MethodNotImplemented if no healthy node knows the method.
         """
         errors: dict[int, ChainError] = {}
-        end = self.clock() + deadline_seconds
+        end, patience = self.clock() + deadline_seconds, patience_share * deadline_seconds
         order = self.order()
         if not order:
             raise ChainUnavailable(
@@ -144,27 +161,63 @@ class Failover(Generic[N]):
                     break
                 await asyncio.sleep(pause)
                 errors.clear()
-            for place, index in enumerate(order):
-                left = end - self.clock()
-                if left <= 0:
-                    break
-                # Every node but the last leaves time for the next one.
-                share = left if place == len(order) - 1 else left * 0.6
-                outcome = await self.ask_one(index, ask, share)
-                if not isinstance(outcome, ChainError):
-                    return outcome
-                errors[index] = outcome
+            answer = await self._in_turn(order, ask, end, patience, errors)
+            if answer is not None:
+                return answer[0]
         raise self._merge(what, order, errors)
 
+    async def _in_turn(
+        self, order: Sequence[int], ask: Callable[[N], Awaitable[T]], end: float, patience: float,
+        errors: dict[int, ChainError],
+    ) -> tuple[T] | None:  # fmt: skip
+        """Query nodes one after the other, the only one again while it is silent. Returns the first usable answer.
+
+        Adds the errors of all that failed before.
+        """
+        only = len(order) == 1
+        patience = max(patience, _PATIENCE_ANSWERS * self._mean_seconds)
+        indices = list(order) * (_ASKS if only else 1)
+        silent_since: dict[int, float] = {}
+
+        async def one(place: int) -> tuple[int, T | ChainError]:
+            left = end - self.clock()
+            if left <= 0 or (only and errors and not silent_since):
+                return place, _NOT_ASKED
+            silent_since[place] = self.clock()
+            return place, await self.ask_one(indices[place], ask, left)
+
+        async with contextlib.aclosing(staggered(map(one, range(len(indices))), patience)) as answers:
+            async for place, answer in answers:
+                silent_since.pop(place, None)
+                if answer is _NOT_ASKED:
+                    continue
+                if isinstance(answer, ChainError):
+                    errors[indices[place]] = answer
+                    if only and answer.failure in STATED:
+                        break
+                    continue
+                for other, since in silent_since.items():
+                    if not only and self.clock() - since >= patience:
+                        self._failed(indices[other], self._silent(indices[other], since), since)
+                return (answer,)
+        return None
+
     async def ask_all(
-        self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float, grace_seconds: float = GRACE_SECONDS
-    ) -> dict[str, T | ChainError]:
+        self, ask: Callable[[N], Awaitable[T]], deadline_seconds: float, grace_seconds: float = GRACE_SECONDS,
+        patience_share: float = PATIENCE_SHARE,
+    ) -> dict[str, T | ChainError]:  # fmt: skip
         """Query every usable node concurrently. Returns the answers by node name.
+
+        The only address is queried again while it is silent, as by `call`.
 
         Once a node has answered, the others have `grace_seconds` left: a node that hangs must not use up the blocks of
         a window.
         """
         order, began = self.order(), self.clock()
+        if len(order) == 1:
+            errors: dict[int, ChainError] = {}
+            found = await self._in_turn(order, ask, began + deadline_seconds, patience_share * deadline_seconds, errors)
+            return {self.name(order[0]): found[0] if found else errors.get(order[0]) or self._silent(order[0], began)}
         asking = [self.ask_one(index, ask, deadline_seconds) for index in order]
         answers = await first_in_time(asking, grace_seconds, lambda answer: not isinstance(answer, ChainError))
         return {
@@ -189,6 +242,7 @@ class Failover(Generic[N]):
             failed = ChainUnavailable(f"{name}: its answer raised {type(error).__name__}: {error}", nodes=(name,))
         else:
             self._failed_until.pop(index, None)
+            self._mean_seconds += (self.clock() - began - self._mean_seconds) * _SHARE
             self._observe(ANSWERED, began)
             return answer
         return self._failed(index, failed, began)

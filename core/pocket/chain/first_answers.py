@@ -1,7 +1,7 @@
 """Collect results of concurrent work without waiting for the slowest part."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -29,3 +29,30 @@ async def first_in_time(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def staggered(work: Iterable[Coroutine[Any, Any, T]], patience_seconds: float) -> AsyncGenerator[T, None]:
+    """Yield results as they come. Start each part when one has ended or after `patience_seconds` of silence.
+
+    What is still running goes on meanwhile, and is cancelled when the generator is closed. Raises what the work
+    raises.
+    """
+    waiting = list(work)[::-1]
+    running: list[asyncio.Task[T]] = []
+    try:
+        while waiting or running:
+            if waiting:
+                running.append(asyncio.ensure_future(waiting.pop()))
+            done, _ = await asyncio.wait(
+                running, timeout=patience_seconds if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            ended = [task for task in running if task in done]
+            running = [task for task in running if task not in done]
+            for task in ended:
+                yield task.result()
+    finally:
+        for part in waiting:
+            part.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
