@@ -9,7 +9,7 @@ import functools
 import random
 from dataclasses import dataclass, replace
 
-from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, Fault, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, WINDOW_BLOCKS, Fault, Kind
 
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
@@ -95,6 +95,7 @@ _OF_ONE = (
 _ABOUT_NODES = frozenset({Kind.NODE_DOWN, Kind.NODE_RESTART, Kind.NODE_HANGS})
 
 
+_TAKEN_OVER = frozenset({Kind.GONE, Kind.FREEZE, Kind.VOLUME_LOST})
 _LONG_ABSENCES = frozenset({Kind.GONE, Kind.FREEZE, Kind.REDIS_AWAY, Kind.REDIS_HANGS, Kind.LEASES_AWAY})
 _ABOUT_NODES_THAT_LIE = frozenset(row.kind for row in _LIES)
 _ONLY_ON_VOLUMES = (
@@ -241,6 +242,7 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
         for fault in apart
         if fault.kind is not Kind.PROOF_PARAMS or not (_at_the_end(fault) or any(_too_late(fault, x) for x in found))
     ]
+    apart = [fault for fault in apart if not any(_takes_the_last_sender(fault, x) for x in found)]
     kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
     return tuple(sorted(map(_hanging, apart), key=lambda fault: fault.at)), kinds
 
@@ -260,6 +262,21 @@ def _too_late(change: Fault, away: Fault) -> bool:
     """Return True if proofs become required while a miner is away for long: another one takes over in five blocks."""
     ends = away.at + away.seconds + 3 * BLOCK_SECONDS
     return away.kind in _LONG_ABSENCES and away.at - 2 * BLOCK_SECONDS < change.at < ends
+
+
+def _takes_the_last_sender(gone: Fault, lost: Fault) -> bool:
+    """Return True if a miner goes in the last five blocks of a window in which transactions are lost.
+
+    The next owner, which takes over in five blocks, could not send in time.
+    """
+    if lost.kind is not Kind.MEMPOOL_LOSS or gone.kind not in _TAKEN_OVER:
+        return False
+    closes = (end + 2 + number * WINDOW_BLOCKS for end in _SESSION_ENDS for number in (1, 2))
+    return any(
+        close - WINDOW_BLOCKS <= lost.at / BLOCK_SECONDS <= gone.at / BLOCK_SECONDS < close
+        and gone.at / BLOCK_SECONDS >= close - 5
+        for close in closes
+    )
 
 
 def _together(away: Fault, lie: Fault) -> bool:
