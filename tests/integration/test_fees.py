@@ -183,7 +183,7 @@ async def test_one_dear_transaction_makes_no_later_session_unprofitable(audit, s
 
 
 async def test_a_volume_that_takes_no_fees_stops_nobody(store, audit, monkeypatch, captured_logs):
-    def full(*_):
+    def full(*_, **__):
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(audit, "spend", full)
@@ -257,8 +257,30 @@ async def test_what_a_transaction_costs_is_in_the_books_before_it_is_handed_over
     assert book.of(store.supplier, "a" * 64) == 0
 
 
+async def test_a_rejected_transaction_that_is_in_a_block_all_the_same_is_in_the_books(audit, store):
+    book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    await book.record_pending(store, paid.raw)
+    await book.record_rejected(store, paid.raw)
+    await book.settle(store, "a" * 64, Node([]))
+    assert book.of(store.supplier, "a" * 64) == 0
+    await book.settle(store, "a" * 64, Node([paid.tx_hash]))
+    assert book.of(store.supplier, "a" * 64) == 10
+
+
+@pytest.mark.parametrize(("missed", "known", "cost"), [
+    ((), "none", 10), (("claim",), "none", 0), (("claim",), "all", 10), (("claim",), "away", 10),
+    (("proof",), "none", 10),
+])  # fmt: skip
+async def test_a_claim_that_was_in_no_block_costs_nothing(audit, store, missed, known, cost):
+    book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
+    await book.record_sent(store, paid.raw)
+    nodes = {"none": Node([]), "all": Node([paid.tx_hash]), "away": Node(None)}
+    await book.settle(store, "a" * 64, nodes[known], missed)
+    assert book.of(store.supplier, "a" * 64) == cost
+
+
 async def test_fees_that_the_volume_did_not_take_are_in_the_books_at_the_end(audit, store, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise sqlite3.OperationalError("database or disk is full")
 
     book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)

@@ -89,7 +89,7 @@ class Call:
 class Fault:
     """A kind of fault at the nth call of a boundary.
 
-    With `blocks`, at every call of that many blocks.
+    With `blocks`, at every call of that many blocks, or only at those of a `name`.
 
     Several boundaries are joined by `+`. Without one calls are only counted. The life sets height and supplier for the
     calls that come.
@@ -100,6 +100,7 @@ class Fault:
     at: int = -1
     blocks: int = 0
     first_block: int = 0
+    name: str = ""
     height: int = 0
     supplier: int = -1
     calls: list[Call] = field(default_factory=list)
@@ -116,7 +117,7 @@ class Fault:
         self._numbers[boundary] = number + 1
         if not self.boundary:
             self.calls.append(Call(boundary, number, name, self.height, self.supplier))
-        if boundary not in self.boundary.split("+") or not self._now(number):
+        if boundary not in self.boundary.split("+") or self.name not in ("", name) or not self._now(number):
             return ""
         if self.kind == "killed":
             raise Killed

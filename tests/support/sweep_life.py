@@ -79,9 +79,9 @@ PRICE = GasPrice.parse("0.000001upokt")
 class Script:
     """The same sessions and relays for every life: making relays costs more than living one."""
 
-    def __init__(self) -> None:
+    def __init__(self, **genesis: Any) -> None:
         world = World(suppliers=SUPPLIERS, services=SERVICES)
-        self.genesis = world.genesis()
+        self.genesis = world.genesis(**genesis)
         chain = LocalChain(self.genesis)
         self.headers = [hydrate(chain.state, chain.block_hash, world.application(s), s, 1).header for s in SERVICES]
         self.rows: dict[int, list[WalRecord]] = {

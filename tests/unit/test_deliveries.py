@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pocket.chain.model import Block
+from pocket.chain.model import Block, TransactionResult
 from pocket.errors import ChainUnavailable
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
@@ -92,7 +92,7 @@ async def test_refused_bytes_are_signed_anew_and_cost_nothing_and_those_without_
     raw = transaction(rows)
     with pytest.raises(SendError):
         await deliveries(audit, Nodes(failure)).broadcast(raw, rows, BLOCK, timeout_ns=7)
-    unanswered = failure is BroadcastFailure.UNREACHABLE
+    unanswered = failure in (BroadcastFailure.UNREACHABLE, BroadcastFailure.MEMPOOL_FULL)
     for row in rows:
         assert (row.claim.sent is not None) is unanswered
         assert not (row.claim.sent and row.claim.sent.accepted)
@@ -120,7 +120,7 @@ async def test_a_second_fee_is_paid_only_for_what_the_latest_block_does_not_show
     shown, other, absent = session("a"), session("b"), session("c")
     claims = [Claim(SUPPLIER, shown.header, ROOT), Claim(SUPPLIER, other.header, bytes(48))]
     nodes = Nodes(claims=claims)
-    assert await deliveries(audit, nodes).missing([shown, other, absent], BLOCK) == [other, absent]
+    assert await deliveries(audit, nodes).missing([shown, other, absent], BLOCK, {}) == [other, absent]
     assert nodes.asked_at == LATEST, "the block being decided is older"
 
 
@@ -129,5 +129,19 @@ async def test_while_no_node_shows_claims_what_was_sent_waits_until_the_last_blo
     sent, fresh = session("a"), session("b")
     sent.claim.sent = Submission(b"raw", "hash", 12)
     block = Block(sent.windows.claim_close - left, bytes(32), BLOCK.time)
-    found = await deliveries(audit, Nodes(claims=ChainUnavailable("away"))).missing([sent, fresh], block)
+    found = await deliveries(audit, Nodes(claims=ChainUnavailable("away"))).missing([sent, fresh], block, {})
     assert found == ([fresh] if waits else [sent, fresh])
+
+
+@pytest.mark.parametrize(("code", "above", "shown", "again"), [
+    (0, 0, None, False), (11, 0, None, True), (0, 1, (), False), (0, 0, (), True),
+])  # fmt: skip
+async def test_a_message_in_a_block_is_sent_again_only_if_it_failed_or_the_state_of_that_block_lacks_it(
+    audit, code, above, shown, again
+):
+    row = session("a")
+    row.claim.sent = Submission(b"raw", "hash", 12)
+    block = Block(row.windows.claim_close - 1, bytes(32), BLOCK.time)
+    results = {"hash": TransactionResult("hash", code, "sdk", "", block.height + above)}
+    nodes = Nodes(claims=ChainUnavailable("away") if shown is None else shown)
+    assert await deliveries(audit, nodes).missing([row], block, results) == ([row] if again else [])

@@ -11,6 +11,7 @@ from pocket.protocol.sessions.session_id import config_active
 from pocket.protocol.transactions.build import Timestamp
 
 _HASH_BYTES: Final = 32
+_OUT_OF_GAS: Final = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,11 @@ class TransactionResult:
     log: str
     height: int = 0
     gas_used: int = 0
+
+    @property
+    def fee_paid(self) -> bool:
+        """Return whether an included transaction paid its fee: what fails before its messages run pays none."""
+        return self.codespace != "sdk" or self.code in (0, _OUT_OF_GAS) or "message index" in self.log
 
 
 @dataclass(frozen=True, slots=True)

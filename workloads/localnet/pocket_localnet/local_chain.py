@@ -46,6 +46,8 @@ class Faults:
 
     evict: int = 0  # accepted transactions that are dropped from the mempool
     refuse: list[tuple[int, str, str]] = field(default_factory=list)  # (code, codespace, log) for the next broadcasts
+    fail: list[tuple[int, str, str]] = field(default_factory=list)  # for the next transactions in blocks, fees paid
+    fail_before: list[tuple[int, str, str]] = field(default_factory=list)  # the same before a fee is paid
     hold_blocks: int = 0  # blocks that include no transaction
     lag_blocks: int = 0  # queries are answered from this many blocks ago
 
@@ -184,12 +186,16 @@ class LocalChain:
 
         gas = transaction.ante_gas
         paid = state.copy()
+        if self.faults.fail_before:
+            return state, included(*self.faults.fail_before.pop(0), gas, ())
         try:
             ante.check(transaction, paid, checking=False)
         except TxRejected as rejected:
             return state, included(rejected.code, rejected.codespace, rejected.log, gas, ())
         trial = paid.copy()
         events = []
+        if self.faults.fail:
+            return paid, included(*self.faults.fail.pop(0), gas, ())
         try:
             for index, message in enumerate(transaction.messages):
                 outcome = handle(trial, self.block_hash, message, index)

@@ -24,6 +24,7 @@ class BroadcastFailure(enum.Enum):
     POISON = "one message can never succeed"
     TOO_LARGE = "nodes take no transaction so large"
     PROGRAMMING = "the transaction is malformed"
+    MEMPOOL_FULL = "the node has no space for a transaction now"
     UNREACHABLE = "no node gave an answer"
     UNSIGNED = "the remote signer gave no signature"
     NOT_SIGNED = "the remote signer refused to sign"
@@ -61,7 +62,7 @@ _CODES = {
     13: BroadcastFailure.FEE_TOO_LOW,
     15: BroadcastFailure.PROGRAMMING,
     19: BroadcastFailure.ACCEPTED_BEFORE,
-    20: BroadcastFailure.RETRY,
+    20: BroadcastFailure.MEMPOOL_FULL,
     21: BroadcastFailure.TOO_LARGE,
     30: BroadcastFailure.NEW_TIMESTAMP,
     32: BroadcastFailure.ACCOUNT,

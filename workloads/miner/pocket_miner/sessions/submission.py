@@ -107,11 +107,11 @@ def resend(
 ) -> Resend:
     """Decide how to send a message again that the chain does not show at `height`.
 
-    `result` is that of its transaction, None if it was not included. `left` are the blocks until the window closes:
-    bytes that nodes know may still be included after empty blocks, so they are given up only once as many blocks have
-    passed in vain as are left.
+    `result` is that of its transaction if it was included and failed, None otherwise. `left` are the blocks until the
+    window closes: bytes that nodes know may still be included after empty blocks, so they are given up only once as
+    many blocks have passed in vain as are left.
     """
-    if last is None or (result is not None and result.code):
+    if last is None or result is not None:
         return Resend.NEW_BYTES
     if last.timeout_ns and block_nanoseconds > last.timeout_ns:
         return Resend.NEW_BYTES
@@ -162,11 +162,12 @@ def divide(
     to_sign: list[tuple[T, Attempts]] = []
     for row, last, attempts in rows:
         result = results.get(last.tx_hash) if last is not None else None
-        step = resend(last, height, block_nanoseconds, result, left)
+        failed = result if result is not None and result.code else None
+        step = resend(last, height, block_nanoseconds, failed, left)
         if step is Resend.SAME_BYTES:
             same.append(row)
         elif step is Resend.NEW_BYTES:
-            to_sign.append((row, attempts if last is None else attempts.next(result, shared=shared)))
+            to_sign.append((row, attempts if last is None else attempts.next(failed, shared=shared)))
     return same, to_sign
 
 

@@ -40,6 +40,8 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 TOMBSTONE_BLOCKS: Final = 500
 _UNSEEN_BLOCKS: Final = 100
 """Blocks after a settlement during which a node that lacks its events may still receive them."""
+_MISSED: Final = {SessionOutcome.CLAIM_MISSED: ("claim", "proof"), SessionOutcome.PROOF_MISSED: ("proof",)}
+"""The messages of a session that were in no block by its outcome, or failed there."""
 _FORMER_OWNER_BLOCKS: Final = 5
 """Blocks of waiting for Redis and peers that may know of an outcome which a former owner has recorded."""
 
@@ -237,8 +239,10 @@ class Concluder:
         return session.windows is not None and session.windows.settlement <= self.owner_since
 
     async def _outcome(self, session: TrackedSession, result: SettlementResult, block: Block) -> OutcomeRecord:
-        header = session.header
-        await self.fees.settle(self.store, header.session_id, self.chain)
+        header, missed = session.header, _MISSED.get(result.outcome, ())
+        if missed:
+            await self._book_failed(session)
+        await self.fees.settle(self.store, header.session_id, self.chain, missed)
         details = {
             "service_id": header.service_id, "application_address": header.application_address,
             **heights_of(session, block), **session.details.to_dict(),
@@ -251,6 +255,14 @@ class Concluder:
             self.supplier, header.session_id, result.outcome, stage_of(session, result.outcome), result.reason,
             block.height, details,
         )  # fmt: skip
+
+    async def _book_failed(self, session: TrackedSession) -> None:
+        """Book the last claim and proof of a session as failed, if a block shows that."""
+        for sent in filter(None, (session.claim.sent, session.proof.sent)):
+            with contextlib.suppress(ChainError, DecodingError, TimeoutError):
+                result = await self.chain.transaction(sent.tx_hash)
+                if result.code:
+                    await self.fees.record_failed(self.store, sent.raw, fee_paid=result.fee_paid)
 
     def _facts(self, session: TrackedSession) -> dict[str, object]:
         leaves, file = 0, self.mirror.known(session.end)

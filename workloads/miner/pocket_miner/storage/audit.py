@@ -153,16 +153,16 @@ class Audit:
                 groups.append(SignedGroup.decode(text))
         return groups
 
-    def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int]) -> int:
-        """Save the cost of a transaction to each session.
+    def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int], *, correct: bool = False) -> int:
+        """Save the cost of a transaction to each session, or `correct` it.
 
         Returns how many upokt of it are new.
         """
-        new = 0
+        new, verb = 0, "REPLACE" if correct else "IGNORE"
         with self._transaction():
             for session_id, amount in upokt.items():
                 row = (supplier, session_id, tx_hash, what, amount)
-                cursor = self._database.execute("INSERT OR IGNORE INTO cost VALUES (?,?,?,?,?)", row)
+                cursor = self._database.execute(f"INSERT OR {verb} INTO cost VALUES (?,?,?,?,?)", row)  # noqa: S608
                 new += amount * cursor.rowcount
         return new
 

@@ -362,7 +362,7 @@ class ClaimSubmitter:
         """
         await self._load_signed(sessions, block)
         shared = len(sessions) > 1
-        results = await self.sender.results_of(session.claim.sent for session in sessions)
+        results = await self.deliveries.results(sessions)
         close = sessions[0].windows.claim_close if sessions[0].windows else 0
         same, signed_anew = divide(
             ((s, s.claim.sent, s.claim.attempts) for s in sessions), results, block.height, block.time.nanoseconds,
@@ -380,7 +380,7 @@ class ClaimSubmitter:
             attempts[session.session_id] = tried
         try:
             if any(session.claim.sent is not None for session in anew):
-                anew = await self.deliveries.missing(anew, block)
+                anew = await self.deliveries.missing(anew, block, results)
             await send_in_batches(
                 [(session, session.seal.root) for session in anew if session.seal is not None],
                 lambda row: self._message(*row),

@@ -1,13 +1,13 @@
 """Send claims and proofs to the chain's nodes, and find out which of them the chain does not show yet."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import Counter
 from structlog.typing import FilteringBoundLogger
 
-from pocket.chain.model import Block
+from pocket.chain.model import Block, TransactionResult
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.claims.proof_requirement import VALIDATED, Claim
 from pocket.protocol.sessions.windows import Windows
@@ -84,7 +84,8 @@ class Deliveries:
     ) -> None:  # fmt: skip
         """Broadcast a transaction with the messages of sessions to all nodes.
 
-        Raises SendError. If no node answered, the same bytes are sent again at the next block.
+        Raises SendError. If no node answered or their mempools are full, the same bytes are sent again at the next
+        block.
         """
         kind, height = self.kind, self.height(block)
         deliveries = [kind.delivery(session) for session in sessions]
@@ -98,14 +99,14 @@ class Deliveries:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
             kind.counter.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal is not BroadcastFailure.UNREACHABLE:
+            if error.refusal not in (BroadcastFailure.UNREACHABLE, BroadcastFailure.MEMPOOL_FULL):
                 # The nodes rejected these bytes: newly signed ones may be accepted.
                 for session, delivery in zip(sessions, deliveries, strict=True):
                     kind.record_refusal(session, str(error)[:300])
                     more_gas = error.refusal is BroadcastFailure.MORE_GAS
                     delivery.attempts = delivery.attempts.refused(more_gas=more_gas, shared=len(sessions) > 1)
                     delivery.sent = None
-                await self.fees.record_rejected(self.store, raw)
+                await self.fees.record_rejected(self.store, raw, submission_fee_upokt)
             raise
         for session, delivery in zip(sessions, deliveries, strict=True):
             delivery.sent = submission.handed_over(height, answer.height, known_before=answer.known_before)
@@ -116,26 +117,48 @@ class Deliveries:
             kind.sent_event, session_end=sessions[0].end, sessions=len(sessions), tx=answer.tx_hash, height=height
         )
 
-    async def missing(self, sessions: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
+    async def results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
+        """Return the results of the sessions' transactions that were included, by hash. Books those that failed."""
+        sent = {last.tx_hash: last for session in sessions if (last := self.kind.delivery(session).sent) is not None}
+        results = await self.sender.results_of(sent.values())
+        for tx_hash, result in results.items():
+            if result.code:
+                await self.fees.record_failed(self.store, sent[tx_hash].raw, fee_paid=result.fee_paid)
+        return results
+
+    async def missing(
+        self, sessions: Sequence[TrackedSession], block: Block, results: Mapping[str, TransactionResult]
+    ) -> list[TrackedSession]:
         """Query the chain before a second fee is paid.
 
         Returns the sessions whose message it does not show: a former owner, or this miner before a restart, may have
-        sent one. If no node answers, a message that was sent before waits for the next block, while there is one.
+        sent one. If no node answers, a message that was sent before waits for the next block, while there is one, and
+        one in a transaction that `results` shows as included is not sent again.
         """
         if not sessions:
             return []
-        windows = sessions[0].windows
+        windows, height = sessions[0].windows, self.height(block)
         try:
-            claims = await self.sender.claims_at(self.height(block))
+            claims = await self.sender.claims_at(height)
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and self.kind.close(windows) - block.height <= LAST_BLOCKS
-            return [session for session in sessions if last or self.kind.delivery(session).sent is None]
+            waiting = [session for session in sessions if last or self.kind.delivery(session).sent is None]
+            return [session for session in waiting if not self._is_included(session, results)]
         by_session: dict[str, list[Claim]] = {}
         for claim in claims:
             by_session.setdefault(claim.header.session_id, []).append(claim)
         return [
             session
             for session in sessions
-            if not self.kind.decide(self.kind.is_shown(session, row) for row in by_session.get(session.session_id, ()))
-            or session.session_id not in by_session
+            if not self._is_shown(session, by_session.get(session.session_id, ()))
+            and not self._is_included(session, results, above=height)
         ]
+
+    def _is_shown(self, session: TrackedSession, claims: Sequence[Claim]) -> bool:
+        return bool(claims) and self.kind.decide(self.kind.is_shown(session, claim) for claim in claims)
+
+    def _is_included(self, session: TrackedSession, results: Mapping[str, TransactionResult], above: int = 0) -> bool:
+        """Return True if the session's transaction succeeded in a block above a height."""
+        last = self.kind.delivery(session).sent
+        result = results.get(last.tx_hash) if last is not None else None
+        return result is not None and not result.code and (not above or result.height > above)

@@ -5,7 +5,7 @@ import contextlib
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,6 +50,10 @@ class FeeTracker:
         default_factory=lambda: FIFOCache(_MAX_UNSAVED)
     )
     """(supplier, transaction hash) → costs that could not be saved to the volume."""
+    _rejected: FIFOCache[tuple[str, str], tuple[str, dict[str, int]]] = field(
+        default_factory=lambda: FIFOCache(_MAX_UNSAVED)
+    )
+    """The same of rejected transactions. A node whose answer was lost may have taken them."""
 
     def __post_init__(self) -> None:
         self._recent = {
@@ -98,12 +102,24 @@ class FeeTracker:
             with contextlib.suppress(RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
-    async def record_rejected(self, store: SealStore, raw: bytes) -> None:
-        """Forget the cost of a transaction that every mempool rejected.
+    async def record_failed(self, store: SealStore, raw: bytes, *, fee_paid: bool) -> None:
+        """Record that a transaction failed in a block: no submission fee of its proofs is paid.
+
+        `fee_paid` is True if its own fee is. Never raises.
+        """
+        for what, tx_hash, fees in self._costs_of(raw, 0):
+            costs = fees if fee_paid else dict.fromkeys(fees, 0)
+            await self._spend(store.supplier, what, tx_hash, costs, correct=True)
+            with contextlib.suppress(RedisStoreError):
+                await store.share_costs(tx_hash, what, costs)
+
+    async def record_rejected(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
+        """Forget the cost of a transaction that every mempool rejected, unless a block proves to hold it in the end.
 
         Never raises.
         """
-        for _, tx_hash, costs in self._costs_of(raw, 0):
+        for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
+            self._rejected[store.supplier, tx_hash] = (what, costs)
             self._pending.pop(tx_hash, None)
             self._unsaved.pop((store.supplier, tx_hash), None)
             try:
@@ -127,13 +143,15 @@ class FeeTracker:
             ) if sessions
         ]  # fmt: skip
 
-    async def _spend(self, supplier: str, what: str, tx_hash: str, costs: dict[str, int]) -> int:
-        """Save costs to the volume.
+    async def _spend(
+        self, supplier: str, what: str, tx_hash: str, costs: dict[str, int], *, correct: bool = False
+    ) -> int:  # fmt: skip
+        """Save costs to the volume, or correct them.
 
         Returns how many upokt of them are new. Costs that cannot be saved stay in memory until the session is settled.
         """
         try:
-            new = await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs)
+            new = await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs, correct=correct)
         except sqlite3.Error as error:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("fees not saved to the volume: free up space on it", error=error)
@@ -142,11 +160,14 @@ class FeeTracker:
         self._unsaved.pop((supplier, tx_hash), None)
         return new
 
-    async def settle(self, store: SealStore, session_id: str, chain: ChainClient) -> None:
+    async def settle(
+        self, store: SealStore, session_id: str, chain: ChainClient, missed: Collection[str] = ()
+    ) -> None:  # fmt: skip
         """Determine the final cost of a session.
 
         It includes fees that former owners paid, and only those of included transactions. A claim or proof that was
-        signed several times costs the fees of all included transactions, failed ones too. If the node cannot return
+        signed several times costs the fees of all included transactions, failed ones too. `missed` are the kinds, claim
+        or proof, of which the chain had none: a transaction that no node knows cost nothing. If the node cannot return
         which were included, all of them count. Raises sqlite3.Error, because a volume that cannot save fees cannot save
         the outcome either.
         """
@@ -166,10 +187,14 @@ class FeeTracker:
             several = Counter(what for what, _ in payments)
             for what, number in several.items():
                 hashes = [tx_hash for kind, tx_hash in payments if kind == what]
-                missing = [tx_hash for tx_hash in hashes if number > 1 and not await _included(chain, tx_hash)]
-                # A node without a transaction index returns none of them.
-                for tx_hash in missing if len(missing) < number else ():
+                unsure = number > 1 or what in missed
+                missing = [tx_hash for tx_hash in hashes if unsure and not await _included(chain, tx_hash)]
+                # A node that has not indexed transactions returns none of them.
+                for tx_hash in missing if len(missing) < number or what in missed else ():
                     await asyncio.to_thread(self.audit.unspend, supplier, session_id, tx_hash)
+            for (of, tx_hash), (what, costs) in list(self._rejected.items()):
+                if of == supplier and session_id in costs and await _included(chain, tx_hash):
+                    await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: costs[session_id]})
         except PocketError as error:
             _LOG.warning("inclusion of transactions unknown, all fees count", error=error)
 

@@ -133,7 +133,7 @@ class ProofSubmitter:
             self._doubt(session)
         repaired = {session.session_id for session in invalid}
         others = [session for session in sessions if session.session_id not in repaired]
-        results = await self.sender.results_of(session.proof.sent for session in others)
+        results = await self.deliveries.results(others)
         close, shared = sessions[0].windows.proof_close if sessions[0].windows else block.height, len(sessions) > 1
         same, signed_anew = divide(
             ((s, s.proof.sent, s.proof.attempts) for s in others), results, block.height, block.time.nanoseconds,
@@ -150,7 +150,7 @@ class ProofSubmitter:
         for session, tried in at_last_chance(kept, block.height, close, shared=shared):
             anew.append(session)
             attempts[session.session_id] = tried
-        missing = await self.deliveries.missing(anew, block)
+        missing = await self.deliveries.missing(anew, block, results)
         built = [(session, message) for session in missing if (message := await self._built(session, block))]
         try:
             await send_in_batches(
@@ -173,8 +173,8 @@ class ProofSubmitter:
             if session.proof.sent is None and not session.proof.attempts.number and not _invalid(session)
         }
         windows = sessions[0].windows
-        if not waiting or windows is None or windows.proof_close - block.height <= LAST_BLOCKS:
-            return  # nodes may know bytes that they dropped: too late to find out, a second fee is less than the stake
+        if not waiting or windows is None:
+            return
         groups = list(self.signed.get((self.supplier, sessions[0].end), ()))
         try:
             groups += await self.store.signed(sessions[0].end, "proof")
@@ -182,6 +182,10 @@ class ProofSubmitter:
             _LOG.info("signed proofs not read from Redis", own=len(groups), error=error)
         newest_first = sorted(groups, key=lambda group: -group.height)
         submissions = signed_before(newest_first, block.time.nanoseconds, lambda transaction: transaction.proofs)
+        if windows.proof_close - block.height <= LAST_BLOCKS:
+            # Nodes may know bytes that they dropped: too late to find out, a second fee is less than the stake.
+            results = await self.sender.results_of(submissions.values())
+            submissions = {i: last for i, last in submissions.items() if last.tx_hash in results}
         for session_id, session in waiting.items():
             session.proof.sent = submissions.get(session_id)
 

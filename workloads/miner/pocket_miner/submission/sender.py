@@ -35,6 +35,7 @@ from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
+from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Submission
 from pocket_miner.storage.account_numbers import AccountNumbers
@@ -89,6 +90,7 @@ class SkippedMessages:
     refused: Mapping[int, SendError]
 
 
+_ASKED_AT_ONCE = 8
 _ANY_SIGNATURE = bytes(64)
 """A simulation checks no signature. Its size counts, since each byte of a transaction costs gas."""
 _OF_ONE_MESSAGE = (
@@ -272,9 +274,12 @@ class Sender:
         return [claim for claims in answers for claim in claims]
 
     async def results_of(self, submissions: Iterable[Submission | None]) -> dict[str, TransactionResult]:
-        """Return the results of accepted transactions that were included, by hash."""
-        hashes = {last.tx_hash for last in submissions if last is not None and last.accepted}
-        rows = [(tx_hash, await self.result_of(tx_hash)) for tx_hash in sorted(hashes)]
+        """Return the results of transactions that were included, by hash.
+
+        Bytes that no node is known to have taken are asked for, too: they may be those of a former process.
+        """
+        hashes = sorted({last.tx_hash for last in submissions if last is not None})
+        rows = zip(hashes, await map_bounded(self.result_of, hashes, _ASKED_AT_ONCE), strict=True)
         return {tx_hash: result for tx_hash, result in rows if result is not None}
 
     async def result_of(self, tx_hash: str) -> TransactionResult | None:
