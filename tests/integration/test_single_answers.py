@@ -6,6 +6,7 @@ import pytest
 
 from mine import ended, mine, unharmed
 from pocket.protocol.claims.proof_requirement import VALIDATED
+from pocket.protocol.smst.digest import Root
 from pocket_miner.ingest import relay_consumer
 
 pytestmark = pytest.mark.redis
@@ -109,6 +110,29 @@ async def test_of_two_targets_that_contradict_each_other_the_one_is_sealed_that_
     await alice.to(22)
     assert unharmed(alice, header)
     assert 0 < alice.outcomes()[header.session_id]["details"]["relays"] < 12
+
+
+async def test_after_a_restart_a_wrong_target_of_one_node_leaves_no_proof_out(redis, tmp_path):
+    """The claim is worth more than the threshold by the real target, and less by the easier one of the caches."""
+    proof = {"proof_request_probability": 0.0, "proof_missing_penalty": 10**6}
+    async with mine(redis, tmp_path, proof_params=proof) as alice:
+        header, real, state = alice.header(), alice.client.difficulty, alice.chain._state
+        hard = replace(state.difficulty_at("eth", 1), target_hash=b"\x7f" + b"\xff" * 31)
+        state.difficulties["eth"] = (hard,)
+
+        async def wrong(service, height):
+            return replace(await real(service, height), target_hash=b"\xff" * 32)
+
+        await alice.record(alice.relays(header, 12))
+        await alice.to(14)
+        state = alice.chain._state
+        worth = Root(alice.claim(header).root_hash).total * 2
+        state.proof_params = replace(state.proof_params, proof_requirement_threshold_upokt=worth * 3 // 4)
+        alice.client.difficulty = wrong
+        alice.start()
+        await alice.to(24)
+        assert unharmed(alice, header)
+        assert alice.outcomes()[header.session_id]["details"]["proof_required"]
 
 
 async def test_a_proof_that_one_node_shows_and_the_others_do_not_is_sent(redis, tmp_path):

@@ -113,10 +113,7 @@ class RelayConsumer:
             self._sessions[row.session_id] = TrackedSession(header, row.position, row.origin)
 
     def _report_damaged(self, session_id: str, error: Exception | str) -> None:
-        """Count and log, once, a header that cannot be decoded.
-
-        The session is neither mined nor deleted.
-        """
+        """Count and log, once, a header that cannot be decoded. The session is neither mined nor deleted."""
         if session_id in self._damaged:
             return
         self._damaged.add(session_id)
@@ -124,10 +121,9 @@ class RelayConsumer:
         _LOG.error("session skipped, its header is damaged", session=ascii(session_id)[:80], error=error)
 
     async def ended_elsewhere(self) -> list[str]:
-        """Return the sessions whose tombstones show that another owner has ended them.
+        """Return the sessions whose tombstones show that another owner has ended them. Raises the errors of Redis.
 
-        A session missing in Redis proves nothing: Redis may have been restored from an older file. Raises the errors
-        of Redis.
+        A session missing in Redis proves nothing: Redis may have been restored from an older file.
         """
         return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 
@@ -245,16 +241,17 @@ class RelayConsumer:
         """Query every node for the terms, without caches.
 
         Returns True if a second answer agrees. If the nodes agree on other terms than the first answer, theirs are
-        used: relays that do not meet them are deleted from the volume, and all entries are read again. Raises the
-        errors of the volume.
+        used: relays that do not meet them are deleted from the volume, and all entries are read again. The relays of a
+        sealed session stay as they are: its proof needs all of them. Raises the errors of the volume.
         """
         if session.terms is None or session.terms_confirmed:
             return session.terms_confirmed
         confirmed = await self._confirmed_by_nodes(session, session.terms, height)
-        stored = await asyncio.to_thread(self._mirror.terms_of, session.end, self.supplier, session.session_id)
-        if stored not in (None, session.terms.name):  # before a restart, or by a standby
-            _LOG.warning("relays were stored by other session terms, validating them again", session=session.session_id)
-            await self._replace_terms(session, session.terms, confirmed=False)
+        if session.seal is None:
+            stored = await asyncio.to_thread(self._mirror.terms_of, session.end, self.supplier, session.session_id)
+            if stored not in (None, session.terms.name):  # before a restart, or by a standby
+                _LOG.warning("relays stored by other session terms, validating them again", session=session.session_id)
+                await self._replace_terms(session, session.terms, confirmed=False)
         session.terms_confirmed = confirmed
         return confirmed
 
@@ -288,10 +285,11 @@ class RelayConsumer:
 
     async def _replace_terms(self, session: TrackedSession, terms: LeafTerms, *, confirmed: bool = True) -> None:
         async with self._reading:
-            await asyncio.to_thread(self._check_again, session, terms)
+            if session.seal is None:
+                await asyncio.to_thread(self._check_again, session, terms)
+                self._generation += 1
+                session.position = "0-0"
             session.terms, session.terms_confirmed = terms, confirmed
-            self._generation += 1
-            session.position = "0-0"
 
     def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
         fits = functools.partial(leaf_if_valid, terms)

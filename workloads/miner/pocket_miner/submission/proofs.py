@@ -115,8 +115,9 @@ class ProofSubmitter:
             session.requirement = None
             return
         requirement = requirement_of(self.supplier, session, seed, params)
-        if requirement is ProofRequirement.NOT_REQUIRED and not (confirmed and session.params_confirmed):
-            requirement = None  # stake must not depend on a single answer about the seed block or the price
+        certain = confirmed and session.params_confirmed and session.terms_confirmed
+        if requirement is ProofRequirement.NOT_REQUIRED and not certain:
+            requirement = None  # stake must not depend on a single answer about the seed block, the price or the target
         session.requirement = requirement
         if requirement is not None and "requirement" not in session.measured:
             session.measured.add("requirement")

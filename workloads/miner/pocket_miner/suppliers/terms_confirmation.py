@@ -11,7 +11,7 @@ _AT_ONCE: Final = 8
 
 
 async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSession], height: int) -> None:
-    """Confirm the params of ended sessions, and the terms of those that are not sealed yet.
+    """Confirm the params and terms of ended sessions.
 
     Raises the first error after all have been tried.
     """
@@ -27,6 +27,8 @@ async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSessi
 
 
 def _are_terms_due(session: TrackedSession, height: int) -> bool:
+    """Return True if a claim or a proof of the session may depend on terms that one answer stated."""
     windows = session.windows
-    is_open = windows is not None and windows.session_end < height < windows.claim_close
-    return is_open and session.seal is None and session.terms is not None and not session.terms_confirmed
+    if windows is None or session.terms is None or session.terms_confirmed:
+        return False
+    return windows.session_end < height < (windows.claim_close if session.seal is None else windows.proof_close)
