@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from mine import mine, unharmed
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.claims.proof_requirement import Claim
@@ -19,13 +20,14 @@ from pocket.protocol.transactions.build import (
     sign_transaction,
 )
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
+from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore, SessionSeal
 from pocket.redis_store.store_errors import StaleEpoch
 from pocket_miner.sessions.tracked_session import Skip
 from pocket_miner.submission.claims import claim_problem
 from pocket_miner.suppliers.fleet import SupplierManager
-from world import address, key
+from world import World, address, key
 
 pytestmark = pytest.mark.redis
 KEYS = RedisKeys("test")
@@ -56,6 +58,54 @@ async def test_a_claim_whose_seal_was_lost_everywhere_is_adopted_proven_and_paid
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
     assert len(proofs(alice.chain)) == 1
+
+
+async def test_a_claim_whose_seal_is_lost_is_adopted_and_proven_from_the_volume_alone(alice, redis):
+    """The former owner and Redis are gone together, as with their Node. The standby's volume has all relays."""
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(14)
+    alice.close()
+    for path in alice.folder.glob("audit.sqlite*"):
+        path.unlink()
+    await redis.delete(KEYS.seals(alice.supplier), KEYS.transactions(alice.supplier))
+    alice.redis = connect("redis://127.0.0.1:1")
+    alice.start()
+    while alice.chain.height < 20:
+        alice.localnet.step()
+        await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())
+    assert len(proofs(alice.chain)) == 1
+    await alice.redis.aclose()
+    alice.redis = redis
+    alice.start()
+    await alice.to(24)
+    assert unharmed(alice, header)
+
+
+async def test_a_claim_that_cannot_be_adopted_keeps_no_other_from_it(redis, tmp_path, monkeypatch):
+    """Of the first session, the volume has no relays and the stream is not read to its end."""
+
+    async def nothing(*_):
+        return 0
+
+    async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice:
+        headers = sorted((alice.header(service=service) for service in ("eth", "base")), key=lambda h: h.session_id)
+        for header in headers:
+            await alice.record(alice.relays(header, 4))
+        await alice.to(14)
+        alice.close()
+        for path in alice.folder.glob("audit.sqlite*"):
+            path.unlink()
+        await redis.delete(KEYS.seals(alice.supplier), KEYS.transactions(alice.supplier))
+        alice.start()
+        await alice.miner.tail()
+        lost = next(iter(alice.miner.sessions.values()))
+        alice.mirror.remove(lost.end, alice.supplier, lost.session_id)
+        monkeypatch.setattr(alice.miner.consumer, "consume_once", nothing)
+        alice.localnet.step()
+        await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())
+        sealed = {session.session_id for session in alice.miner.sessions.values() if session.seal is not None}
+        assert sealed == {header.session_id for header in headers} - {lost.session_id}
 
 
 async def test_seals_of_the_volume_are_put_back_into_redis(alice, redis):

@@ -1,6 +1,5 @@
 """Seal sessions and broadcast only sealed claims (docs/fragile/seal.md)."""
 
-import asyncio
 import enum
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.model import Block
-from pocket.errors import DecodingError, PocketError
+from pocket.errors import PocketError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
@@ -325,22 +324,27 @@ class ClaimSubmitter:
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)
 
-    async def adopt(self, session: TrackedSession, block: Block) -> None:
+    async def adopt(self, session: TrackedSession, block: Block, *, connected: bool) -> None:
         """Adopt a claim on chain without a known seal, if our leaves have its root.
 
-        Otherwise the claim conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
+        The leaves on the volume may be enough. If not, the stream is read, once Redis is `connected`. If the claim has
+        another root then, it conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
         """
-        session_id, end = session.session_id, session.end
-        _, unread = await self._close_and_read({session_id: session}, end, VolumeFallback.COPY)
-        found = await self._root(
-            session, VolumeFallback.COPY, on_volume=session_id not in unread, known=session.claimed_root
-        )
+        found = await self._claimed_set_on_volume(session)
+        if found is None and connected:
+            end, session_id = session.end, session.session_id
+            _, unread = await self._close_and_read({session_id: session}, end, VolumeFallback.COPY)
+            found = await self._root(
+                session, VolumeFallback.COPY, on_volume=session_id not in unread, known=session.claimed_root
+            )
+        if found is None:
+            return
         if found.root != session.claimed_root:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
                 _LOG.error(
                     "conflicting claim, its root on chain is not ours: does another miner use this supplier's key?",
-                    session=session_id,
+                    session=session.session_id,
                     height=block.height,
                 )
             session.details.foreign_root = session.claimed_root.hex()
@@ -348,11 +352,22 @@ class ClaimSubmitter:
             return
         session.conflicting = False
         session.details.foreign_root = None
-        seal = SessionSeal(session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
-        await self.store.restore({session_id: seal}, {session_id: end})
-        await self.seals.save([seal], end, "", needed=False)
-        session.seal = seal
-        _LOG.info("claim adopted", session=session_id)
+        session.seal = SessionSeal(session.session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
+        await self.seals.save([session.seal], session.end, "", needed=False)
+        _LOG.info("claim adopted", session=session.session_id)
+        if connected:
+            await self.store.restore({session.session_id: session.seal}, {session.session_id: session.end})
+
+    async def _claimed_set_on_volume(self, session: TrackedSession) -> SealedSet | None:
+        """Return the leaves of the claim on chain, None if the volume does not hold all of them."""
+        root = session.claimed_root
+        try:
+            found = await self.pool.root(self.mirror.path(session.end), self.supplier, session.session_id, root)
+        except UNREADABLE as error:
+            if corruption_in(error) is not None:
+                raise
+            return None
+        return found if found.root == root else None
 
     async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Send sealed claims again that the chain does not show.
@@ -404,7 +419,7 @@ class ClaimSubmitter:
             rows = zip(found.claims, found.roots, strict=True)
             return (session_id for session_id, root in rows if roots.get(session_id) == root)
 
-        for load in (self._signed_on_volume, self._signed_in_redis):
+        for load in (self.seals.signed_on_volume, self.seals.signed_in_redis):
             submissions = signed_before(await load(sessions[0].end), block.time.nanoseconds, of_our_roots)
             for session_id, session in waiting.items():
                 session.claim.sent = session.claim.sent or submissions.get(session_id)
@@ -425,23 +440,3 @@ class ClaimSubmitter:
                 session.details.refusal = session.claim.attempts.failed
         miner_metrics.CLAIMS.labels("resent").inc(len(good))
         await self.deliveries.broadcast(prepared.signed.raw, good, block, timeout_ns=prepared.timeout.nanoseconds)
-
-    async def _signed_on_volume(self, end: int) -> list[SignedGroup]:
-        """Return what was signed with the seals of a session end, nothing if the volume cannot be read."""
-        try:
-            return await asyncio.to_thread(self.audit.signed, self.supplier, end)
-        except sqlite3.Error as error:
-            if corruption_in(error) is not None:
-                raise
-            _LOG.error("signed claims not read from the volume", error=error)
-            return []
-
-    async def _signed_in_redis(self, end: int) -> list[SignedGroup]:
-        """Return what a predecessor signed.
-
-        The result is empty while Redis is unavailable, then roots are signed again.
-        """
-        try:
-            return await self.store.signed(end)
-        except (RedisStoreError, DecodingError):
-            return []

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.redis_store.seals import SealStore, SessionSeal
+from pocket.errors import DecodingError
+from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
+from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
@@ -84,3 +86,20 @@ class KnownSeals:
                 session.meet_seal(seal, from_redis=True)
                 if new:
                     await self.save([seal], session.end, "", needed=False)
+
+    async def signed_on_volume(self, end: int) -> list[SignedGroup]:
+        """Return what was signed with the seals of a session end, nothing if the volume cannot be read."""
+        try:
+            return await asyncio.to_thread(self.audit.signed, self.supplier, end)
+        except sqlite3.Error as error:
+            if corruption_in(error) is not None:
+                raise
+            _LOG.error("signed claims not read from the volume", error=error)
+            return []
+
+    async def signed_in_redis(self, end: int) -> list[SignedGroup]:
+        """Return what a predecessor signed, nothing while Redis is unavailable: then roots are signed again."""
+        try:
+            return await self.store.signed(end)
+        except (RedisStoreError, DecodingError):
+            return []

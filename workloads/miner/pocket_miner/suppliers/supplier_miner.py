@@ -186,10 +186,7 @@ class SupplierMiner:
         return True
 
     async def _merge_peers(self) -> None:
-        """Copy from peers' volumes what Redis has lost.
-
-        Peers that do not answer are skipped.
-        """
+        """Copy from peers' volumes what Redis has lost. Peers that do not answer are skipped."""
         if self.peers is not None:
             self._needs_peer_merge = True  # until it was done
             merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.peers)
@@ -239,8 +236,7 @@ class SupplierMiner:
     async def _discover(self) -> None:
         finished = self.concluder.finished
         if await self.consumer.discover(finished):
-            # Another Redis, an emptied one, or one restored from an older state may hold no fence. Each step stays due
-            # until it was done.
+            # Another, an emptied or an older Redis may hold no fence. Each step stays due until it was done.
             self._needs_fence, self._needs_peer_merge = True, self.peers is not None
         if self._needs_fence:
             await self._fence()
@@ -395,10 +391,12 @@ class SupplierMiner:
             case Action.SEND_PROOF:
                 await self.proofs.prove(group, block, proof)
             case Action.ADOPT:
+                self._seals_due = True  # Redis may lack those that are adopted
                 if connected:
-                    await self._merge_peers()
-                    for session in group:
-                        await self.claims.adopt(session, block)
+                    await self._isolated("merging peers", block, self._merge_peers)
+                adopt = functools.partial(self.claims.adopt, block=block, connected=connected)
+                for session in group:
+                    await self._isolated("adopting a claim", block, functools.partial(adopt, session))
             case Action.CONCLUDE:
                 if self._started:
                     await self.concluder.conclude(group, block, self.settlements)
