@@ -1,5 +1,6 @@
 """One answer ends no session, replaces no terms and deletes no data: a second one decides."""
 
+import sqlite3
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -147,6 +148,25 @@ async def test_relays_of_an_ended_session_stay_on_the_volume_until_redis_has_its
     await ending.drop_ended()
     assert store.finished == ["s"]
     assert mirror.known(10) is None
+
+
+async def test_a_file_that_cannot_be_deleted_from_keeps_no_other_session_on_the_volume(mirror, monkeypatch):
+    later = SessionHeader("app", "eth", "later", 11, 20)
+    mirror.file(20).add_session("alice", "later", later.encode())
+    ending, remove = concluder(mirror), mirror.remove
+    for header in (HEADER, later):
+        ending._stop_mining(TrackedSession(header, terms=TERMS, params=PARAMS))
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "remove", lambda end, *row: failing() if end == 10 else remove(end, *row))
+        with pytest.raises(sqlite3.OperationalError):
+            await ending.drop_ended()
+    assert (mirror.known(10) is not None, mirror.known(20)) == (True, None)
+    await ending.drop_ended()
+    assert mirror.known(10) is None
+
+
+def failing():
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 @dataclass

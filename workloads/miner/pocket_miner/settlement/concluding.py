@@ -9,6 +9,7 @@ its session is deleted, and deleting waits for Redis without delaying other sess
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -116,8 +117,10 @@ class Concluder:
     async def drop_ended(self) -> None:
         """Delete streams, budgets and copies of sessions with a recorded outcome.
 
-        Failures are retried.
+        Failures are retried. Raises those of Redis, and the first one of the volume after all have been tried: a file
+        that cannot be used is of one session end.
         """
+        failure: Exception | None = None
         for session_id, session in list(self._to_drop.items()):
             try:
                 await self.store.finish(session_id, session.end)
@@ -127,8 +130,14 @@ class Concluder:
             except RedisStoreError as error:
                 _LOG.info("deleting ended sessions from Redis failed, retrying", error=error)
                 raise
-            await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+            try:
+                await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+            except (sqlite3.Error, OSError) as error:
+                failure = failure or error
+                continue
             self._to_drop.pop(session_id, None)
+        if failure is not None:
+            raise failure
 
     async def remove(self, session: TrackedSession) -> None:
         """Delete what the volume holds of a session that ended elsewhere. Raises the errors of the volume."""

@@ -60,7 +60,10 @@ class VolumeProbe:
         """Return the problem and its remedy, empty without a problem."""
         if not self.hangs:
             return ""
-        return f"{self._folder} has not answered for {self._limit_seconds:g} s. Check the volume and its node."
+        return (
+            f"{self._folder} has not answered for {self._limit_seconds:g} s: no claim or proof is sent from it, and "
+            "another miner takes over if there is one. Check the volume and its node."
+        )
 
     async def run(self) -> None:
         """Probe forever."""
