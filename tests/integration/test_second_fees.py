@@ -32,6 +32,14 @@ def included(chain):
     return Counter(claim=sum(len(row.claims) for row in rows), proof=sum(len(row.proofs) for row in rows))
 
 
+class Forgetful(Life):
+    """A life with a node that forgets at every block which bytes it had."""
+
+    async def step(self):
+        self.chain._known.clear()
+        await super().step()
+
+
 class Failing(Life):
     """A life in which something goes wrong with transactions from a height on."""
 
@@ -57,6 +65,14 @@ async def test_while_no_node_shows_claims_one_that_is_known_to_be_in_a_block_is_
     asyncio.get_running_loop().set_debug(False)
     fault = Fault("chain", "unavailable", blocks=blocks, first_block=first, name="AllClaims")
     life = Life(script, redis, fault, first + restart if restart else 0)
+    assert await life.run() == []
+    assert included(life.chain) == EACH_ONCE
+
+
+@pytest.mark.parametrize("first", [12, 16], ids=["claims", "proofs"])
+async def test_neither_is_one_whose_timestamp_a_restarted_node_calls_used(script, redis, first):
+    asyncio.get_running_loop().set_debug(False)
+    life = Forgetful(script, redis, Fault("chain", "unavailable", blocks=4, first_block=first, name="AllClaims"))
     assert await life.run() == []
     assert included(life.chain) == EACH_ONCE
 

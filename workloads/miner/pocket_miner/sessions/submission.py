@@ -55,6 +55,10 @@ class Submission:
             return replace(self, accepted=True, known_at=self.known_at or height)
         return replace(self, height=height, accepted=True, known_at=0)
 
+    def expired(self) -> "Submission":
+        """Return the submission as one that no later block can include. An earlier one may have."""
+        return replace(self, accepted=True, timeout_ns=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Attempts:

@@ -90,7 +90,8 @@ class Deliveries:
         kind, height = self.kind, self.height(block)
         deliveries = [kind.delivery(session) for session in sessions]
         submission = deliveries[0].sent
-        if submission is None or submission.raw != raw:
+        again = submission is not None and submission.raw == raw
+        if submission is None or not again:
             submission = Submission(raw, transaction_hash(raw), height, timeout_ns)
         for delivery in deliveries:
             delivery.sent = submission
@@ -99,15 +100,13 @@ class Deliveries:
             answer = await self.sender.broadcast(raw)
         except SendError as error:
             kind.counter.labels(error.refusal.name.lower()).inc(len(sessions))
-            if error.refusal not in (BroadcastFailure.UNREACHABLE, BroadcastFailure.MEMPOOL_FULL):
-                # The nodes rejected these bytes: newly signed ones may be accepted.
-                for session, delivery in zip(sessions, deliveries, strict=True):
-                    kind.record_refusal(session, str(error)[:300])
-                    more_gas = error.refusal is BroadcastFailure.MORE_GAS
-                    delivery.attempts = delivery.attempts.refused(more_gas=more_gas, shared=len(sessions) > 1)
-                    delivery.sent = None
-                await self.fees.record_rejected(self.store, raw, submission_fee_upokt)
-            raise
+            if not again or error.refusal is not BroadcastFailure.NEW_TIMESTAMP:
+                await self._reject(raw, sessions, error, submission_fee_upokt)
+                raise
+            # A block that holds these bytes has used their timestamp: the chain is queried before others are signed.
+            for delivery in deliveries:
+                delivery.sent = submission.expired()
+            return
         for session, delivery in zip(sessions, deliveries, strict=True):
             delivery.sent = submission.handed_over(height, answer.height, known_before=answer.known_before)
             kind.record_refusal(session, delivery.attempts.failed or None)
@@ -116,6 +115,21 @@ class Deliveries:
         _LOG.info(
             kind.sent_event, session_end=sessions[0].end, sessions=len(sessions), tx=answer.tx_hash, height=height
         )
+
+    async def _reject(self, raw: bytes, sessions: Sequence[TrackedSession], error: SendError, fee_upokt: int) -> None:
+        """Record why the nodes rejected a transaction: newly signed bytes may be accepted.
+
+        Those that no node answered about, or that had no space for them, are kept: one may have them all the same.
+        """
+        if error.refusal in (BroadcastFailure.UNREACHABLE, BroadcastFailure.MEMPOOL_FULL):
+            return
+        for session in sessions:
+            delivery = self.kind.delivery(session)
+            self.kind.record_refusal(session, str(error)[:300])
+            more_gas = error.refusal is BroadcastFailure.MORE_GAS
+            delivery.attempts = delivery.attempts.refused(more_gas=more_gas, shared=len(sessions) > 1)
+            delivery.sent = None
+        await self.fees.record_rejected(self.store, raw, fee_upokt)
 
     async def results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
         """Return the results of the sessions' transactions that were included, by hash. Books those that failed."""
