@@ -31,6 +31,7 @@ PATH = "tests/integration/test_money_path.py"
 RACES = "tests/integration/test_seal_races.py"
 REFUSED = "tests/integration/test_refused_claims.py"
 ROUNDS = "tests/integration/test_consume_rounds.py"
+FEES = "tests/integration/test_second_fees.py"
 EVIDENCE = "tests/unit/test_evidence.py"
 WRONG = "tests/integration/test_wrong_answers.py"
 STAGES = "tests/unit/test_stages.py"
@@ -253,6 +254,21 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/submission/deliveries.py",
            "kind.record_refusal(session, delivery.attempts.failed or None)", "pass",
            f"{REFUSED}::test_a_claim_that_the_chain_takes_after_all_is_settled"),
+    Mutant("workloads/miner/pocket_miner/submission/deliveries.py", "if not self._is_included(session, results)]", "]",
+           f"{FEES}::test_while_no_node_shows_claims_one_that_is_known_to_be_in_a_block_is_not_sent_again"),
+    Mutant("workloads/miner/pocket_miner/submission/deliveries.py", "if not again or error.refusal is not BroadcastFailure.NEW_TIMESTAMP:", "if True:",
+           f"{FEES}::test_neither_is_one_whose_timestamp_a_restarted_node_calls_used"),
+    Mutant("workloads/miner/pocket_miner/submission/deliveries.py", "(BroadcastFailure.UNREACHABLE, BroadcastFailure.MEMPOOL_FULL)",
+           "(BroadcastFailure.UNREACHABLE,)",
+           f"{FEES}::test_a_full_mempool_is_offered_the_same_bytes_again_because_another_may_have_taken_them"),
+    Mutant("workloads/miner/pocket_miner/submission/fees.py", "fees if fee_paid else dict.fromkeys(fees, 0)", "fees",
+           f"{FEES}::test_of_a_transaction_that_fails_in_a_block_the_books_hold_what_the_chain_took"),
+    Mutant("workloads/miner/pocket_miner/submission/proofs.py", " and session.terms_confirmed", "",
+           "tests/integration/test_single_answers.py::"
+           "test_after_a_restart_a_wrong_target_of_one_node_leaves_no_proof_out"),
+    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py",
+           'await self._isolated("adopting a claim", block, functools.partial(adopt, session))', "await adopt(session)",
+           "tests/integration/test_lost_knowledge.py::test_a_claim_that_cannot_be_adopted_keeps_no_other_from_it"),
     Mutant("workloads/miner/pocket_miner/submission/known_seals.py", "asyncio.to_thread(self.audit.save_seals, self.supplier, end, seals, signed)",
            "asyncio.sleep(0)",
            f"{RACES}::test_a_seal_is_on_the_volume_and_in_redis_before_its_claim_is_broadcast"),

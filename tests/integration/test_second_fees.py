@@ -101,7 +101,7 @@ async def test_a_full_mempool_is_offered_the_same_bytes_again_because_another_ma
 
         def take_but_refuse(raw):
             take(raw)
-            chain.broadcast = take
+            chain.broadcast, chain.faults.hold_blocks = take, 1
             return TransactionResult(transaction_hash(raw), *FULL)
 
         chain.broadcast = take_but_refuse
