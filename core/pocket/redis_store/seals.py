@@ -159,7 +159,8 @@ class SealStore:
             raise StaleEpoch(f"another owner holds epoch {known}", known)
 
     async def _highest_epoch(self) -> int:
-        return int(text_of(await self._redis.get(self._keys.fence(self._supplier)) or 0))
+        known = text_of(await self._redis.get(self._keys.fence(self._supplier)) or "0")
+        return int(known) if known.isascii() and known.isdecimal() else 0
 
     async def advance_cutoff(self, session_end: int, height: int) -> tuple[int, int]:
         """Advance the height up to which ended sessions without relays are no longer registered.
