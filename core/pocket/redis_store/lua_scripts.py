@@ -10,12 +10,15 @@ from redis.exceptions import NoScriptError
 
 # KEYS: closed, sessions, incarnation, cutoff, stream...   ARGV: fresh incarnation, then per stream: session id,
 # header, session end (0: ignore the cutoff), count, relay...   Returns the incarnation, then per stream the last
-# entry id, nil where the session is closed, or 0 where it is not registered and ended at or before the cutoff.
+# entry id, nil where the session is closed, 0 where it is not registered and ended at or before the cutoff, or -1 where
+# Redis refuses the stream, as when its key has another type.
+# A session and its stream are made and deleted together: one without the other shows that a key was lost, and then
+# others may have been, too.
 APPEND_SOURCE: Final = """
 local incarnation = redis.call('GET', KEYS[3])
-if not incarnation then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
+local lost = not incarnation
 local cutoff = tonumber(redis.call('GET', KEYS[4]) or '0') or 0
-local out = {incarnation}
+local out = {''}
 local at = 2
 for i = 5, #KEYS do
   local session, header, ends, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
@@ -25,13 +28,19 @@ for i = 5, #KEYS do
   elseif ends > 0 and ends <= cutoff and redis.call('HEXISTS', KEYS[2], session) == 0 then
     out[#out + 1] = 0
   else
-    redis.call('HSETNX', KEYS[2], session, header)
+    local known, fresh = redis.call('EXISTS', KEYS[i]), redis.call('HSETNX', KEYS[2], session, header)
+    if fresh == known then lost = true end
     local id
-    for j = 0, count - 1 do id = redis.call('XADD', KEYS[i], '*', 'r', ARGV[at + j]) end
-    out[#out + 1] = id
+    for j = 0, count - 1 do
+      id = redis.pcall('XADD', KEYS[i], '*', 'r', ARGV[at + j])
+      if type(id) == 'table' then break end
+    end
+    out[#out + 1] = type(id) == 'table' and -1 or id
   end
   at = at + count
 end
+if lost then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
+out[1] = incarnation
 return out
 """
 

@@ -12,32 +12,40 @@ import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from pocket.redis_store.connection import inspect
-from pocket.redis_store.log_positions import BATCH_BYTES, chunks, forget_lost, is_safe, later, offset_text, read_marks
+from pocket.redis_store.cluster import ClusterClient
+from pocket.redis_store.connection import inspect_primaries
+from pocket.redis_store.log_positions import BATCH_BYTES, chunks, find_lost, is_safe, later, read_marks
 from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.lua_scripts import APPEND
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import (
+    CommandRejected,
     LogUnavailable,
     QueueFull,
     RedisStoreError,
+    RedisTrouble,
     RedisUnavailable,
     SessionClosed,
 )
-from pocket.redis_store.stream_reader import origin_of
+from pocket.redis_store.stream_reader import origin_of, primary_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
+_REJECTED = -1
+"""The reply of APPEND for a stream that Redis refuses."""
 
 
 @dataclass(slots=True)
@@ -67,6 +75,14 @@ class RecorderLimits:
     retry_seconds: float = 0.05
     memory_high_water_mark: float = 0.9
     log_reserve_bytes: int = 64 * 1024 * 1024
+
+
+class _Refusal(Enum):
+    """Reasons for which a session took no relay."""
+
+    CLOSED = auto()
+    REJECTED = auto()
+    """Redis refuses its stream. The relays stay in the log and are appended once it does not."""
 
 
 @dataclass(slots=True)
@@ -108,10 +124,11 @@ class RelayRecorder:
         self._flushing = asyncio.Lock()
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
-        self._seen_history = ""  # as the last heartbeat read it
-        self._known_losses = 0  # of Redis, each of which makes the whole log due again
+        self._histories: dict[Address | None, str] = {}  # of each primary, as a heartbeat read it last
+        self._away: set[Address | None] = set()  # primaries that cannot be used at present
+        self._losses: Counter[str] = Counter()  # of each supplier, each of which makes its log due again
+        self._suspicious = False  # Redis lost something: other suppliers may be concerned
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
-        self._written: Segment | None = None
         self._log_probe = LogProbe(log, self._limits.log_reserve_bytes)
         self._memory_ratio = 0.0
         self.log_problem = ""  # why the write-ahead log takes no relays, until a probe succeeds
@@ -132,10 +149,26 @@ class RelayRecorder:
         suppliers = {supplier for supplier, number in self._queued.items() if number}
         for segment in self._log.segments:
             if not segment.damaged:
-                due = not segment.history or segment.history != self._seen_history
-                pairs = segment.sessions if due else segment.unacknowledged | segment.replaying
-                suppliers.update(supplier for supplier, _ in pairs)
+                suppliers.update(supplier for supplier, _ in segment.unacknowledged | segment.replaying)
+                suppliers.update(supplier for supplier in segment.suppliers if self._is_due(segment, supplier))
         return suppliers
+
+    def _history(self, supplier: str) -> str:
+        """Return the history of the primary of a supplier, as a heartbeat read it last, or ''."""
+        return self._histories.get(primary_of(self._redis, self._keys, supplier), "")
+
+    def _is_due(self, segment: Segment, supplier: str) -> bool:
+        """Return True unless a segment's relays of a supplier were appended to the present history of Redis."""
+        history = self._history(supplier)
+        return not history or segment.histories.get(supplier) != history
+
+    def _is_away(self, supplier: str) -> bool:
+        return primary_of(self._redis, self._keys, supplier) in self._away
+
+    def _due_sessions(self, segment: Segment) -> set[tuple[str, str]]:
+        """Return the sessions of a segment that must be appended again, as far as their primaries can be used."""
+        due = {name for name in segment.suppliers if self._is_due(segment, name) and not self._is_away(name)}
+        return {pair for pair in segment.sessions if pair[0] in due}
 
     @property
     def overloaded(self) -> bool:
@@ -243,11 +276,11 @@ class RelayRecorder:
             self._fail(batch, error if isinstance(error, LogUnavailable) else RedisUnavailable(f"local log: {error}"))
             self._settle(batch)
             return
-        if segment is not self._written:
-            self._written, segment.history = segment, self._seen_history
         by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
         for waiting in batch:
             by_supplier[waiting.record.supplier].append(waiting)
+        for supplier in by_supplier:
+            segment.histories.setdefault(supplier, self._history(supplier))
         segment.pending += len(by_supplier)
 
         def ended(group: list[_Waiting]) -> None:
@@ -287,13 +320,16 @@ class RelayRecorder:
         for waiting in group:
             if waiting.done.done():
                 continue
-            if waiting.record.session_id in closed:
+            if waiting.record.session_id not in closed:
+                self.counters.appended += 1
+                waiting.done.set_result(None)
+            elif closed[waiting.record.session_id] is _Refusal.CLOSED:
                 self.counters.refused_closed += 1
                 waiting.done.set_exception(SessionClosed(f"session {waiting.record.session_id} is closed"))
                 waiting.done.exception()
             else:
-                self.counters.appended += 1
-                waiting.done.set_result(None)
+                text = f"Redis rejects the stream of session {waiting.record.session_id}"
+                self._fail([waiting], CommandRejected(text, RedisTrouble.REJECTED))
 
     def _fail(self, group: Iterable[_Waiting], error: RedisStoreError) -> None:
         for waiting in group:
@@ -302,8 +338,8 @@ class RelayRecorder:
                 waiting.done.set_exception(error)
                 waiting.done.exception()
 
-    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> set[str]:
-        """Append records of one supplier. Returns the sessions that are closed."""
+    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> dict[str, _Refusal]:
+        """Append records of one supplier. Returns the sessions that took none."""
         by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
@@ -315,36 +351,41 @@ class RelayRecorder:
         for session_id, rows in by_session.items():
             keys.append(self._keys.stream(supplier, session_id))
             arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
-        history = self._seen_history
+        history = self._history(supplier)
         reply = await APPEND.run(self._redis, keys, arguments)
-        incarnation = offset_text(reply[0])
+        incarnation = text_of(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
             self._lost(supplier)
         if self._replayed is not None:
             self._replayed.add(supplier)
-        closed = set()
+        refused = {}
         for session_id, last in zip(by_session, reply[1:], strict=True):
-            if not last:
-                closed.add(session_id)
+            pair = supplier, session_id
+            if last == _REJECTED:
+                refused[session_id] = _Refusal.REJECTED
+                segment.unacknowledged.add(pair)
+            elif not last:
+                refused[session_id] = _Refusal.CLOSED
                 if last is not None:
-                    segment.rejected.add((supplier, session_id))
-            elif history == self._seen_history or (supplier, session_id) not in segment.appended:
-                offset = f"{origin_of(incarnation, history)}/{offset_text(last)}"
-                segment.appended[supplier, session_id] = later(segment.appended.get((supplier, session_id)), offset)
-        return closed
+                    segment.rejected.add(pair)
+            elif history == self._history(supplier) or pair not in segment.appended:
+                offset = f"{origin_of(incarnation, history)}/{text_of(last)}"
+                segment.appended[pair] = later(segment.appended.get(pair), offset)
+        return refused
 
     def _lost(self, supplier: str) -> None:
-        """Have the heartbeat append the log again: Redis lost a supplier's relays.
+        """Have the heartbeat append a supplier's log again: Redis lost its relays.
 
-        A replay in progress repairs a loss before it. Only what was written meanwhile is due once more.
+        A replay in progress repairs a loss before it. Only what was written meanwhile is due once more. The next
+        heartbeat finds out whether Redis lost those of others, too.
         """
-        repairs = self._replayed is not None and supplier not in self._replayed
-        self._known_losses += not repairs
+        self._suspicious = True
+        self._losses[supplier] += self._replayed is None or supplier in self._replayed
         for segment in self._log.segments:
-            if not repairs or any(supplier == other for other, _ in segment.sessions):
-                segment.history = ""
+            if supplier in segment.suppliers:
+                segment.histories[supplier] = ""
 
     async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
@@ -362,67 +403,113 @@ class RelayRecorder:
         if problem and not self.log_problem:
             _LOG.error("the write-ahead log takes no relays", problem=problem)
         self.log_problem = problem
-        info = await inspect(self._redis)
-        self._memory_ratio = info.memory_ratio()
-        restarted, self._seen_history = bool(self._seen_history), info.history_id
+        state = await inspect_primaries(self._redis)
+        self._memory_ratio = state.combined.memory_ratio()
+        restarted = bool(self._histories)
+        self._histories |= state.histories
+        self._away = set(state.away)
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
-            for supplier in await forget_lost(self._redis, self._keys, self._incarnations):
-                self._lost(supplier)
-        due = [s for s in self._log.segments if s.history != info.history_id and not s.damaged]
+            self._suspicious = True
+        if self._suspicious:
+            self._suspicious = False
+            await self._find_lost()
+        failure = state.failure
+        due = [s for s in self._log.segments if not s.damaged and self._due_sessions(s)]
         if due:
             await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)
         await self._release()
         if any(segment.unacknowledged and not segment.damaged for segment in self._log.segments):
-            await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True)
+            failure = await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True) or failure
+        if failure is not None:
+            raise failure
+
+    async def _find_lost(self) -> None:
+        """Find the suppliers whose relays Redis has lost without a restart, as by eviction."""
+        known = dict(self._incarnations)
+        pairs = {
+            pair for segment in self._log.segments if not segment.damaged for pair in segment.appended
+            if not self._is_due(segment, pair[0]) and pair not in segment.unacknowledged
+        }  # fmt: skip
+        for supplier in await find_lost(self._redis, self._keys, known, pairs):
+            # An append during the query may have noticed the loss.
+            if self._incarnations.get(supplier) == known.get(supplier):
+                self._incarnations.pop(supplier, None)
+                self._lost(supplier)
 
     async def replay(
-        self, reason: str, segments: list[Segment] | None = None, *, unacknowledged_only: bool = False
-    ) -> None:
-        """Append the log's relays again. A relay that is already there makes no second leaf.
+        self, reason: str, due: list[Segment] | None = None, *, unacknowledged_only: bool = False
+    ) -> RedisUnavailable | None:
+        """Append the log's relays again, or what is due of some segments. A relay that is there makes no second leaf.
 
         New relays are recorded between the batches, so a long log does not delay them. Segments that were appended
-        are not appended again after a failure of a later one.
+        are not appended again after a failure of a later one. A supplier whose relays Redis rejects, or whose primary
+        in a Cluster cannot be used, delays no other: its error is returned. Raises RedisUnavailable.
         """
         self._on_replay(reason)
-        self._replayed = set()
+        self._replayed, failure = set(), None
         try:
-            for segment in list(self._log.segments) if segments is None else segments:
-                if not unacknowledged_only or segment.unacknowledged:
-                    await self._replay_segment(segment, unacknowledged_only=unacknowledged_only)
+            for segment in list(self._log.segments) if due is None else due:
+                if unacknowledged_only:
+                    wanted = {pair for pair in segment.unacknowledged if not self._is_away(pair[0])}
+                else:
+                    wanted = set(segment.sessions) if due is None else self._due_sessions(segment)
+                if wanted and not segment.damaged:
+                    failure = await self._replay_segment(segment, wanted) or failure
         finally:
             self._replayed = None
+        return failure
 
-    async def _replay_segment(self, segment: Segment, *, unacknowledged_only: bool) -> None:
-        history, losses = self._seen_history, self._known_losses
+    async def _replay_segment(self, segment: Segment, wanted: set[tuple[str, str]]) -> RedisUnavailable | None:
+        whole = {name for name, _ in wanted} - {name for name, _ in segment.sessions - wanted}
+        before = {supplier: (self._history(supplier), self._losses[supplier]) for supplier in whole}
         # a failure from now on adds to it again
-        segment.replaying, segment.unacknowledged = segment.unacknowledged, set()
+        segment.replaying = segment.unacknowledged & wanted
+        segment.unacknowledged = segment.unacknowledged - wanted
+        failed: dict[str, RedisUnavailable] = {}
         try:
-            await self._replay(segment, segment.replaying if unacknowledged_only else segment.sessions)
+            await self._replay(segment, wanted, failed)
+            segment.unacknowledged.update(pair for pair in segment.replaying if pair[0] in failed)
         except OSError as error:
             segment.unacknowledged |= segment.replaying
             self._log.report_damage(segment, error)
-            return
+            return None
         except BaseException:
             segment.unacknowledged |= segment.replaying
             raise
         finally:
             segment.replaying = set()
-        if not unacknowledged_only and losses == self._known_losses:
-            segment.history = history
+        for supplier, (history, losses) in before.items():
+            if supplier not in failed and losses == self._losses[supplier]:
+                segment.histories[supplier] = history
+        return next(iter(failed.values()), None)
 
-    async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
+    async def _replay(
+        self, segment: Segment, wanted: Collection[tuple[str, str]], failed: dict[str, RedisUnavailable]
+    ) -> None:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
         records, damage = await asyncio.to_thread(segment.load)
         for record in records:
             pair = record.supplier, record.session_id
             if pair in wanted and not segment.is_rejected(pair):
                 batches[record.supplier].append(record)
+        reason: RedisUnavailable | None = None
         for supplier, records in batches.items():
-            for chunk in chunks(records):
-                async with self._flushing:
-                    closed = await self._append(supplier, chunk, segment)
-                self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+            if reason is not None and self._is_away(supplier):
+                failed[supplier] = reason
+                continue
+            try:
+                for chunk in chunks(records):
+                    refused = await self._groups.run_one(self._append(supplier, chunk, segment), self._flushing)
+                    self.counters.replayed += sum(r.session_id not in refused for r in chunk)
+            except RedisUnavailable as error:
+                failed[supplier] = error
+                if isinstance(error, CommandRejected):
+                    continue
+                if not isinstance(self._redis, ClusterClient):
+                    raise
+                reason = error
+                self._away.add(primary_of(self._redis, self._keys, supplier))
         if self._notifier is not None:
             await self._notifier.notify(batches)
         if damage is not None:
@@ -437,12 +524,16 @@ class RelayRecorder:
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
-        marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
-        history = self._seen_history
-        if ended and (await inspect(self._redis)).history_id != history:
+        if not ended:
             return
+        marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
+        now = (await inspect_primaries(self._redis)).histories
+        unchanged = {address: history for address, history in self._histories.items() if now.get(address) == history}
         for segment in ended:
-            if not segment.pending and all(is_safe(pair, segment, marks[pair], history) for pair in segment.sessions):
+            histories = {name: unchanged.get(primary_of(self._redis, self._keys, name)) for name in segment.suppliers}
+            if not segment.pending and all(
+                is_safe(pair, segment, marks.get(pair), histories[pair[0]]) for pair in segment.sessions
+            ):
                 self._log.release(segment)
 
 
