@@ -79,3 +79,20 @@ async def test_a_session_that_ended_and_is_registered_again_leaves_redis_again(a
     stream = KEYS.stream(alice.supplier, header.session_id)
     assert not await alice.redis.exists(stream, KEYS.sessions(alice.supplier))
     assert await alice.redis.hget(KEYS.closed(alice.supplier), header.session_id) == b"done/10"
+
+
+async def test_what_is_sealed_is_proven_whatever_fails_between_the_miner_and_redis(alice, monkeypatch):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(15)
+
+    async def broken(*_):
+        raise ArithmeticError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alice.miner.store, "fence", broken)
+        alice.miner.on_redis_restarted()
+        for height in range(16, 20):
+            await decided(alice, height)
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"

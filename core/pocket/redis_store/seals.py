@@ -61,7 +61,7 @@ class SessionSeal:
                 str(row["session_id"]), bytes.fromhex(row["root"]), bytes.fromhex(row["leaf_digest"]),
                 int(row["height"]), int(row["epoch"]),
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DecodingError("invalid seal in Redis") from error
 
 
@@ -83,7 +83,7 @@ class SignedGroup:
         try:
             row = json.loads(text)
             return cls(base64.b64decode(row["tx"]), int(row["timeout"]), int(row["h"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DecodingError("invalid signed transaction in Redis") from error
 
 

@@ -179,9 +179,11 @@ class SupplierMiner:
                     raise
         except StaleEpoch:
             raise
-        except (RedisUnavailable, ConcurrentAppend, ValueError, KeyError, TypeError) as error:
+        except STEP_ERRORS as error:  # whatever it is, what is sealed needs only its key and the chain
+            if corruption_in(error) is not None:
+                raise
             await self._on_volume("restoring sessions", self.restore())
-            _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
+            _LOG.info("continuing with sealed sessions, Redis or Lease cannot be used", error=error)
             return False
         return True
 
