@@ -26,8 +26,8 @@ class Plant:
 
 REREAD = (
     "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-    '        self._generation += 1\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
-    "        self._generation += 1\n\n",
+    "            if session_id in wanted:\n                session.position",
+    "            if False:\n                session.position",
 )
 """The second protection of whoever reads streams again: a restart of Redis that was noticed."""
 FENCE = (
@@ -52,8 +52,7 @@ PLANTS = [
           "        late = behind()\n", "        late = []\n",
           (Kind.UNREAD, Kind.DISK_SLOW,), (
               ("workloads/miner/pocket_miner/submission/claims.py",
-               "            while behind():\n                if not await self.consumer.consume_once():\n                    break\n",
-               "            pass\n"),
+               "            while late := behind():\n", "            while late := []:\n"),
           )),
     Plant("seals are not kept on the volume and not loaded from Redis", "workloads/miner/pocket_miner/submission/known_seals.py",
           "            if session is not None:\n                new = session.seal is None\n",

@@ -131,12 +131,14 @@ class RelayConsumer:
         """
         return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 
-    def reread(self) -> None:
-        """Read every stream from its start, because Redis may hold other entries under known ids."""
+    def reread(self, session_ids: Iterable[str] | None = None) -> None:
+        """Read these streams from their start, None for all, because Redis may hold other entries under known ids."""
         self._unreadable.clear()
         self._generation += 1
-        for session in self._sessions.values():
-            session.position = "0-0"
+        wanted = self._sessions if session_ids is None else set(session_ids)
+        for session_id, session in self._sessions.items():
+            if session_id in wanted:
+                session.position = "0-0"
 
     async def discover(self, finished: Mapping[str, object]) -> bool:
         """Add the sessions that relayers registered, without `finished` ones.

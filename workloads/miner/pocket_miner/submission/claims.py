@@ -230,9 +230,14 @@ class ClaimSubmitter:
 
         try:
             await self.consumer.register_missing(by_id.values())
-            while behind():
-                if not await self.consumer.consume_once():
+            read_again = False
+            while late := behind():
+                if await self.consumer.consume_once():
+                    continue
+                if read_again:
                     break
+                read_again = True  # a stream that has lost entries may end before the position
+                self.consumer.reread(late)
         except (sqlite3.Error, VolumeFull) as error:
             if fallback is VolumeFallback.RETRY or corruption_in(error) is not None:
                 raise
