@@ -6,8 +6,9 @@ import contextlib
 import pytest
 
 from pocket.api.redis import Durability, RedisAccess
+from pocket.redis_store.budgets import Budgets, Charge, ChargeResult
 from pocket.redis_store.connection import connect
-from pocket.redis_store.store_errors import CommandRejected, RedisUnavailable
+from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from recording import KEYS, entries, origin, publishing, record
 from servers import clients, running_redis
@@ -122,6 +123,30 @@ async def test_a_stream_that_redis_refuses_costs_no_other_session_a_relay(redis,
         await beat(publisher)
         assert set(await entries(redis, "bad")) == {b"relay 1"}
         assert publisher.suppliers_with_unacknowledged == set()
+
+
+@pytest.mark.parametrize("key", ["meter", "meter of another type", "replays"])
+async def test_a_damaged_budget_of_a_session_fails_no_charge_of_another(redis, key):
+    if key == "meter":
+        await redis.set(KEYS.consumed("pokt1s", "bad"), "x")
+    else:
+        name = KEYS.consumed("pokt1s", "bad") if key.startswith("meter") else KEYS.replays("pokt1s", "bad", 0)
+        await redis.lpush(name, "x")
+    budgets = Budgets(redis, KEYS)
+    running = asyncio.create_task(budgets.run())
+    charges = [Charge("pokt1s", session, 4, 10, 600, bytes(16)) for session in ("a", "bad", "b")]
+    found = await asyncio.gather(*map(budgets.charge, charges), return_exceptions=True)
+    assert found[0] is found[2] is ChargeResult.CHARGED
+    assert (type(found[1]), found[1].trouble) == (RedisUnavailable, RedisTrouble.REJECTED)
+    assert await redis.get(KEYS.consumed("pokt1s", "b")) == b"4"
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(RedisUnavailable) as full:
+            await budgets.charge(Charge("pokt1s", "a", 4, 10, 600))
+    finally:
+        await redis.config_set("maxmemory", 0)
+    assert full.value.trouble is RedisTrouble.OUT_OF_MEMORY
+    running.cancel()
 
 
 async def test_a_log_is_released_by_the_marks_of_a_process_that_lost_another_number_of_connections(tmp_path):
