@@ -6,13 +6,45 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from pocket.redis_store.recorder_types import Refusal
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.write_ahead_log import Segment, WalRecord
 
 _REPLAY_BATCH: Final = 256
+_REJECTED: Final = -1
+"""The script's reply for a stream that Redis refuses."""
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Bound of a batch in bytes, since relays with large requests fill a command with few."""
+
+
+def append_arguments(
+    keys: RedisKeys, supplier: str, by_session: Mapping[str, list[WalRecord]], incarnation: str
+) -> tuple[list[str], list[Any]]:
+    """Return the keys and arguments of the script that appends a supplier's relays."""
+    names = [keys.closed(supplier), keys.sessions(supplier), keys.incarnation(supplier), keys.cutoff(supplier)]
+    arguments: list[Any] = [incarnation]
+    for session_id, rows in by_session.items():
+        names.append(keys.stream(supplier, session_id))
+        arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
+    return names, arguments
+
+
+def segment_took(segment: Segment, pair: tuple[str, str], last: Any, origin: str, is_present: bool) -> Refusal | None:
+    """Record what the script that appends returned for a session (supplier, id). Returns why it took no relay.
+
+    `is_present` is False if Redis has another history by now.
+    """
+    if last == _REJECTED:
+        segment.unacknowledged.add(pair)
+        return Refusal.REJECTED
+    if not last:
+        if last is not None:
+            segment.rejected.add(pair)
+        return Refusal.CLOSED
+    if is_present or pair not in segment.appended:
+        segment.appended[pair] = later(segment.appended.get(pair), f"{origin}/{text_of(last)}")
+    return None
 
 
 async def read_marks(
@@ -121,6 +153,6 @@ def later(known: str | None, new: str) -> str:
 
 
 def stream_id(text: str) -> tuple[int, int]:
-    """Return a stream id as a comparable pair. Raises ValueError for a text that is none."""
+    """Return a stream id as a comparable pair. Raises ValueError for an invalid one."""
     milliseconds, _, sequence = text.partition("-")
     return int(milliseconds), int(sequence or 0)

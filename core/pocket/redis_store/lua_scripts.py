@@ -30,12 +30,13 @@ for i = 5, #KEYS do
   else
     local known, fresh = redis.call('EXISTS', KEYS[i]), redis.call('HSETNX', KEYS[2], session, header)
     if fresh == known then lost = true end
-    local id
-    for j = 0, count - 1 do
-      id = redis.pcall('XADD', KEYS[i], '*', 'r', ARGV[at + j])
-      if type(id) == 'table' then break end
+    local id = redis.pcall('XADD', KEYS[i], '*', 'r', ARGV[at])
+    if type(id) == 'table' then
+      id = -1
+    else
+      for j = 1, count - 1 do id = redis.call('XADD', KEYS[i], '*', 'r', ARGV[at + j]) end
     end
-    out[#out + 1] = type(id) == 'table' and -1 or id
+    out[#out + 1] = id
   end
   at = at + count
 end

@@ -11,9 +11,6 @@ import time
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -21,11 +18,20 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.connection import inspect_primaries
-from pocket.redis_store.log_positions import BATCH_BYTES, chunks, find_lost, is_safe, later, read_marks
+from pocket.redis_store.log_histories import LogHistories
+from pocket.redis_store.log_positions import (
+    BATCH_BYTES,
+    append_arguments,
+    chunks,
+    find_lost,
+    is_safe,
+    read_marks,
+    segment_took,
+)
 from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.lua_scripts import APPEND
-from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.recorder_types import RecorderCounters, RecorderLimits, Refusal, Waiting
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import (
@@ -37,61 +43,13 @@ from pocket.redis_store.store_errors import (
     RedisUnavailable,
     SessionClosed,
 )
-from pocket.redis_store.stream_reader import origin_of, primary_of
+from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
-_REJECTED = -1
-"""The reply of APPEND for a stream that Redis refuses."""
-
-
-@dataclass(slots=True)
-class RecorderCounters:
-    """Exact counts of relays by result."""
-
-    appended: int = 0
-    refused_closed: int = 0
-    failed: int = 0
-    replayed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderLimits:
-    """Limits of a recorder. Times in seconds.
-
-    linger_seconds is a pause that collects relays into larger batches, which saves CPU. It applies only while the
-    process uses more than the share linger_above of one CPU: otherwise a pause only costs time.
-    """
-
-    queue: int = 20_000
-    queue_bytes: int = 256 * 1024 * 1024
-    batch: int = 512
-    linger_seconds: float = 0.002
-    linger_above: float = 0.85
-    append_timeout_seconds: float = 3.0
-    retry_seconds: float = 0.05
-    memory_high_water_mark: float = 0.9
-    log_reserve_bytes: int = 64 * 1024 * 1024
-
-
-class _Refusal(Enum):
-    """Reasons for which a session took no relay."""
-
-    CLOSED = auto()
-    REJECTED = auto()
-    """Redis refuses its stream. The relays stay in the log and are appended once it does not."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    record: WalRecord
-    done: "asyncio.Future[None]"
-    since: float
-    """Loop's clock. The time to append it counts from here, so that relays that queue do not wait in turn."""
-    settled: bool = False
 
 
 class RelayRecorder:
@@ -114,7 +72,7 @@ class RelayRecorder:
         self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
         self._notifier = notifier
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._arrival: asyncio.Future[None] | None = None  # that `run` waits for while nothing is queued
         self._unsettled = 0
         self._settled = asyncio.Event()
@@ -124,8 +82,7 @@ class RelayRecorder:
         self._flushing = asyncio.Lock()
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
-        self._histories: dict[Address | None, str] = {}  # of each primary, as a heartbeat read it last
-        self._away: set[Address | None] = set()  # primaries that cannot be used at present
+        self._histories = LogHistories(redis, keys)
         self._losses: Counter[str] = Counter()  # of each supplier, each of which makes its log due again
         self._suspicious = False  # Redis lost something: other suppliers may be concerned
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
@@ -147,28 +104,7 @@ class RelayRecorder:
     def suppliers_with_unacknowledged(self) -> set[str]:
         """Return the suppliers with relays that are not, or may not be, in Redis."""
         suppliers = {supplier for supplier, number in self._queued.items() if number}
-        for segment in self._log.segments:
-            if not segment.damaged:
-                suppliers.update(supplier for supplier, _ in segment.unacknowledged | segment.replaying)
-                suppliers.update(supplier for supplier in segment.suppliers if self._is_due(segment, supplier))
-        return suppliers
-
-    def _history(self, supplier: str) -> str:
-        """Return the history of the primary of a supplier, as a heartbeat read it last, or ''."""
-        return self._histories.get(primary_of(self._redis, self._keys, supplier), "")
-
-    def _is_due(self, segment: Segment, supplier: str) -> bool:
-        """Return True unless a segment's relays of a supplier were appended to the present history of Redis."""
-        history = self._history(supplier)
-        return not history or segment.histories.get(supplier) != history
-
-    def _is_away(self, supplier: str) -> bool:
-        return primary_of(self._redis, self._keys, supplier) in self._away
-
-    def _due_sessions(self, segment: Segment) -> set[tuple[str, str]]:
-        """Return the sessions of a segment that must be appended again, as far as their primaries can be used."""
-        due = {name for name in segment.suppliers if self._is_due(segment, name) and not self._is_away(name)}
-        return {pair for pair in segment.sessions if pair[0] in due}
+        return suppliers | self._histories.owed(self._log.segments)
 
     @property
     def overloaded(self) -> bool:
@@ -199,7 +135,7 @@ class RelayRecorder:
         if self._full:
             raise QueueFull(f"{len(self._queue)} relays are already waiting to be recorded: retry later")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(record, loop.create_future(), loop.time())
+        waiting = Waiting(record, loop.create_future(), loop.time())
         self._queue.append(waiting)
         if not self._unsettled:
             self._settled.clear()
@@ -234,7 +170,7 @@ class RelayRecorder:
         finally:
             await self._groups.stop()
 
-    def _settle(self, group: Iterable[_Waiting]) -> None:
+    def _settle(self, group: Iterable[Waiting]) -> None:
         """Take relays out of the account, once. Those that are not decided fail."""
         for waiting in group:
             if waiting.settled:
@@ -268,7 +204,7 @@ class RelayRecorder:
                 while self.suppliers_with_unacknowledged:  # noqa: ASYNC110 - the heartbeat appends it
                     await asyncio.sleep(self._limits.retry_seconds)
 
-    async def _flush(self, batch: list[_Waiting]) -> None:
+    async def _flush(self, batch: list[Waiting]) -> None:
         try:
             segment = self._log.append([waiting.record for waiting in batch])
         except (LogUnavailable, OSError) as error:
@@ -276,14 +212,14 @@ class RelayRecorder:
             self._fail(batch, error if isinstance(error, LogUnavailable) else RedisUnavailable(f"local log: {error}"))
             self._settle(batch)
             return
-        by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
+        by_supplier: dict[str, list[Waiting]] = defaultdict(list)
         for waiting in batch:
             by_supplier[waiting.record.supplier].append(waiting)
         for supplier in by_supplier:
-            segment.histories.setdefault(supplier, self._history(supplier))
+            segment.histories.setdefault(supplier, self._histories.of(supplier))
         segment.pending += len(by_supplier)
 
-        def ended(group: list[_Waiting]) -> None:
+        def ended(group: list[Waiting]) -> None:
             segment.pending -= 1
             undecided = (waiting.record for waiting in group if not waiting.done.done())
             segment.unacknowledged.update((record.supplier, record.session_id) for record in undecided)
@@ -303,9 +239,9 @@ class RelayRecorder:
         finally:
             self._flushing.release()
         if self._notifier is not None:
-            await self._groups.run([(self._notifier.notify(by_supplier), _nothing)])
+            await self._groups.run([(self._notifier.notify(by_supplier), lambda: None)])
 
-    async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
+    async def _append_waiting(self, supplier: str, group: list[Waiting], segment: Segment) -> None:
         end = group[-1].since + self._limits.append_timeout_seconds
         while True:
             try:
@@ -323,36 +259,28 @@ class RelayRecorder:
             if waiting.record.session_id not in closed:
                 self.counters.appended += 1
                 waiting.done.set_result(None)
-            elif closed[waiting.record.session_id] is _Refusal.CLOSED:
+            elif closed[waiting.record.session_id] is Refusal.CLOSED:
                 self.counters.refused_closed += 1
                 waiting.done.set_exception(SessionClosed(f"session {waiting.record.session_id} is closed"))
                 waiting.done.exception()
             else:
-                text = f"Redis rejects the stream of session {waiting.record.session_id}"
-                self._fail([waiting], CommandRejected(text, RedisTrouble.REJECTED))
+                self._fail([waiting], CommandRejected("Redis rejects the session's stream", RedisTrouble.REJECTED))
 
-    def _fail(self, group: Iterable[_Waiting], error: RedisStoreError) -> None:
+    def _fail(self, group: Iterable[Waiting], error: RedisStoreError) -> None:
         for waiting in group:
             if not waiting.done.done():
                 self.counters.failed += 1
                 waiting.done.set_exception(error)
                 waiting.done.exception()
 
-    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> dict[str, _Refusal]:
+    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> dict[str, Refusal]:
         """Append records of one supplier. Returns the sessions that took none."""
         by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
-        keys = [
-            self._keys.closed(supplier), self._keys.sessions(supplier), self._keys.incarnation(supplier),
-            self._keys.cutoff(supplier),
-        ]  # fmt: skip
-        arguments: list[Any] = [self._unique()]
-        for session_id, rows in by_session.items():
-            keys.append(self._keys.stream(supplier, session_id))
-            arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
-        history = self._history(supplier)
-        reply = await APPEND.run(self._redis, keys, arguments)
+        history = self._histories.of(supplier)
+        arguments = append_arguments(self._keys, supplier, by_session, self._unique())
+        reply = await APPEND.run(self._redis, *arguments)
         incarnation = text_of(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
@@ -360,20 +288,10 @@ class RelayRecorder:
             self._lost(supplier)
         if self._replayed is not None:
             self._replayed.add(supplier)
-        refused = {}
-        for session_id, last in zip(by_session, reply[1:], strict=True):
-            pair = supplier, session_id
-            if last == _REJECTED:
-                refused[session_id] = _Refusal.REJECTED
-                segment.unacknowledged.add(pair)
-            elif not last:
-                refused[session_id] = _Refusal.CLOSED
-                if last is not None:
-                    segment.rejected.add(pair)
-            elif history == self._history(supplier) or pair not in segment.appended:
-                offset = f"{origin_of(incarnation, history)}/{text_of(last)}"
-                segment.appended[pair] = later(segment.appended.get(pair), offset)
-        return refused
+        is_present = history == self._histories.of(supplier)
+        rows, origin = zip(by_session, reply[1:], strict=True), origin_of(incarnation, history)
+        found = {name: segment_took(segment, (supplier, name), last, origin, is_present) for name, last in rows}
+        return {name: refusal for name, refusal in found.items() if refusal is not None}
 
     def _lost(self, supplier: str) -> None:
         """Have the heartbeat append a supplier's log again: Redis lost its relays.
@@ -405,9 +323,8 @@ class RelayRecorder:
         self.log_problem = problem
         state = await inspect_primaries(self._redis)
         self._memory_ratio = state.combined.memory_ratio()
-        restarted = bool(self._histories)
-        self._histories |= state.histories
-        self._away = set(state.away)
+        restarted = bool(self._histories.known)
+        self._histories.observe(state)
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
             self._suspicious = True
@@ -415,7 +332,7 @@ class RelayRecorder:
             self._suspicious = False
             await self._find_lost()
         failure = state.failure
-        due = [s for s in self._log.segments if not s.damaged and self._due_sessions(s)]
+        due = [s for s in self._log.segments if not s.damaged and self._histories.due_sessions(s)]
         if due:
             await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)
         await self._release()
@@ -427,10 +344,7 @@ class RelayRecorder:
     async def _find_lost(self) -> None:
         """Find the suppliers whose relays Redis has lost without a restart, as by eviction."""
         known = dict(self._incarnations)
-        pairs = {
-            pair for segment in self._log.segments if not segment.damaged for pair in segment.appended
-            if not self._is_due(segment, pair[0]) and pair not in segment.unacknowledged
-        }  # fmt: skip
+        pairs = self._histories.appended(self._log.segments)
         for supplier in await find_lost(self._redis, self._keys, known, pairs):
             # An append during the query may have noticed the loss.
             if self._incarnations.get(supplier) == known.get(supplier):
@@ -451,9 +365,9 @@ class RelayRecorder:
         try:
             for segment in list(self._log.segments) if due is None else due:
                 if unacknowledged_only:
-                    wanted = {pair for pair in segment.unacknowledged if not self._is_away(pair[0])}
+                    wanted = {pair for pair in segment.unacknowledged if not self._histories.is_away(pair[0])}
                 else:
-                    wanted = set(segment.sessions) if due is None else self._due_sessions(segment)
+                    wanted = set(segment.sessions) if due is None else self._histories.due_sessions(segment)
                 if wanted and not segment.damaged:
                     failure = await self._replay_segment(segment, wanted) or failure
         finally:
@@ -462,7 +376,7 @@ class RelayRecorder:
 
     async def _replay_segment(self, segment: Segment, wanted: set[tuple[str, str]]) -> RedisUnavailable | None:
         whole = {name for name, _ in wanted} - {name for name, _ in segment.sessions - wanted}
-        before = {supplier: (self._history(supplier), self._losses[supplier]) for supplier in whole}
+        before = {supplier: (self._histories.of(supplier), self._losses[supplier]) for supplier in whole}
         # a failure from now on adds to it again
         segment.replaying = segment.unacknowledged & wanted
         segment.unacknowledged = segment.unacknowledged - wanted
@@ -495,7 +409,7 @@ class RelayRecorder:
                 batches[record.supplier].append(record)
         reason: RedisUnavailable | None = None
         for supplier, records in batches.items():
-            if reason is not None and self._is_away(supplier):
+            if reason is not None and self._histories.is_away(supplier):
                 failed[supplier] = reason
                 continue
             try:
@@ -509,7 +423,7 @@ class RelayRecorder:
                 if not isinstance(self._redis, ClusterClient):
                     raise
                 reason = error
-                self._away.add(primary_of(self._redis, self._keys, supplier))
+                self._histories.set_away(supplier)
         if self._notifier is not None:
             await self._notifier.notify(batches)
         if damage is not None:
@@ -527,15 +441,10 @@ class RelayRecorder:
         if not ended:
             return
         marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
-        now = (await inspect_primaries(self._redis)).histories
-        unchanged = {address: history for address, history in self._histories.items() if now.get(address) == history}
+        now = await inspect_primaries(self._redis)
         for segment in ended:
-            histories = {name: unchanged.get(primary_of(self._redis, self._keys, name)) for name in segment.suppliers}
+            histories = {name: self._histories.unchanged(now, name) for name in segment.suppliers}
             if not segment.pending and all(
                 is_safe(pair, segment, marks.get(pair), histories[pair[0]]) for pair in segment.sessions
             ):
                 self._log.release(segment)
-
-
-def _nothing() -> None:
-    """Do nothing once a notification was sent."""

@@ -26,7 +26,7 @@ class Plant:
 
 REREAD = (
     "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-    "            if session_id in wanted:\n                session.position",
+    "            if session_ids is None or session_id in session_ids:\n                session.position",
     "            if False:\n                session.position",
 )
 """The second protection of whoever reads streams again: a restart of Redis that was noticed."""
@@ -52,7 +52,7 @@ PLANTS = [
           "        late = behind()\n", "        late = []\n",
           (Kind.UNREAD, Kind.DISK_SLOW,), (
               ("workloads/miner/pocket_miner/submission/claims.py",
-               "            while late := behind():\n", "            while late := []:\n"),
+               "            while (late := behind()) and tries:\n", "            while (late := []) and tries:\n"),
           )),
     Plant("seals are not kept on the volume and not loaded from Redis", "workloads/miner/pocket_miner/submission/known_seals.py",
           "            if session is not None:\n                new = session.seal is None\n",

@@ -230,14 +230,11 @@ class ClaimSubmitter:
 
         try:
             await self.consumer.register_missing(by_id.values())
-            read_again = False
-            while late := behind():
-                if await self.consumer.consume_once():
-                    continue
-                if read_again:
-                    break
-                read_again = True  # a stream that has lost entries may end before the position
-                self.consumer.reread(late)
+            tries = 2  # a stream that has lost entries may end before the position, and is read once more
+            while (late := behind()) and tries:
+                if not await self.consumer.consume_once():
+                    tries -= 1
+                    self.consumer.reread(late)
         except (sqlite3.Error, VolumeFull) as error:
             if fallback is VolumeFallback.RETRY or corruption_in(error) is not None:
                 raise
