@@ -10,12 +10,19 @@ from redis.crc import key_slot
 from clusters import running_cluster
 from pocket.errors import ConfigurationError
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
-from pocket.redis_store.connection import check_durability, connect, inspect, redact_url
+from pocket.redis_store.connection import (
+    await_durable_redis,
+    check_durability,
+    connect,
+    inspect,
+    inspect_primaries,
+    redact_url,
+)
 from pocket.redis_store.notifications import NotificationReader, RelayNotifier
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import RedisNotDurable, RedisUnavailable
-from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.stream_reader import StreamReader, origin_of
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest
 from pocket_miner.storage.relay_store import RelayStore
 from recording import KEYS, entries, owned, publishing, record
@@ -271,6 +278,38 @@ class Consumer:
 
     def accept(self, request, poll, count):
         return []
+
+
+async def test_a_primary_that_is_away_stops_start_replay_and_release_of_its_own_suppliers_only(tmp_path):
+    async with running_cluster(replicas=False) as cluster, publishing(cluster.redis, tmp_path) as recorder:
+        redis, servers = cluster.redis, cluster.servers
+        await recorder.maintain_once()
+        for supplier in SUPPLIERS:
+            await recorder.record(record(1, supplier=supplier))
+            recorder._log.rotate()
+        primaries = {supplier: cluster.primary_of(KEYS.sessions(supplier)) for supplier in SUPPLIERS}
+        away, emptied, _ = servers.servers
+        others = {supplier for supplier in SUPPLIERS if primaries[supplier] != away}
+        servers.processes[away].stop()
+        await asyncio.to_thread(cluster.run, emptied, "FLUSHALL")
+        await recorder.record(record(2, supplier=next(s for s in others if primaries[s] == emptied)))  # shows it
+        for _ in range(2):
+            with pytest.raises(RedisUnavailable):
+                await recorder.maintain_once()
+        for supplier in others:
+            assert b"relay 1" in await entries(redis, supplier=supplier)
+            tail = StreamReader(redis, KEYS, supplier)
+            last = (await tail.read({"one": "0-0"}))["one"][-1].id
+            history = (await inspect_primaries(redis)).histories[tail.primary]
+            await tail.publish_replicated({"one": f"{origin_of(await tail.incarnation(), history)}/{last}"})
+        recorder._log.rotate()
+        with pytest.raises(RedisUnavailable):
+            await recorder.maintain_once()
+        kept = set().union(*(segment.suppliers for segment in recorder._log.segments))
+        assert kept == set(SUPPLIERS) - others
+        starting = connect(servers.url)
+        await asyncio.wait_for(await_durable_redis(starting, servers.url, asyncio.Event()), 30)
+        await starting.aclose()
 
 
 async def test_a_miner_reads_suppliers_of_other_primaries_while_one_does_not_answer(tmp_path):

@@ -185,3 +185,13 @@ async def test_a_rejected_entry_is_logged_with_its_own_supplier(together):
         assert (await together.poll())["bob"] == 2
     (line,) = [line for line in logged if line["event"] == "entry rejected"]
     assert line["supplier"] == address("bob")
+
+
+async def test_relays_are_read_from_a_full_redis_which_takes_no_marks(together):
+    await together.write(2, *NAMES)
+    await together.redis.config_set("maxmemory", 1)
+    try:
+        assert await together.poll() == dict.fromkeys(NAMES, 2)
+    finally:
+        await together.redis.config_set("maxmemory", 0)
+    assert {together.count(name) for name in NAMES} == {3}

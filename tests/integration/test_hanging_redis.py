@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from mine import mine
+from pocket.chain.failover import NodeAddress
+from pocket.chain_cache.cached_client import CachedChain
 from pocket.redis_store.connection import connect
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.store_client import _SERVER
@@ -15,7 +17,7 @@ from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.sealed_work import SealedWork
-from recording import publishing, record
+from recording import KEYS, publishing, record
 from servers import running_redis
 from world import World
 
@@ -68,6 +70,28 @@ async def test_sessions_sealed_before_are_claimed_and_proven_with_no_wait_for_ea
                             await alice.miner.on_block(block, await alice.client.proof_params())
                 kinds = [kind for row in alice.chain.transactions.values() for kind in row.actions]
                 assert "/pocket.proof.MsgSubmitProof" in kinds
+        finally:
+            await redis.aclose()
+
+
+async def test_a_chain_query_waits_for_redis_a_moment_only(tmp_path):
+    with running_redis() as server:
+        redis = connect(server.url, timeout_seconds=60.0)
+        try:
+            async with mine(redis, tmp_path, World()) as alice:
+                node = NodeAddress.parse(alice.localnet.grpc_url, alice.localnet.rpc_url)
+                header = alice.header()
+                cached = CachedChain([node], redis, KEYS)
+                try:
+                    await redis.ping()
+                    with hanging(server):
+                        async with asyncio.timeout(10):
+                            found = await cached.application(header.application_address)
+                            session = await cached.session(header.application_address, header.service_id, 1)
+                    assert found.address == header.application_address
+                    assert session.header == header
+                finally:
+                    await cached.close()
         finally:
             await redis.aclose()
 

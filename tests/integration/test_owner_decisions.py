@@ -79,3 +79,34 @@ async def test_a_session_that_ended_and_is_registered_again_leaves_redis_again(a
     stream = KEYS.stream(alice.supplier, header.session_id)
     assert not await alice.redis.exists(stream, KEYS.sessions(alice.supplier))
     assert await alice.redis.hget(KEYS.closed(alice.supplier), header.session_id) == b"done/10"
+
+
+async def test_what_is_sealed_is_proven_whatever_fails_between_the_miner_and_redis(alice, monkeypatch):
+    header = alice.header()
+    await alice.record(alice.relays(header, 4))
+    await alice.to(15)
+
+    async def broken(*_):
+        raise ArithmeticError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alice.miner.store, "fence", broken)
+        alice.miner.on_redis_restarted()
+        for height in range(16, 20):
+            await decided(alice, height)
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+async def test_a_session_is_sealed_though_its_stream_lost_entries_that_were_read(alice, left):
+    header = alice.header()
+    await alice.record(alice.relays(header, 3))
+    await alice.to(10)
+    stream = KEYS.stream(alice.supplier, header.session_id)
+    ids = [entry for entry, _ in await alice.redis.xrange(stream)]
+    await alice.redis.xdel(stream, *ids[left:])
+    await alice.to(15)
+    assert alice.miner.sessions[header.session_id].seal is not None
+    await alice.to(21)
+    assert alice.outcomes()[header.session_id]["details"]["relays"] == 3

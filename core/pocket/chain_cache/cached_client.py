@@ -35,6 +35,7 @@ from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.runtime.bounded_dict import BoundedDict
@@ -43,6 +44,8 @@ from pocket.runtime.single_flight import SingleFlight
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _WITNESS_MILLISECONDS: Final = 6 * 3600 * 1000
 _DECODED_SECONDS: Final = 1.0
+_REDIS_SECONDS: Final = 0.25
+"""How long a relay may wait for Redis before a node is queried."""
 _MOST_BYTES: Final = 32 * 1024 * 1024
 T = TypeVar("T")
 
@@ -157,12 +160,17 @@ class CachedChain(ChainClient):
         self, method: str, request: Message, request_bytes: bytes, lifetime: float, generation: int
     ) -> bytes:
         redis_key = self.shared_key((method, request_bytes))
-        answer = await self._from_redis(method, request, redis_key)
+        answer, is_shared = None, True
+        try:
+            answer = await self._from_redis(method, request, redis_key)
+        except RedisUnavailable:
+            is_shared = False  # nor is it waited for again
         if answer is None:
             self.counters.chain += 1
             answer = await super()._call_raw(method, request)
-            await self._to_redis(redis_key, answer, lifetime)
-        if method in CHANGING:
+            if is_shared:
+                await self._to_redis(redis_key, answer, lifetime)
+        if is_shared and method in CHANGING:
             await self._follow((method, request_bytes))
         # An answer that was invalidated during the query is returned but not cached.
         if generation == self.generation or method not in CHANGING:
@@ -211,15 +219,15 @@ class CachedChain(ChainClient):
     async def _follow(self, cache_key: CacheKey) -> None:
         """Mark a record as in use, so that the leader keeps refreshing it."""
         try:
-            await self._redis.zadd(self._keys.cache_known, {encode_key(cache_key): self._wall_clock()})
+            async with redis_deadline(_REDIS_SECONDS):
+                await self._redis.zadd(self._keys.cache_known, {encode_key(cache_key): self._wall_clock()})
         except RedisUnavailable:
             return
 
     async def _from_redis(self, method: str, request: Message, key: str) -> bytes | None:
-        try:
+        """Return the shared answer, None without a valid one. Raises RedisUnavailable."""
+        async with redis_deadline(_REDIS_SECONDS):
             answer = await self._redis.get(key)
-        except RedisUnavailable:
-            return None
         if not isinstance(answer, bytes):
             return None
         try:
@@ -231,7 +239,8 @@ class CachedChain(ChainClient):
 
     async def _to_redis(self, key: str, answer: bytes, lifetime: float) -> None:
         try:
-            await self._redis.set(key, answer, px=int(lifetime * 1000))
+            async with redis_deadline(_REDIS_SECONDS):
+                await self._redis.set(key, answer, px=int(lifetime * 1000))
         except RedisUnavailable:
             return
 
@@ -312,12 +321,13 @@ class CachedChain(ChainClient):
         name = self._keys.cache("witness", "/".join(map(str, key)))
         digest = hashlib.sha256(fingerprint.encode()).hexdigest()
         try:
-            if await self._redis.set(name, digest, nx=True, px=_WITNESS_MILLISECONDS):
-                return
-            before = await self._redis.get(name)
+            async with redis_deadline(_REDIS_SECONDS):
+                if await self._redis.set(name, digest, nx=True, px=_WITNESS_MILLISECONDS):
+                    return
+                before = await self._redis.get(name)
         except RedisUnavailable:
             return
-        if isinstance(before, bytes) and before.decode() != digest:
+        if isinstance(before, bytes) and before != digest.encode():
             self.counters.divergent += 1
             _LOG.error(
                 "chain nodes disagree on a session: check that all of spec.chain.nodes follow the same chain",

@@ -7,6 +7,9 @@ duration by its own clock. A holder stops before that time can be over, counted 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Final
+
+_LONGEST_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,11 @@ def next_step(state: CandidateState, now: float, timing: LeaseTiming) -> Electio
 
 
 def takeable_at(state: CandidateState, timing: LeaseTiming) -> float:
-    """Return when another holder's lease may be taken, on this candidate's clock."""
-    seconds = float(state.record.lease_seconds) if state.record is not None else 0.0
+    """Return when another holder's lease may be taken, on this candidate's clock.
+
+    A duration that no candidate writes does not keep a lease from being taken for ever.
+    """
+    seconds = min(_LONGEST_SECONDS, float(state.record.lease_seconds)) if state.record is not None else 0.0
     return state.seen_at + max(timing.lease, seconds)
 
 

@@ -107,6 +107,7 @@ class ShardLeaseManager:
         self._views: dict[str, CandidateState] = {}
         self._seen: dict[str, tuple[str, float]] = {}
         self._stored: Mapping[str, StoredLease] = {}
+        self._doubted: set[str] = set()  # owned Leases that the last answer lacked, and the one before did not
         self._renewed: dict[str, float] = {}
         self._owned: dict[int, int] = {}
         self._stale_epochs: dict[int, int] = {}
@@ -262,7 +263,9 @@ class ShardLeaseManager:
     async def _read(self) -> None:
         self._stored = await self._store.read()
         now = self._read_at = self._clock()
-        for name in {*self._stored, *self._names.shards, self._names.leader, *self._views}:
+        missing = {name for shard in self._owned if (name := self._names.shards[shard]) not in self._stored}
+        self._doubted = missing - self._doubted  # the second answer without a Lease in a row is believed
+        for name in {*self._stored, *self._names.shards, self._names.leader, *self._views} - self._doubted:
             stored = self._stored.get(name)
             record, version = (stored.record, stored.version) if stored else (None, None)
             self._views[name] = observe(self._view(name), record, version, now)
@@ -312,7 +315,8 @@ class ShardLeaseManager:
     async def _renew(self) -> None:
         now, due = self._clock(), self._timing.lease * _RENEW_AFTER
         mine = [self._names.member(member_name(self.identity)), self._names.leader]
-        names = [*mine, *(self._names.shards[shard] for shard in self._owned)]
+        shards = {self._names.shards[shard] for shard in self._owned} - self._doubted
+        names = [*mine, *sorted(shards)]
         await self._write([name for name in names if now - self._renewed.get(name, -due) >= due])
 
     async def _attempt(self, name: str, *, above: int | None = None) -> bool:

@@ -20,21 +20,27 @@ from pocket.fast_init import fast_init
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
+from pocket.redis_store.store_errors import QueueFull, RedisTrouble, RedisUnavailable
 from pocket.redis_store.supplier_groups import SupplierGroups, Work
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
-# id ('' = replays are not checked).   Returns a number per charge, see ChargeResult.
+# id ('' = replays are not checked).   Returns a number per charge, see ChargeResult, or -1 where a key of the session
+# has another type or holds no number. The others are charged all the same.
 # Buckets stay small enough for the compact encoding of hashes (512 fields), about 20 bytes a relay.
 _CHARGE: Final = Script("""
 local out = {}
 for i = 0, #KEYS / 2 - 1 do
   local consumed, bucket = KEYS[2 * i + 1], KEYS[2 * i + 2]
   local cost, budget, keep, id = ARGV[4 * i + 1], tonumber(ARGV[4 * i + 2]), ARGV[4 * i + 3], ARGV[4 * i + 4]
-  if id ~= '' and redis.call('HEXISTS', bucket, id) == 1 then
+  local served = id == '' and 0 or redis.pcall('HEXISTS', bucket, id)
+  local total = served == 0 and redis.pcall('INCRBY', consumed, cost)
+  if served == 1 then
     out[#out + 1] = 1
+  elseif type(total) ~= 'number' then
+    local of_key = not total or string.find(total.err, 'WRONGTYPE') or string.find(total.err, 'integer or')
+    if not of_key then return total end
+    out[#out + 1] = -1
   else
-    local total = redis.call('INCRBY', consumed, cost)
     if total == tonumber(cost) then redis.call('EXPIRE', consumed, keep) end
     if budget >= 0 and total > budget then
       redis.call('DECRBY', consumed, cost)
@@ -57,6 +63,8 @@ for i = 0, #KEYS / 2 - 1 do
   if ARGV[2 * i + 2] ~= '' then redis.call('HDEL', KEYS[2 * i + 2], ARGV[2 * i + 2]) end
 end
 """)
+
+_REJECTED: Final = -1
 
 
 class ChargeResult(Enum):
@@ -213,6 +221,12 @@ class Budgets:
                     done.exception()
             return
         for (charge, done), number in zip(group, numbers, strict=True):
+            if number == _REJECTED:
+                if not done.done():
+                    text = f"the budget is unknown: Redis refuses what session {charge.session_id} was charged"
+                    done.set_exception(RedisUnavailable(text, RedisTrouble.REJECTED))
+                    done.exception()
+                continue
             result = ChargeResult(number)
             if not done.done():
                 done.set_result(result)

@@ -68,11 +68,12 @@ class ClusterClient(Redis):
         self._failed: set[Address] = set()
         self._turn = 0
         self._backoff = NodeBackoff(clock, timeout_seconds)
-        super().__init__(connection_pool=self._node(self._seeds[0]).connection_pool)
+        super().__init__(connection_pool=self.node(self._seeds[0]).connection_pool)
 
     # Topology.
 
-    def _node(self, address: Address) -> Redis:
+    def node(self, address: Address) -> Redis:
+        """Return a client of one node."""
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes[address] = NodeClient.from_pool(self._pool_of(address))
@@ -120,7 +121,7 @@ class ClusterClient(Redis):
     async def _ask(self, address: Address) -> tuple[SlotMap, bool]:
         """Return what a node knows, and whether it is part of a majority: one that is cut off reports what was."""
         async with asyncio.timeout(self._timeout_seconds):
-            async with self._node(address).pipeline(transaction=False) as pipe:
+            async with self.node(address).pipeline(transaction=False) as pipe:
                 pipe.execute_command("CLUSTER SLOTS")
                 pipe.execute_command("CLUSTER INFO")
                 reply, info = await pipe.execute()
@@ -179,7 +180,7 @@ class ClusterClient(Redis):
         slots = await self.refresh()
         if not slots.complete:
             raise ClusterDownError("not every slot has a primary", status_code="CLUSTERDOWN")
-        return {address: self._node(address) for address in slots.primaries}
+        return {address: self.node(address) for address in slots.primaries}
 
     @property
     def nodes(self) -> list["Redis"]:
@@ -220,7 +221,7 @@ class ClusterClient(Redis):
 
     async def _send(self, address: Address, command: Command, *, asking: bool) -> Any:
         args, options = command
-        node: Any = self._node(address)
+        node: Any = self.node(address)
         if not asking:
             with self._backoff.asked(address):
                 return await node.execute_command(*args, **options)
@@ -260,7 +261,7 @@ class ClusterClient(Redis):
                 again.append(number)
 
         async def send(address: Address, numbers: list[int]) -> None:
-            async with self._node(address).pipeline(transaction=False) as pipe:
+            async with self.node(address).pipeline(transaction=False) as pipe:
                 for number in numbers:
                     args, options = rows[number]
                     pipe.execute_command(*args, **options)
@@ -306,7 +307,7 @@ class ClusterClient(Redis):
         """
         self._turn += 1
         known = self._slots.primaries if self._slots is not None else self._seeds
-        node = self._node(known[self._turn % len(known)])
+        node = self.node(known[self._turn % len(known)])
         found: PubSub = node.pubsub(**options)
         return found
 

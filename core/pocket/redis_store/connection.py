@@ -25,12 +25,13 @@ from pocket.redis_store.access import AccessFiles
 from pocket.redis_store.closed_transports import TranslatedTransport
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.node_backoff import NodeBackoff
 from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
 from pocket.redis_store.script_connection import ScriptConnection
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
-from pocket.redis_store.server_info import RedisInfo, combine, read_info
+from pocket.redis_store.server_info import UNREPORTED, RedisInfo, RedisState, read_info
 from pocket.redis_store.store_client import StoreClient, StoreClusterClient
 from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, RedisTrouble, RedisUnavailable
 from pocket.runtime.own_authorities import redis_options
@@ -289,20 +290,47 @@ def redact_url(url: str) -> str:
 async def inspect(redis: "Redis") -> RedisInfo:
     """Read the state of a Redis that is ready, or of all primaries of a Cluster.
 
+    Raises RedisUnavailable with the reason, also if a single primary cannot be used.
+    """
+    state = await inspect_primaries(redis)
+    if state.failure is not None:
+        raise state.failure
+    return state.combined
+
+
+async def inspect_primaries(redis: "Redis") -> RedisState:
+    """Read the state of each primary. In a Cluster one that can be used is enough.
+
     Connections to a replica are opened again once: they may be left over from before a fail-over. All are opened again
     when the files of the login have changed.
 
     Raises RedisUnavailable with the reason.
     """
     try:
-        if isinstance(redis, ClusterClient):
-            nodes = await redis.primaries()
-            await _renew_changed([node.connection_pool for node in redis.nodes])
-            return combine(await asyncio.gather(*map(_inspect_node, nodes.values())))
-        await _renew_changed([redis.connection_pool])
-        return await _inspect_node(redis)
+        if not isinstance(redis, ClusterClient):
+            await _renew_changed([redis.connection_pool])
+            return RedisState({None: await _inspect_node(redis)})
+        slots = await redis.refresh()
+        nodes = {address: redis.node(address) for address in slots.primaries}
+        await _renew_changed([node.connection_pool for node in redis.nodes])
+        answers = await asyncio.gather(*map(_inspect_node, nodes.values()), return_exceptions=True)
     except (*NATIVE_ERRORS, ValueError) as error:
         raise translate(error) from error
+    found: dict[Address | None, RedisInfo] = {}
+    failure = None if slots.complete else RedisUnavailable("not every slot has a primary", RedisTrouble.BUSY)
+    for address, answer in zip(nodes, answers, strict=True):
+        if isinstance(answer, RedisInfo):
+            found[address] = answer
+        elif isinstance(answer, RedisUnavailable):
+            failure = answer
+        elif isinstance(answer, ValueError):
+            failure = RedisUnavailable(f"INFO cannot be read: {answer}")
+        else:
+            raise answer
+    if not found and failure is not None:
+        raise failure
+    away: set[Address | None] = {address for address in nodes if address not in found}
+    return RedisState(found, frozenset(away if slots.complete else {*away, None}), failure)
 
 
 async def _renew_changed(pools: Sequence[Any]) -> None:
@@ -335,18 +363,21 @@ async def _read(redis: "Redis") -> RedisInfo:
         if durability is None:
             raise
         info = {}
-    return read_info(info, durability, f"connections/{pool.generation.losses}")
+    return read_info(info, durability, f"{UNREPORTED}{pool.generation.losses}")
 
 
 async def check_durability(redis: "Redis", url: str) -> RedisInfo:
-    """Check that Redis is durable and return its state.
+    """Check that Redis is durable and return its state. In a Cluster one primary that can be used is enough.
 
     Raises RedisNotDurable or RedisUnavailable with the remedy.
     """
     try:
-        info = await inspect(redis)
+        state = await inspect_primaries(redis)
     except RedisUnavailable as error:
         raise RedisUnavailable(f"{redact_url(url)}: {error}", error.trouble) from error
+    if state.failure is not None:
+        _LOG.warning("a primary of Redis cannot be used, its suppliers wait for it", error=state.failure)
+    info = state.combined
     if problem := info.problem():
         raise RedisNotDurable(f"{redact_url(url)}: {problem}")
     return info

@@ -1,28 +1,59 @@
 """Positions of a log's relays in their streams, and what is known to be on a miner's volume."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from pocket.redis_store.recorder_types import Refusal
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.write_ahead_log import Segment, WalRecord
 
 _REPLAY_BATCH: Final = 256
+_REJECTED: Final = -1
+"""The script's reply for a stream that Redis refuses."""
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Bound of a batch in bytes, since relays with large requests fill a command with few."""
 
 
-def offset_text(value: Any) -> str:
-    """Return a part of an offset as text. Raises UnicodeDecodeError."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+def append_arguments(
+    keys: RedisKeys, supplier: str, by_session: Mapping[str, list[WalRecord]], incarnation: str
+) -> tuple[list[str], list[Any]]:
+    """Return the keys and arguments of the script that appends a supplier's relays."""
+    names = [keys.closed(supplier), keys.sessions(supplier), keys.incarnation(supplier), keys.cutoff(supplier)]
+    arguments: list[Any] = [incarnation]
+    for session_id, rows in by_session.items():
+        names.append(keys.stream(supplier, session_id))
+        arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
+    return names, arguments
+
+
+def segment_took(segment: Segment, pair: tuple[str, str], last: Any, origin: str, is_present: bool) -> Refusal | None:
+    """Record what the script that appends returned for a session (supplier, id). Returns why it took no relay.
+
+    `is_present` is False if Redis has another history by now.
+    """
+    if last == _REJECTED:
+        segment.unacknowledged.add(pair)
+        return Refusal.REJECTED
+    if not last:
+        if last is not None:
+            segment.rejected.add(pair)
+        return Refusal.CLOSED
+    if is_present or pair not in segment.appended:
+        segment.appended[pair] = later(segment.appended.get(pair), f"{origin}/{text_of(last)}")
+    return None
 
 
 async def read_marks(
     redis: "Redis", keys: RedisKeys, pairs: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return per (supplier, session) its replicated offset and why it is closed, or ''."""
+    """Return per (supplier, session) its replicated offset and why it is closed, or ''.
+
+    Suppliers whose rows cannot be read are missing from the result.
+    """
     by_supplier: dict[str, list[str]] = defaultdict(list)
     for supplier, session_id in pairs:
         by_supplier[supplier].append(session_id)
@@ -32,41 +63,59 @@ async def read_marks(
         for supplier, names in by_supplier.items():
             pipe.hmget(keys.replicated(supplier), names)
             pipe.hmget(keys.closed(supplier), names)
-        rows: list[Any] = await pipe.execute()
+        rows: list[Any] = await pipe.execute(raise_on_error=False)
     marks = {}
     for (supplier, names), replicated, closed in zip(by_supplier.items(), rows[::2], rows[1::2], strict=True):
+        if isinstance(replicated, Exception) or isinstance(closed, Exception):
+            continue
         for name, mark, reason in zip(names, replicated, closed, strict=True):
-            marks[supplier, name] = (offset_text(mark or b""), offset_text(reason or b""))
+            marks[supplier, name] = (text_of(mark or b""), text_of(reason or b""))
     return marks
 
 
-async def forget_lost(redis: "Redis", keys: RedisKeys, incarnations: dict[str, str]) -> list[str]:
-    """Return the suppliers whose relays Redis has lost, as by eviction, and forget their known incarnations."""
-    known = list(incarnations.items())
+async def find_lost(
+    redis: "Redis", keys: RedisKeys, incarnations: Mapping[str, str], pairs: Collection[tuple[str, str]]
+) -> set[str]:
+    """Return the suppliers whose relays Redis has lost, as by eviction.
+
+    `incarnations` are those that are known. `pairs` are sessions (supplier, id) with relays in their streams: of an
+    open one both the stream and the header must be there. A row that cannot be read shows nothing.
+    """
+    known, wanted = list(incarnations.items()), list(pairs)
     if not known:
-        return []
+        return set()
     async with redis.pipeline(transaction=False) as pipe:
         for supplier, _ in known:
             pipe.get(keys.incarnation(supplier))
-        found: list[Any] = await pipe.execute()
-    lost = [row for row, value in zip(known, found, strict=True) if offset_text(value or b"") != row[1]]
-    # An append during the query may have noticed the loss.
-    lost = [row for row in lost if incarnations.get(row[0]) == row[1]]
-    for supplier, _ in lost:
-        del incarnations[supplier]
-    return [supplier for supplier, _ in lost]
+        for supplier, session_id in wanted:
+            pipe.exists(keys.stream(supplier, session_id))
+            pipe.hexists(keys.sessions(supplier), session_id)
+            pipe.hexists(keys.closed(supplier), session_id)
+        rows: list[Any] = await pipe.execute(raise_on_error=False)
+    found, rows = rows[: len(known)], rows[len(known) :]
+    lost = {
+        supplier for (supplier, incarnation), value in zip(known, found, strict=True)
+        if not isinstance(value, Exception) and text_of(value or b"") != incarnation
+    }  # fmt: skip
+    for (supplier, _), stream, header, closed in zip(wanted, rows[::3], rows[1::3], rows[2::3], strict=True):
+        if not any(isinstance(row, Exception) for row in (stream, header, closed)):
+            lost |= {supplier} if not closed and not (stream and header) else set()
+    return lost
 
 
-def is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str], history: str) -> bool:
+def is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str] | None, history: str | None) -> bool:
     """Return True if a segment's relays of a session are on a volume or no longer matter.
 
-    `marks` are the session's replicated offset and why it is closed, read from the Redis of that history.
+    `marks` are the session's replicated offset and why it is closed, read from the Redis of that history. None of
+    either if they could not be read.
     """
+    if marks is None or history is None:
+        return False
     replicated, closed = marks
     ours = segment.appended.get(pair)
     if closed.startswith("done") or segment.is_rejected(pair):
         return True
-    if segment.history != history:
+    if segment.histories.get(pair[0]) != history:
         return False
     return pair not in segment.unacknowledged and bool(ours and replicated and reached(replicated, ours))
 
@@ -92,7 +141,10 @@ def reached(theirs: str, ours: str) -> bool:
     """
     their_origin, _, their_id = theirs.partition("/")
     our_origin, _, our_id = ours.partition("/")
-    return their_origin == our_origin and stream_id(their_id) >= stream_id(our_id)
+    try:
+        return their_origin == our_origin and stream_id(their_id) >= stream_id(our_id)
+    except ValueError:  # a damaged offset
+        return False
 
 
 def later(known: str | None, new: str) -> str:
@@ -101,6 +153,6 @@ def later(known: str | None, new: str) -> str:
 
 
 def stream_id(text: str) -> tuple[int, int]:
-    """Return a stream id as a comparable pair."""
+    """Return a stream id as a comparable pair. Raises ValueError for an invalid one."""
     milliseconds, _, sequence = text.partition("-")
     return int(milliseconds), int(sequence or 0)

@@ -10,12 +10,15 @@ from redis.exceptions import NoScriptError
 
 # KEYS: closed, sessions, incarnation, cutoff, stream...   ARGV: fresh incarnation, then per stream: session id,
 # header, session end (0: ignore the cutoff), count, relay...   Returns the incarnation, then per stream the last
-# entry id, nil where the session is closed, or 0 where it is not registered and ended at or before the cutoff.
+# entry id, nil where the session is closed, 0 where it is not registered and ended at or before the cutoff, or -1 where
+# Redis refuses the stream, as when its key has another type.
+# A session and its stream are made and deleted together: one without the other shows that a key was lost, and then
+# others may have been, too.
 APPEND_SOURCE: Final = """
 local incarnation = redis.call('GET', KEYS[3])
-if not incarnation then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
-local cutoff = tonumber(redis.call('GET', KEYS[4]) or '0')
-local out = {incarnation}
+local lost = not incarnation
+local cutoff = tonumber(redis.call('GET', KEYS[4]) or '0') or 0
+local out = {''}
 local at = 2
 for i = 5, #KEYS do
   local session, header, ends, count = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
@@ -25,45 +28,66 @@ for i = 5, #KEYS do
   elseif ends > 0 and ends <= cutoff and redis.call('HEXISTS', KEYS[2], session) == 0 then
     out[#out + 1] = 0
   else
-    redis.call('HSETNX', KEYS[2], session, header)
-    local id
-    for j = 0, count - 1 do id = redis.call('XADD', KEYS[i], '*', 'r', ARGV[at + j]) end
+    local known, fresh = redis.call('EXISTS', KEYS[i]), redis.call('HSETNX', KEYS[2], session, header)
+    if fresh == known then lost = true end
+    local id = redis.pcall('XADD', KEYS[i], '*', 'r', ARGV[at])
+    if type(id) == 'table' then
+      id = -1
+    else
+      for j = 1, count - 1 do id = redis.call('XADD', KEYS[i], '*', 'r', ARGV[at + j]) end
+    end
     out[#out + 1] = id
   end
   at = at + count
 end
+if lost then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
+out[1] = incarnation
 return out
 """
 
+# An owner's writes are small, and its last one frees the memory of a session. Once a script has written, Redis lets it
+# go on above its `maxmemory`, and a deletion is never refused.
+WHEN_FULL: Final = "redis.call('DEL', KEYS[1] .. ':none')\n"
+
 # Every write of an owner: only the epoch that was fenced last may write. An epoch that Redis does not know has to be
-# fenced first, which reads the Lease again: a former owner must not write after Redis came back empty.
-_FENCE: Final = """
-local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+# fenced first, which reads the Lease again: a former owner must not write after Redis came back empty. A fence that is
+# no number counts as lost.
+_FENCE: Final = (
+    """
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
 if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
 if tonumber(ARGV[1]) > fence then return {'unfenced'} end
 """
+    + WHEN_FULL
+)
 
 # KEYS: incarnation   ARGV: fresh incarnation.   Returns the marker of this life of Redis, creating it if missing.
-LIFE_SOURCE: Final = """
+LIFE_SOURCE: Final = (
+    WHEN_FULL
+    + """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return redis.call('GET', KEYS[1])
 """
+)
 
 # KEYS: fence, incarnation   ARGV: epoch, incarnation under which ownership was confirmed
-FENCE_SOURCE: Final = """
-local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+FENCE_SOURCE: Final = (
+    WHEN_FULL
+    + """
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0') or 0
 if tonumber(ARGV[1]) < fence then return {'fenced', tostring(fence)} end
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return {'reborn'} end
 redis.call('SET', KEYS[1], ARGV[1])
 return {'ok'}
 """
+)
 
 # KEYS: fence, cutoff   ARGV: epoch, session end height, the limit of any cutoff of this chain.   It only rises,
 # except from one of another chain. Returns 'ok', the previous and the new cutoff.
 CUTOFF_SOURCE: Final = (
     _FENCE
     + """
-local known, is = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[2])
+local known, is = tonumber(redis.call('GET', KEYS[2]) or '0') or 0, tonumber(ARGV[2])
 if known <= tonumber(ARGV[3]) then is = math.max(known, is) end
 redis.call('SET', KEYS[2], is)
 return {'ok', tostring(known), tostring(is)}

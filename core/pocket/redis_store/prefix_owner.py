@@ -20,8 +20,10 @@ async def claim_prefix(redis: "Redis", keys: RedisKeys, owner: str) -> None:
 
     Raises PrefixInUse, RedisUnavailable.
     """
-    await redis.set(keys.owner, owner, nx=True)
     value = await redis.get(keys.owner)
+    if value is None:  # otherwise nothing is written, which a full Redis would refuse
+        await redis.set(keys.owner, owner, nx=True)
+        value = await redis.get(keys.owner)
     recorded = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
     if recorded and recorded != owner:
         raise PrefixInUse(

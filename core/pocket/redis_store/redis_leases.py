@@ -22,6 +22,7 @@ from pocket.redis_store.store_errors import RedisUnavailable
 
 # KEYS: hash   ARGV: for each Lease its name, the text that it was decided on ('' = none), the new text
 _WRITE: Final = Script("""
+redis.call('HDEL', KEYS[1], '')  -- a script that has written may go on while Redis is full
 local taken = {}
 for i = 1, #ARGV, 3 do
   local same = (redis.call('HGET', KEYS[1], ARGV[i]) or '') == ARGV[i + 1]

@@ -11,23 +11,35 @@ import time
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from pocket.redis_store.connection import inspect
-from pocket.redis_store.log_positions import BATCH_BYTES, chunks, forget_lost, is_safe, later, offset_text, read_marks
+from pocket.redis_store.cluster import ClusterClient
+from pocket.redis_store.connection import inspect_primaries
+from pocket.redis_store.log_histories import LogHistories
+from pocket.redis_store.log_positions import (
+    BATCH_BYTES,
+    append_arguments,
+    chunks,
+    find_lost,
+    is_safe,
+    read_marks,
+    segment_took,
+)
 from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.recorder_types import RecorderCounters, RecorderLimits, Refusal, Waiting
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import (
+    CommandRejected,
     LogUnavailable,
     QueueFull,
     RedisStoreError,
+    RedisTrouble,
     RedisUnavailable,
     SessionClosed,
 )
@@ -38,44 +50,6 @@ from pocket.runtime.cpu_utilization import CpuUtilization
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
-
-
-@dataclass(slots=True)
-class RecorderCounters:
-    """Exact counts of relays by result."""
-
-    appended: int = 0
-    refused_closed: int = 0
-    failed: int = 0
-    replayed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderLimits:
-    """Limits of a recorder. Times in seconds.
-
-    linger_seconds is a pause that collects relays into larger batches, which saves CPU. It applies only while the
-    process uses more than the share linger_above of one CPU: otherwise a pause only costs time.
-    """
-
-    queue: int = 20_000
-    queue_bytes: int = 256 * 1024 * 1024
-    batch: int = 512
-    linger_seconds: float = 0.002
-    linger_above: float = 0.85
-    append_timeout_seconds: float = 3.0
-    retry_seconds: float = 0.05
-    memory_high_water_mark: float = 0.9
-    log_reserve_bytes: int = 64 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Waiting:
-    record: WalRecord
-    done: "asyncio.Future[None]"
-    since: float
-    """Loop's clock. The time to append it counts from here, so that relays that queue do not wait in turn."""
-    settled: bool = False
 
 
 class RelayRecorder:
@@ -98,7 +72,7 @@ class RelayRecorder:
         self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
         self._notifier = notifier
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._arrival: asyncio.Future[None] | None = None  # that `run` waits for while nothing is queued
         self._unsettled = 0
         self._settled = asyncio.Event()
@@ -108,10 +82,10 @@ class RelayRecorder:
         self._flushing = asyncio.Lock()
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
-        self._seen_history = ""  # as the last heartbeat read it
-        self._known_losses = 0  # of Redis, each of which makes the whole log due again
+        self._histories = LogHistories(redis, keys)
+        self._losses: Counter[str] = Counter()  # of each supplier, each of which makes its log due again
+        self._suspicious = False  # Redis lost something: other suppliers may be concerned
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
-        self._written: Segment | None = None
         self._log_probe = LogProbe(log, self._limits.log_reserve_bytes)
         self._memory_ratio = 0.0
         self.log_problem = ""  # why the write-ahead log takes no relays, until a probe succeeds
@@ -130,12 +104,7 @@ class RelayRecorder:
     def suppliers_with_unacknowledged(self) -> set[str]:
         """Return the suppliers with relays that are not, or may not be, in Redis."""
         suppliers = {supplier for supplier, number in self._queued.items() if number}
-        for segment in self._log.segments:
-            if not segment.damaged:
-                due = not segment.history or segment.history != self._seen_history
-                pairs = segment.sessions if due else segment.unacknowledged | segment.replaying
-                suppliers.update(supplier for supplier, _ in pairs)
-        return suppliers
+        return suppliers | self._histories.owed(self._log.segments)
 
     @property
     def overloaded(self) -> bool:
@@ -166,7 +135,7 @@ class RelayRecorder:
         if self._full:
             raise QueueFull(f"{len(self._queue)} relays are already waiting to be recorded: retry later")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(record, loop.create_future(), loop.time())
+        waiting = Waiting(record, loop.create_future(), loop.time())
         self._queue.append(waiting)
         if not self._unsettled:
             self._settled.clear()
@@ -201,7 +170,7 @@ class RelayRecorder:
         finally:
             await self._groups.stop()
 
-    def _settle(self, group: Iterable[_Waiting]) -> None:
+    def _settle(self, group: Iterable[Waiting]) -> None:
         """Take relays out of the account, once. Those that are not decided fail."""
         for waiting in group:
             if waiting.settled:
@@ -235,7 +204,7 @@ class RelayRecorder:
                 while self.suppliers_with_unacknowledged:  # noqa: ASYNC110 - the heartbeat appends it
                     await asyncio.sleep(self._limits.retry_seconds)
 
-    async def _flush(self, batch: list[_Waiting]) -> None:
+    async def _flush(self, batch: list[Waiting]) -> None:
         try:
             segment = self._log.append([waiting.record for waiting in batch])
         except (LogUnavailable, OSError) as error:
@@ -243,14 +212,14 @@ class RelayRecorder:
             self._fail(batch, error if isinstance(error, LogUnavailable) else RedisUnavailable(f"local log: {error}"))
             self._settle(batch)
             return
-        if segment is not self._written:
-            self._written, segment.history = segment, self._seen_history
-        by_supplier: dict[str, list[_Waiting]] = defaultdict(list)
+        by_supplier: dict[str, list[Waiting]] = defaultdict(list)
         for waiting in batch:
             by_supplier[waiting.record.supplier].append(waiting)
+        for supplier in by_supplier:
+            segment.histories.setdefault(supplier, self._histories.of(supplier))
         segment.pending += len(by_supplier)
 
-        def ended(group: list[_Waiting]) -> None:
+        def ended(group: list[Waiting]) -> None:
             segment.pending -= 1
             undecided = (waiting.record for waiting in group if not waiting.done.done())
             segment.unacknowledged.update((record.supplier, record.session_id) for record in undecided)
@@ -270,9 +239,9 @@ class RelayRecorder:
         finally:
             self._flushing.release()
         if self._notifier is not None:
-            await self._groups.run([(self._notifier.notify(by_supplier), _nothing)])
+            await self._groups.run([(self._notifier.notify(by_supplier), lambda: None)])
 
-    async def _append_waiting(self, supplier: str, group: list[_Waiting], segment: Segment) -> None:
+    async def _append_waiting(self, supplier: str, group: list[Waiting], segment: Segment) -> None:
         end = group[-1].since + self._limits.append_timeout_seconds
         while True:
             try:
@@ -287,64 +256,54 @@ class RelayRecorder:
         for waiting in group:
             if waiting.done.done():
                 continue
-            if waiting.record.session_id in closed:
+            if waiting.record.session_id not in closed:
+                self.counters.appended += 1
+                waiting.done.set_result(None)
+            elif closed[waiting.record.session_id] is Refusal.CLOSED:
                 self.counters.refused_closed += 1
                 waiting.done.set_exception(SessionClosed(f"session {waiting.record.session_id} is closed"))
                 waiting.done.exception()
             else:
-                self.counters.appended += 1
-                waiting.done.set_result(None)
+                self._fail([waiting], CommandRejected("Redis rejects the session's stream", RedisTrouble.REJECTED))
 
-    def _fail(self, group: Iterable[_Waiting], error: RedisStoreError) -> None:
+    def _fail(self, group: Iterable[Waiting], error: RedisStoreError) -> None:
         for waiting in group:
             if not waiting.done.done():
                 self.counters.failed += 1
                 waiting.done.set_exception(error)
                 waiting.done.exception()
 
-    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> set[str]:
-        """Append records of one supplier. Returns the sessions that are closed."""
+    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> dict[str, Refusal]:
+        """Append records of one supplier. Returns the sessions that took none."""
         by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:
             by_session[record.session_id].append(record)
-        keys = [
-            self._keys.closed(supplier), self._keys.sessions(supplier), self._keys.incarnation(supplier),
-            self._keys.cutoff(supplier),
-        ]  # fmt: skip
-        arguments: list[Any] = [self._unique()]
-        for session_id, rows in by_session.items():
-            keys.append(self._keys.stream(supplier, session_id))
-            arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
-        history = self._seen_history
-        reply = await APPEND.run(self._redis, keys, arguments)
-        incarnation = offset_text(reply[0])
+        history = self._histories.of(supplier)
+        arguments = append_arguments(self._keys, supplier, by_session, self._unique())
+        reply = await APPEND.run(self._redis, *arguments)
+        incarnation = text_of(reply[0])
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
             self._lost(supplier)
         if self._replayed is not None:
             self._replayed.add(supplier)
-        closed = set()
-        for session_id, last in zip(by_session, reply[1:], strict=True):
-            if not last:
-                closed.add(session_id)
-                if last is not None:
-                    segment.rejected.add((supplier, session_id))
-            elif history == self._seen_history or (supplier, session_id) not in segment.appended:
-                offset = f"{origin_of(incarnation, history)}/{offset_text(last)}"
-                segment.appended[supplier, session_id] = later(segment.appended.get((supplier, session_id)), offset)
-        return closed
+        is_present = history == self._histories.of(supplier)
+        rows, origin = zip(by_session, reply[1:], strict=True), origin_of(incarnation, history)
+        found = {name: segment_took(segment, (supplier, name), last, origin, is_present) for name, last in rows}
+        return {name: refusal for name, refusal in found.items() if refusal is not None}
 
     def _lost(self, supplier: str) -> None:
-        """Have the heartbeat append the log again: Redis lost a supplier's relays.
+        """Have the heartbeat append a supplier's log again: Redis lost its relays.
 
-        A replay in progress repairs a loss before it. Only what was written meanwhile is due once more.
+        A replay in progress repairs a loss before it. Only what was written meanwhile is due once more. The next
+        heartbeat finds out whether Redis lost those of others, too.
         """
-        repairs = self._replayed is not None and supplier not in self._replayed
-        self._known_losses += not repairs
+        self._suspicious = True
+        self._losses[supplier] += self._replayed is None or supplier in self._replayed
         for segment in self._log.segments:
-            if not repairs or any(supplier == other for other, _ in segment.sessions):
-                segment.history = ""
+            if supplier in segment.suppliers:
+                segment.histories[supplier] = ""
 
     async def maintain(self, seconds: float = 1.0) -> None:
         """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
@@ -362,67 +321,109 @@ class RelayRecorder:
         if problem and not self.log_problem:
             _LOG.error("the write-ahead log takes no relays", problem=problem)
         self.log_problem = problem
-        info = await inspect(self._redis)
-        self._memory_ratio = info.memory_ratio()
-        restarted, self._seen_history = bool(self._seen_history), info.history_id
+        state = await inspect_primaries(self._redis)
+        self._memory_ratio = state.combined.memory_ratio()
+        restarted = bool(self._histories.known)
+        self._histories.observe(state)
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
-            for supplier in await forget_lost(self._redis, self._keys, self._incarnations):
-                self._lost(supplier)
-        due = [s for s in self._log.segments if s.history != info.history_id and not s.damaged]
+            self._suspicious = True
+        if self._suspicious:
+            self._suspicious = False
+            await self._find_lost()
+        failure = state.failure
+        due = [s for s in self._log.segments if not s.damaged and self._histories.due_sessions(s)]
         if due:
             await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)
         await self._release()
         if any(segment.unacknowledged and not segment.damaged for segment in self._log.segments):
-            await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True)
+            failure = await self.replay("Redis did not acknowledge all relays", unacknowledged_only=True) or failure
+        if failure is not None:
+            raise failure
+
+    async def _find_lost(self) -> None:
+        """Find the suppliers whose relays Redis has lost without a restart, as by eviction."""
+        known = dict(self._incarnations)
+        pairs = self._histories.appended(self._log.segments)
+        for supplier in await find_lost(self._redis, self._keys, known, pairs):
+            # An append during the query may have noticed the loss.
+            if self._incarnations.get(supplier) == known.get(supplier):
+                self._incarnations.pop(supplier, None)
+                self._lost(supplier)
 
     async def replay(
-        self, reason: str, segments: list[Segment] | None = None, *, unacknowledged_only: bool = False
-    ) -> None:
-        """Append the log's relays again. A relay that is already there makes no second leaf.
+        self, reason: str, due: list[Segment] | None = None, *, unacknowledged_only: bool = False
+    ) -> RedisUnavailable | None:
+        """Append the log's relays again, or what is due of some segments. A relay that is there makes no second leaf.
 
         New relays are recorded between the batches, so a long log does not delay them. Segments that were appended
-        are not appended again after a failure of a later one.
+        are not appended again after a failure of a later one. A supplier whose relays Redis rejects, or whose primary
+        in a Cluster cannot be used, delays no other: its error is returned. Raises RedisUnavailable.
         """
         self._on_replay(reason)
-        self._replayed = set()
+        self._replayed, failure = set(), None
         try:
-            for segment in list(self._log.segments) if segments is None else segments:
-                if not unacknowledged_only or segment.unacknowledged:
-                    await self._replay_segment(segment, unacknowledged_only=unacknowledged_only)
+            for segment in list(self._log.segments) if due is None else due:
+                if unacknowledged_only:
+                    wanted = {pair for pair in segment.unacknowledged if not self._histories.is_away(pair[0])}
+                else:
+                    wanted = set(segment.sessions) if due is None else self._histories.due_sessions(segment)
+                if wanted and not segment.damaged:
+                    failure = await self._replay_segment(segment, wanted) or failure
         finally:
             self._replayed = None
+        return failure
 
-    async def _replay_segment(self, segment: Segment, *, unacknowledged_only: bool) -> None:
-        history, losses = self._seen_history, self._known_losses
+    async def _replay_segment(self, segment: Segment, wanted: set[tuple[str, str]]) -> RedisUnavailable | None:
+        whole = {name for name, _ in wanted} - {name for name, _ in segment.sessions - wanted}
+        before = {supplier: (self._histories.of(supplier), self._losses[supplier]) for supplier in whole}
         # a failure from now on adds to it again
-        segment.replaying, segment.unacknowledged = segment.unacknowledged, set()
+        segment.replaying = segment.unacknowledged & wanted
+        segment.unacknowledged = segment.unacknowledged - wanted
+        failed: dict[str, RedisUnavailable] = {}
         try:
-            await self._replay(segment, segment.replaying if unacknowledged_only else segment.sessions)
+            await self._replay(segment, wanted, failed)
+            segment.unacknowledged.update(pair for pair in segment.replaying if pair[0] in failed)
         except OSError as error:
             segment.unacknowledged |= segment.replaying
             self._log.report_damage(segment, error)
-            return
+            return None
         except BaseException:
             segment.unacknowledged |= segment.replaying
             raise
         finally:
             segment.replaying = set()
-        if not unacknowledged_only and losses == self._known_losses:
-            segment.history = history
+        for supplier, (history, losses) in before.items():
+            if supplier not in failed and losses == self._losses[supplier]:
+                segment.histories[supplier] = history
+        return next(iter(failed.values()), None)
 
-    async def _replay(self, segment: Segment, wanted: Collection[tuple[str, str]]) -> None:
+    async def _replay(
+        self, segment: Segment, wanted: Collection[tuple[str, str]], failed: dict[str, RedisUnavailable]
+    ) -> None:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
         records, damage = await asyncio.to_thread(segment.load)
         for record in records:
             pair = record.supplier, record.session_id
             if pair in wanted and not segment.is_rejected(pair):
                 batches[record.supplier].append(record)
+        reason: RedisUnavailable | None = None
         for supplier, records in batches.items():
-            for chunk in chunks(records):
-                async with self._flushing:
-                    closed = await self._append(supplier, chunk, segment)
-                self.counters.replayed += sum(r.session_id not in closed for r in chunk)
+            if reason is not None and self._histories.is_away(supplier):
+                failed[supplier] = reason
+                continue
+            try:
+                for chunk in chunks(records):
+                    refused = await self._groups.run_one(self._append(supplier, chunk, segment), self._flushing)
+                    self.counters.replayed += sum(r.session_id not in refused for r in chunk)
+            except RedisUnavailable as error:
+                failed[supplier] = error
+                if isinstance(error, CommandRejected):
+                    continue
+                if not isinstance(self._redis, ClusterClient):
+                    raise
+                reason = error
+                self._histories.set_away(supplier)
         if self._notifier is not None:
             await self._notifier.notify(batches)
         if damage is not None:
@@ -437,14 +438,13 @@ class RelayRecorder:
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
         ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
-        marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
-        history = self._seen_history
-        if ended and (await inspect(self._redis)).history_id != history:
+        if not ended:
             return
+        marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
+        now = await inspect_primaries(self._redis)
         for segment in ended:
-            if not segment.pending and all(is_safe(pair, segment, marks[pair], history) for pair in segment.sessions):
+            histories = {name: self._histories.unchanged(now, name) for name in segment.suppliers}
+            if not segment.pending and all(
+                is_safe(pair, segment, marks.get(pair), histories[pair[0]]) for pair in segment.sessions
+            ):
                 self._log.release(segment)
-
-
-def _nothing() -> None:
-    """Do nothing once a notification was sent."""

@@ -61,7 +61,7 @@ class SessionSeal:
                 str(row["session_id"]), bytes.fromhex(row["root"]), bytes.fromhex(row["leaf_digest"]),
                 int(row["height"]), int(row["epoch"]),
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DecodingError("invalid seal in Redis") from error
 
 
@@ -83,7 +83,7 @@ class SignedGroup:
         try:
             row = json.loads(text)
             return cls(base64.b64decode(row["tx"]), int(row["timeout"]), int(row["h"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DecodingError("invalid signed transaction in Redis") from error
 
 
@@ -159,7 +159,8 @@ class SealStore:
             raise StaleEpoch(f"another owner holds epoch {known}", known)
 
     async def _highest_epoch(self) -> int:
-        return int(text_of(await self._redis.get(self._keys.fence(self._supplier)) or 0))
+        known = text_of(await self._redis.get(self._keys.fence(self._supplier)) or "0")
+        return int(known) if known.isascii() and known.isdecimal() else 0
 
     async def advance_cutoff(self, session_end: int, height: int) -> tuple[int, int]:
         """Advance the height up to which ended sessions without relays are no longer registered.

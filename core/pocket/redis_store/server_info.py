@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pocket.api.redis import Durability
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
+
+UNREPORTED: Final = "connections/"
+"""Begins the history of a Redis that does not report its own: how many connections this process has lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,29 @@ class RedisInfo:
     def memory_ratio(self) -> float:
         """Return the share of the memory limit in use, 0 without a limit."""
         return self.used_memory / self.max_memory if self.max_memory else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedisState:
+    """The state of each primary that answers. Without a Cluster there is one, under the address None.
+
+    `away` are the other primaries of a Cluster, with None for slots without one, and `failure` is the reason of one of
+    them.
+    """
+
+    primaries: Mapping[Address | None, RedisInfo]
+    away: frozenset[Address | None] = frozenset()
+    failure: RedisUnavailable | None = None
+
+    @property
+    def histories(self) -> dict[Address | None, str]:
+        """Return the history of each primary."""
+        return {address: info.history_id for address, info in self.primaries.items()}
+
+    @property
+    def combined(self) -> RedisInfo:
+        """Return of each fact the worst."""
+        return combine(list(self.primaries.values()))
 
 
 def read_info(info: Mapping[str, Any], durability: Durability | None = None, unreported: str = "") -> RedisInfo:

@@ -12,6 +12,7 @@ from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
+from pocket.redis_store.server_info import UNREPORTED
 from pocket.redis_store.store_errors import CommandRejected
 
 
@@ -40,11 +41,17 @@ def origin_of(incarnation: str, history_id: str) -> str:
     """Return the origin of entry ids: only ids of one origin may be compared.
 
     Entry ids are times of the primary's clock. After a failover the new primary may have lost entries and have a slower
-    clock, so that it gives new entries smaller ids than those that were read from the former one.
+    clock, so that it gives new entries smaller ids than those that were read from the former one. Processes must agree
+    on the origin, so that a history which Redis does not report, and each process has to guess, is no part of it.
     """
-    if not history_id:
+    if not history_id or history_id.startswith(UNREPORTED):
         return incarnation
     return f"{incarnation}@{hashlib.blake2b(history_id.encode(), digest_size=8).hexdigest()}"
+
+
+def primary_of(redis: "Redis", keys: RedisKeys, supplier: str) -> Address | None:
+    """Return the primary that holds a supplier's keys, as far as known. None without a Cluster."""
+    return redis.primary_of(keys.sessions(supplier)) if isinstance(redis, ClusterClient) else None
 
 
 def incarnation_of(origin: str) -> str:
@@ -89,9 +96,7 @@ class StreamReader:
     @property
     def primary(self) -> Address | None:
         """Return the primary that holds the streams, as far as known. None without a Cluster."""
-        if not isinstance(self._redis, ClusterClient):
-            return None
-        return self._redis.primary_of(self._keys.sessions(self.supplier))
+        return primary_of(self._redis, self._keys, self.supplier)
 
     async def sessions(self) -> dict[str, bytes]:
         """Return open and unsettled sessions: id → canonical header bytes."""

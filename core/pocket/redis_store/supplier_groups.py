@@ -2,13 +2,14 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 
 from pocket.redis_store.cluster import ClusterClient
 
+T = TypeVar("T")
 _PATIENCE_SECONDS: Final = 0.05
 
 Work = tuple[Coroutine[Any, Any, None], Callable[[], None]]
@@ -54,6 +55,20 @@ class SupplierGroups:
         for task in done:
             task.result()
 
+    async def run_one(self, call: Coroutine[Any, Any, T], turn: asyncio.Lock) -> T:
+        """Run a call and return its result. It holds the turn until it has ended, or the patience is over."""
+        task: asyncio.Task[T] | None = None
+        try:
+            async with turn:
+                task = asyncio.create_task(call)
+                await asyncio.wait([task], timeout=self._patience)
+            return await task
+        finally:
+            if task is None:
+                call.close()
+            elif not task.done():
+                await _cancel([task])
+
     async def stop(self) -> None:
         """Cancel the calls that still wait."""
         await _cancel(list(self._late))
@@ -63,7 +78,7 @@ def _report(ended: Callable[[], None], _: "asyncio.Task[None]") -> None:
     ended()
 
 
-async def _cancel(tasks: list["asyncio.Task[None]"]) -> None:
+async def _cancel(tasks: Sequence["asyncio.Task[Any]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -88,8 +88,8 @@ class Segment:
 
     `appended` holds the newest stream id. `rejected` are sessions that Redis rejected as past the cut-off.
     `unacknowledged` are sessions with relays that Redis did not acknowledge: they are appended again once Redis is
-    available, as `replaying` meanwhile. `history` is the history of Redis to which all other relays were appended. The
-    file of a damaged segment cannot be read.
+    available, as `replaying` meanwhile. `histories` holds for each supplier the history of Redis to which all its other
+    relays were appended, empty if that is unknown. The file of a damaged segment cannot be read.
     """
 
     path: Path
@@ -100,8 +100,13 @@ class Segment:
     rejected: set[tuple[str, str]] = field(default_factory=set)
     unacknowledged: set[tuple[str, str]] = field(default_factory=set)
     replaying: set[tuple[str, str]] = field(default_factory=set)
-    history: str = ""
+    histories: dict[str, str] = field(default_factory=dict)
     damaged: bool = False
+
+    @property
+    def suppliers(self) -> set[str]:
+        """Return the suppliers with relays here."""
+        return {supplier for supplier, _ in self.sessions}
 
     def is_rejected(self, pair: tuple[str, str]) -> bool:
         """Return True if none of a (supplier, session)'s relays here was acknowledged."""
@@ -255,7 +260,7 @@ class WriteAheadLog:
                     continue
                 segment.path, segment.size = path, size
                 self.segments.insert(0, segment)
-            segment.damaged, segment.history = False, ""
+            segment.damaged, segment.histories = False, {}
             _LOG.warning("segment of the write-ahead log can be read again", file=str(segment.path))
 
     def _set_aside(self, path: Path) -> Path:

@@ -26,8 +26,8 @@ class Plant:
 
 REREAD = (
     "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-    '        self._generation += 1\n        for session in self._sessions.values():\n            session.position = "0-0"\n\n',
-    "        self._generation += 1\n\n",
+    "            if session_ids is None or session_id in session_ids:\n                session.position",
+    "            if False:\n                session.position",
 )
 """The second protection of whoever reads streams again: a restart of Redis that was noticed."""
 FENCE = (
@@ -52,8 +52,7 @@ PLANTS = [
           "        late = behind()\n", "        late = []\n",
           (Kind.UNREAD, Kind.DISK_SLOW,), (
               ("workloads/miner/pocket_miner/submission/claims.py",
-               "            while behind():\n                if not await self.consumer.consume_once():\n                    break\n",
-               "            pass\n"),
+               "            while (late := behind()) and tries:\n", "            while (late := []) and tries:\n"),
           )),
     Plant("seals are not kept on the volume and not loaded from Redis", "workloads/miner/pocket_miner/submission/known_seals.py",
           "            if session is not None:\n                new = session.seal is None\n",
@@ -236,7 +235,7 @@ PLANTS = [
     Plant("a failed append is acknowledged", "core/pocket/redis_store/relay_recorder.py",
           "                    segment.unacknowledged.update((supplier, waiting.record.session_id) for waiting in group)\n"
           "                    self._fail(group, RedisUnavailable(f\"the relay was not recorded: {failure}\", failure.trouble))\n                    return\n",
-          "                    closed = set()\n                    break\n",
+          "                    closed = {}\n                    break\n",
           (Kind.REDIS_FULL,)),
     # Redis.
     Plant("connections stay with a demoted Redis", "core/pocket/redis_store/connection.py",
@@ -245,7 +244,8 @@ PLANTS = [
           (("core/pocket/redis_store/connection.py",
             "        if error.trouble is not RedisTrouble.REPLICA or not pool.generation.condemn(number):\n", "        if True:\n"),)),
     Plant("a restart of Redis goes unnoticed", "workloads/miner/pocket_miner/ownership/redis_watch.py",
-          "        if info.history_id == self._history:\n", "        if self._history:\n",
+          "        if all(self._histories.get(address) == history for address, history in state.histories.items()):\n",
+          "        if self._histories:\n",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("Redis that was just restarted is sealed from at once", "workloads/miner/pocket_miner/suppliers/supplier_miner.py",
           "        if connected and not self.redis_settled() and 2 * left > length:\n", "        if False:\n",

@@ -72,7 +72,9 @@ class Scripts:
         self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=False)
         self._compiled: dict[bytes, Any] = {}
         self._wrap = self._lua.eval(
-            b"function(call) return {call = function(...) return call({n = select('#', ...), ...}) end} end"
+            b"function(call, try) local function row(...) return {n = select('#', ...), ...} end "
+            b"return {call = function(...) return call(row(...)) end, "
+            b"pcall = function(...) return try(row(...)) end} end"
         )
 
     def run(self, source: bytes, keys: list[bytes], arguments: list[bytes], call: Callable[[list[bytes]], Any]) -> Any:
@@ -84,8 +86,14 @@ class Scripts:
         def called(row: Any) -> Any:
             return self._into(call([_bytes(row[n]) for n in range(1, int(row[b"n"]) + 1)]))
 
+        def tried(row: Any) -> Any:
+            try:
+                return called(row)
+            except ResponseError as error:
+                return self._lua.table_from({b"err": str(error).encode()})
+
         table = self._lua.table_from
-        return self._out(compiled(table(keys), table(arguments), self._wrap(called)))
+        return self._out(compiled(table(keys), table(arguments), self._wrap(called, tried)))
 
     def _into(self, reply: Any) -> Any:
         if reply is None:

@@ -191,7 +191,7 @@ class MinerProcess:
             config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
-            lambda: watch.history_id, lambda: self._board.height, lambda: volume.reserve.full,
+            watch.history_of, lambda: self._board.height, lambda: volume.reserve.full,
             self._measured_block_seconds, platform,
         )  # fmt: skip
         fleet = SupplierManager(suppliers, self._board, config.chain.block_seconds, platform.rng)

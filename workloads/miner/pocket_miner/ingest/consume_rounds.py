@@ -18,7 +18,7 @@ from redis.asyncio.client import Pipeline
 
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_errors import redis_deadline
-from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, StreamReader
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -179,7 +179,7 @@ class ConsumeRounds:
             except RedisUnavailable:
                 # Again, to learn which it concerns: in a Cluster a single primary may be away.
                 for request, result in zip(marked, await self._publish(marked, raise_on_error=False), strict=True):
-                    if isinstance(result, Exception):
+                    if isinstance(result, Exception) and not _is_full(result):
                         request.error = result
 
     async def _register(self, request: ReadRequest, session: TrackedSession) -> None:
@@ -242,6 +242,11 @@ class ConsumeRounds:
             return
         for (_, read, _), number in zip(rows, numbers, strict=True):
             read.added = number
+
+
+def _is_full(error: Exception) -> bool:
+    """Return True if Redis took no mark because it is full. Relayers then keep their logs until the sessions end."""
+    return isinstance(error, RedisUnavailable) and error.trouble is RedisTrouble.OUT_OF_MEMORY
 
 
 def _next_round(first: ReadRequest, waiting: Sequence[ReadRequest]) -> list[ReadRequest]:

@@ -7,6 +7,7 @@ own volume has one.
 import asyncio
 import base64
 import binascii
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,11 @@ _SECONDS = 5.0
 _REST_SECONDS = 15.0
 """How long a peer that hung is not asked. Each supplier would wait for it, several times a block."""
 _IDS_AT_ONCE = 50  # session ids in one URL
-_PEER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError)
+_ANSWER_BYTES = 64 * 1024 * 1024
+_PIECE_BYTES = 64 * 1024
+_PEER_ERRORS = (
+    aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,26 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
     ]  # fmt: skip
 
 
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer. Raises ValueError if it is too large."""
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+        body += piece
+        if len(body) > _ANSWER_BYTES:
+            raise ValueError(f"the answer is larger than {_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _peer_session(url: str, row: Mapping[str, Any]) -> PeerSession:
+    """Read a row of a peer's answer. Raises ValueError, KeyError, TypeError or OverflowError."""
+    session = PeerSession(
+        url, str(row["session_id"]), bytes.fromhex(row["header"]), str(row["position"]), str(row["incarnation"]),
+        int(row["count"]),
+    )  # fmt: skip
+    stream_id(session.position)
+    return session
+
+
 class Peers:
     """Client of the other miners.
 
@@ -137,7 +162,7 @@ class Peers:
         try:
             async with self._http.get(f"{peer}{path}", params=query, timeout=timeout) as answer:
                 answer.raise_for_status()
-                return await answer.json()
+                return json.loads(await _body(answer))
         except TimeoutError:
             self._rests_until = {url: until for url, until in self._rests_until.items() if until > now()}
             self._rests_until[peer] = now() + _REST_SECONDS
@@ -145,34 +170,34 @@ class Peers:
 
     async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
         """Return True if all peers answered, and the sessions of a supplier on their volumes."""
-        found: list[PeerSession] = []
-        whole = True
-        for url in self._urls():
-            try:
-                rows = await self._get(url, "/peer/sessions", {"supplier": supplier})
-                found += [
-                    PeerSession(
-                        url, str(row["session_id"]), bytes.fromhex(row["header"]), str(row["position"]),
-                        str(row["incarnation"]), int(row["count"]),
-                    )
-                    for row in rows
-                ]  # fmt: skip
-            except _PEER_ERRORS as error:
-                _LOG.info("sessions not read from a peer", peer=url, error=error)
-                whole = False
-        return whole, found
+        answers = await asyncio.gather(*(self._sessions_at(url, supplier) for url in self._urls()))
+        return None not in answers, [row for rows in answers if rows is not None for row in rows]
+
+    async def _sessions_at(self, url: str, supplier: str) -> list[PeerSession] | None:
+        """Return the sessions on one peer's volume, None if it did not answer."""
+        try:
+            rows = await self._get(url, "/peer/sessions", {"supplier": supplier})
+            return [_peer_session(url, row) for row in rows]
+        except _PEER_ERRORS as error:
+            _LOG.info("sessions not read from a peer", peer=url, error=error)
+            return None
 
     async def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
         """Return peers' seals of unfinished sessions: session id → (session end, seal)."""
         found: dict[str, tuple[int, SessionSeal]] = {}
-        for url in self._urls():
-            try:
-                for row in await self._get(url, "/peer/seals", {"supplier": supplier}):
-                    seal = SessionSeal.decode(row["seal"])
-                    found.setdefault(seal.session_id, (int(row["end"]), seal))
-            except (*_PEER_ERRORS, DecodingError) as error:
-                _LOG.info("seals not read from a peer", peer=url, error=error)
+        for seals in await asyncio.gather(*(self._seals_at(url, supplier) for url in self._urls())):
+            for end, seal in seals:
+                found.setdefault(seal.session_id, (end, seal))
         return found
+
+    async def _seals_at(self, url: str, supplier: str) -> list[tuple[int, SessionSeal]]:
+        """Return the seals of one peer, none if it did not answer."""
+        try:
+            rows = await self._get(url, "/peer/seals", {"supplier": supplier})
+            return [(int(row["end"]), SessionSeal.decode(row["seal"])) for row in rows]
+        except (*_PEER_ERRORS, DecodingError) as error:
+            _LOG.info("seals not read from a peer", peer=url, error=error)
+            return []
 
     async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
         """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""
@@ -197,7 +222,7 @@ class Peers:
     ) -> bool:
         """Pass all relays of a peer's session to `take`, page by page.
 
-        Returns False if the peer failed.
+        Returns False if the peer failed, or did not go on.
         """
         after = ""
         query = {"supplier": supplier, "session": session.session_id, "end": str(end)}
@@ -205,7 +230,9 @@ class Peers:
             try:
                 page = await self._get(session.url, "/peer/relays", {**query, "after": after})
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
-                after = str(page["next"] or "")
+                before, after = after, str(page["next"] or "")
+                if after and bytes.fromhex(after) <= bytes.fromhex(before):
+                    raise ValueError("the page after the last one is not a later one")
             except (*_PEER_ERRORS, binascii.Error) as error:
                 _LOG.warning("relays not read from a peer", peer=session.url, error=error)
                 return False

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -127,12 +127,13 @@ class RelayConsumer:
         """
         return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 
-    def reread(self) -> None:
-        """Read every stream from its start, because Redis may hold other entries under known ids."""
+    def reread(self, session_ids: Collection[str] | None = None) -> None:
+        """Read these streams from their start, None for all, because Redis may hold other entries under known ids."""
         self._unreadable.clear()
         self._generation += 1
-        for session in self._sessions.values():
-            session.position = "0-0"
+        for session_id, session in self._sessions.items():
+            if session_ids is None or session_id in session_ids:
+                session.position = "0-0"
 
     async def discover(self, finished: Mapping[str, object]) -> bool:
         """Add the sessions that relayers registered, without `finished` ones.

@@ -7,8 +7,9 @@ import structlog
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from pocket.redis_store.connection import inspect
-from pocket.redis_store.server_info import RedisInfo
+from pocket.redis_store.connection import inspect_primaries
+from pocket.redis_store.node_addresses import Address
+from pocket.redis_store.server_info import RedisState
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner import miner_metrics
 
@@ -25,19 +26,18 @@ class RedisWatch:
         self._redis = redis
         self._settle = settle_seconds
         self._clock = clock
-        self._history = ""
+        self._histories: dict[Address | None, str] = {}
         self._usable_since: float | None = None
         self._missed = False
         self._ahead: float | None = None
         self.memory = (0, 0)
         """Used bytes and their limit, 0 without one."""
         self.problem = ""
-        """Why this Redis may lose relays, empty if it keeps them."""
+        """Why this Redis may lose relays, or why a primary of a Cluster cannot be used. Empty if all is well."""
 
-    @property
-    def history_id(self) -> str:
-        """Return the history of Redis, '' before the first poll."""
-        return self._history
+    def history_of(self, primary: Address | None) -> str:
+        """Return the history of a primary as it answered last, '' before that. Without a Cluster it is None."""
+        return self._histories.get(primary, "")
 
     def server_milliseconds(self) -> float | None:
         """Return the time by Redis's clock in milliseconds, None before the first poll."""
@@ -63,31 +63,36 @@ class RedisWatch:
         Returns True if it may hold other data than before. Raises RedisUnavailable.
         """
         try:
-            info = await inspect(self._redis)
+            state = await inspect_primaries(self._redis)
         except RedisUnavailable:
             self.missed()
             raise
-        return self.observe(info)
+        changed = self.observe(state)
+        if state.failure is not None:
+            self.missed()
+        return changed
 
-    def observe(self, info: RedisInfo) -> bool:
+    def observe(self, state: RedisState) -> bool:
         """Record a state of Redis.
 
-        Returns True if it may hold other data than the previous one.
+        Returns True if one of its primaries may hold other data than before.
         """
-        now = self._clock()
+        now, info = self._clock(), state.combined
         if info.server_time_microseconds:
             self._ahead = info.server_time_microseconds / 1000 - now * 1000
-        problem = info.problem() or ""
+        unsafe = info.problem() or ""
+        problem = unsafe or str(state.failure or "")
         if problem and problem != self.problem:
-            _LOG.error("Redis may lose relays", problem=problem)
+            _LOG.error("Redis may lose relays" if unsafe else "a primary of Redis cannot be used", problem=problem)
         self.problem = problem
         self.memory = (info.used_memory, info.max_memory)
         miner_metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
         miner_metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
-        if info.history_id == self._history:
-            self._missed = False
+        if all(self._histories.get(address) == history for address, history in state.histories.items()):
+            self._missed = self._missed and state.failure is not None
             return False
-        met_running = not self._history and not self._missed
+        met_running = not self._histories and not self._missed
         self._usable_since = now - info.uptime_seconds if met_running else now
-        self._history, self._missed = info.history_id, False
+        self._histories |= state.histories
+        self._missed = False
         return True

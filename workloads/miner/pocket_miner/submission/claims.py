@@ -229,9 +229,11 @@ class ClaimSubmitter:
 
         try:
             await self.consumer.register_missing(by_id.values())
-            while behind():
+            tries = 2  # a stream that has lost entries may end before the position, and is read once more
+            while (late := behind()) and tries:
                 if not await self.consumer.consume_once():
-                    break
+                    tries -= 1
+                    self.consumer.reread(late)
         except (sqlite3.Error, VolumeFull) as error:
             if fallback is VolumeFallback.RETRY or corruption_in(error) is not None:
                 raise

@@ -15,6 +15,7 @@ from pocket.keys.remote_signer import RemoteSigner, remote_signer
 from pocket.platform import Platform
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -65,7 +66,8 @@ class SupplierFactory:
     endpoints: PublicUrlChecker
     dead_letters: DeadLetters
     redis_milliseconds: Callable[[], float | None] = lambda: None
-    redis_history_id: Callable[[], str] = lambda: ""
+    redis_history_of: Callable[[Address | None], str] = lambda primary: ""
+    """Returns the history of a primary of Redis."""
     latest_height: Callable[[], int] = lambda: 0
     volume_full: Callable[[], bool] = lambda: False
     measured_block_seconds: Callable[[], float] = lambda: 0.0
@@ -168,9 +170,10 @@ class SupplierFactory:
         return any(report.endpoint_problems for report in reports.values())
 
     def _consumer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
+        reader = StreamReader(self.redis, self.keys, address)
         return RelayConsumer(
-            StreamReader(self.redis, self.keys, address), self.mirror, self.chain, sessions,
-            owner=owner, server_milliseconds=self.redis_milliseconds, history_id=self.redis_history_id,
+            reader, self.mirror, self.chain, sessions, owner=owner, server_milliseconds=self.redis_milliseconds,
+            history_id=lambda: self.redis_history_of(reader.primary),
             dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full, rounds=self._rounds,
             start_params=self._start_params,
         )  # fmt: skip

@@ -177,11 +177,11 @@ class SupplierMiner:
                 except BaseException:
                     self._seals_due = self._seals_due or due
                     raise
-        except StaleEpoch:
-            raise
-        except (RedisUnavailable, ConcurrentAppend, ValueError, KeyError, TypeError) as error:
+        except STEP_ERRORS as error:  # whatever it is, what is sealed needs only its key and the chain
+            if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
+                raise
             await self._on_volume("restoring sessions", self.restore())
-            _LOG.info("continuing with sealed sessions, Redis or Lease unavailable", error=error)
+            _LOG.info("continuing with sealed sessions, Redis or Lease cannot be used", error=error)
             return False
         return True
 

@@ -1,0 +1,72 @@
+"""To which history of their primaries the relays of a log were appended."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from pocket.redis_store.node_addresses import Address
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.server_info import RedisState
+from pocket.redis_store.stream_reader import primary_of
+from pocket.redis_store.write_ahead_log import Segment
+
+
+@dataclass(slots=True)
+class LogHistories:
+    """The history of each primary, as a heartbeat read it last."""
+
+    redis: "Redis"
+    keys: RedisKeys
+    known: dict[Address | None, str] = field(default_factory=dict)
+    away: set[Address | None] = field(default_factory=set)
+    """Primaries that cannot be used at present."""
+
+    def observe(self, state: RedisState) -> None:
+        """Record the state of Redis at a heartbeat."""
+        self.known |= state.histories
+        self.away = set(state.away)
+
+    def of(self, supplier: str) -> str:
+        """Return the history of the primary of a supplier, or ''."""
+        return self.known.get(primary_of(self.redis, self.keys, supplier), "")
+
+    def is_due(self, segment: Segment, supplier: str) -> bool:
+        """Return True unless a segment's relays of a supplier were appended to the present history of Redis."""
+        history = self.of(supplier)
+        return not history or segment.histories.get(supplier) != history
+
+    def is_away(self, supplier: str) -> bool:
+        """Return True if the primary of a supplier cannot be used."""
+        return primary_of(self.redis, self.keys, supplier) in self.away
+
+    def set_away(self, supplier: str) -> None:
+        """Record that the primary of a supplier cannot be used, until the next heartbeat."""
+        self.away.add(primary_of(self.redis, self.keys, supplier))
+
+    def due_sessions(self, segment: Segment) -> set[tuple[str, str]]:
+        """Return the sessions of a segment that must be appended again, as far as their primaries can be used."""
+        due = {name for name in segment.suppliers if self.is_due(segment, name) and not self.is_away(name)}
+        return {pair for pair in segment.sessions if pair[0] in due}
+
+    def owed(self, segments: Iterable[Segment]) -> set[str]:
+        """Return the suppliers with relays in the log that are not, or may not be, in Redis."""
+        found: set[str] = set()
+        for segment in segments:
+            if not segment.damaged:
+                found.update(supplier for supplier, _ in segment.unacknowledged | segment.replaying)
+                found.update(supplier for supplier in segment.suppliers if self.is_due(segment, supplier))
+        return found
+
+    def appended(self, segments: Iterable[Segment]) -> set[tuple[str, str]]:
+        """Return the sessions (supplier, id) whose relays must be in the present Redis."""
+        return {
+            pair for segment in segments if not segment.damaged for pair in segment.appended
+            if not self.is_due(segment, pair[0]) and pair not in segment.unacknowledged
+        }  # fmt: skip
+
+    def unchanged(self, state: RedisState, supplier: str) -> str | None:
+        """Return the history of a supplier's primary if a later state shows the same one, else None."""
+        primary = primary_of(self.redis, self.keys, supplier)
+        history = self.known.get(primary)
+        return history if state.histories.get(primary) == history else None

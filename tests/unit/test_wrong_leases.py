@@ -1,0 +1,41 @@
+"""Answers about Leases that are wrong: one without them, and a duration that no member writes."""
+
+from dataclasses import replace
+
+from lease_members import SHARDS, group, settled
+from pocket.coordination.shard_leases import LeaseNames
+
+
+async def test_one_answer_without_leases_ends_no_ownership_and_two_do(monkeypatch):
+    world, clocks, members = group(2)
+    await settled(members, clocks)
+    (keeper, owner, connection), _ = members
+    before, leases = dict(owner.acts), dict(world.leases)
+
+    async def nothing():
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "read", nothing)
+        await keeper.tick()
+    assert owner.acts == before
+    await settled(members, clocks, ticks=3)
+    assert owner.acts == before
+    shards = LeaseNames("main-miner", SHARDS).shards
+    assert all(world.leases[name].record.transitions == leases[name].record.transitions for name in shards)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "read", nothing)
+        for _ in range(2):
+            await keeper.tick()
+    assert not owner.acts
+
+
+async def test_a_lease_with_a_duration_that_no_member_writes_is_taken_once_its_holder_is_gone():
+    world, clocks, members = group(1)
+    await settled(members, clocks)
+    name = "main-miner-shard-0"
+    world.put(name, replace(world.leases[name].record, holder="gone_uid_1", lease_seconds=10**9))
+    await settled(members, clocks, ticks=20)
+    assert 0 not in members[0][1].acts, "it may be alive"
+    await settled(members, clocks, ticks=20)
+    assert 0 in members[0][1].acts
