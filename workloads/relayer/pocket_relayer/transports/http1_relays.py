@@ -111,7 +111,7 @@ class RelayConnection(asyncio.Protocol):
         """Serves the current request."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._unread = UnreadTimer(self._loop, server.timeouts.write_seconds, self._abort_unread)
+        self._unread = UnreadTimer(self._loop, server.timeouts.write_seconds)
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._upload: _Upload | None = None
@@ -425,7 +425,7 @@ class RelayConnection(asyncio.Protocol):
         """Wait for a client that reads slowly, and disconnect one that does not read."""
         self._writing_paused = True
         if self._transport is not None:
-            self._unread.start(self._transport)
+            self._unread.start(self._transport, self._abort_unread)
 
     def resume_writing(self) -> None:
         """Go on writing."""
