@@ -369,7 +369,7 @@ class Http2Connection(asyncio.Protocol):
                 # The client need not send the rest of its body. gRPC clients wait for this reset.
                 self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
                 self._flush()
-        except (H2Error, TimeoutError, OSError, Rejected) as error:
+        except (H2Error, TimeoutError, OSError, ValueError, Rejected) as error:
             _LOG.debug("stream cut", error=error)
             if not stream.closed and self._transport is not None:
                 with suppress(H2Error):
