@@ -286,7 +286,8 @@ class RelayConnection(asyncio.Protocol):
         server = self._server
         close = True
         try:
-            if not self.connection.trusted:
+            self.connection.begin_request()
+            if not self.connection.favoured:
                 body = await self._await_turn(body)
             incoming = IncomingRequest(
                 "POST", head.path, head.headers, body.read, reservation, self.connection.trust, server.decoder

@@ -199,7 +199,7 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle the next bytes. Those of a connection without a served relay wait for their turn."""
-        if self._connection.trusted and not self._input.waits:
+        if self._connection.favoured and not self._input.waits:
             self._receive(data)
         elif self._transport is not None:
             self._input.take(self._transport, data)
@@ -268,6 +268,7 @@ class Http2Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._requested_at = self._active_at
         self._memory.on_request()
+        self._connection.begin_request()
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
