@@ -58,6 +58,11 @@ def _oversized() -> bytes:
     return b"".join(frames)
 
 
+def _endless_block() -> bytes:
+    field = b"\x40\x01x\x7f" + _hpack_length(16_000 - 127) + b"y" * 16_000
+    return _h2(1, 1, _HEAD) + b"".join(_h2(9, 1, field) for _ in range(60))
+
+
 def _heads(block: bytes, number: int, flags: int) -> bytes:
     return b"".join(_h2(1, 2 * n + 1, block, flags) for n in range(number))
 
@@ -181,6 +186,8 @@ ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
         2, PREFACE + _heads(_HEAD + b"\x90" * 1700, 1000, 0x05), b"", 0.1
     ),
     "HTTP/2 unfinished streams": lambda s: s.many(200, PREFACE + _heads(_HEAD, 250, 0x04), b"", 0.1),
+    "HTTP/2 header blocks without an end": lambda s: s.many(200, PREFACE + _endless_block(), b"", 0.1),
+    "HTTP/2 header blocks, then left": lambda s: s.aborting(20, PREFACE + _endless_block()),
     "HTTP/2 padded DATA": lambda s: s.many(2, PREFACE + _h2(1, 1, _HEAD, 0x04), _PADDED * 500, 0.0),
     "HTTP/2 DATA of closed streams": lambda s: s.many(
         2, PREFACE + _h2(1, 1, _HEAD, 0x04) + _h2(3, 1, b"\0\0\0\x08"), _h2(0, 1, bytes(256)) * 500, 0.0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import time
 
 import pytest
 
@@ -113,6 +114,39 @@ async def test_a_broken_answer_is_502_neither_mined_nor_taken_for_a_whole_one(re
     async with relayer_of(redis, tmp_path, serve) as relayer:
         assert await served(relayer) == (502, None)
         assert [e.failures for e in relayer.registry.get("eth").pools["jsonRpc"].endpoints] == [1]
+
+
+@pytest.mark.parametrize("reply", [BROKEN["no HTTP"], BROKEN["gzip that is cut off"], BROKEN["status 999"], b""])
+async def test_a_request_that_breaks_answers_takes_no_endpoint_from_other_applications(redis, tmp_path, reply):
+    async def serve(reader, writer):
+        await read_request(reader)
+        writer.write(reply)
+        await writer.drain()
+
+    async with relayer_of(redis, tmp_path, serve) as relayer:
+        (endpoint,) = relayer.registry.get("eth").pools["jsonRpc"].endpoints
+        endpoint.succeeded("another application")
+        for _ in range(3):
+            assert await served(relayer) == (502, None)
+        assert endpoint.available(time.monotonic())
+
+
+async def test_endpoints_that_cannot_be_reached_are_taken_out_for_all(redis, tmp_path):
+    async with relaying(redis, tmp_path, backends={"jsonRpc": {"urls": ["http://127.0.0.1:1"]}}) as relayer:
+        (endpoint,) = relayer.registry.get("eth").pools["jsonRpc"].endpoints
+        endpoint.succeeded("another application")
+        while endpoint.available(time.monotonic()):
+            assert await served(relayer) == (502, None)
+        assert endpoint.failures == endpoint.threshold
+
+
+async def test_a_part_of_a_compressed_body_is_served_as_it_is(redis, tmp_path):
+    part = gzip.compress(TEXT)[:20]
+    reply = answer(part, PACKED + b"Content-Range: bytes 0-19/90\r\n", status=b"206 Partial Content")
+    async with relayer_of(redis, tmp_path, always(reply)) as relayer:
+        status, envelope = await served(relayer)
+        assert (status, envelope.status, envelope.body) == (200, 206, part)
+        assert envelope.headers["Content-Encoding"] == ("gzip",)
 
 
 async def test_a_header_beyond_all_measure_is_502_and_not_the_endpoint_s_fault(redis, tmp_path):

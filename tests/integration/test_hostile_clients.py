@@ -15,6 +15,7 @@ import pytest
 
 from callers import METHOD
 from hostile_clients import LARGE, MIB, SHORT_TIMEOUTS, dial, post, served, until
+from http2_client import CONTINUATION, DATA, END_HEADERS, HEADERS, POST, SETTINGS, raw_frame
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from relays import relaying
@@ -58,6 +59,60 @@ async def test_aborted_uploads_leave_nothing_behind_though_no_garbage_is_collect
         finally:
             tracemalloc.stop()
             gc.enable()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + raw_frame(SETTINGS, 0, b"")
+UNFINISHED = {
+    "an HTTP/2 connection": PREFACE,
+    "an HTTP/2 header block": PREFACE + raw_frame(HEADERS, 1, POST) + raw_frame(CONTINUATION, 1, bytes(16_000)) * 15,
+    "an HTTP/2 frame": PREFACE + raw_frame(HEADERS, 1, POST, END_HEADERS) + raw_frame(DATA, 1, bytes(16_000))[:-1],
+    "an HTTP/2 stream": PREFACE + raw_frame(HEADERS, 1, POST, END_HEADERS) + raw_frame(DATA, 1, bytes(16_000)) * 3,
+    "an HTTP/1.1 head": b"GET /health HTTP/1.1\r\nHost: relayer\r\nX: " + b"y" * 8000,
+    "an HTTP/1.1 body": post(300_000) + bytes(250_000),
+}
+
+
+@pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
+async def test_what_a_connection_holds_is_counted_and_goes_with_it_though_no_garbage_is_collected(
+    redis, tmp_path, sent
+):
+    async with relaying(redis, tmp_path, service=LARGE) as relayer:
+
+        async def connections(number):
+            writers = [(await dial(relayer))[1] for _ in range(number)]
+            for writer in writers:
+                writer.write(sent)
+                await writer.drain()
+            await until(lambda: relayer.memory.used >= number * (len(sent) - 8000))
+            for writer in writers:
+                writer.transport.abort()
+            await until(lambda: relayer.connections.open == 0 == relayer.memory.used)
+
+        await connections(4)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            await connections(20)
+            most = 20 * 12 * 1024  # each connection of the test itself leaves 6 KiB
+            await until(lambda: tracemalloc.get_traced_memory()[0] < most)
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+
+@pytest.mark.parametrize("number", [1, 20])
+async def test_header_blocks_without_an_end_make_room_for_relays(redis, tmp_path, number):
+    async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
+        block = PREFACE + raw_frame(HEADERS, 1, POST) + raw_frame(CONTINUATION, 1, bytes(16_000)) * 60
+        writers = [(await dial(relayer))[1] for _ in range(number)]
+        for writer in writers:
+            writer.write(block)
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+        assert await served(relayer)
+        for writer in writers:
+            await until(writer.transport.is_closing)
 
 
 async def test_unfinished_bodies_make_room_for_a_relay_of_the_same_address(redis, tmp_path):

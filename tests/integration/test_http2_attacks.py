@@ -7,7 +7,7 @@ import pytest
 from h2.events import DataReceived, ResponseReceived, StreamReset
 from h2.settings import SettingCodes
 
-from hostile_clients import MIB, SHORT_TIMEOUTS, served, until
+from hostile_clients import MIB, SHORT_TIMEOUTS, held, served, until
 from http2_client import (
     CONTINUATION,
     DATA,
@@ -72,7 +72,7 @@ async def test_streams_that_are_reset_in_the_read_that_opens_them_leave_nothing_
         answer = b""
         while b"12345678" not in answer:
             answer += await asyncio.wait_for(client.reader.read(65_536), 10)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         client.writer.close()
 
 
@@ -137,7 +137,7 @@ async def test_headers_of_open_streams_count_as_memory_and_the_oldest_make_room(
         assert relayer.memory.used <= relayer.memory.connection_limit
         assert await served(relayer)
         client.writer.close()
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 class Answers:
@@ -202,7 +202,7 @@ async def test_frames_that_no_client_needs_end_their_connection_and_relays_go_on
             await asyncio.wait_for(client.reader.read(), 10)
         client.writer.close()
         await until(lambda: relayer.connections.open == 0)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         assert await served(relayer)
 
 
@@ -215,7 +215,7 @@ async def test_an_answer_for_which_no_window_is_opened_is_dropped_in_time(redis,
         client.send()
         reset = await client.read(lambda event: isinstance(event, StreamReset | DataReceived))
         assert isinstance(reset, StreamReset)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         assert await served(relayer, body=b"after")
         client.writer.close()
 
@@ -235,7 +235,7 @@ async def test_unfinished_streams_of_strangers_replace_each_other_and_relays_go_
         assert await served(relayer)
         for client in clients:
             client.writer.close()
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_a_flooding_client_that_reads_nothing_is_cut(redis, tmp_path):

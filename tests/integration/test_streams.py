@@ -11,7 +11,7 @@ from aiohttp import web
 from h2.events import DataReceived
 
 from callers import grpc_call
-from hostile_clients import dial, post, until
+from hostile_clients import dial, held, post, until
 from http2_client import Http2Client
 from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.envelope import decode_http_response
@@ -179,4 +179,4 @@ async def test_over_grpc_a_stream_counts_as_memory(redis, tmp_path):
             async with relaying(redis, tmp_path, service=service, memory_bytes=memory_bytes) as relayer:
                 outcome = await grpc_call(relayer.url, relayer.request(body=b"%d" % memory_bytes).encode())
                 assert bool(outcome.body) is served
-                assert relayer.memory.used == 0
+                assert held(relayer) == 0

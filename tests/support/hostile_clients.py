@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from callers import http1
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.http2_memory import CONNECTION_BYTES
 
 MIB = 1024 * 1024
 LARGE = {"maxBodyBytes": 10 * MIB}
@@ -28,3 +29,8 @@ def post(length, headers=b""):
 
 async def served(relayer, **changes):
     return (await http1(relayer.url, relayer.request(**changes).encode())).code == 200
+
+
+def held(relayer):
+    """Return the memory of requests and answers, without that of open HTTP/2 connections."""
+    return relayer.memory.used - CONNECTION_BYTES * len(relayer.http2.connections)

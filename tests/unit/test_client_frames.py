@@ -162,7 +162,7 @@ def test_a_client_cannot_enlarge_the_table_of_our_own_headers():
 
 def test_header_fields_have_a_budget_that_grows_with_the_first_relay():
     budget = FrameBudget()
-    assert budget.take_fields(10_000, 0.0)
-    assert not budget.take_fields(1_000, 0.0)
+    assert budget.take_fields(10_000)
+    assert not budget.take_fields(1_000)
     budget.trust()
-    assert budget.take_fields(30_000, 0.0)
+    assert budget.take_fields(30_000)

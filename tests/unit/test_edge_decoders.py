@@ -86,7 +86,8 @@ def head(data: bytes) -> None:
 
 def http2(data: bytes) -> None:
     """Receive HTTP/2 frames in two pieces, within their budgets."""
-    budget, protocol = FrameBudget(), ServerProtocol(lambda fields: budget.take_fields(fields, 0.0))
+    budget = FrameBudget()
+    protocol = ServerProtocol(budget.take_fields)
     protocol.initiate_connection()
     for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
         if budget.take(piece, 0.0):

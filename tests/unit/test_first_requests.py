@@ -79,3 +79,28 @@ async def test_an_iteration_of_the_event_loop_serves_few_of_them():
             await asyncio.sleep(0)
             assert len(served) - before <= 2
             before = len(served)
+
+
+class Listed:
+    def on_trusted(self, connection):
+        pass
+
+
+def test_a_served_relay_favours_its_connection_for_a_while_and_not_for_ever():
+    client = Connection(Listed(), MemoryBudget(lambda: 0.0).connection("192.0.2.1"), None)
+
+    def favoured_requests():
+        number = 0
+        while client.favoured and number < 10_000:
+            client.begin_request()
+            number += 1
+        return number
+
+    assert favoured_requests() == 0
+    client.trust()
+    assert 256 < favoured_requests() < 1024, "fewer than HTTP/2 serves at once, or for ever"
+    client.trust()
+    for _ in range(10_000):
+        client.begin_request()
+        assert client.favoured
+        client.trust()

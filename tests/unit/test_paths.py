@@ -1,4 +1,5 @@
 import posixpath
+import time
 from urllib.parse import unquote
 
 import pytest
@@ -110,3 +111,13 @@ def test_a_grpc_method_is_the_path():
     assert grpc_method("") == "/"
     with pytest.raises(ValueError, match="plain ASCII"):
         grpc_method("/pkg.Service/Me thod")
+
+
+@pytest.mark.parametrize("part", ["a;/", "%41", "a=b&", ";", "\u20ac/"])
+@pytest.mark.parametrize("begin", ["/", "/?"])
+@pytest.mark.parametrize("call", [lambda url: backend_target("http://node/base?key=1", "", url), grpc_method])
+def test_a_long_url_is_refused_before_it_takes_the_loops_time(call, begin, part):
+    began = time.process_time()
+    with pytest.raises(ValueError, match="longer than"):
+        call(begin + part * 100_000)
+    assert time.process_time() - began < 0.02

@@ -22,3 +22,25 @@ def test_a_short_value_of_the_endpoints_query_removes_no_reference(endpoint, nam
 ])  # fmt: skip
 def test_a_key_of_the_endpoints_query_is_never_shown(endpoint, value):
     assert without_endpoint(200, {"Link": (value,)}, b"", endpoint, "")[0] == {}
+
+
+SHOWN_BY_ERRORS = [
+    {"Set-Cookie": (f"s=1; Path=/v3/{KEY}", "t=2"), "X-Other": ("1",)},
+    {"X-Request-Uri": (f"/v3/{KEY[:4]}%{ord(KEY[4]):02x}{KEY[5:]}/x",), "X-Other": ("1",)},
+]
+
+
+@pytest.mark.parametrize("headers", SHOWN_BY_ERRORS)
+@pytest.mark.parametrize(
+    "endpoint", [f"https://node/v3/{KEY}", f"https://node/?key={KEY}", f"https://user:{KEY}@node/"]
+)
+def test_neither_fields_nor_errors_repeat_a_key_of_the_endpoint(endpoint, headers):
+    for status in (200, 302, 404):
+        text = f"Cannot POST /v3/{KEY}/x".encode()
+        kept, body = without_endpoint(status, headers, text, endpoint, "")
+        assert KEY not in str(kept)
+        assert kept["X-Other"] == ("1",)
+        assert body == (text if status == 200 else b"")
+    assert without_endpoint(404, {"X-Other": ("1",)}, b"no such page?v=1", "https://node/?v=1", "") == (
+        {"X-Other": ("1",)}, b"no such page?v=1",
+    )  # fmt: skip

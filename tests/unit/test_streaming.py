@@ -84,3 +84,20 @@ def test_grpc_messages_survive_framing(messages):
 def test_framing_of_anything_is_messages_or_a_typed_error(data, encoding):
     with contextlib.suppress(DecodingError):
         assert all(len(message) <= 50 for message in Framing(50).all(data, encoding))
+
+
+async def test_a_chunk_of_many_batches_lets_other_relays_go_on():
+    others = 0
+
+    async def other():
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    try:
+        assert len(await collect(b"\n" * BATCH_LINES * 50)) == 50
+        assert others >= 50
+    finally:
+        task.cancel()

@@ -56,13 +56,14 @@ class Transport:
 @pytest.fixture
 def timer():
     loop, dropped = Loop(), []
-    return loop, UnreadTimer(loop, 30.0, lambda: dropped.append(loop.now)), dropped
+    unread = UnreadTimer(loop, 30.0)
+    return loop, unread, lambda transport: unread.start(transport, lambda: dropped.append(loop.now)), dropped
 
 
 def test_a_client_that_reads_slowly_is_kept_for_as_long_as_it_reads(timer):
-    loop, unread, dropped = timer
+    loop, _, start, dropped = timer
     transport = Transport(10_000_000)
-    unread.start(transport)
+    start(transport)
     for _ in range(20):
         transport.unread -= 20_000
         loop.advance(30)
@@ -73,17 +74,17 @@ def test_a_client_that_reads_slowly_is_kept_for_as_long_as_it_reads(timer):
 
 @pytest.mark.parametrize("read", [0, 1, 16 * 1024 - 1])
 def test_a_client_that_reads_next_to_nothing_is_dropped(timer, read):
-    loop, unread, dropped = timer
+    loop, _, start, dropped = timer
     transport = Transport(1_000_000)
-    unread.start(transport)
+    start(transport)
     transport.unread -= read
     loop.advance(30)
     assert dropped == [30]
 
 
 def test_a_client_that_reads_again_is_not_dropped(timer):
-    loop, unread, dropped = timer
-    unread.start(Transport(1_000_000))
+    loop, unread, start, dropped = timer
+    start(Transport(1_000_000))
     unread.stop()
     loop.advance(60)
     assert dropped == []

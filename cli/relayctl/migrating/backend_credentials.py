@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from pocket.api.services import KEY_CHARACTERS
+
 _CREDENTIAL: Final = re.compile(
     r"(proxy-)?authorization|cookie|(.*[-_])?(api-?key|key|token|secret|password|signature|auth|jwt)", re.IGNORECASE
 )
 """Names of headers that usually carry a credential."""
-_KEY_CHARACTERS: Final = 12
-"""Shorter segments of a path are words, as relayers assume that remove backends' keys from redirects."""
 
 
 def credential_headers(headers: Mapping[str, str]) -> list[str]:
@@ -24,6 +24,6 @@ def may_hold_keys(urls: Sequence[str], base_path: str = "") -> bool:
     for url in urls:
         parts = urlsplit(url)
         segments = [*parts.path.split("/"), *base_path.split("/")]
-        if any(len(segment) >= _KEY_CHARACTERS for segment in segments) or parse_qsl(parts.query):
+        if any(len(segment) >= KEY_CHARACTERS for segment in segments) or parse_qsl(parts.query):
             return True
     return False

@@ -20,6 +20,8 @@ ServiceId = Annotated[
         description="Service id on chain.",
     ),
 ]
+KEY_CHARACTERS: Final = 12
+"""Length from which a part of a backend's path or query may be a key. Shorter ones are words."""
 _HEADER_NAME: Final = "[!#-'*+.0-9A-Z^-z|~-]+"
 _IS_HEADER: Final = "must be the name of an HTTP header: letters, digits and -"
 HeaderName = Annotated[str, *text(_HEADER_NAME, _IS_HEADER, longest=64)]

@@ -152,6 +152,7 @@ def configure(component: str, level: str = "INFO") -> None:
     logging.basicConfig(handlers=[handler], force=True)
     for library in _QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it repeats what any client offers
     set_level(level)
 
 

@@ -38,6 +38,10 @@ class MemoryBudget:
         """Return the share of one connection."""
         return ConnectionMemoryBudget(self, address)
 
+    def now(self) -> float:
+        """Return the time in seconds."""
+        return self._clock()
+
     def used_by(self, address: str) -> int:
         """Return the bytes of all connections of an address."""
         return self._by_address[address]
@@ -136,6 +140,10 @@ class MemoryReservation:
         ):
             memory.make_room(self, size)
         memory.add(self, size)
+
+    def renew(self) -> None:
+        """Begin its age again, by which it is evicted."""
+        self.began = self.connection.memory.now()
 
     def release(self, size: int) -> None:
         """Release bytes. An evicted reservation has released its bytes already."""

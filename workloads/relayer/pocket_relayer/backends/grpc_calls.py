@@ -154,7 +154,8 @@ async def call_grpc(
             raise Rejected(RejectionReason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
         if error.code() is grpc.StatusCode.UNAVAILABLE and not out and not _shown(error.initial_metadata()):
             raise RetryableBackendError(
-                Rejected(RejectionReason.BACKEND_FAILED, "backend failed: unavailable")
+                Rejected(RejectionReason.BACKEND_FAILED, "backend failed: unavailable"),
+                reached=channel.get_state() is grpc.ChannelConnectivity.READY,
             ) from error
     except (ValueError, TypeError) as error:
         raise Rejected(RejectionReason.INVALID_REQUEST, f"the payload's headers cannot be sent: {error}") from error
@@ -163,7 +164,9 @@ async def call_grpc(
         if task is not None and task.cancelling():
             raise
         # grpc.aio ended its own call
-        raise RetryableBackendError(Rejected(RejectionReason.BACKEND_FAILED, "backend failed: call ended")) from None
+        raise RetryableBackendError(
+            Rejected(RejectionReason.BACKEND_FAILED, "backend failed: call ended"), reached=True
+        ) from None
     finally:
         call.cancel()
     code = await call.code()

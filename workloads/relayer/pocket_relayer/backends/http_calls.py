@@ -14,7 +14,14 @@ from yarl import URL
 
 from pocket.api.services import Backend
 from pocket.protocol.relays.envelope import Headers, HttpRequest, HttpResponse
-from pocket_relayer.backends.backend_connection import HEADERS, LINE_BYTES, WITHOUT_BODY, HeaderTooLong
+from pocket_relayer.backends.backend_connection import (
+    HEADERS,
+    LINE_BYTES,
+    WITHOUT_BODY,
+    BrokenResponse,
+    ConnectionEnded,
+    HeaderTooLong,
+)
 from pocket_relayer.backends.header_fields import answer_headers, check_method
 from pocket_relayer.backends.http1_client import Http1Client, Http1Response, encode_head, plain_origin
 from pocket_relayer.backends.paths import backend_target, origin_of
@@ -27,6 +34,12 @@ from pocket_relayer.rejection import Rejected, RejectionReason
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
 """Media types of responses that are forwarded as they arrive."""
 _FINAL: Final = range(200, 600)
+_PARTIAL: Final = 206
+_AFTER_SENDING: Final = (
+    BrokenResponse, ConnectionEnded, aiohttp.ClientPayloadError, aiohttp.ClientResponseError,
+    aiohttp.ServerDisconnectedError,
+)  # fmt: skip
+"""Errors of a connection that carried the request."""
 _reused: ContextVar[bool] = ContextVar("reused", default=False)
 """True if this task's latest request reused a connection."""
 
@@ -220,11 +233,13 @@ async def call_http(
         answer = await _request(clients, method, url, target, headers, request.body, dial_seconds)
         if answer.status not in _FINAL:
             raise RetryableBackendError(
-                Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status")
+                Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {answer.status} is no final status"),
+                reached=True,
             )
         if answer.status >= 500:
             raise RetryableBackendError(
-                Rejected(RejectionReason.BACKEND_ERROR, "the backend answered with an error", answer.status)
+                Rejected(RejectionReason.BACKEND_ERROR, "the backend answered with an error", answer.status),
+                reached=True,
             )
         named = answer.signed_headers()
         if _media_type(named) in STREAMED and answer.status not in WITHOUT_BODY:
@@ -243,7 +258,8 @@ async def call_http(
                 RejectionReason.RESPONSE_TOO_LARGE, f"a header of the backend has over {LINE_BYTES} bytes"
             ) from error
         raise RetryableBackendError(
-            Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}")
+            Rejected(RejectionReason.BACKEND_FAILED, f"backend failed: {type(error).__name__}"),
+            reached=isinstance(error, _AFTER_SENDING),
         ) from error
     except ValueError as error:
         raise Rejected(
@@ -252,7 +268,8 @@ async def call_http(
     finally:
         if answer is not None and not kept:
             answer.close()
-    plain_headers, plain = await plain_body(named, body, limit)
+    # A part of a compressed body cannot be decompressed alone.
+    plain_headers, plain = (named, body) if answer.status == _PARTIAL else await plain_body(named, body, limit)
     plain_headers, plain = without_endpoint(answer.status, plain_headers, plain, url, backend.base_path)
     return HttpResponse(answer.status, plain_headers, plain)
 

@@ -9,7 +9,7 @@ import re
 import string
 from functools import lru_cache
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, unquote_plus, urlsplit
 
 _PLAIN: Final = re.compile("[!-~]*")
 _AS_IT_IS: Final = string.punctuation
@@ -18,9 +18,12 @@ _AS_IT_IS: Final = string.punctuation
 What a client quoted stays quoted. Characters that no request line can hold are quoted here.
 """
 _TO_RESOLVE: Final = re.compile(r"[%;\\]|//|/\.|[^!-~]")
-_SEPARATORS: Final = re.compile(r"[/\\]")
+_LEAVES: Final = re.compile(r"(?:\A|[/\\])[\x00-\x20\x7f]*\.\.?[\x00-\x20\x7f]*(?:[;/\\]|\Z)")
+"""A segment that is `.` or `..` to a server that splits at backslashes, cuts at a semicolon or strips blanks."""
 _OVERLONG: Final = re.compile(r"%(25)*(c0|e0%(25)*80|f0%(25)*80%(25)*80)%(25)*a[ef]", re.IGNORECASE)
 """Overlong UTF-8 of a dot or a slash, which some servers accept."""
+_MOST_URL, _MOST_PATH = 64 * 1024, 8 * 1024
+"""Limits of an envelope's URL and of its path, in characters. Resolving them takes the event loop's time."""
 _SHORT_URL: Final = 256  # characters up to which an envelope's URL is worth caching
 _DECODINGS: Final = 4  # a path that is quoted more often is rejected
 
@@ -45,9 +48,8 @@ def inner_path(path: str) -> str:
         raise ValueError("the path holds a backslash, or a dot in more bytes than it needs")
     decoded = resolved
     for _ in range(_DECODINGS):
-        for segment in _SEPARATORS.split(decoded):
-            if segment.partition(";")[0].strip("".join(map(chr, range(33))) + "\x7f") in (".", ".."):
-                raise ValueError("the path would leave its place once it is decoded")
+        if _LEAVES.search(decoded):
+            raise ValueError("the path would leave its place once it is decoded")
         further = unquote(decoded, errors="replace")
         if further == decoded:
             return resolved
@@ -76,6 +78,19 @@ def merge_path(endpoint_path: str, base_path: str, request_path: str) -> str:
     return path if prefix and (path == prefix or path.startswith(prefix + "/")) else prefix + path
 
 
+def _split(envelope_url: str) -> SplitResult:
+    """Return the parts of an envelope's URL.
+
+    Raises ValueError if it is invalid or too long.
+    """
+    if len(envelope_url) > _MOST_URL:
+        raise ValueError(f"it is longer than {_MOST_URL} characters")
+    wanted = urlsplit(envelope_url)
+    if len(wanted.path) > _MOST_PATH:
+        raise ValueError(f"its path is longer than {_MOST_PATH} characters")
+    return wanted
+
+
 def _merged_query(configured: str, asked: str) -> str:
     """Join both queries, without parameters of a client that the configuration sets."""
     if configured and asked:
@@ -97,7 +112,7 @@ def backend_target(endpoint: str, base_path: str, envelope_url: str) -> str:
 
 
 def _target(endpoint: str, base_path: str, envelope_url: str) -> str:
-    target, wanted = urlsplit(endpoint), urlsplit(envelope_url)
+    target, wanted = urlsplit(endpoint), _split(envelope_url)
     path = _sendable(merge_path(target.path, base_path, wanted.path))
     query = _sendable(_merged_query(target.query, wanted.query))
     return path + (f"?{query}" if query else "")
@@ -131,7 +146,7 @@ def grpc_method(envelope_url: str) -> str:
 
     Raises ValueError for a name that is not plain ASCII.
     """
-    path = urlsplit(envelope_url).path or "/"
+    path = _split(envelope_url).path or "/"
     if not _PLAIN.fullmatch(path):
         raise ValueError("the name of a gRPC method is plain ASCII")
     return path

@@ -1,30 +1,33 @@
-"""Remove the backend's own address from responses.
+"""Remove the backend's own address and keys from responses.
 
 Clients see paths of the service, never keys or hosts behind it.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
+from pocket.api.services import KEY_CHARACTERS
 from pocket.protocol.relays.envelope import Headers
 from pocket_relayer.backends.paths import prefix_of
 
 _REFERENCES: Final = frozenset({"Location", "Content-Location", "Refresh", "Link"})
-_KEY_CHARACTERS: Final = 12  # shorter path segments are words, and shorter values of a query only count with their name
 
 
-def _secrets(target: SplitResult, base_path: str) -> set[str]:
+@functools.lru_cache(maxsize=1024)
+def _secrets(endpoint: str, base_path: str) -> frozenset[str]:
     """Return the parts of an endpoint's URL that clients must not read."""
+    target = urlsplit(endpoint)
     segments = [*target.path.split("/"), *base_path.split("/")]
-    found = {unquote(segment) for segment in segments if len(segment) >= _KEY_CHARACTERS}
-    found |= {value if len(value) >= _KEY_CHARACTERS else f"{name}={value}" for name, value in parse_qsl(target.query)}
+    found = {unquote(segment) for segment in segments if len(segment) >= KEY_CHARACTERS}
+    found |= {value if len(value) >= KEY_CHARACTERS else f"{name}={value}" for name, value in parse_qsl(target.query)}
     found |= {target.username or "", target.password or ""}
-    return {secret for secret in found if secret}
+    return frozenset(secret for secret in found if secret)
 
 
 def _reveals(text: str, secrets: Iterable[str]) -> bool:
-    plain = unquote(text)
+    plain = unquote(text) if "%" in text else text
     return any(secret in plain for secret in secrets)
 
 
@@ -51,27 +54,33 @@ def without_endpoint(
 ) -> tuple[Headers, bytes]:
     """Return a response's headers and body without the endpoint's keys and host.
 
-    A reference that still reveals a key is left out, and so is the text of a redirect that repeats the address.
+    A field that still reveals a key is left out. So is the text of a redirect that repeats the address, and of an error
+    that repeats a key: many servers name the path that they did not find.
     """
-    if _REFERENCES.isdisjoint(headers):
+    secrets = _secrets(endpoint, base_path)
+    refers = not _REFERENCES.isdisjoint(headers)
+    if not secrets and not refers:
         return headers, body
     target = urlsplit(endpoint)
-    secrets = _secrets(target, base_path)
+    keys = {secret for secret in secrets if len(secret) >= KEY_CHARACTERS}
     kept: dict[str, tuple[str, ...]] = {}
     for name, values in headers.items():
         if name in _REFERENCES:
             shown = (_public_value(name, value, target, base_path, secrets) for value in values)
             values = tuple(value for value in shown if value)  # noqa: PLW2901 - the shown ones
+        elif keys:
+            values = tuple(value for value in values if not _reveals(value, keys))  # noqa: PLW2901 - the shown ones
         if values:
             kept[name] = values
-    if 300 <= status < 400 and _reveals(body.decode("utf-8", "replace"), {*secrets, target.netloc}):
+    hidden = {*secrets, target.netloc} if refers and status < 400 else keys
+    if status >= 300 and hidden and _reveals(body.decode("utf-8", "replace"), hidden):
         body = b""
         if "Content-Length" in kept:
             kept["Content-Length"] = ("0",)
     return kept, body
 
 
-def _public_value(name: str, value: str, target: SplitResult, base_path: str, secrets: set[str]) -> str:
+def _public_value(name: str, value: str, target: SplitResult, base_path: str, secrets: Iterable[str]) -> str:
     """Return a reference as clients may see it, or an empty text."""
     try:
         seen = _public_reference(value, target, base_path) if name.endswith("Location") else value

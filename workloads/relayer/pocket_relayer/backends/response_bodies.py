@@ -29,7 +29,7 @@ def cut_off() -> RetryableBackendError:
     An incomplete body must not pass for the whole.
     """
     return RetryableBackendError(
-        Rejected(RejectionReason.BACKEND_FAILED, "backend failed: its compressed answer is cut off")
+        Rejected(RejectionReason.BACKEND_FAILED, "backend failed: its compressed answer is cut off"), reached=True
     )
 
 

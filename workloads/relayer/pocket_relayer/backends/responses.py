@@ -9,11 +9,15 @@ from pocket_relayer.rejection import Rejected
 
 
 class RetryableBackendError(Exception):
-    """A hard failure of one endpoint, after which another one may be called."""
+    """A hard failure of one endpoint, after which another one may be called.
 
-    def __init__(self, rejected: Rejected) -> None:
+    `reached` is True if the endpoint got the request, which may then be the cause of the failure.
+    """
+
+    def __init__(self, rejected: Rejected, *, reached: bool) -> None:
         super().__init__(rejected.message)
         self.rejected = rejected
+        self.reached = reached
 
 
 @fast_init

@@ -167,7 +167,7 @@ class ServiceBackends:
                 return _until_closed(answer, functools.partial(slots.release, fairness_key))
             except RetryableBackendError as failure:
                 last = failure.rejected
-                endpoint.failed(self._clock(), client if last.reason is RejectionReason.BACKEND_ERROR else "")
+                endpoint.failed(self._clock(), client if failure.reached else "")
             except TimeoutError:
                 raise Rejected(RejectionReason.BACKEND_TIMEOUT, f"no answer within {seconds:g} s") from None
             finally:

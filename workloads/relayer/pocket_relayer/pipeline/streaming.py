@@ -41,6 +41,7 @@ async def batches(chunks: AsyncIterator[bytes], deadline: float) -> AsyncGenerat
             lines = bytes(pending[:end])
             del pending[:end]
             yield lines
+            await asyncio.sleep(0)  # signing a batch takes the loop's time, and a chunk may hold a thousand of them
         if len(pending) > LINE_BYTES:
             raise Rejected(
                 RejectionReason.RESPONSE_TOO_LARGE, f"a line of the stream is longer than {LINE_BYTES} bytes"

@@ -17,13 +17,15 @@ from pocket_relayer.token_bucket import TokenBucket
 _INTERFACE_BITS: Final = 64
 _SEARCH_SECONDS: Final = 1.0  # between two searches for a trusted connection that served nothing for long
 _SEARCHES: Final = 1024
+_UNSERVED: Final = 512
+"""Requests in a row of a connection that served relays, none of them served, before its requests wait for turns."""
 _Untrusted = OrderedDict["Connection", None]
 
 
 class Connection:
     """An open connection. It is trusted once one of its relays was served."""
 
-    __slots__ = ("_connections", "abort", "first_requests", "memory", "served", "trusted")
+    __slots__ = ("_connections", "_unserved", "abort", "first_requests", "memory", "served", "trusted")
 
     def __init__(self, connections: "Connections", memory: ConnectionMemoryBudget, abort: Callable[[], None]) -> None:
         self._connections = connections
@@ -33,11 +35,22 @@ class Connection:
         self.served = False
         """True if it served a relay since the last search for connections that do not."""
         self.first_requests: TokenBucket | None = None
-        """Limits the requests before the first served relay."""
+        """Limits the requests while the connection is not favoured."""
+        self._unserved = 0
+
+    def begin_request(self) -> None:
+        """Note a request, which may not be served."""
+        self._unserved += 1
+
+    @property
+    def favoured(self) -> bool:
+        """Return True if a relay was served and not too many requests followed it that were not."""
+        return self.trusted and self._unserved <= _UNSERVED
 
     def trust(self) -> None:
         """Keep this connection when there are too many: it served a relay."""
         self.served = True
+        self._unserved = 0
         if not self.trusted:
             self.trusted = True
             self._connections.on_trusted(self)

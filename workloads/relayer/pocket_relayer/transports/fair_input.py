@@ -102,5 +102,14 @@ class FairInput:
     def close(self) -> None:
         """Forget what waits, and parse nothing more."""
         self._closed = True
+        self._feed, self._on_fed = _discard, _nothing  # its owner would wait for a garbage collection
         self._waiting.clear()
         self._reservation.close()
+
+
+def _discard(_: bytes) -> None:
+    """Parse nothing, in place of the parser of a closed connection."""
+
+
+def _nothing() -> None:
+    """Do nothing, in place of the connection of a closed input."""

@@ -66,6 +66,7 @@ STATUS: Final[Mapping[RejectionReason, int]] = {
 }
 """The gRPC status of every reason to reject."""
 
+_GRPC_WEB: Final = "application/grpc-web+proto"
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "grpc-status,grpc-message,grpc-status-details-bin,error-code,request-id",
@@ -163,5 +164,5 @@ async def answer_web(pipeline: RelayPipeline, request: IncomingRequest) -> Outgo
     body, trailers = await _call(pipeline, request, Transport.GRPC_WEB, text=text)
     lines = "".join(f"{name}: {value}\r\n" for name, value in trailers.items())
     whole = body + frame(lines.encode(), TRAILERS)
-    headers = {"Content-Type": content_type, **_CORS}
+    headers = {"Content-Type": content_type if content_type.isascii() else _GRPC_WEB, **_CORS}
     return OutgoingResponse(200, headers, base64.b64encode(whole) if text else whole)

@@ -155,7 +155,8 @@ class Http1:
         if not isinstance(protocol, Http1Connection):
             raise TypeError("the server makes connections of its own")
         turns = self._first_requests
-        if not protocol.connection.trusted and not turns.take_free_turn(protocol.connection):
+        protocol.connection.begin_request()
+        if not protocol.connection.favoured and not turns.take_free_turn(protocol.connection):
             try:
                 await turns.turn(protocol.connection)
             except Rejected as rejected:

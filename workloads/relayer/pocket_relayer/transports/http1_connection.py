@@ -58,7 +58,7 @@ class Http1Connection(web.RequestHandler):
         self.connection = connection
         self._timeouts = timeouts
         self._reject_unreadable = reject_unreadable
-        self._unread = UnreadTimer(loop, timeouts.write_seconds, self._abort_unread)
+        self._unread = UnreadTimer(loop, timeouts.write_seconds)
         self._reading_ended = False
         self._payload: StreamReader | None = None  # of the last request
         self._unparsed = connection.memory.reserve()
@@ -200,7 +200,7 @@ class Http1Connection(web.RequestHandler):
         """Start the timer for a client that does not read."""
         super().pause_writing()
         if self.transport is not None:
-            self._unread.start(self.transport)
+            self._unread.start(self.transport, self._abort_unread)
 
     def resume_writing(self) -> None:
         """Stop the timer for a client that does not read."""

@@ -111,7 +111,7 @@ class RelayConnection(asyncio.Protocol):
         """Serves the current request."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._unread = UnreadTimer(self._loop, server.timeouts.write_seconds, self._abort_unread)
+        self._unread = UnreadTimer(self._loop, server.timeouts.write_seconds)
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._upload: _Upload | None = None
@@ -286,7 +286,8 @@ class RelayConnection(asyncio.Protocol):
         server = self._server
         close = True
         try:
-            if not self.connection.trusted:
+            self.connection.begin_request()
+            if not self.connection.favoured:
                 body = await self._await_turn(body)
             incoming = IncomingRequest(
                 "POST", head.path, head.headers, body.read, reservation, self.connection.trust, server.decoder
@@ -425,7 +426,7 @@ class RelayConnection(asyncio.Protocol):
         """Wait for a client that reads slowly, and disconnect one that does not read."""
         self._writing_paused = True
         if self._transport is not None:
-            self._unread.start(self._transport)
+            self._unread.start(self._transport, self._abort_unread)
 
     def resume_writing(self) -> None:
         """Go on writing."""

@@ -1,7 +1,4 @@
-"""Cleartext HTTP/2 with prior knowledge, through the h2 library.
-
-It carries gRPC, and relays as over HTTP/1.1.
-"""
+"""Cleartext HTTP/2 with prior knowledge, for gRPC and for relays as over HTTP/1.1, through the h2 library."""
 
 import asyncio
 import time
@@ -34,6 +31,7 @@ from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.http2_frames import FrameBudget
+from pocket_relayer.transports.http2_memory import Http2Memory
 from pocket_relayer.transports.http2_protocol import ServerProtocol, go_away_frame
 from pocket_relayer.transports.http2_streams import StrangersUploads, Stream
 from pocket_relayer.transports.lingering_close import LingeringClose
@@ -92,14 +90,15 @@ class Http2Connection(asyncio.Protocol):
         self._server = server
         self._connection = connection
         self._frames = FrameBudget()
-        self._h2 = ServerProtocol(self._take_fields)
+        self._h2 = ServerProtocol(self._frames.take_fields)
         self._input = FairInput(server.turns, connection, self._receive, self._resume_reading)
+        self._memory = Http2Memory(connection)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
         self._window_opened = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds, self._abort_unread)
+        self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds)
         self._active_at = 0.0
         self._requested_at = 0.0
         """Time of the latest request. PING and other frames keep no connection."""
@@ -112,6 +111,8 @@ class Http2Connection(asyncio.Protocol):
         """Start the connection with our settings."""
         self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
+        if not self._memory.open():
+            return
         self._h2.initiate_connection()
         # After initiate_connection: h2 treats earlier changes as acknowledged without sending them.
         self._h2.update_settings(
@@ -156,13 +157,15 @@ class Http2Connection(asyncio.Protocol):
             stream.closed = True
         for task in self.tasks:
             task.cancel()
+        self._h2.release()
+        self._memory.close()
 
     def pause_writing(self) -> None:
         """Pause reading from a client that does not read, and start its timer."""
         self._writable.clear()
         if self._transport is not None:
             self._transport.pause_reading()
-            self._unread.start(self._transport)
+            self._unread.start(self._transport, self._abort_unread)
 
     def resume_writing(self) -> None:
         """Resume reading, and stop the timer."""
@@ -196,7 +199,7 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Handle the next bytes. Those of a connection without a served relay wait for their turn."""
-        if self._connection.trusted and not self._input.waits:
+        if self._connection.favoured and not self._input.waits:
             self._receive(data)
         elif self._transport is not None:
             self._input.take(self._transport, data)
@@ -204,6 +207,7 @@ class Http2Connection(asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         """Handle bytes, unless the client exceeds its frame budget."""
         now = self._active_at = asyncio.get_running_loop().time()
+        self._memory.hold()
         if not self._frames.take(data, now):
             self._reject_flood()
             return
@@ -216,6 +220,8 @@ class Http2Connection(asyncio.Protocol):
             self._flush()
             self.close()
             return
+        if not self._memory.count_unparsed(self._h2.unparsed_bytes):
+            return
         contents = 0
         for event in events:
             contents += isinstance(event, DataReceived)
@@ -224,10 +230,8 @@ class Http2Connection(asyncio.Protocol):
         if not self._frames.take_content(contents, now):
             self._reject_flood()
             return
+        self._memory.release(idle=not self.tasks)
         self._flush()
-
-    def _take_fields(self, fields: float) -> bool:
-        return self._frames.take_fields(fields, self._active_at)
 
     def _handle(self, event: Event) -> bool:
         """Handle an event and return True if the connection goes on."""
@@ -263,6 +267,8 @@ class Http2Connection(asyncio.Protocol):
             return
         loop = asyncio.get_running_loop()
         self._requested_at = self._active_at
+        self._memory.on_request()
+        self._connection.begin_request()
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
@@ -282,8 +288,12 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams[number] = Stream(headers, reservation, loop.time())
         stream.task = loop.create_task(self._serve(number, stream))
         self.tasks.add(stream.task)
-        stream.task.add_done_callback(self.tasks.discard)
+        stream.task.add_done_callback(self._on_stream_ended)
         stream.task.add_done_callback(lambda _: reservation.close())  # a task that is cancelled at once never runs
+
+    def _on_stream_ended(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        self._memory.release(idle=not self.tasks)
 
     def _trust(self) -> None:
         """Keep this connection and allow it more: it served a relay."""
@@ -360,7 +370,7 @@ class Http2Connection(asyncio.Protocol):
                 # The client need not send the rest of its body. gRPC clients wait for this reset.
                 self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
                 self._flush()
-        except (H2Error, TimeoutError, OSError, Rejected) as error:
+        except (H2Error, TimeoutError, OSError, ValueError, Rejected) as error:
             _LOG.debug("stream cut", error=error)
             if not stream.closed and self._transport is not None:
                 with suppress(H2Error):
@@ -375,6 +385,7 @@ class Http2Connection(asyncio.Protocol):
                 await reply.pieces.aclose()  # refunds what was not mined
             stream.body.clear()
             stream.reservation.close()
+            stream.task = None  # a cancelled task holds its frame, and with it this stream
             self._streams.pop(number, None)
 
     def _evict(self, number: int, stream: Stream) -> None:

@@ -35,6 +35,7 @@ class FrameBudget:
         self._head = b""
         self._trusted = False
         self._content_frames = 0
+        self._now = 0.0
         self._cheap = TokenBucket(CHEAP_PER_SECOND, CHEAP_AT_ONCE)
         self._streams = TokenBucket(STRANGERS_STREAMS_PER_SECOND, STRANGERS_STREAMS_AT_ONCE)
         self._fields = TokenBucket(STRANGERS_FIELDS_PER_SECOND, STRANGERS_FIELDS_AT_ONCE)
@@ -53,6 +54,7 @@ class FrameBudget:
 
         `now` is in seconds.
         """
+        self._now = now
         if self._head:
             data, self._head = self._head + data, b""
         at, end = self._skip, len(data)
@@ -88,9 +90,9 @@ class FrameBudget:
             and (not resets or self._resets.take(resets, now))
         )
 
-    def take_fields(self, fields: float, now: float) -> bool:
-        """Count decoded header fields and return True if they are in budget."""
-        return self._fields.take(fields, now)
+    def take_fields(self, fields: float) -> bool:
+        """Count decoded header fields of the latest frames, and return True if they are in budget."""
+        return self._fields.take(fields, self._now)
 
     def take_content(self, handled: int, now: float) -> bool:
         """Count DATA frames of streams that are closed, and return True if they are in budget.

@@ -7,6 +7,7 @@ from typing import Final
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.exceptions import DenialOfServiceError
+from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hpack import Decoder, HeaderTuple
 
@@ -84,6 +85,24 @@ class ServerProtocol(H2Connection):
     def open_inbound_streams(self) -> int:
         """Return no open streams to h2's check, and let h2 forget closed ones."""
         return min(super().open_inbound_streams, 0)
+
+    @property
+    def unparsed_bytes(self) -> int:
+        """Return the bytes of frames and header blocks whose end has not arrived."""
+        buffer = self.incoming_buffer
+        waiting = len(buffer._data)  # noqa: SLF001 - h2 does not tell them
+        if buffer._headers_buffer:  # noqa: SLF001
+            waiting += sum(len(frame.data) for frame in buffer._headers_buffer)  # noqa: SLF001
+        return waiting
+
+    def release(self) -> None:
+        """Let go what was received, once the connection has ended.
+
+        h2 refers to itself, so it would stay until the next full garbage collection.
+        """
+        self.incoming_buffer = FrameBuffer()
+        self._frame_dispatch_table.clear()
+        self.streams.clear()
 
 
 def go_away_frame(last_stream: int) -> bytes:

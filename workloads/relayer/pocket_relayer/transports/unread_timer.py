@@ -26,27 +26,29 @@ def unread_bytes(transport: asyncio.WriteTransport) -> int:
 
 
 class UnreadTimer:
-    """Calls `on_unread` once a client reads too little within `seconds`, while writing is paused."""
+    """Calls a function once a client reads too little within `seconds`, while writing is paused.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, on_unread: Callable[[], None]) -> None:
+    It holds the function only while it runs: its owner would otherwise wait for a garbage collection.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._on_unread = on_unread
         self._timer: asyncio.TimerHandle | None = None
         self._unread = 0
 
-    def start(self, transport: asyncio.WriteTransport) -> None:
+    def start(self, transport: asyncio.WriteTransport, on_unread: Callable[[], None]) -> None:
         """Start, since writing is paused."""
         self.stop()
         self._unread = unread_bytes(transport)
-        self._timer = self._loop.call_later(self._seconds, self._check, transport)
+        self._timer = self._loop.call_later(self._seconds, self._check, transport, on_unread)
 
-    def _check(self, transport: asyncio.WriteTransport) -> None:
+    def _check(self, transport: asyncio.WriteTransport, on_unread: Callable[[], None]) -> None:
         if self._unread - unread_bytes(transport) >= _LEAST_BYTES:
-            self.start(transport)
+            self.start(transport, on_unread)
         else:
             self._timer = None
-            self._on_unread()
+            on_unread()
 
     def stop(self) -> None:
         """Stop, since the client reads again or is gone."""

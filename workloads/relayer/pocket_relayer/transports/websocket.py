@@ -169,7 +169,7 @@ class WebSockets:
             timeout=1.0,
         )  # fmt: skip
         with held:
-            await gateway.prepare(request)
+            await self._upgrade(gateway, request, caller)
             incoming = connection.incoming
             if incoming is None:
                 raise TypeError("an upgraded connection counts its frames")
@@ -197,6 +197,15 @@ class WebSockets:
                 self._bridges.discard(bridge)
                 relayer_metrics.CONNECTIONS.labels(service_id).dec()
         return gateway
+
+    async def _upgrade(self, gateway: web.WebSocketResponse, request: web.BaseRequest, caller: TransportInfo) -> None:
+        """Answer the handshake. Raises Rejected for one that RFC 6455 does not allow."""
+        try:
+            await gateway.prepare(request)
+        except (web.HTTPException, ValueError) as error:
+            rejected = Rejected(RejectionReason.INVALID_REQUEST, "the WebSocket handshake is invalid")
+            self._pipeline.count_rejection(rejected, caller)
+            raise rejected from error
 
     def _backends_of(self, service_id: str) -> ServiceBackends:
         if self._draining():
