@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import kopf
 import structlog
@@ -20,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
+from pocket.kube.api_client import KubeApi, KubeError, ResourceKind, connect
 from pocket.runtime.backoff import Backoff
 from pocket.runtime.concurrency import map_bounded
 from pocket.runtime.version import build_labels
@@ -251,8 +252,10 @@ class Operator:
         found: set[str] = set()
         for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
             try:
-                known = {row["kind"] for row in (await api.call("GET", f"/apis/{version}"))["resources"]}
-            except ObjectNotFound:
+                known = {row["kind"] for row in (await api.call("GET", f"/apis/{version}")).get("resources") or ()}
+            except KubeError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
                 continue
             found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
         if frozenset(found) != self._capabilities:
