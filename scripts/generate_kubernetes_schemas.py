@@ -25,14 +25,16 @@ ROOTS = {
     "MetricSpec": "io.k8s.api.autoscaling.v2.MetricSpec",
     "NetworkPolicyPeer": "io.k8s.api.networking.v1.NetworkPolicyPeer",
 }
-QUANTITY = r"^\+?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?$"
+QUANTITY = r"^\+?(\d+\.?\d*|\.\d+)([KMGTPE]i?|[numk]|[eE][+-]?\d+)?$"
 LEFT_OUT = {
     "io.k8s.api.core.v1.PodSpec": {
-        "activeDeadlineSeconds", "ephemeralContainers", "nodeName", "resources", "schedulingGates",
+        "activeDeadlineSeconds", "ephemeralContainers", "hostnameOverride", "nodeName", "overhead", "resourceClaims",
+        "resources", "schedulingGates",
     },
     "io.k8s.api.core.v1.Container": {"restartPolicyRules", "resizePolicy", "volumeDevices"},
     "io.k8s.api.core.v1.PodSecurityContext": {"windowsOptions"},
-    "io.k8s.api.core.v1.SecurityContext": {"windowsOptions"},
+    "io.k8s.api.core.v1.ResourceRequirements": {"claims"},
+    "io.k8s.api.core.v1.SecurityContext": {"procMount", "windowsOptions"},
     "io.k8s.api.core.v1.EnvVarSource": {"fileKeyRef"},
     "io.k8s.api.core.v1.LifecycleHandler": {"tcpSocket"},
     "io.k8s.api.core.v1.VolumeProjection": {"clusterTrustBundle", "podCertificate"},
@@ -87,32 +89,31 @@ def text(documents: list[dict[str, Any]]) -> str:
     return json.dumps(schemas(documents), sort_keys=True, separators=(",", ":")).replace("},", "},\n") + "\n"
 
 
-def _structural(node: dict[str, Any], definitions: dict[str, Any], *, atomic: bool = False) -> dict[str, Any]:
-    """Return the structural schema of a node. In an `atomic` list, of which one applier owns all, no map is split."""
+def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the structural schema of a node."""
     name, node = _resolved(node, definitions)
     if name.endswith(".Quantity"):
-        return {"x-kubernetes-int-or-string": True, "pattern": QUANTITY}
+        return {"x-kubernetes-int-or-string": True, "pattern": QUANTITY, "maxLength": 32}
     if name.endswith(".IntOrString"):
         return {"x-kubernetes-int-or-string": True}
-    copied = ("type", "enum") if atomic else ("type", "enum", "x-kubernetes-map-type")
-    kept: dict[str, Any] = {key: node[key] for key in copied if key in node}
+    kept: dict[str, Any] = {key: node[key] for key in ("type", "enum") if key in node}
     if node.get("format") not in (None, "int32", "int64"):  # those of integers are not checked
         kept["format"] = node["format"]
     if "items" in node:
         keys = node.get("x-kubernetes-list-map-keys") or []
         by_key = len(keys) == 1 and keys[0] in _needed(node["items"], definitions)
-        kept["items"] = _structural(node["items"], definitions, atomic=atomic or not by_key)
+        kept["items"] = _structural(node["items"], definitions)
         if by_key:
             kept |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys}
     if isinstance(node.get("additionalProperties"), dict):
-        kept["additionalProperties"] = _structural(node["additionalProperties"], definitions, atomic=atomic)
+        kept["additionalProperties"] = _structural(node["additionalProperties"], definitions)
     short = name.rpartition(".")[2]
     kept |= TYPES.get(short, {})
     if short in RULES:
         kept["x-kubernetes-validations"] = RULES[short]
     if "properties" in node:
         kept["properties"] = {
-            key: _bounded(name, key, _structural(child, definitions, atomic=atomic))
+            key: _bounded(name, key, _structural(child, definitions))
             for key, child in node["properties"].items()
             if key not in LEFT_OUT.get(name, ())
         }

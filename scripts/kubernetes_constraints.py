@@ -18,57 +18,88 @@ _SELECTED: Final = {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]}
 _ONE: Final = {"minProperties": 1, "maxProperties": 1}
 _ADDRESS: Final = {"pattern": r"^(((25[0-5]|2[0-4]\d|1?\d?\d)(\.|$)){4}|[\da-fA-F.]*:[\da-fA-F:.]*)$"}
 _INSIDE: Final = {"not": {"pattern": r"^/|(^|/)\.\.(/|$)"}}
+_SOME: Final = {"minLength": 1}
+_CIDR: Final = {
+    "maxLength": 43,
+    "pattern": r"^([\d.]+/([12]?\d|3[0-2])|[\da-fA-F:.]*:[\da-fA-F:.]*/(\d\d?|1[01]\d|12[0-8]))$",
+}
+
+_DISTINCT_PORTS: Final = {
+    "rule": "self.all(a, self.exists_one(b, b.containerPort == a.containerPort && has(b.protocol) == has(a.protocol) "
+    "&& (!has(a.protocol) || b.protocol == a.protocol)))",
+    "message": "the same port occurs twice",
+}
 
 FIELDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "ConfigMapEnvSource": {"name": _NAME},
     "ConfigMapKeySelector": {"name": _NAME},
     "ConfigMapVolumeSource": {"name": _NAME, "defaultMode": _MODE},
     "CSIVolumeSource": {"driver": _NAME},
-    "Container": {"name": _LABEL, "image": {"minLength": 1}},
+    "ConfigMapProjection": {"name": _NAME},
+    "Container": {"name": _LABEL, "image": _SOME, "ports": {"x-kubernetes-validations": [_DISTINCT_PORTS]}},
     "ContainerPort": {
         "containerPort": _PORT, "hostPort": {"minimum": 0, "maximum": 65535},
         "name": {"maxLength": 15, "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
     },
+    "DownwardAPIVolumeSource": {"defaultMode": _MODE},
     "EnvVar": {"name": {"pattern": "^[ -<>-~]+$"}},
     "GRPCAction": {"port": _PORT},
     "HTTPGetAction": {"port": _PORT},
     "HostAlias": {"ip": _ADDRESS, "hostnames": {"items": {"type": "string", **_NAME}}},
-    "IPBlock": {"cidr": {"pattern": "^[0-9a-fA-F.:]+/[0-9]+$"}},
+    "HostPathVolumeSource": {"path": {**_SOME, "not": {"pattern": r"(^|/)\.\.(/|$)"}}},
+    "IPBlock": {"cidr": _CIDR, "except": {"maxItems": 64, "items": {"type": "string", **_CIDR}}},
+    "ImageVolumeSource": {"reference": _SOME},
     "KeyToPath": {"mode": _MODE, "path": _INSIDE},
     "LabelSelectorRequirement": {"operator": _SELECTED},
     "Lifecycle": {"stopSignal": {"pattern": "^SIG[A-Z0-9+-]+$"}},
     "LocalObjectReference": {"name": _NAME},
-    "MetricIdentifier": {"name": {"minLength": 1}},
+    "MetricIdentifier": {"name": _SOME},
     "MetricSpec": {"type": {"enum": ["ContainerResource", "External", "Object", "Pods", "Resource"]}},
+    "MetricTarget": {"averageUtilization": {"minimum": 1}},
+    "NFSVolumeSource": {"server": _SOME, "path": {"pattern": "^/"}},
     "NodeSelector": {"nodeSelectorTerms": {"minItems": 1}},
-    "PodAffinityTerm": {"topologyKey": {"minLength": 1}},
+    "PersistentVolumeClaimSpec": {"accessModes": {"minItems": 1}},
+    "PersistentVolumeClaimVolumeSource": {"claimName": _NAME},
+    "PodAffinityTerm": {"topologyKey": _SOME},
     "PodDNSConfig": {
         "nameservers": {"maxItems": 3, "items": {"type": "string", **_ADDRESS}},
-        "searches": {"items": {"type": "string", "pattern": r"^(\.|[a-z0-9_]([-._a-z0-9]*[a-z0-9])?\.?)$"}},
+        "searches": {
+            "maxItems": 32, "items": {"type": "string", "pattern": r"^(\.|[a-z0-9_]([-._a-z0-9]*[a-z0-9])?\.?)$"},
+        },
     },
+    "PodDNSConfigOption": {"name": _SOME},
     "PodOS": {"name": {"enum": ["linux"]}},
     "PodReadinessGate": {"conditionType": {"pattern": _KEY}},
     "PodSecurityContext": {
         "runAsUser": _ID, "runAsGroup": _ID, "fsGroup": _ID,
         "supplementalGroups": {"items": {"type": "integer", **_ID}},
+        "seLinuxChangePolicy": {"enum": ["MountOption", "Recursive"]},
     },
     "PodSpec": {
         "hostname": _LABEL, "subdomain": _LABEL, "runtimeClassName": _NAME, "priorityClassName": _NAME,
-        "schedulerName": {"minLength": 1}, "nodeSelector": {"maxProperties": 32},
+        "schedulerName": _SOME,
+        "nodeSelector": {
+            "maxProperties": 32, "additionalProperties": {"type": "string", "maxLength": 63, "pattern": _LABEL_VALUE},
+        },
     },
+    "ProjectedVolumeSource": {"defaultMode": _MODE},
     "PreferredSchedulingTerm": {"weight": _WEIGHT},
     "ResourceRequirements": {"limits": {"maxProperties": 16}, "requests": {"maxProperties": 16}},
     "SecretEnvSource": {"name": _NAME},
     "SecretKeySelector": {"name": _NAME},
+    "SecretProjection": {"name": _NAME},
     "SecretVolumeSource": {"secretName": _NAME, "defaultMode": _MODE},
     "SecurityContext": {"runAsUser": _ID, "runAsGroup": _ID},
     "ServiceAccountTokenProjection": {"expirationSeconds": {"minimum": 600}},
     "Sysctl": {"name": {"pattern": "^[a-z0-9][-._/a-z0-9]*[a-z0-9]$"}},
     "TCPSocketAction": {"port": _PORT},
     "Toleration": {"key": {"pattern": f"^({_KEY[1:-1]})?$"}, "value": {"maxLength": 63, "pattern": _LABEL_VALUE}},
-    "TopologySpreadConstraint": {"maxSkew": {"minimum": 1}, "minDomains": {"minimum": 1}},
+    "TopologySpreadConstraint": {
+        "maxSkew": {"minimum": 1}, "minDomains": {"minimum": 1}, "topologyKey": {"minLength": 1, "maxLength": 317},
+        "whenUnsatisfiable": {"enum": ["DoNotSchedule", "ScheduleAnyway"]},
+    },
     "Volume": {"name": _LABEL},
-    "VolumeMount": {"mountPath": {"minLength": 1}, "subPath": _INSIDE},
+    "VolumeMount": {"mountPath": _SOME, "subPath": _INSIDE},
     "WeightedPodAffinityTerm": {"weight": _WEIGHT},
 }  # fmt: skip
 """Type → field → what to add to its schema."""
@@ -85,16 +116,16 @@ TYPES: Final[dict[str, dict[str, Any]]] = {
         "not": {"anyOf": [{"required": ["ipBlock", "podSelector"]}, {"required": ["ipBlock", "namespaceSelector"]}]},
     },
     "Probe": {"oneOf": [{"required": [handler]} for handler in ("exec", "grpc", "httpGet", "tcpSocket")]},
-    "SeccompProfile": {
-        "not": {"properties": {"type": {"enum": ["Localhost"]}}, "not": {"required": ["localhostProfile"]}},
-    },
     "Volume": {"maxProperties": 2},
+    "VolumeMount": {"not": {"required": ["subPath", "subPathExpr"]}},
+    "VolumeProjection": _ONE,
 }
 """Type → what to add to its schema."""
 
 REQUIRED: Final[dict[str, list[str]]] = {
     "ConfigMapEnvSource": ["name"],
     "ConfigMapKeySelector": ["key", "name"],
+    "ConfigMapProjection": ["name"],
     "ConfigMapVolumeSource": ["name"],
     "ExecAction": ["command"],
     "EphemeralVolumeSource": ["volumeClaimTemplate"],
@@ -102,6 +133,7 @@ REQUIRED: Final[dict[str, list[str]]] = {
     "PodDNSConfigOption": ["name"],
     "SecretEnvSource": ["name"],
     "SecretKeySelector": ["key", "name"],
+    "SecretProjection": ["name"],
     "SecretVolumeSource": ["secretName"],
 }
 """Type → the fields that it needs, where the documents require fewer."""
@@ -112,9 +144,24 @@ def _rule(expression: str, message: str) -> dict[str, Any]:
 
 
 RULES: Final[dict[str, list[dict[str, Any]]]] = {
+    "IPBlock": [
+        _rule(
+            "!has(self.except) || self.except.all(e, e.contains(':') == self.cidr.contains(':') && "
+            "int(e.split('/')[1]) > int(self.cidr.split('/')[1]))",
+            "each of except must be a part of cidr",
+        )
+    ],
+    "MetricSpec": [
+        _rule(
+            "has(self.pods) == (self.type == 'Pods') && has(self.resource) == (self.type == 'Resource')",
+            "a metric has type and the field of that type",
+        )
+    ],
     "PodSpec": [
         _rule(
-            "!has(self.dnsPolicy) || self.dnsPolicy != 'None' || has(self.dnsConfig)", "dnsPolicy None needs dnsConfig"
+            "!has(self.dnsPolicy) || self.dnsPolicy != 'None' || has(self.dnsConfig) && has(self.dnsConfig.nameservers)"
+            " && self.dnsConfig.nameservers.size() > 0",
+            "dnsPolicy None needs dnsConfig with nameservers",
         ),
         _rule(
             f"!has(self.nodeSelector) || self.nodeSelector.all(k, k.matches('{_KEY}'))".replace("\\", "\\\\"),
@@ -127,7 +174,14 @@ RULES: Final[dict[str, list[dict[str, Any]]]] = {
             ".all(k, k.contains('/') || k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-'))",
             "a resource is unknown: use cpu, memory, ephemeral-storage or an extended one",
         ),
+        _rule(
+            "!has(self.requests) || !has(self.limits) || !['cpu', 'memory'].exists(k, k in self.requests && k in "
+            "self.limits && quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) > 0)",
+            "a limit is below its request",
+        ),
     ],
+    # Without a message the API server shows the rule.
+    "SeccompProfile": [{"rule": "(self.type == 'Localhost') == has(self.localhostProfile)"}],
     "Toleration": [
         _rule(
             "(has(self.operator) && self.operator == 'Exists' ? !has(self.value) || self.value == '' : "

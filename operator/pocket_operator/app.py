@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import kopf
 import structlog
@@ -20,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound, ResourceKind, connect
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ResourceKind, connect
 from pocket.runtime.backoff import Backoff
 from pocket.runtime.concurrency import map_bounded
 from pocket.runtime.version import build_labels
@@ -251,8 +252,10 @@ class Operator:
         found: set[str] = set()
         for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
             try:
-                known = {row["kind"] for row in (await api.call("GET", f"/apis/{version}"))["resources"]}
-            except ObjectNotFound:
+                known = {row["kind"] for row in (await api.call("GET", f"/apis/{version}")).get("resources") or ()}
+            except KubeError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
                 continue
             found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
         if frozenset(found) != self._capabilities:
@@ -273,10 +276,10 @@ class Operator:
             self._schemas = Schemas.of(await api.call("GET", SCHEMAS_PATH))
             self._schemas_version = version
         except KubeError as error:
-            if error.status == 0:
+            if error.status in NO_ANSWER:
                 raise
-            _LOG.warning("cannot read the schemas of our kinds, comparing nothing", error=error)
-            self._schemas = Schemas()
+            _LOG.warning("cannot read the schemas of our kinds, keeping those that are known", error=error)
+            return
         for kind in (RELAY_MINERS.name, SUPPLIERS.name):
             found = self._schemas.difference(kind)
             for what, paths in (("missing", found.missing), ("unknown", found.unknown)):
@@ -332,8 +335,8 @@ class Operator:
 
     def problem(self) -> str | None:
         """Return why this replica should be restarted, or None."""
-        if self._heartbeat is not None and self._heartbeat.age > _HEARTBEAT_DEAD_SECONDS:
-            return f"no heartbeat came back through the watches for {self._heartbeat.age:.0f} s"
+        if self._heartbeat is not None and self._heartbeat.overdue_seconds > _HEARTBEAT_DEAD_SECONDS:
+            return f"no heartbeat came back through the watches for {self._heartbeat.overdue_seconds:.0f} s"
         return None
 
     async def _serve_health(self) -> web.AppRunner:

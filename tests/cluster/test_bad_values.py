@@ -34,6 +34,10 @@ PLACEMENT = [
     ("tolerations", [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}], "only with effect NoExecute"),
     ("topologySpreadConstraints", [{"topologyKey": "z", "maxSkew": 1}], "needs maxSkew and whenUnsatisfiable"),
     ("topologySpreadConstraints", [{"topologyKey": "z", "maxSkew": 0, "whenUnsatisfiable": "DoNotSchedule"}], "to 1"),
+    ("topologySpreadConstraints",
+     [{"topologyKey": "z", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}] * 2, "have the same topologyKey"),
+    ("topologySpreadConstraints", [{"topologyKey": "z", "maxSkew": 1, "whenUnsatisfiable": "x"}], "supported values"),
+    ("imagePullSecrets", [{"name": "a"}] * 2, "Duplicate value"),
     ("affinity", {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}, "1"),
 ]  # fmt: skip
 
@@ -76,7 +80,7 @@ POD_SPECS = [
     (side(lifecycle={"postStart": {"tcpSocket": {"port": 1}}}), "unknown field"),
     (side(volumeMounts=[{"name": "data", "mountPath": "/x", "subPath": "../y"}]), "(not)"),
     (side(volumeMounts=[{"name": "data", "mountPath": ""}]), "at least 1 chars"),
-    (side(securityContext={"seccompProfile": {"type": "Localhost"}}), "(not)"),
+    (side(securityContext={"seccompProfile": {"type": "Localhost"}}), "localhostProfile"),
     *(
         ({"initContainers": [{"name": "i", "image": "s", **more}]}, "need restartPolicy Always")
         for more in (
@@ -99,7 +103,7 @@ POD_SPECS = [
     ({"volumes": [{"name": "v", "csi": {"driver": "X Y"}}]}, "driver in body should match"),
     ({"volumes": [{"name": "v", "downwardAPI": {"items": [{"path": "x"}]}}]}, "oneOf"),
     ({"volumes": [{"name": "v", "ephemeral": {}}]}, "volumeClaimTemplate: Required"),
-    ({"securityContext": {"seccompProfile": {"type": "Localhost"}}}, "(not)"),
+    ({"securityContext": {"seccompProfile": {"type": "Localhost"}}}, "localhostProfile"),
     ({"securityContext": {"sysctls": [{"name": "a b", "value": "1"}]}}, "name in body should match"),
     ({"securityContext": {"supplementalGroups": [-1]}}, "greater than or equal to 0"),
     ({"dnsConfig": {"searches": ["a b"]}}, "searches[0] in body should match"),
@@ -110,6 +114,28 @@ POD_SPECS = [
     ({"readinessGates": [{"conditionType": "a b"}]}, "conditionType in body should match"),
     ({"os": {"name": "windows"}}, "supported values"),
     ({"tolerations": [{"key": "a b"}]}, "key in body should match"),
+    (side(resources={"requests": {"cpu": "2"}, "limits": {"cpu": 1}}), "a limit is below its request"),
+    (side(resources={"requests": {"memory": "1Gi"}, "limits": {"memory": "1023Mi"}}), "a limit is below its request"),
+    (side(ports=[{"containerPort": 1}] * 2), "the same port occurs twice"),
+    (side(volumeMounts=[{"name": "data", "mountPath": "/x", "subPath": "a", "subPathExpr": "b"}]), "(not)"),
+    (side(securityContext={"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "x"}}), "localhostProfile"),
+    (side() | {"initContainers": [{"name": "side", "image": "s"}]}, "a name that no other has"),
+    ({"dnsPolicy": "None", "dnsConfig": {"searches": ["a"]}}, "dnsConfig with nameservers"),
+    ({"dnsConfig": {"searches": ["a"] * 33}}, "at most 32 items"),
+    ({"dnsConfig": {"options": [{"name": ""}]}}, "at least 1 chars"),
+    ({"nodeSelector": {"a": "b c"}}, "nodeSelector.a in body should match"),
+    ({"volumes": [{"name": "v", "hostPath": {"path": ""}}]}, "at least 1 chars"),
+    ({"volumes": [{"name": "v", "hostPath": {"path": "/a/../b"}}]}, "(not)"),
+    ({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "x"}}]}, "path in body should match"),
+    (
+        {"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "a"}, "configMap": {"name": "b"}}]}}]},
+        "must have at most 1",
+    ),
+    ({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {}}]}}]}, "name: Required"),
+    ({"volumes": [{"name": "v", "projected": {"defaultMode": 512, "sources": []}}]}, "less than or equal to 511"),
+    ({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "A_b"}}]}, OBJECT),
+    ({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": []}}}}]}, "at least 1"),
+    ({"overhead": {"cpu": "1"}}, "unknown field"),
 ]
 OWN = [
     ("spec.chain.id", "a b", 'Invalid value: "a b"'),
@@ -121,6 +147,7 @@ OWN = [
     ("spec", {**relay_miner("x")["spec"], "debug": True, "relayer": {"port": 6063, "workers": 4}}, "from 6060 on"),
     ("spec.relayer.resources", {"limits": {"cpuu": "1"}}, "each key must be cpu, memory, ephemeral-storage or"),
     ("spec.relayer.resources", {"requests": {"a.com/gpu": "1"}, "limits": {"a.com/gpu": "2"}}, "must be its limit"),
+    *(("spec.relayer.resources", {"limits": {"a.com/gpu": v}}, "must be a whole number") for v in ("1.5", "500m")),
     ("spec.miner.storage", "0", "0 must be at least 1Mi"),
     ("spec.redis", {"trial": {"storage": "500m"}}, "must be at least 1Mi"),
     ("spec.redis.url", "redis://a/x", '"redis://a/x" must name the database by its number'),
@@ -132,6 +159,7 @@ OWN = [
     ("spec.redis", {"urlSecretRef": {"name": "a", "key": ".."}}, "must be of letters, digits"),
     ("spec.redis", {"urlSecretRef": {"name": "a..b", "key": "k"}}, NAME),
     ("spec.relayer.ingress", {"host": "a..b"}, '"a..b" must be a host name'),
+    ("spec.relayer.ingress", {"host": "10.0.0.1"}, '"10.0.0.1" must be a host name, not an address'),
     ("spec.relayer.ingress", {"host": "a.b", "annotations": {"a b": "c"}}, KEY),
     ("spec.relayer.service", {"annotations": {"x/y/z": "c"}}, KEY),
     ("spec.relayer.gateway", {"parentRefs": [{"name": "a", "group": "A B"}]}, NAME),
@@ -139,7 +167,35 @@ OWN = [
     ("spec.monitoring", {"labels": {"a b": "c"}}, KEY),
     ("spec.relayer.autoscaling", {"maxReplicas": 3, "metrics": [{"type": "Pods"}]}, "at least 2 properties"),
     ("spec.relayer.autoscaling", {"maxReplicas": 3, "metrics": [{"type": "What", "pods": {}}]}, "supported values"),
+    (
+        "spec.relayer.autoscaling",
+        {
+            "maxReplicas": 3,
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 5}},
+                }
+            ],
+        },
+        "the field of that type",
+    ),
+    (
+        "spec.relayer.autoscaling",
+        {
+            "maxReplicas": 3,
+            "metrics": [
+                {
+                    "type": "Resource",
+                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 0}},
+                }
+            ],
+        },
+        "greater than or equal to 1",
+    ),
     ("spec.networkPolicy.relaysFrom", [{}], "at least 1 properties"),
+    ("spec.networkPolicy.relaysFrom", [{"ipBlock": {"cidr": "10.0.0.0/33"}}], "cidr in body should match"),
+    ("spec.networkPolicy.relaysFrom", [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}], "part of cidr"),
     ("spec.networkPolicy.relaysFrom", [{"ipBlock": {"cidr": "x"}}], "cidr in body should match"),
     ("spec.networkPolicy.relaysFrom", [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}], "(not)"),
     (f"{BACKEND}.headers", {"a b": "x"}, "each key must be the name of an HTTP header"),
@@ -198,8 +254,19 @@ GOOD = [
         {"maxReplicas": 3, "metrics": [{"type": "Pods", "pods": {
             "metric": {"name": "relays"}, "target": {"type": "AverageValue", "averageValue": "5"}}}]},
     ),
-    ("spec.networkPolicy", {"enabled": True, "relaysFrom": [{"podSelector": {}, "namespaceSelector": {}},
-                                                            {"ipBlock": {"cidr": "fd00::/8"}}]}),
+    ("spec.networkPolicy", {"enabled": True, "relaysFrom": [
+        {"podSelector": {}, "namespaceSelector": {}}, {"ipBlock": {"cidr": "fd00::/8", "except": ["fd00:1::/128"]}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "10.2.0.0/32"]}},
+    ]}),
+    ("spec.miner.podTemplate.spec", {
+        "nodeSelector": {"a": ""},
+        "containers": [{
+            "name": "side", "image": "s",
+            "ports": [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 53, "protocol": "TCP"}],
+            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": 1, "memory": "1073741824"}},
+        }],
+    }),
+    ("spec.relayer.ingress", {"host": "1.example.org"}),
 ]  # fmt: skip
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
+from conftest import OperatorProcess
 from waits import all_well, create, gone
 
-from kube import eventually
+from kube import NAMESPACES, eventually
 from pocket_operator import install
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, key_secret, relay_miner, supplier
@@ -64,3 +65,24 @@ async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody
     # The operator took it off before; the API server's own copy may be a moment behind.
     await eventually(passes, 3, "the deletion passes")
     assert deletion("crd", "suppliers.pocket.network").returncode == 0
+
+
+async def test_a_namespace_that_is_deleted_anyway_is_gone_soon_after_its_last_miner(
+    api, cluster, namespace, nodes, tmp_path
+):
+    """Nobody can mine in it again, so its finalizers do not wait for the deadline of hours."""
+    home = (await api.create(NAMESPACES, "", {"metadata": {"generateName": "t-"}}))["metadata"]["name"]
+    operator = OperatorProcess(cluster, namespace, cluster.kubeconfig, tmp_path / "operator.log")
+    operator.arguments = ("--own-namespace", home)
+    operator.start()
+    try:
+        nodes.open[address("alice")] = 1
+        await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))
+        await all_well(api, namespace, "alice")
+        await api.delete(NAMESPACES, "", namespace)
+        await gone(api, SUPPLIERS, namespace, "alice", seconds=60)
+        await gone(api, RELAY_MINERS, namespace, "main", seconds=60)
+        await gone(api, NAMESPACES, "", namespace, seconds=60)
+    finally:
+        operator.stop(kill=True)
+        await api.delete(NAMESPACES, "", home)

@@ -2,17 +2,20 @@
 
 import contextlib
 
+import pytest
 import yaml
 from aiohttp import web
 from prometheus_client import REGISTRY
 
-from pocket.kube.api_client import KubeError, connect
+from pocket.coordination.leader_lease import LeaseElector
+from pocket.kube.api_client import NAMESPACE_ENDS, NO_ANSWER, KubeError, ObjectNotFound, connect
 from pocket_operator.controller import operator_metrics
+from pocket_operator.resources.kinds import SECRETS
 
 
-async def answering(status):
+async def answering(status, text='{"message": "m"}'):
     async def answer(_):
-        return web.json_response({"message": "m"}, status=status)
+        return web.Response(text=text, status=status)
 
     app = web.Application()
     app.add_routes([web.route("*", "/{path:.*}", answer)])
@@ -56,3 +59,48 @@ async def test_requests_are_counted_by_method_and_result_from_zero_on(tmp_path):
         with contextlib.suppress(KubeError):
             await api.call("GET", "/api")
     assert counted("GET", "none") - before == 1
+
+
+async def asked(folder, status, text, ask):
+    runner = await answering(status, text)
+    try:
+        async with connect(kubeconfig=kubeconfig(folder, runner.addresses[0][1])) as api:
+            return await ask(api)
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("text", ["<html>welcome</html>", "", "null", "[]", '"x"', "{", "[" * 100_000, "{}"])
+async def test_a_success_that_is_not_the_api_servers_is_no_answer(tmp_path, text):
+    for ask in (
+        lambda api: api.get(SECRETS, "ns", "a"),
+        lambda api: api.get_or_none(SECRETS, "ns", "a"),
+        lambda api: api.list(SECRETS, "ns"),
+        lambda api: api.apply(SECRETS, {"metadata": {"name": "a"}}, "tests"),
+        lambda api: LeaseElector(api, "ns", "lease", "me").attempt(),
+    ):
+        with pytest.raises(KubeError) as caught:
+            await asked(tmp_path, 200, text, ask)
+        assert caught.value.status in NO_ANSWER
+
+
+@pytest.mark.parametrize("text", ["{}", '{"items": null}', '{"items": {}}'])
+async def test_an_answer_without_a_list_is_no_empty_list(tmp_path, text):
+    with pytest.raises(KubeError):
+        await asked(tmp_path, 200, text, lambda api: api.list(SECRETS, "ns"))
+
+
+async def test_only_the_api_servers_word_tells_that_an_object_does_not_exist(tmp_path):
+    stated = '{"kind": "Status", "reason": "NotFound", "message": "secrets \\"a\\" not found", "code": 404}'
+    assert await asked(tmp_path, 404, stated, lambda api: api.get_or_none(SECRETS, "ns", "a")) is None
+    for text in ("404 page not found", "<html>default backend</html>", "{}", '{"message": "no such route"}'):
+        with pytest.raises(KubeError) as caught:
+            await asked(tmp_path, 404, text, lambda api: api.get_or_none(SECRETS, "ns", "a"))
+        assert not isinstance(caught.value, ObjectNotFound)
+
+
+async def test_a_refusal_names_its_cause(tmp_path):
+    text = '{"message": "forbidden", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}'
+    with pytest.raises(KubeError) as caught:
+        await asked(tmp_path, 403, text, lambda api: api.get(SECRETS, "ns", "a"))
+    assert (caught.value.cause, caught.value.may_pass) == (NAMESPACE_ENDS, False)

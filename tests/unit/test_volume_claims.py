@@ -2,7 +2,7 @@
 
 import pytest
 
-from pocket.kube.api_client import KubeError
+from pocket.kube.api_client import KubeError, ObjectNotFound
 from pocket_operator.controller.volume_expander import VOLUME_CLAIMS, VolumeExpander
 from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.plan import plan
@@ -95,6 +95,17 @@ async def test_a_refusal_is_kept_for_the_status_and_an_outage_is_none(clock):
     server.refusal = KubeError("etcd is away", 503)
     with pytest.raises(KubeError, match="etcd"):
         await volumes.grown(KEY, LARGER, MINERS)
+
+
+@pytest.mark.parametrize(
+    "answer", [KubeError("a webhook fails", 500), KubeError("changed", 409), ObjectNotFound("gone", 404)]
+)
+async def test_a_claim_that_cannot_be_changed_concerns_no_other(clock, answer):
+    server = Server(claim(), claim("data-main-miner-1"))
+    volumes = VolumeExpander(server, lambda: clock[0])
+    server.refusal = answer
+    claims = await volumes.grown(KEY, LARGER, MINERS)
+    assert [row.name for row in claims] == ["data-main-miner-0", "data-main-miner-1"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from pocket.api.base import Model
-from pocket.api.schema import LIST_SET, Cel, keys_matching, kubernetes_schema, rule, rules, text
+from pocket.api.schema import (
+    LIST_SET,
+    Cel,
+    keys_matching,
+    kubernetes_schema,
+    list_map,
+    matching,
+    rule,
+    rules,
+    shown_value,
+    text,
+)
 
 
 def _of_kubernetes(kind: str) -> Any:
@@ -62,7 +73,10 @@ _PodSpec = Annotated[
 
 def owned_by(component: str) -> tuple[Cel, ...]:
     """Return the rules that refuse, in a workload's pod template, what the operator owns in its container."""
-    containers = "!has(self.spec) || !has(self.spec.containers) || self.spec.containers"
+    containers, initial, volumes = (
+        f"!has(self.spec) || !has(self.spec.{name}) || self.spec.{name}"
+        for name in ("containers", "initContainers", "volumes")
+    )
     return (
         *(
             Cel(
@@ -82,8 +96,7 @@ def owned_by(component: str) -> tuple[Cel, ...]:
             f"spec.containers[{component}].volumeMounts uses one of the operator's paths: {', '.join(OWNED_MOUNTS)}",
         ),
         Cel(
-            f"!has(self.spec) || !has(self.spec.volumes) || "
-            f"self.spec.volumes.all(v, !(v.name in {list(OWNED_VOLUMES)}) && !v.name.startsWith('auth-'))",
+            f"{volumes}.all(v, !(v.name in {list(OWNED_VOLUMES)}) && !v.name.startsWith('auth-'))",
             f"spec.volumes has one of the operator's names: {', '.join(OWNED_VOLUMES)}, auth-*",
         ),
         Cel(
@@ -91,14 +104,13 @@ def owned_by(component: str) -> tuple[Cel, ...]:
             f"each container of spec.containers other than {component}, the operator's, needs an image",
         ),
         Cel(
-            "!has(self.spec) || !has(self.spec.initContainers) || self.spec.initContainers.all(c, has(c.image) && "
-            f"c.name != '{component}')",
-            f"each container of spec.initContainers needs an image and another name than {component}",
+            f"{initial}.all(c, has(c.image) && c.name != '{component}' && !(has(self.spec.containers) && "
+            "self.spec.containers.exists(d, d.name == c.name)))",
+            f"each container of spec.initContainers needs an image and a name that no other has, {component} neither",
         ),
         Cel(
-            "!has(self.spec) || !has(self.spec.initContainers) || self.spec.initContainers.all(c, "
-            "has(c.restartPolicy) || !has(c.lifecycle) && !has(c.livenessProbe) && !has(c.readinessProbe) && "
-            "!has(c.startupProbe))",
+            f"{initial}.all(c, has(c.restartPolicy) || !has(c.lifecycle) && !has(c.livenessProbe) && "
+            "!has(c.readinessProbe) && !has(c.startupProbe))",
             "probes and lifecycle in spec.initContainers need restartPolicy Always",
         ),
         Cel(
@@ -167,6 +179,11 @@ _EXTENDED: Final = rule(
     "has(self.limits) && k in self.limits && self.limits[k] == self.requests[k])",
     "the request of an extended resource or of huge pages must be its limit",
 )
+_WHOLE: Final = rule(
+    "!has(self.limits) || self.limits.all(k, !k.contains('/') || quantity(self.limits[k]).isInteger() && "
+    "!self.limits[k].contains('.') && !self.limits[k].endsWith('m'))",
+    "the limit of an extended resource must be a whole number",
+)
 _Quantities = Annotated[
     dict[str, Quantity],
     *keys_matching(
@@ -180,7 +197,9 @@ class Resources(Model):
     """Requests and limits of a container, by resource name."""
 
     model_config = Model.model_config | {
-        "json_schema_extra": rules(*(_not_below(name) for name in ("cpu", "memory", "ephemeral-storage")), _EXTENDED)
+        "json_schema_extra": rules(
+            *(_not_below(name) for name in ("cpu", "memory", "ephemeral-storage")), _EXTENDED, _WHOLE
+        )
     }
 
     requests: _Quantities = Field(default={}, max_length=16)
@@ -208,13 +227,17 @@ class PodPlacement(Model):
         description="Default: spread over nodes and zones, ScheduleAnyway.",
         json_schema_extra=rules(
             rule(
-                "self.all(c, has(c.maxSkew) && has(c.whenUnsatisfiable))",
-                "each constraint needs maxSkew and whenUnsatisfiable",
+                "self.all(c, has(c.maxSkew) && has(c.whenUnsatisfiable) && self.exists_one(d, "
+                "d.topologyKey == c.topologyKey && d.whenUnsatisfiable == c.whenUnsatisfiable))",
+                "each constraint needs maxSkew and whenUnsatisfiable, and no two have the same topologyKey and "
+                "whenUnsatisfiable",
             )
         ),
     )
     priority_class_name: Name | None = None
-    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(default=(), max_length=8)
+    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(
+        default=(), max_length=8, json_schema_extra=list_map("name")
+    )
     termination_grace_seconds: int | None = Field(
         default=None, ge=1, le=3600, description="Seconds. Default: drainSeconds and a margin."
     )
@@ -269,11 +292,14 @@ class Autoscaling(Model):
             raise ValueError("minReplicas must not be above maxReplicas")
 
 
+_NO_IP: Final = "must be a host name, not an address"
 HostPattern = Annotated[
     str,
     *text(
         rf"(\*\.)?{_NAME}", "must be a host name in lower case, such as relay.example.org or *.example.org", longest=253
     ),
+    matching(r".*[a-z-].*", _NO_IP),
+    Cel("self.matches('[a-z-]')", _NO_IP, shown_value(_NO_IP)),
 ]
 
 

@@ -139,6 +139,8 @@ class LeaseElector:
     async def _call(self, method: str, *, name: str = "", body: Any = None) -> dict[str, Any]:
         path = LEASES.path(self._namespace, name)
         answer: dict[str, Any] = await self._api.call(method, path, body=body, timeout_seconds=self._timing.call)
+        if "resourceVersion" not in (answer.get("metadata") or {}):
+            raise KubeError(f"{method} {path}: the response is not a Lease")
         return answer
 
     async def _write(self, record: LeaseRecord) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,19 +27,30 @@ _PAGE = 500
 _KUBECONFIG: Final = Path("~/.kube/config")
 NO_ANSWER = frozenset({0, 401, 429, 502, 503, 504})
 """Statuses of no answer, or of a condition that passes and concerns every request."""
+NAMESPACE_ENDS: Final = "NamespaceTerminating"
+"""The cause of a refusal to create something in a namespace that is being deleted, which nothing takes back."""
 
 
 class KubeError(Exception):
-    """A request to the API server failed. `status` is 0 if there was no answer."""
+    """A request to the API server failed.
 
-    def __init__(self, message: str, status: int = 0, retry_after: float | None = None) -> None:
+    `status` is 0 if there was no answer, `cause` the API server's word for its first cause, empty without one.
+    """
+
+    def __init__(self, message: str, status: int = 0, retry_after: float | None = None, cause: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.cause = cause
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the next attempt may succeed: a conflict (409), or an error of the server itself."""
+        return self.status == HTTPStatus.CONFLICT or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class ObjectNotFound(KubeError):
-    """The object or its kind does not exist (404)."""
+    """The API server states that the object does not exist (404)."""
 
 
 class Conflict(KubeError):
@@ -85,17 +97,19 @@ class KubeApi:
         content_type: str = "application/json",
         timeout_seconds: float | None = None,
     ) -> Any:
-        """Send one request and return its JSON answer, None for an empty one. Raises KubeError.
+        """Send one request and return its answer, a JSON object.
 
         Request bodies never appear in errors, since they may hold Secrets.
+
+        Raises KubeError. A success of any other form is not the API server's, such as a proxy's page: no answer.
         """
-        text, status = await self._text(
+        text, _ = await self._text(
             method, path, body=body, query=query, content_type=content_type, timeout_seconds=timeout_seconds
         )
-        try:
-            return json.loads(text) if text else None
-        except ValueError as error:
-            raise KubeError(f"{method} {path}: the response is not JSON", status) from error
+        answer = _parsed(text)
+        if answer is None:
+            raise KubeError(f"{method} {path}: the response is not a JSON object, so not the API server's")
+        return answer
 
     async def read_text(
         self, path: str, *, query: Mapping[str, str] | None = None, timeout_seconds: float | None = None
@@ -164,7 +178,7 @@ class KubeApi:
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> Object:
         """Return an object. Raises ObjectNotFound."""
-        result: Object = await self.call("GET", kind.path(namespace, name))
+        result: Object = _resource(await self.call("GET", kind.path(namespace, name)))
         return result
 
     async def get_or_none(self, kind: ResourceKind, namespace: str, name: str) -> Object | None:
@@ -189,21 +203,23 @@ class KubeApi:
             query["fieldSelector"] = fields
         while True:
             page = await self.call("GET", kind.path(namespace), query=query)
+            if not isinstance(page.get("items"), list):
+                raise KubeError(f"GET {kind.path(namespace)}: the response is not a list of objects")
             objects += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page["items"]]
-            token = page.get("metadata", {}).get("continue")
+            token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return objects
             query["continue"] = token
 
     async def create(self, kind: ResourceKind, namespace: str, body: Object) -> Object:
         """Create an object. Raises Conflict if it exists already."""
-        created: Object = await self.call("POST", kind.path(namespace), body=body)
+        created: Object = _resource(await self.call("POST", kind.path(namespace), body=body))
         return created
 
     async def replace(self, kind: ResourceKind, namespace: str, body: Object) -> Object:
         """Replace the version that `body` names. Raises Conflict."""
         path = kind.path(namespace, body["metadata"]["name"])
-        replaced: Object = await self.call("PUT", path, body=body)
+        replaced: Object = _resource(await self.call("PUT", path, body=body))
         return replaced
 
     async def apply(self, kind: ResourceKind, body: Object, manager: str, *, force: bool = True) -> Object:
@@ -211,7 +227,7 @@ class KubeApi:
         metadata = body["metadata"]
         query = {"fieldManager": manager, "force": "true" if force else "false"}
         path = kind.path(metadata.get("namespace", ""), metadata["name"])
-        applied: Object = await self.call("PATCH", path, body=body, query=query, content_type=APPLY)
+        applied: Object = _resource(await self.call("PATCH", path, body=body, query=query, content_type=APPLY))
         return applied
 
     async def merge(
@@ -220,7 +236,7 @@ class KubeApi:
         """Apply a JSON merge patch."""
         query = {"fieldManager": manager} if manager else {}
         path = kind.path(namespace, name, subresource)
-        merged: Object = await self.call("PATCH", path, body=patch, query=query, content_type=MERGE)
+        merged: Object = _resource(await self.call("PATCH", path, body=patch, query=query, content_type=MERGE))
         return merged
 
     async def patch(
@@ -228,7 +244,9 @@ class KubeApi:
     ) -> Object:
         """Apply a JSON patch."""
         path, query = kind.path(namespace, name), {"fieldManager": manager}
-        patched: Object = await self.call("PATCH", path, body=operations, query=query, content_type=JSON_PATCH)
+        patched: Object = _resource(
+            await self.call("PATCH", path, body=operations, query=query, content_type=JSON_PATCH)
+        )
         return patched
 
     async def delete(self, kind: ResourceKind, namespace: str, name: str, *, uid: str = "") -> None:
@@ -242,14 +260,36 @@ class KubeApi:
             return
 
 
-def _error_from_status(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:
+def _resource(answer: Object) -> Object:
+    """Check that an answer is an object of the API. Raises KubeError for anything else, which is no answer."""
+    if not isinstance(answer.get("metadata"), dict):
+        raise KubeError("the response is not an object of the API")
+    return answer
+
+
+def _parsed(text: str) -> Object | None:
+    """Return the JSON object of a text, None if it is anything else."""
     try:
-        message = json.loads(text)["message"]
-    except (ValueError, KeyError, TypeError):
-        message = text[:200]
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _error_from_status(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:
+    """Return the error of a status.
+
+    The API server states that an object does not exist. A bare 404 is that of an unknown path, or of a proxy in front
+    of it, and no evidence.
+    """
+    answer = _parsed(text) or {}
+    message = answer.get("message", text[:200])
     kind = {404: ObjectNotFound, 409: Conflict}.get(status, KubeError)
+    if status == HTTPStatus.NOT_FOUND and answer.get("reason") != "NotFound":
+        kind = KubeError
     seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
-    return kind(f"{method} {path}: {status} {message}", status, seconds)
+    causes = (answer.get("details") or {}).get("causes") or [{}]
+    return kind(f"{method} {path}: {status} {message}", status, seconds, str(causes[0].get("reason", "")))
 
 
 def _check_kubeconfig(chosen: str | None) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ObjectNotFound, ResourceKind
+from pocket.kube.api_client import (
+    NAMESPACE_ENDS,
+    NO_ANSWER,
+    Conflict,
+    KubeApi,
+    KubeError,
+    ObjectNotFound,
+    ResourceKind,
+)
 from pocket_operator.controller import operator_metrics
 from pocket_operator.decide.contested import Repairs
 from pocket_operator.decide.drift import force_replace_patch, foreign_fields, replicas_to_keep
@@ -75,7 +83,8 @@ class ChildWriter:
         except KubeError as error:
             if error.status in NO_ANSWER:  # the whole reconciliation is retried
                 raise
-            rejected[place] = Rejection(str(error))
+            ends = error.cause == NAMESPACE_ENDS
+            rejected[place] = Rejection(str(error), passing=error.may_pass, namespace_ends=ends)
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
 
     async def withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:
@@ -156,25 +165,40 @@ class ChildWriter:
         self._cache.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
 
     async def finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
-        """Add or remove our finalizer on this very version, so that no other finalizer is lost."""
+        """Add or remove our finalizer on this very version, so that no other finalizer is lost.
+
+        Where another client was faster, its version is read and tried once more. Raises KubeError.
+        """
         kind = BY_KIND[change.kind]
         observed = self._cache.get(kind.name, key.namespace, change.name)
         if observed is None:
             return
-        there = list(observed["metadata"].get("finalizers") or ())
-        if (names.FINALIZER in there) == change.wanted:
-            return
-        finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
-        version = observed["metadata"]["resourceVersion"]
-        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
         try:
-            patched = await self._api.merge(kind, key.namespace, change.name, patch, manager=names.FIELD_MANAGER)
+            try:
+                patched = await self._with_finalizer(kind, observed, change)
+            except Conflict:
+                fresh = await self._api.get(kind, key.namespace, change.name)
+                if fresh["metadata"]["uid"] != observed["metadata"]["uid"]:
+                    return
+                patched = await self._with_finalizer(kind, fresh, change)
         except ObjectNotFound:
+            return
+        if patched is None:
             return
         operator_metrics.WRITES.labels(kind.name).inc()
         if not patched["metadata"].get("deletionTimestamp") or patched["metadata"].get("finalizers"):
             self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **patched})
         _LOG.info("finalizer added" if change.wanted else "finalizer removed", kind=kind.name, child=change.name)
+
+    async def _with_finalizer(self, kind: ResourceKind, observed: Object, change: FinalizerChange) -> Object | None:
+        """Return the patched object, None if nothing is to be changed."""
+        metadata = observed["metadata"]
+        there = list(metadata.get("finalizers") or ())
+        if (names.FINALIZER in there) == change.wanted:
+            return None
+        finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
+        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        return await self._api.merge(kind, metadata["namespace"], change.name, patch, manager=names.FIELD_MANAGER)
 
 
 def _ours(observed: Object, planned: Plan) -> bool:

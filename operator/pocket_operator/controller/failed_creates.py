@@ -6,7 +6,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import KubeApi, KubeError
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError
 from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.snapshot import ChildKey
 from pocket_operator.decide.workloads import wanted_replicas
@@ -48,7 +48,7 @@ class FailedCreates:
         try:
             events = await self._api.list(EVENTS, key.namespace, fields=f"involvedObject.uid={uid},reason=FailedCreate")
         except KubeError as error:
-            if error.status == 0:
+            if error.status in NO_ANSWER:
                 raise
             _LOG.warning("cannot read the events of a StatefulSet", stateful_set=name, error=error)
             events = []

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ObjectNotFound
 from pocket_operator.resources.kinds import LEASES
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -29,6 +29,11 @@ class OperatorClaim:
         self._clock = clock
         self._read_at: dict[str, float] = {}
         self._renewed: dict[str, tuple[str, float]] = {}
+        self._unreadable: set[str] = set()
+
+    def is_readable(self, namespace: str) -> bool:
+        """Return False if the Lease of the operator in a namespace could not be read at the last attempt."""
+        return namespace not in self._unreadable
 
     async def other(self, relay_miner: Object) -> str:
         """Return the namespace of another operator that manages the RelayMiner, empty if this one does.
@@ -52,14 +57,16 @@ class OperatorClaim:
             except ObjectNotFound:
                 return False
             except KubeError as error:
-                if error.status == 0:
+                if error.status in NO_ANSWER:
                     raise
+                self._unreadable.add(namespace)
                 _LOG.warning(
                     "cannot read an operator's Lease, leaving its RelayMiners",
                     operator_namespace=namespace,
                     error=error,
                 )
                 return True
+            self._unreadable.discard(namespace)
             self._read_at[namespace] = now
             renewed = str((lease.get("spec") or {}).get("renewTime") or "")
             if self._renewed.get(namespace, ("", 0.0))[0] != renewed or namespace not in self._renewed:

@@ -45,7 +45,16 @@ from pocket_operator.decide.redis_secrets import redis_of, redis_secrets_of
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.served import served_suppliers
-from pocket_operator.decide.snapshot import ChildKey, Pod, Rejection, SecretView, Settings, Snapshot, UpdateStep
+from pocket_operator.decide.snapshot import (
+    ChildKey,
+    Pod,
+    Rejection,
+    SecretView,
+    Settings,
+    Snapshot,
+    UpdateStep,
+    repeated,
+)
 from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.decide.workloads import rolling_generations
@@ -75,6 +84,11 @@ class ReconcileState:
 
     quiet_since: dict[str, float] = field(default_factory=dict)
     rejections: dict[ChildKey, Rejection] = field(default_factory=dict)
+    """What the last attempt could not write, told or not."""
+    told: dict[ChildKey, Rejection] = field(default_factory=dict)
+    unread: frozenset[ChildKey] = frozenset()
+    unprotected: frozenset[ChildKey] = frozenset()
+    namespace_ends: bool = False
     status_written: dict[str, float] = field(default_factory=dict)
     repairs: Repairs = field(default_factory=Repairs)
     released: bool = False
@@ -149,31 +163,29 @@ class Reconciler:
                 return None
         else:
             state.released, state.gone_since, state.idle_since = False, None, None
-        snapshot, planned = await self._protected(key, snapshot)
+        snapshot, planned = await self._protected(key, snapshot, state)
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
         state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
         state.quiet_since = {a: d.quiet_since for a, d in planned.drains.items() if d.quiet_since is not None}
         step = planned.update.step if planned.update is not None else ""
         if step != state.update_step.name:
             state.update_step = UpdateStep(step, self._clock())
-        state.rejections, contested = await self._writer.apply_all(planned, snapshot, state.repairs)
+        rejections, contested = await self._writer.apply_all(planned, snapshot, state.repairs)
         if contested and snapshot.relay_miner is not None:
             event = EventToEmit(True, CONTESTED, "; ".join(contested) + ".")
             await self._events.post(snapshot.relay_miner, event)
         for kind, name in planned.delete:
-            with self._writer.recording(state.rejections, (kind, name)):
+            with self._writer.recording(rejections, (kind, name)):
                 await self._writer.delete(key, kind, name, snapshot.children[kind, name])
         if planned.withdraw:
-            with self._writer.recording(state.rejections, (SECRETS.name, names.keys(key.name, names.RELAYER))):
+            with self._writer.recording(rejections, (SECRETS.name, names.keys(key.name, names.RELAYER))):
                 await self._writer.withdraw(key, planned.withdraw)
         for pod, digest in planned.annotate.items():
-            with self._writer.recording(state.rejections, (PODS.name, pod)):
+            with self._writer.recording(rejections, (PODS.name, pod)):
                 await self._writer.annotate(key, pod, digest)
-        snapshot = replace(
-            snapshot,
-            children=self._cache.children(WATCHED, key),
-            rejections=dict(state.rejections),
-        )
+        state.told, state.rejections = repeated(rejections, state.rejections), rejections
+        state.namespace_ends |= any(rejection.namespace_ends for rejection in rejections.values())
+        snapshot = replace(snapshot, children=self._cache.children(WATCHED, key), rejections=state.told)
         await self._write_statuses(key, snapshot, planned, state)
         if planned.release:
             leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
@@ -207,7 +219,7 @@ class Reconciler:
         await self._events.post(subject, EventToEmit(True, ConditionReason.DRAINING, message))
         return replace(snapshot, drain_anchor_uid=str(drain_anchor["metadata"]["uid"]))
 
-    async def _protected(self, key: ReconcileKey, snapshot: Snapshot) -> tuple[Snapshot, Plan]:
+    async def _protected(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> tuple[Snapshot, Plan]:
         """Add the finalizers that a plan needs first, and plan without what could not be protected."""
         planned = plan(snapshot)
         if not planned.protect:
@@ -220,6 +232,8 @@ class Reconciler:
 
         await map_bounded(protect, planned.protect, _AT_ONCE, stop_on=KubeError)
         await self._guard.update()
+        before, state.unprotected = state.unprotected, frozenset(refused)
+        retry_new(refused, before)
         if not refused:
             return snapshot, planned
         messages = {place: rejection.message for place, rejection in refused.items()}
@@ -247,6 +261,9 @@ class Reconciler:
             published = None if merged is None else SecretView.of(merged)
             with self._writer.recording(refused, (CONFIG_MAPS.name, names.drain_anchor(key.name))):
                 drain_anchor_uid = await self._drain_anchor(key, relay_miner)
+        before, state.unread = state.unread, frozenset(refused)
+        retry_new(refused, before)
+        state.namespace_ends &= relay_miner is None or bool(relay_miner["metadata"].get("deletionTimestamp"))
         pods = tuple(Pod.of(pod) for pod in self._cache.pods(key))
         addresses = {operator_address(supplier) for supplier in suppliers}
         owners = {address: self._cache.owner(address) for address in addresses}
@@ -281,7 +298,8 @@ class Reconciler:
             capabilities=self._capabilities(),
             books={str(supplier["metadata"]["uid"]): self._books.of(supplier) for supplier in suppliers},
             quiet_since=dict(state.quiet_since),
-            rejections=dict(state.rejections),
+            rejections=state.told,
+            namespace_ends=state.namespace_ends,
             unprotected={place: rejection.message for place, rejection in refused.items()},
         )
 
@@ -393,6 +411,14 @@ class Reconciler:
         self._cache.put(kind.name, patched)
         for event in events_to_emit(relevant(status), before_rows):
             await self._events.post(subject, event)
+
+
+def retry_new(refused: Mapping[ChildKey, Rejection], before: frozenset[ChildKey]) -> None:
+    """Raise KubeError, so that all is tried again soon, for a refusal that may pass and was not there before."""
+    told = repeated(refused, before)
+    for place, rejection in refused.items():
+        if place not in told:
+            raise KubeError(rejection.message)
 
 
 def _workloads(name: str) -> tuple[ChildKey, ChildKey]:

@@ -50,23 +50,27 @@ class SecretReader:
         self._clock = clock
         self._youngest = youngest_seconds
         self._known: dict[ReconcileKey, dict[str, tuple[float, SecretView | None]]] = {}
+        self._failed: dict[ReconcileKey, frozenset[str]] = {}
 
     async def read(self, key: ReconcileKey, wanted: Iterable[str]) -> Mapping[str, SecretView | None]:
         """Return Secrets by name, None for those that do not exist.
 
         One that the API server refuses to return (it cannot decrypt it, or a role lacks it) concerns those that need it
-        only, and remains as it was last read. Raises KubeError without an answer.
+        only, and remains as it was last read. Raises KubeError without an answer, and for the first error that may pass
+        of one that was never read.
         """
         before = self._known.get(key, {})
         known = {name: before.get(name, (float("-inf"), None)) for name in sorted(set(wanted))}
         self._known[key] = known
         views = [view for rows in self._known.values() for _, view in rows.values()]
-        missing = sum(view is None for view in views)
+        missing = sum(view is None or bool(view.problem) for view in views)
         if not known:
             del self._known[key]
+        failed, new = set[str](), list[KubeError]()
 
         def next_read_at(view: SecretView | None) -> float:
-            number, youngest = (missing, 0.0) if view is None else (len(views), self._youngest)
+            good = view is not None and not view.problem
+            number, youngest = (len(views), self._youngest) if good else (missing, 0.0)
             spread = self._rng.uniform(1 - _JITTER, 1 + _JITTER)
             return self._clock() + max(youngest, spread * number / _PER_SECOND)
 
@@ -78,11 +82,20 @@ class SecretReader:
                 if error.status in NO_ANSWER:
                     raise
                 _LOG.warning("cannot read a Secret", secret=name, error=error)
+                failed.add(name)
+                if known[name][1] is None and error.may_pass and name not in self._failed.get(key, ()):
+                    new.append(error)
+                    return
                 view = known[name][1] or SecretView({}, problem=f"Secret {name} cannot be read: {error}")
             known[name] = (next_read_at(view), view)
 
         due = [name for name, (at, _) in known.items() if self._clock() >= at]
         await map_bounded(read_one, due, _CONCURRENCY, stop_on=KubeError)
+        self._failed.pop(key, None)
+        if failed:
+            self._failed[key] = frozenset(failed)
+        if new:
+            raise new[0]
         return {name: view for name, (_, view) in known.items()}
 
     def known(self, key: ReconcileKey) -> Mapping[str, SecretView | None]:
@@ -108,7 +121,7 @@ class SealingKeys:
         """
         secret = await self._api.get_or_none(SECRETS, self._namespace, SEALING_SECRET)
         if secret is None:
-            secret = await self._create()
+            secret = await self._create()  # with the loaded keys, which may be the only copies
         annotations = secret["metadata"].get("annotations") or {}
         if annotations.get(ROTATE) == "requested":
             secret = await self._rotate(secret)
@@ -116,8 +129,8 @@ class SealingKeys:
         operator_metrics.SEALING_KEYS.set(len(keys))
         if not keys:
             _LOG.error(
-                "Secret without a valid sealing key, keeping the loaded ones: restore its backup, or delete it to "
-                "create a new key",
+                "Secret without a valid sealing key, keeping the loaded ones: restore its backup, or delete it, and it "
+                "is written again with the loaded keys, or with a new one if none is loaded",
                 secret=SEALING_SECRET, loaded=len(self.controller.keys),
             )  # fmt: skip
             return
@@ -132,8 +145,10 @@ class SealingKeys:
             "kind": "Secret",
             "type": "Opaque",
             "metadata": {"name": SEALING_SECRET, "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY}},
-            "data": _entry(),
+            "data": _entries(self.controller.keys or (Controller.generate(),)),
         }
+        if self.controller.keys:
+            _LOG.warning("Secret of the sealing keys is gone, writing it again", keys=len(self.controller.keys))
         try:
             return await self._api.create(SECRETS, self._namespace, body)
         except Conflict:
@@ -142,7 +157,7 @@ class SealingKeys:
     async def _rotate(self, secret: Object) -> Object:
         metadata = dict(secret["metadata"])
         metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != ROTATE}
-        data = {**(secret.get("data") or {}), **_entry()}
+        data = {**(secret.get("data") or {}), **_entries((Controller.generate(),))}
         _LOG.info("adding a sealing key, as requested by annotation")
         return await self._api.replace(SECRETS, self._namespace, {**secret, "metadata": metadata, "data": data})
 
@@ -153,10 +168,10 @@ class SealingKeys:
         await publish(self._api, CONFIG_MAPS, place, {"data": wanted}, names.FIELD_MANAGER)
 
 
-def _entry() -> dict[str, str]:
-    """Return a new key under a name that sorts by time."""
+def _entries(keys: Iterable[bytes]) -> dict[str, str]:
+    """Return keys under names that sort by time and in their order."""
     name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    return {name: base64.b64encode(Controller.generate()).decode()}
+    return {f"{name}-{number:04}": base64.b64encode(key).decode() for number, key in enumerate(keys)}
 
 
 def _decoded(secret: Object) -> tuple[bytes, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import KubeApi, KubeError, ResourceKind
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ObjectNotFound, ResourceKind
 from pocket_operator.controller import operator_metrics
 from pocket_operator.decide.object_cache import ReconcileKey
 from pocket_operator.decide.plan import is_paused
@@ -20,7 +20,6 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 VOLUME_CLAIMS: Final = ResourceKind("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 _SECONDS: Final = 60.0
-_REFUSED: Final = frozenset({403, 422})
 _GROWING_SECONDS: Final = 5.0
 
 
@@ -68,7 +67,7 @@ class VolumeExpander:
             selector = ",".join(f"{k}={v}" for k, v in names.selector(key.name, names.MINER).items())
             rows = await self._api.list(VOLUME_CLAIMS, key.namespace, selector)
         except KubeError as error:
-            if error.status == 0:
+            if error.status in NO_ANSWER:
                 raise
             _LOG.warning("cannot read the volume claims of the miners", error=error)
             rows = []
@@ -84,8 +83,10 @@ class VolumeExpander:
             changed = await self._api.merge(
                 VOLUME_CLAIMS, key.namespace, claim.name, patch, manager=names.FIELD_MANAGER
             )
+        except ObjectNotFound:
+            return claim
         except KubeError as error:
-            if error.status not in _REFUSED:
+            if error.status in NO_ANSWER:
                 raise
             _LOG.warning("a volume does not grow", claim=claim.name, size=size, error=error)
             return VolumeClaim(claim.name, claim.requested, claim.capacity, str(error))

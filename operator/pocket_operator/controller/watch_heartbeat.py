@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from pocket.kube.api_client import KubeApi
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS
 
@@ -12,7 +12,7 @@ _ANNOTATION = f"{names.FIELD_MANAGER.partition('/')[0]}/heartbeat"
 
 
 class WatchHeartbeat:
-    """Sends and receives heartbeats. The liveness probe checks `age`."""
+    """Sends and receives heartbeats. The liveness probe checks `overdue_seconds`."""
 
     def __init__(self, api: KubeApi, namespace: str, identity: str, clock: Callable[[], float]) -> None:
         self._api = api
@@ -44,7 +44,12 @@ class WatchHeartbeat:
                 "annotations": {_ANNOTATION: text},
             },
         }
-        await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-canary")
+        try:
+            await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-canary")
+        except KubeError as error:
+            if error.status not in NO_ANSWER:  # refused, by a policy or a quota: it says nothing about the watches
+                self._sent.pop(text, None)
+            raise
 
     def receive(self, observed: dict[str, Any]) -> None:
         """Process a watch event of any kind. Only this replica's heartbeat counts."""
@@ -55,6 +60,11 @@ class WatchHeartbeat:
         if text in self._sent:
             self._received_at = self._sent[text]
             self._sent = {t: at for t, at in self._sent.items() if at > self._received_at}
+
+    @property
+    def overdue_seconds(self) -> float:
+        """Seconds since the oldest heartbeat was sent that has not come back, 0 without one."""
+        return self._clock() - min(self._sent.values()) if self._sent else 0.0
 
     @property
     def age(self) -> float:

@@ -58,13 +58,22 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str]) -> Con
 OPERATOR_CONFLICT = ConditionType.OPERATOR_CONFLICT.value
 
 
-def operator_conflict(own: str, other: str) -> ConditionSpec:
-    """Return the condition of an operator in namespace `own` that leaves a RelayMiner to one in `other`."""
-    return ConditionSpec(
-        ConditionType.OPERATOR_CONFLICT, "True", ConditionReason.OTHER_OPERATOR,
+def operator_conflict(own: str, other: str, relay_miner: str, *, readable: bool = True) -> ConditionSpec:
+    """Return the condition of an operator in namespace `own` that leaves a RelayMiner to one in `other`.
+
+    Where the other's Lease is not `readable`, only a person can tell that it is gone.
+    """
+    message = (
         f"The operator in namespace {other} manages this RelayMiner, so the one in {own} leaves it alone. Uninstall "
-        "one of them, or limit it to other namespaces.",
-    )  # fmt: skip
+        "one of them, or limit it to other namespaces."
+    )
+    if not readable:
+        command = f"kubectl patch rm {relay_miner} --subresource=status --type=merge -p"
+        message += (
+            f" The one in {own} may not read the other's Lease, so it cannot see that the other is gone. If it is: "
+            f"""{command} '{{"status":{{"operator":""}}}}'"""
+        )
+    return ConditionSpec(ConditionType.OPERATOR_CONFLICT, "True", ConditionReason.OTHER_OPERATOR, message)
 
 
 def _few(paths: Sequence[str]) -> str:

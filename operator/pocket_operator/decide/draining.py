@@ -59,6 +59,8 @@ def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> D
         return DrainStatus(True, reason="no RelayMiner serves it")
     if not _may_be_published(address, supplier, snapshot):
         return DrainStatus(True, reason="its key was never published")
+    if snapshot.namespace_ends and not any(pod.component == names.MINER for pod in snapshot.pods):
+        return DrainStatus(True, reason="its namespace is being deleted, in which no miner can be created again")
     if serving := _serving(address, snapshot):
         return DrainStatus(False, reason=serving)
     quiet_since = snapshot.quiet_since.get(address, snapshot.clock)

@@ -25,6 +25,10 @@ def _version(observed: Mapping[str, Any]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def _identity(observed: Mapping[str, Any]) -> tuple[str, int]:
+    return str(observed["metadata"].get("uid")), _version(observed)
+
+
 def relay_miner_of(supplier: Mapping[str, Any]) -> ReconcileKey:
     """Return the RelayMiner that a Supplier names."""
     reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
@@ -32,7 +36,10 @@ def relay_miner_of(supplier: Mapping[str, Any]) -> ReconcileKey:
 
 
 class ObjectCache:
-    """Objects by kind, namespace and name. A late event never replaces a newer state."""
+    """Objects by kind, namespace and name. A late event never replaces a newer state.
+
+    A complete listing does, since an API server whose etcd was restored counts on from an earlier version.
+    """
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
@@ -41,12 +48,16 @@ class ObjectCache:
         self._by_prefix: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._labelled: dict[ReconcileKey, set[tuple[str, tuple[str, str]]]] = defaultdict(set)
 
-    def put(self, kind: str, observed: Object) -> set[ReconcileKey]:
-        """Store an object's state. Returns the affected keys."""
+    def put(self, kind: str, observed: Object, *, also_older: bool = False) -> set[ReconcileKey]:
+        """Store an object's state, an earlier one than the known with `also_older` only.
+
+        Returns the affected keys.
+        """
         metadata = observed["metadata"]
         place = (str(metadata.get("namespace", "")), str(metadata["name"]))
         old = self._objects[kind].get(place)
-        if old is not None and old["metadata"].get("uid") == metadata.get("uid") and _version(old) > _version(observed):
+        same = old is not None and old["metadata"].get("uid") == metadata.get("uid")
+        if old is not None and same and _version(old) > _version(observed) and not also_older:
             return set()
         concerned = self._concerned(kind, old) | self._concerned(kind, observed)
         self._unindex(kind, place, old)
@@ -72,23 +83,26 @@ class ObjectCache:
         self._unindex(kind, place, old)
         return concerned
 
-    def places(self, kind: str, namespace: str) -> dict[tuple[str, str], str]:
-        """Return the uid of each known object, of one namespace or of all (empty)."""
+    def places(self, kind: str, namespace: str) -> dict[tuple[str, str], tuple[str, int]]:
+        """Return uid and version of each known object, of one namespace or of all (empty)."""
         return {
-            place: str(observed["metadata"].get("uid"))
-            for place, observed in self._objects[kind].items()
-            if namespace in ("", place[0])
+            place: _identity(observed) for place, observed in self._objects[kind].items() if namespace in ("", place[0])
         }
 
-    def replace(self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], str]) -> set[ReconcileKey]:
+    def replace(
+        self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], tuple[str, int]]
+    ) -> set[ReconcileKey]:
         """Store a complete listing, and drop what was `known` before it began and is not listed."""
         concerned: set[ReconcileKey] = set()
         seen = set()
         for observed in listed:
             metadata = observed["metadata"]
-            seen.add((str(metadata.get("namespace", "")), str(metadata["name"])))
-            concerned |= self.put(kind, observed)
-        for place, uid in known.items():
+            place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+            seen.add(place)
+            old = self._objects[kind].get(place)
+            unchanged = old is not None and known.get(place) == _identity(old)
+            concerned |= self.put(kind, observed, also_older=unchanged)
+        for place, (uid, _) in known.items():
             observed_now = self._objects[kind].get(place)
             if place not in seen and observed_now is not None and observed_now["metadata"].get("uid") == uid:
                 concerned |= self.drop(kind, observed_now)

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -118,10 +118,20 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a child was not written: the API server's message, or a `foreign` object has its name."""
+    """Why a child was not written: the API server's message, or a `foreign` object has its name.
+
+    The next attempt may succeed after a `passing` one. `namespace_ends` says that the namespace is being deleted.
+    """
 
     message: str
     foreign: bool = False
+    passing: bool = False
+    namespace_ends: bool = False
+
+
+def repeated(rejections: Mapping[ChildKey, Rejection], before: Collection[ChildKey]) -> dict[ChildKey, Rejection]:
+    """Return the rejections to tell: of those that may pass, only what was rejected at the attempt before, too."""
+    return {place: row for place, row in rejections.items() if not row.passing or place in before}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +186,8 @@ class Snapshot:
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)
     """The installed definitions of our kinds."""
+    namespace_ends: bool = False
+    """The namespace is being deleted: its pods end, and none can be created in it again."""
     prefix_owner: str = ""
     """Namespace/name of an older RelayMiner with the same Redis and prefix, empty without one."""
     failed_creates: Mapping[ChildKey, str] = field(default_factory=dict)

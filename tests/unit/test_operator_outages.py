@@ -1,0 +1,231 @@
+"""What one refusal, a late answer or a restored API server makes the operator conclude: nothing that passes."""
+
+import base64
+from dataclasses import replace
+
+import pytest
+
+from pocket.keys.sealed_box import Subject, seal
+from pocket.kube.api_client import NAMESPACE_ENDS, Conflict, KubeError, ObjectNotFound
+from pocket_operator.controller.child_writer import ChildWriter
+from pocket_operator.controller.failed_creates import FailedCreates
+from pocket_operator.controller.reconciler import retry_new
+from pocket_operator.controller.secrets import SEALING_SECRET, SealingKeys
+from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
+from pocket_operator.decide.plan import FinalizerChange, plan
+from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.snapshot import Rejection, repeated
+from pocket_operator.resources import names
+from resources import address, key_of
+from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot
+
+KEY = ReconcileKey("ns", "main")
+PLACE = ("Service", "main-relayer")
+
+
+def told_of(*errors):
+    """Return what is told after each of the attempts that end in these errors, None for a success."""
+    writer, before, told = ChildWriter(None, ObjectCache(), lambda: 0.0), {}, []
+    for error in errors:
+        found: dict = {}
+        with writer.recording(found, PLACE):
+            if error is not None:
+                raise error
+        told.append(sorted(repeated(found, before)))
+        before = found
+    return told
+
+
+@pytest.mark.parametrize("status", [409, 500])
+def test_a_refusal_that_may_pass_is_told_once_it_is_repeated(status):
+    error = KubeError("etcdserver: leader changed", status)
+    assert told_of(error, None, error, error, None) == [[], [], [], [PLACE], []]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 422])
+def test_any_other_refusal_is_told_at_once(status):
+    assert told_of(KubeError("no", status), None) == [[PLACE], []]
+
+
+def test_a_first_refusal_of_what_everything_waits_for_is_tried_again_before_it_is_told():
+    refused = {PLACE: Rejection("500", passing=True)}
+    with pytest.raises(KubeError):
+        retry_new(refused, frozenset())
+    retry_new(refused, frozenset({PLACE}))
+    retry_new({PLACE: Rejection("422")}, frozenset())
+
+
+class Objects:
+    """Suppliers as the API server keeps them: a patch of another version than the stored one is a conflict."""
+
+    def __init__(self, stored):
+        self.stored, self.patches = stored, 0
+
+    async def get(self, *_):
+        if self.stored is None:
+            raise ObjectNotFound("gone", 404)
+        return self.stored
+
+    async def merge(self, kind, namespace, name, patch, *, manager):
+        self.patches += 1
+        if patch["metadata"]["resourceVersion"] != self.stored["metadata"]["resourceVersion"]:
+            raise Conflict("the object has been modified", 409)
+        self.stored = {**self.stored, "metadata": {**self.stored["metadata"], **patch["metadata"]}}
+        return self.stored
+
+
+def stored(version, *finalizers, uid="alice"):
+    metadata = {**ALICE["metadata"], "uid": uid, "resourceVersion": version, "finalizers": list(finalizers)}
+    return {**ALICE, "metadata": metadata}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_finalizer_is_changed_though_another_client_wrote_meanwhile_and_no_other_is_lost(wanted):
+    cache, mine = ObjectCache(), () if wanted else (names.FINALIZER,)
+    cache.put("Supplier", stored("5", *mine))
+    api = Objects(stored("7", "other/finalizer", *mine))
+    await ChildWriter(api, cache, lambda: 0.0).finalizer(KEY, FinalizerChange("Supplier", "alice", wanted=wanted))
+    assert set(api.stored["metadata"]["finalizers"]) == {"other/finalizer", *((names.FINALIZER,) if wanted else ())}
+
+
+async def test_the_finalizer_of_another_object_of_that_name_is_left_alone():
+    cache = ObjectCache()
+    cache.put("Supplier", stored("5", names.FINALIZER))
+    api = Objects(stored("7", names.FINALIZER, uid="another"))
+    await ChildWriter(api, cache, lambda: 0.0).finalizer(KEY, FinalizerChange("Supplier", "alice", wanted=False))
+    assert api.stored["metadata"]["finalizers"] == [names.FINALIZER]
+
+
+def test_a_listing_replaces_what_is_newer_once_the_server_was_restored_from_a_backup():
+    cache = ObjectCache()
+    cache.put("Supplier", stored("500", names.FINALIZER))
+    assert cache.put("Supplier", stored("40")) == set(), "a late event does not"
+    known = cache.places("Supplier", "")
+    assert cache.replace("Supplier", [stored("40")], known) == {KEY}
+    assert cache.get("Supplier", "ns", "alice")["metadata"]["resourceVersion"] == "40"
+
+
+def test_a_listing_does_not_replace_what_came_while_it_was_read():
+    cache = ObjectCache()
+    cache.put("Supplier", stored("40"))
+    known = cache.places("Supplier", "")
+    cache.put("Supplier", stored("41", names.FINALIZER))
+    cache.replace("Supplier", [stored("40")], known)
+    assert cache.get("Supplier", "ns", "alice")["metadata"]["resourceVersion"] == "41"
+
+
+class Canary:
+    """Takes heartbeats, or refuses them."""
+
+    def __init__(self):
+        self.error, self.bodies = None, []
+
+    async def apply(self, _, body, __):
+        if self.error is not None:
+            raise self.error
+        self.bodies.append(body)
+
+
+async def test_a_refused_heartbeat_says_nothing_about_the_watches_and_a_lost_one_does():
+    clock, api = [0.0], Canary()
+    heart = WatchHeartbeat(api, "ns", "me", lambda: clock[0])
+    await heart.send()
+    heart.receive(api.bodies[-1])
+    api.error = KubeError("exceeded quota", 403)
+    for _ in range(10):
+        clock[0] += 30
+        with pytest.raises(KubeError):
+            await heart.send()
+    assert heart.overdue_seconds == 0
+    assert heart.age == 300, "it is shown, though"
+    api.error = None
+    await heart.send()
+    clock[0] += 125
+    assert heart.overdue_seconds == 125
+    heart.receive(api.bodies[-1])
+    assert heart.overdue_seconds == 0
+    api.error = KubeError("no answer")
+    with pytest.raises(KubeError):
+        await heart.send()
+    clock[0] += 60
+    assert heart.overdue_seconds == 60, "it may have been written"
+
+
+@pytest.mark.parametrize("status", [0, 429, 503])
+async def test_events_that_cannot_be_read_are_not_taken_for_none(status):
+    class Events:
+        async def list(self, *_, **__):
+            raise KubeError("later", status)
+
+    children = {("StatefulSet", "main-miner"): {"metadata": {"uid": "u"}, "spec": {"replicas": 2}, "status": {}}}
+    with pytest.raises(KubeError):
+        await FailedCreates(Events(), lambda: 100.0).read(KEY, children)
+
+
+class Vault:
+    """Secrets and ConfigMaps by name."""
+
+    def __init__(self):
+        self.objects = {}
+
+    async def get_or_none(self, kind, _, name):
+        return self.objects.get(name)
+
+    async def create(self, kind, _, body):
+        return await self.apply(kind, body, "")
+
+    async def replace(self, kind, _, body):
+        return await self.apply(kind, body, "")
+
+    async def apply(self, _, body, __):
+        self.objects[body["metadata"]["name"]] = body
+        return body
+
+
+async def test_a_deleted_secret_of_sealing_keys_is_written_again_with_all_loaded_keys_in_their_order():
+    vault = Vault()
+    keys = SealingKeys(vault, "ns")
+    await keys.refresh()
+    subject = Subject("ns", "alice", address("alice"))
+    in_git = seal(keys.controller.newest, subject, key_of("alice"))
+    secret = vault.objects[SEALING_SECRET]
+    secret["metadata"]["annotations"] = {"pocket.network/rotate": "requested"}
+    await keys.refresh()
+    newest = keys.controller.newest
+    del vault.objects[SEALING_SECRET]
+    await keys.refresh()
+    assert keys.controller.newest == newest
+    after_restart = SealingKeys(vault, "ns")
+    await after_restart.refresh()
+    assert after_restart.controller.newest == newest
+    assert after_restart.controller.open(in_git, subject) == key_of("alice")
+    vault.objects[SEALING_SECRET]["metadata"]["annotations"] = {"pocket.network/rotate": "requested"}
+    await after_restart.refresh()
+    assert after_restart.controller.newest != newest, "a key that is added later is the newest"
+    assert all(len(base64.b64decode(text)) == 32 for text in vault.objects[SEALING_SECRET]["data"].values())
+
+
+def ending(**more):
+    return snapshot(relay_miner=gone(RM), suppliers=(gone(ALICE),), **{"namespace_ends": True, **more})
+
+
+def test_in_a_namespace_that_is_being_deleted_nothing_is_waited_for_once_no_miner_is_left():
+    open_still = {"pods": (POD, MINER_POD), "reports": (relayer_report(), miner_report(2))}
+    assert plan(ending(**open_still)).release == (), "a miner may still send what is due"
+    assert plan(ending(pods=(POD, MINER_POD), reports=())).release == ()
+    found = plan(ending(pods=(POD,), reports=()))
+    assert found.drains[address("alice")].done
+    assert {change.kind for change in found.release} == {"RelayMiner", "Supplier"}
+    assert plan(replace(ending(pods=(), reports=()), namespace_ends=False)).release == (), (
+        "absence alone is no evidence"
+    )
+
+
+def test_the_namespaces_end_is_known_by_the_api_servers_own_cause():
+    found: dict = {}
+    with ChildWriter(None, ObjectCache(), lambda: 0.0).recording(found, PLACE):
+        raise KubeError("it is being terminated", 403, cause=NAMESPACE_ENDS)
+    assert found[PLACE].namespace_ends
+    seen = snapshot(rejections=found)
+    assert "being terminated" in relay_miner_status(seen, plan(seen)).conditions[0].message
