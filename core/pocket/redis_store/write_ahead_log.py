@@ -255,7 +255,7 @@ class WriteAheadLog:
                     continue
                 segment.path, segment.size = path, size
                 self.segments.insert(0, segment)
-            segment.damaged, segment.history = False, ""
+            segment.damaged = False
             _LOG.warning("segment of the write-ahead log can be read again", file=str(segment.path))
 
     def _set_aside(self, path: Path) -> Path:
