@@ -334,6 +334,31 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/ingest/consume_rounds.py", "or streams + len(request.positions) > _MOST_STREAMS", "",
            "tests/integration/test_consume_rounds.py::"
            "test_a_pipeline_reads_a_bounded_number_of_streams_and_the_next_one_the_others"),
+    Mutant("workloads/relayer/pocket_relayer/pipeline/admission.py", "turn(address, cost, header.application_address)",
+           "turn(header.application_address, cost, address)",
+           "tests/integration/test_admission_bounds.py::test_a_flood_of_one_does_not_delay_the_verification_of_another"),
+    Mutant("core/pocket/redis_store/lua_scripts.py", "redis.call('HDEL', KEYS[4], ARGV[2])", "",
+           "tests/integration/test_publisher.py::test_the_log_is_released_when_the_session_is_finished"),
+    Mutant("core/pocket/redis_store/redis_leases.py", "(redis.call('HGET', KEYS[1], ARGV[i]) or '') == ARGV[i + 1]", "true",
+           "tests/integration/test_damaged_rows.py::test_a_lease_that_another_member_wrote_meanwhile_is_not_overwritten"),
+    Mutant("core/pocket/chain/claim_pages.py", " if row.supplier_operator_address == supplier]", "]",
+           "tests/unit/test_one_wrong_answer.py::test_claims_of_other_suppliers_on_any_page_are_not_taken_for_ours"),
+    Mutant("core/pocket/chain/response_checks.py", "if not 0 < first <= (height or first) <= last or", "if",
+           "tests/unit/test_failures.py::test_a_session_is_taken_as_the_answer_to_its_own_heights_only"),
+    Mutant("core/pocket/chain_cache/cached_client.py", "if lifetime is None or height:", "if lifetime is None:",
+           "tests/unit/test_cached_queries.py::test_an_answer_of_the_present_is_none_about_a_height"),
+    Mutant("workloads/miner/pocket_miner/submission/proofs.py", " or session.sample[0] != seed_hash:", ":",
+           "tests/unit/test_requirements.py::test_the_requirement_is_that_of_a_session_without_a_past"),
+    Mutant("workloads/miner/pocket_miner/sessions/submission.py", "(result is not None and result.code)", "result is not None",
+           "tests/unit/test_evidence.py::"
+           "test_what_no_block_took_is_sent_again_and_new_bytes_only_where_the_old_ones_cannot_be_it"),
+    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "        await self._merge_peers()\n        if free:", "        if free:",
+           "tests/integration/test_peers.py::test_without_redis_relays_of_peers_are_in_the_claim"),
+    Mutant("operator/pocket_operator/decide/draining.py", "snapshot.published is not None and address in snapshot.published.entries", "False",
+           "tests/unit/test_draining.py::"
+           "test_one_trace_of_a_published_key_is_enough_to_wait_where_supplier_and_status_lost_theirs"),
+    Mutant("operator/pocket_operator/decide/stake_decision.py", "if sight.status.spent_upokt + plan.cost", "if plan.cost",
+           "tests/unit/test_stake_decisions.py::test_a_difference_has_its_reason_and_step"),
 ]  # fmt: skip
 
 

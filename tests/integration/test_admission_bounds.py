@@ -160,8 +160,10 @@ async def test_neither_ring_nor_signature_is_looked_at_for_a_header_that_is_not_
     assert node.asked == asked + 5, "session and params of all nodes, then session, params and difficulty"
 
 
-async def test_a_flood_of_one_application_does_not_delay_the_verification_of_another():
-    world = World(services=("eth", "weather"))
+@pytest.mark.parametrize("of_one_address", [False, True], ids=["an application", "an address"])
+async def test_a_flood_of_one_does_not_delay_the_verification_of_another(of_one_address):
+    named = [f"eth{number}" for number in range(25)] if of_one_address else ["eth"]
+    world = World(services=(*named, "weather"))
     chain = LocalChain(world.genesis())
     admission = Admission(DirectChain(chain), lambda: 1, lambda: 0.0)
 
@@ -169,13 +171,14 @@ async def test_a_flood_of_one_application_does_not_delay_the_verification_of_ano
         header = hydrate(chain.state, chain.block_hash, world.application(service), service, 1).header
         return world.request(header, address("alice"), b'{"id":%d}' % number)
 
-    flood, paying = [request("eth", n) for n in range(200)], [request("weather", n) for n in range(3)]
-    for one in (flood[0], paying[0]):  # sessions and rings are known from now on
+    flood = [request(service, n) for n in range(200 // len(named)) for service in named]
+    paying = [request("weather", n) for n in range(3)]
+    for one in (*flood[: len(named)], paying[0]):  # sessions and rings are known from now on
         assert await outcome(admission, one) is None
     order = []
 
     async def verified(name, one):
-        assert await outcome(admission, one) is None
+        assert await outcome(admission, one, name if of_one_address else "") is None
         order.append(name)
 
     async with asyncio.TaskGroup() as group:

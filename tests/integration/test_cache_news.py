@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from pocket.chain.failover import NodeAddress
-from pocket.chain_cache.cached_client import CachedChain
+from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
 from pocket.chain_cache.invalidation import (
     CacheRefresher,
     InvalidationSubscriber,
@@ -32,6 +32,7 @@ from world import World, address
 pytestmark = pytest.mark.redis
 KEYS = RedisKeys("news")
 APP = World().application("eth")
+APPLICATION = "/pocket.application.Query/Application"
 SCRIPT = Path(__file__).parent.parent / "support/cache_process.py"
 
 
@@ -94,6 +95,8 @@ async def test_a_change_is_seen_by_all_processes_after_one_round_of_the_leader(r
         for member in processes:
             await member.until("version", 0)
             assert await member.gateways() == [address("gateway")]
+        async for key in redis.scan_iter(match=f"{KEYS.cached}Application:*"):
+            assert 0 < await redis.pttl(key) <= 1000 * LIFETIMES[APPLICATION]
         change(chain, address("gateway"), address("other"))
         for member in processes:
             assert await member.gateways() == [address("gateway")], "cached: nobody has looked again"

@@ -6,12 +6,13 @@ import pytest
 
 from mine import PREFIX, mine
 from pocket.coordination.elector import LeaseRecord
-from pocket.coordination.stores.lease_store import StoredLease
+from pocket.coordination.stores.lease_store import LeaseConflict, StoredLease
 from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket_localnet import grpc_service
+from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.factory import SupplierFactory
 from world import World
@@ -37,6 +38,7 @@ async def test_damaged_rows_cost_no_claim_and_no_proof(alice, redis):
     await alice.to(9)
     for name, field, value in DAMAGE.values():
         await redis.hset(getattr(KEYS, name)(alice.supplier), field, value)
+    await redis.hset(KEYS.sessions(alice.supplier), b"five", first.encode())  # the header of another session
     await alice.to(12)
     second = alice.header()
     await alice.record(alice.relays(second, 3))
@@ -45,6 +47,7 @@ async def test_damaged_rows_cost_no_claim_and_no_proof(alice, redis):
         first.session_id: "settled", second.session_id: "settled",
     }  # fmt: skip
     assert not alice.miner.concluder._to_drop, "what has ended is deleted"
+    assert await alice.miner.consumer.poll(Check.IDS) is not None, "it is not looked for for ever"
 
 
 async def test_one_signed_transaction_that_cannot_be_read_hides_no_other(redis):
@@ -74,6 +77,18 @@ async def test_a_fence_that_is_no_number_keeps_no_shard_from_being_taken(redis):
     factory = object.__new__(SupplierFactory)
     factory.redis, factory.keys = redis, KEYS
     assert await factory.highest_fence(["one", "two", "three"]) == 7
+
+
+async def test_a_lease_that_another_member_wrote_meanwhile_is_not_overwritten(redis):
+    store, other = (RedisLeaseStore(redis, "leases", call_seconds=5.0) for _ in range(2))
+    now = datetime.now(UTC)
+    ours, theirs = (LeaseRecord(name, 15, now, now, 1) for name in ("ours", "theirs"))
+    for known in (None, await store.write("lease", ours, None)):
+        if known is not None:
+            await other.write("lease", theirs, known)
+        with pytest.raises(LeaseConflict):
+            await store.write("lease", ours, known)
+    assert {name: lease.record for name, lease in (await store.read()).items()} == {"lease": theirs}
 
 
 async def test_lease_records_that_cannot_be_read_end_no_member(redis):

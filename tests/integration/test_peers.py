@@ -3,60 +3,15 @@
 Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
 """
 
-import contextlib
-from dataclasses import replace
-
-import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from mine import slow_root
-from pocket.redis_store.redis_keys import RedisKeys
+from other_miners import KEYS, another, ask, follow, served
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
-from pocket.redis_store.stream_reader import StreamReader
-from pocket_miner.ingest import peers
-from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.suppliers.standby import Standby, delete_leftovers
+from pocket_miner.suppliers.standby import delete_leftovers
 
 pytestmark = pytest.mark.redis
-KEYS = RedisKeys("test")
-
-
-@contextlib.asynccontextmanager
-async def served(owner):
-    """Another miner's asking side of what this one's volume holds."""
-    app = web.Application()
-    app.add_routes(peers.routes(lambda: (owner.mirror, owner.audit)))
-    async with TestServer(app) as server, aiohttp.ClientSession() as http:
-        yield peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
-
-
-def ask(made, asked):
-    """Let a miner ask others."""
-    made.miner.peers = made.miner.concluder.peers = asked
-
-
-@contextlib.contextmanager
-def another(alice, name="other", asked=None):
-    """Start a miner on an empty volume of its own."""
-    made = replace(alice, folder=alice.folder / name, mirror=None, audit=None, miner=None)
-    made.start()
-    ask(made, asked)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def follow(made):
-    """Return a standby on the volume of a miner."""
-    sessions = {}
-    consumer = RelayConsumer(
-        StreamReader(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False
-    )
-    return Standby(StreamReader(made.redis, KEYS, made.supplier), consumer, made.mirror, made.audit, sessions)
 
 
 async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(alice):
@@ -377,6 +332,40 @@ async def test_a_claim_whose_seal_is_lost_is_adopted_by_who_has_the_same_leaves_
         assert other.audit.seals(other.supplier)[header.session_id] == (10, seal)
         await other.to(21)
         assert other.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_a_claim_whose_seal_is_lost_is_adopted_with_the_leaves_of_a_peer_that_came_later(alice):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows)
+    async with served(alice) as asked:
+        urls, asked._urls = asked._urls, list
+        with another(alice, asked=asked) as other:
+            await alice.to(14)
+            await lost_seal(alice, other)
+            await alice.record(rows[:1])
+            ask(other, asked)
+            await other.miner.start()
+            asked._urls = urls
+            await other.to(21)
+            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_without_redis_relays_of_peers_are_in_the_claim(alice):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows[:3])
+    async with served(alice) as asked:
+        with another(alice, asked=asked) as other:
+            await other.to(11)
+            await alice.record(rows[3:])
+            await follow(alice).round()
+            await alice.redis.flushall()
+            other.skip(15)
+            session = other.miner.sessions[header.session_id]
+            block, params = await other.comet.block(), await other.client.proof_params()
+            await other.miner._seal_from_volume([session], block, params)
+            assert session.seal.root == slow_root(rows)
 
 
 async def test_a_claim_with_other_leaves_is_a_strangers_neither_replaced_nor_proven(alice):

@@ -190,16 +190,46 @@ async def test_the_log_is_released_once_mirrored_and_not_before(redis, tmp_path)
         assert not publisher._log.segments
 
 
+async def traces(redis, session):
+    """Return the keys that are named after a session or have a field of it."""
+    found = set()
+    async for key in redis.scan_iter():
+        name = key.decode()
+        fields = await redis.hkeys(key) if await redis.type(key) == b"hash" else []
+        if session in name.split(":") or session.encode() in fields:
+            found.add(name)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def charging(redis):
+    budgets = Budgets(redis, KEYS)
+    task = asyncio.create_task(budgets.run())
+    yield budgets
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_the_log_is_released_when_the_session_is_finished(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.record(record(1))
         publisher._log.rotate()
         store = await owned(redis, "pokt1s")
+        await publisher.record(record(2, "other"))
+        seal = SessionSeal("one", b"r" * 48, b"d" * 32, 12, 1)
+        async with charging(redis) as budgets:
+            charge = Charge("pokt1s", "one", 1, 100, 60, b"\x07" * 16)
+            assert await budgets.charge(charge) is ChargeResult.CHARGED
+        await store.seal([seal], await store.close({"one": 10}), "10/claim/one", SignedGroup(b"tx", 1, 12))
+        await store.share_costs("hash", "claim", {"one": 1})
+        await StreamReader(redis, KEYS, "pokt1s").publish_replicated({"one": "origin/1-1"})
+        assert len(await traces(redis, "one")) == 8
         await store.finish("one", 10)
+        assert await traces(redis, "one") == {KEYS.closed("pokt1s")}, "only the tombstone stays"
         await publisher.maintain_once()
-        assert not publisher._log.segments
+        assert [segment.sessions for segment in publisher._log.segments] == [{("pokt1s", "other")}]
         with pytest.raises(SessionClosed):
-            await publisher.record(record(2))
+            await publisher.record(record(3))
         await store.forget_before(11)
         assert await redis.hlen(KEYS.closed("pokt1s")) == 0
 

@@ -75,6 +75,13 @@ def test_a_seal_without_outcome_is_never_pruned(audit):
     assert audit._database.execute("SELECT count(*) FROM seal").fetchone() == (1,)
 
 
+def test_a_seal_that_was_saved_is_never_replaced(audit):
+    first, second = (SessionSeal("one", bytes([number]) * 48, b"d" * 32, 12, number) for number in (1, 2))
+    for seal in (first, second):
+        audit.save_seals("pokt1a", 10, [seal], "")
+    assert audit.seals("pokt1a") == {"one": (10, first)}
+
+
 def test_what_ended_elsewhere_is_forgotten_and_what_has_an_outcome_here_is_not(audit):
     for number in (1, 2, 3):
         sealed(audit, number)

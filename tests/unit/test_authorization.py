@@ -20,6 +20,7 @@ RING = (key("app").public_key, key("gateway").public_key)
 PARAMS = SharedParams(num_blocks_per_session=10, grace_period_end_offset_blocks=1)
 WINDOWS = Windows.after(20, PARAMS)
 LAST = next(height for height in range(20, 60) if WINDOWS.grace_elapsed(height + 1))
+TARGET = b"\x0f" * 32
 OTHER = {
     "application_address": address("stranger"), "service_id": "other", "session_id": "another",
     "session_start_block_height": 1, "session_end_block_height": 30,
@@ -36,7 +37,7 @@ def signed(header, *, signer="gateway"):
 
 def context(*, height=15, members=("alice", "bob"), ring=RING):
     session = Session(HEADER, 2, 10, 10**9, frozenset(map(address, members)))
-    return SessionContext(session, b"\xff" * 32, WINDOWS, ExpectedRing.of(ring), height)
+    return SessionContext(session, TARGET, WINDOWS, ExpectedRing.of(ring), height)
 
 
 def outcome(request, known):
@@ -50,6 +51,7 @@ def test_a_gateways_relay_for_a_supplier_of_the_session_is_admitted_until_the_gr
     request = signed(HEADER)
     admitted = outcome(request, context(height=LAST))
     assert (admitted.header, admitted.windows, len(admitted.identity)) == (HEADER, WINDOWS, 16)
+    assert admitted.target_hash == TARGET
     assert outcome(request, context(height=LAST + 1)) is RejectionReason.SESSION_EXPIRED
 
 

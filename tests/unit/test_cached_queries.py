@@ -6,7 +6,7 @@ import pytest
 
 from pocket.chain.client import ChainClient
 from pocket.chain.node_answer import NodeAnswer
-from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
+from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain
 from pocket.errors import ChainUnavailable
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
@@ -46,6 +46,26 @@ async def test_a_decoded_answer_is_kept_for_its_own_arguments(chain, monkeypatch
 def test_the_shared_answers_of_two_methods_or_requests_have_different_keys(chain):
     rows = list(itertools.product(LIFETIMES, (b"", b"a", b"b")))
     assert len({chain.shared_key(row) for row in rows}) == len(rows)
+
+
+async def test_an_answer_of_the_present_is_none_about_a_height(chain, monkeypatch):
+    asked = []
+
+    async def call(_, method, request, height=0):
+        asked.append(height)
+        return proof_pb.QueryParamsResponse(params=proof_pb.Params()).SerializeToString()
+
+    monkeypatch.setattr(ChainClient, "_call_raw", call)
+    request = proof_pb.QueryParamsRequest()
+    chain._store(("/pocket.proof.Query/Params", request.SerializeToString()), 1.0, b"")
+    await chain.proof_params()
+    await chain.proof_params(7)
+    assert asked == [7]
+
+
+def test_what_can_change_is_kept_for_a_minute_at_most_and_a_suppliers_stake_for_less_than_its_applications_ring():
+    assert max(LIFETIMES[method] for method in CHANGING) <= 60
+    assert LIFETIMES["/pocket.supplier.Query/Supplier"] < LIFETIMES["/pocket.application.Query/Application"]
 
 
 class Params:

@@ -102,6 +102,16 @@ async def test_refused_bytes_are_signed_anew_and_cost_nothing_and_those_without_
         assert row.details.refusal == (None if unanswered else "refused")
 
 
+@pytest.mark.parametrize("names", ["a", "ab"])
+async def test_messages_that_were_refused_together_again_and_again_are_sent_alone(audit, names):
+    rows = [session(name) for name in names]
+    for before in range(3):
+        assert [row.claim.attempts.alone for row in rows] == [False] * len(rows), before
+        with pytest.raises(SendError):
+            await deliveries(audit, Nodes(BroadcastFailure.RETRY)).broadcast(transaction(rows), rows, BLOCK)
+    assert {row.claim.attempts.alone for row in rows} == {len(rows) > 1}
+
+
 @pytest.mark.parametrize("known_before", [True, False])
 async def test_accepted_bytes_are_remembered_with_the_height_of_the_nodes_and_their_cost(audit, known_before):
     rows = [session("a")]

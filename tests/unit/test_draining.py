@@ -40,6 +40,14 @@ def test_keys_pods_and_reports_that_vanish_together_let_no_supplier_go(supplier,
     assert plan(whole).release == ()
 
 
+@pytest.mark.parametrize("trace", [
+    {"published": HERE}, {"reports": (relayer_report(ALICES),)}, {"reports": (miner_report(0, last_scan_began=99.0),)},
+], ids=["published", "at a relayer", "at a miner"])  # fmt: skip
+def test_one_trace_of_a_published_key_is_enough_to_wait_where_supplier_and_status_lost_theirs(trace):
+    seen = snapshot(suppliers=(gone(ALICE, held=False),), **{**VANISHED, "quiet_since": QUIET, **trace})
+    assert plan(seen).drains[ALICES].reason != "its key was never published"
+
+
 def test_what_is_waited_for_and_the_way_out_are_told():
     seen = snapshot(suppliers=(gone(ALICE),), **VANISHED)
     told = str(supplier_status(plan(seen).key_checks[0], seen, plan(seen)).conditions)

@@ -294,6 +294,7 @@ async def test_a_hash_that_a_proof_refuted_loses_a_tie_however_long_its_node_rep
 
 TAKEN = Submission(b"tx", "T", 13, timeout_ns=100, accepted=True)
 FAILED = TransactionResult("T", 11, "sdk", "out of gas")
+INCLUDED = TransactionResult("T", 0, "", "")
 
 
 @pytest.mark.parametrize(("last", "height", "now", "result", "step"), [
@@ -303,6 +304,7 @@ FAILED = TransactionResult("T", 11, "sdk", "out of gas")
     (TAKEN, 14, 0, None, Resend.SAME_BYTES),
     (TAKEN, 15, 0, None, Resend.SAME_BYTES),
     (TAKEN, 14, 0, FAILED, Resend.NEW_BYTES),
+    (TAKEN, 14, 0, INCLUDED, Resend.SAME_BYTES),
     (TAKEN, 14, 101, None, Resend.NEW_BYTES),
     (replace(TAKEN, known_at=14), 14, 0, None, Resend.SAME_BYTES),
     (replace(TAKEN, known_at=13), 14, 0, None, Resend.SAME_BYTES),

@@ -24,6 +24,7 @@ from pocket.errors import (
     MethodNotImplemented,
     NotFound,
 )
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
 from pocket_localnet.grpc_service import METHODS as SERVED
 
 CALLS = load("chain/grpc")["calls"]
@@ -108,6 +109,21 @@ def test_every_recorded_answer_is_taken_and_none_that_was_emptied(call):
     if method.rsplit("/", 1)[-1] in checked:
         with pytest.raises(DecodingError):
             check_answer(method, request, b"")
+
+
+@pytest.mark.parametrize(
+    "call", [c for c in CALLS if c["status"] == "OK" and c["method"].endswith("/GetSession")], ids=lambda c: c["id"]
+)
+def test_a_session_is_taken_as_the_answer_to_its_own_heights_only(call):
+    method, request, raw = call["method"], request_of(call), bytes.fromhex(call["response"])
+    header = session_pb.QueryGetSessionResponse.FromString(raw).session.header
+    for height in range(header.session_start_block_height - 1, header.session_end_block_height + 2):
+        request.block_height = height
+        if header.session_start_block_height <= height <= header.session_end_block_height or not height:
+            check_answer(method, request, raw)
+            continue
+        with pytest.raises(DecodingError, match="was asked for"):
+            check_answer(method, request, raw)
 
 
 # Failover: every node is asked before an error goes up, in whatever order and whatever the others say.

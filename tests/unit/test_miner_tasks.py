@@ -3,6 +3,7 @@
 import asyncio
 import random
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -294,6 +295,7 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
         await made.on_acquired(shard, 5 + shard)
     assert set(made.running) == set(suppliers.addresses)
     assert {epoch for epochs in suppliers.made.values() for epoch in epochs} == {5, 6, 7, 8}
+    assert [*suppliers.kept.values()] == [5, 6, 7, 8], "on the volume"
     tasks = dict(made._tasks)
     await made.on_lost(2)
     gone = set(suppliers.addresses) - set(made.running)
@@ -302,6 +304,14 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
     assert not any(tasks[name].done() for name in made.running)
     await made.stop()
     assert all(task.done() for task in tasks.values())
+
+
+async def test_owners_and_standbys_read_their_streams_again_where_redis_may_hold_others():
+    (made, _), begun = fleet(), []
+    made._running["a"] = SimpleNamespace(supplier=SimpleNamespace(on_redis_restarted=lambda: begun.append("owner")))
+    made._standbys["b"] = SimpleNamespace(consumer=SimpleNamespace(reread=lambda: begun.append("standby")))
+    made.reread()
+    assert begun == ["owner", "standby"]
 
 
 @pytest.mark.timeout(20)

@@ -50,6 +50,20 @@ def test_any_wrong_height_of_an_announcement_is_a_typed_error(new):
             continue
 
 
+async def test_claims_of_other_suppliers_on_any_page_are_not_taken_for_ours():
+    names = ["bob", "alice", "carol", "alice", "alice", "bob"]
+
+    async def page(request):
+        at = int(request.pagination.key or b"0")
+        answer = proof_pb.QueryAllClaimsResponse()
+        for number in (at, at + 1):
+            answer.claims.add(supplier_operator_address=address(names[number]), root_hash=b"%d" % number)
+        answer.pagination.next_key = b"%d" % (at + 2) if at + 2 < len(names) else b""
+        return answer.SerializeToString()
+
+    assert [claim.root_hash for claim in await all_claims(address("alice"), page)] == [b"1", b"3", b"4"]
+
+
 async def test_pages_without_an_end_are_given_up():
     asked = []
 

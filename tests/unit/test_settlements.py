@@ -32,6 +32,9 @@ class Source:
             raise self.error
         return tuple(filter(wanted, self.events))
 
+    async def end_events_by_node(self, height, wanted):
+        return {"node": tuple(filter(wanted, self.events))}
+
 
 @contextlib.asynccontextmanager
 async def reading(source, ours=(), wait_timeout_seconds=10.0, failure_seconds=0.0):
@@ -104,6 +107,17 @@ async def test_a_supplier_that_came_later_has_the_block_read_again():
         assert await settlements.events(20, "bob") == (settled("bob"),)
         assert await settlements.events(20, "alice") == (settled("alice"),)
     assert source.asked == [20, 20]
+
+
+async def test_a_block_is_read_again_once_a_node_has_events_that_the_first_answer_lacked():
+    source = Source([])
+    async with reading(source, ["alice"]) as settlements:
+        assert await settlements.events(20, "alice") == ()
+        assert await settlements.events_by_node(20, "alice", 21) == {"node": ()}
+        source.events = [settled("alice")]
+        assert await settlements.events(20, "alice") == ()
+        assert await settlements.events_by_node(20, "alice", 22) == {"node": (settled("alice"),)}
+        assert await settlements.events(20, "alice") == (settled("alice"),)
 
 
 async def test_who_asks_while_the_block_is_being_read_for_others_asks_again():

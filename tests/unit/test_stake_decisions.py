@@ -97,6 +97,7 @@ def test_money_moves_only_by_approval_or_within_budget_and_rate(plan, policy, an
         (sight("Plan", approved="b" * 32), StakeReason.AWAITS_APPROVAL, StakeStep.NOTHING),
         (sight(), StakeReason.SIGNING, StakeStep.SIGN),
         (sight(budget=5_000_000), StakeReason.BUDGET_EXHAUSTED, StakeStep.NOTHING),
+        (sight(status=StakingStatus(spent_upokt=9_999_999)), StakeReason.BUDGET_EXHAUSTED, StakeStep.NOTHING),
         (sight(budget=5_000_000, approved="a" * 32), StakeReason.SIGNING, StakeStep.SIGN),
         (sight(has_key=False), StakeReason.KEY_MISSING, StakeStep.NOTHING),
         (sight(status=of(outcome="Included", plan="c")), StakeReason.RATE_LIMITED, StakeStep.NOTHING),

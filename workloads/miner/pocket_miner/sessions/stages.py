@@ -135,8 +135,6 @@ def decide(snapshot: SessionSnapshot, height: int) -> Decision:
         return Decision(Stage.CLAIMED, Action.NOTHING)
     if snapshot.requirement is ProofRequirement.NOT_REQUIRED:
         return Decision(Stage.PROVED, Action.NOTHING)
-    if height >= windows.proof_close:
-        return Decision(Stage.PROOFABLE, Action.NOTHING)
     # An undecided requirement is treated as required: an unneeded proof costs a fee, a missing one the penalty. An
     # unknown claim is treated as present: a node rejects a proof without a claim at no cost.
     return Decision(Stage.PROOFABLE, Action.SEND_PROOF)
