@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from example_counts import examples
 from pocket.api.base import ManifestError
 from pocket.api.manifests import load_manifests
 from pocket.api.relayminer import RelayMiner
@@ -295,13 +299,73 @@ def test_the_configuration_of_the_chain_program_s_relayminer_is_converted():
     ("text", "size"), [("20MB", 20 << 20), ("1GB", 1 << 30), (512, 512), ("4k", 4096), ("7 MiB", 7 << 20)]
 )
 def test_sizes_are_read(text, size):
-    assert size_bytes(text) == size
+    assert size_bytes(text, "max_body_size") == size
 
 
 @pytest.mark.parametrize("text", ["", "big", "-1", "1.5MB", "10XB"])
 def test_what_is_no_size_is_named(text):
-    with pytest.raises(ManifestError, match="is not a size"):
-        size_bytes(text)
+    with pytest.raises(ManifestError, match="max_body_size: not a size"):
+        size_bytes(text, "max_body_size")
+
+
+def places(tree, path=()):
+    """Return the paths of all settings, also of those that hold others."""
+    rows = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [found for name, value in rows for found in ((*path, name), *places(value, (*path, name)))]
+
+
+def whole_tree(rows, base):
+    for path, value in rows.items():
+        if not any(path.startswith(f"{other}.") for other in rows):
+            base = put(base, path, value)
+    return base
+
+
+WHOLE = {"relayer": whole_tree(OF_RELAYER, RELAYER), "miner": whole_tree(OF_MINER, {}),
+         "node": yaml.safe_load(NODE_RELAYMINER)}  # fmt: skip
+PLACES = [(name, place) for name, tree in WHOLE.items() for place in places(tree)]
+ODD = st.sampled_from([
+    None, True, -1, 1.5, 10**30, float("nan"), float("inf"), "", "x", "a b", "http://[::1", "http://user:s3cret@[",
+    "http://x:99999", [], [None], [1], [[]], ["x"], {}, {1: 2}, {"a": None},
+])  # fmt: skip
+
+
+@settings(max_examples=examples(200))
+@given(st.sampled_from(PLACES), ODD)
+def test_a_value_of_another_shape_is_converted_or_refused_in_words(chosen, value):
+    name, (*folders, last) = chosen
+    trees = copy.deepcopy(WHOLE)
+    node = trees[name]
+    for folder in folders:
+        node = node[folder]
+    node[last] = value
+    said = ""
+    try:
+        converted(trees["node" if name == "node" else "relayer"], trees["miner"])
+    except ManifestError as error:
+        said = str(error)
+    except ValidationError:
+        pass  # the command reports it as an invalid RelayMiner
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("listen_addr", "localhost", "listen_addr"), (f"{JSON_RPC}max_retries", "some", f"{JSON_RPC}max_retries"),
+        (f"{JSON_RPC}headers", "A: b", f"{JSON_RPC}headers: expected settings with names"),
+        (f"{JSON_RPC}urls", ["http://[::1"], "urls: 'http://\\[::1' is not a URL"),
+        ("default_request_timeout_seconds", "30s soon", "default_request_timeout_seconds: not a duration"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_setting(setting, value, said):
+    with pytest.raises(ManifestError, match=said):
+        converted(put(RELAYER, setting, value))
+
+
+def test_urls_may_be_a_single_text():
+    relayer = put(RELAYER, f"{JSON_RPC}urls", "http://one:8545")
+    assert converted(relayer).relay_miner["spec"]["services"][0]["backends"]["jsonRpc"]["urls"] == ["http://one:8545"]
 
 
 @pytest.fixture
@@ -350,7 +414,7 @@ def test_a_compose_file_is_followed_to_its_configurations(folder):
     [
         (("volumes: [\"./config:/etc/pocket:ro\"]", "volumes: [data:/etc/pocket]"), "no volume and no config provides"),
         (("relayer\", \"--config", "redis\", \"--config"), "no service runs `relayer"),
-        (("miner --config /miner.yaml", "relayer --config /miner.yaml"), "two services run a relayer"),
+        (("miner --config /miner.yaml", "relayer --config /miner.yaml"), "two services run a relayer with different"),
         (("services:", "sevices:"), "not a docker compose file"),
     ],
 )  # fmt: skip
@@ -358,6 +422,20 @@ def test_a_compose_file_that_leads_nowhere_is_refused(folder, change, why):
     (folder / "compose.yaml").write_text(COMPOSE.replace(*change))
     with pytest.raises(ManifestError, match=why):
         read_compose(folder / "compose.yaml")
+
+
+def test_replicas_and_mounts_of_a_compose_file_are_followed(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    relayer = put(RELAYER, "keys.keys_file", "/keys/keys.yaml")
+    (folder / "config/relayer.yaml").write_text(yaml.safe_dump(relayer))
+    replica = "configs: [{source: miner, target: /miner.yaml}]\n  other:\n    command: miner --config /miner.yaml "
+    text = COMPOSE.replace('ro"]', 'ro", "~/:/keys"]').replace(
+        "configs: [", f"{replica}--consumer-name other\n    configs: [", 1
+    )
+    (folder / "compose.yaml").write_text(text)
+    done = run("--compose", folder / "compose.yaml", "--output", folder / "out")
+    assert done.exit_code == 0, done.output
+    assert [row.spec.operator_address for row in load_manifests([folder / "out"]).suppliers] == [address("alice")]
 
 
 def test_options_of_the_command_line_replace_settings(folder):
