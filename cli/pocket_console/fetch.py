@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from pocket.api.miner_status import SESSION_PATH
-from pocket.errors import PocketError
+from pocket.errors import PocketError, system_reason
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_console.snapshot import ProcessOrigin
 
@@ -102,7 +102,7 @@ class KubernetesFetcher:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection: {error.os_error.strerror or type(error.os_error).__name__}"
+        return f"no connection: {system_reason(error)}"
     return str(error)[:200] or type(error).__name__
 
 

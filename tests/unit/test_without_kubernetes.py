@@ -107,6 +107,7 @@ def test_rendering_again_replaces_and_names_keys_that_are_no_longer_declared(tmp
 
 def test_what_is_missing_is_named(tmp_path):
     assert "has no key hex" in rendered(tmp_path, documents=[relay_miner("ns"), supplier("ns")]).output
+    assert "hold no RelayMiner" in rendered(tmp_path, documents=[supplier("ns")]).output
     two = [relay_miner("ns", "a"), relay_miner("ns", "b")]
     assert "the files have: a, b" in rendered(tmp_path, documents=two).output
     assert rendered(tmp_path, "--name", "a", documents=two).exit_code == 0
