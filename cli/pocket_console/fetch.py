@@ -42,12 +42,12 @@ async def fetch_json(
     """
     text = await fetcher.text(origin, path, query)
     try:
-        found = await asyncio.to_thread(json.loads, text) if len(text) > _CHUNK else json.loads(text)
+        answer = await asyncio.to_thread(json.loads, text) if len(text) > _CHUNK else json.loads(text)
     except (ValueError, RecursionError):
         raise FetchError(f"{path} is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise FetchError(f"{path} is not a JSON object")
-    return found
+    return answer
 
 
 class HttpFetcher:

@@ -177,15 +177,15 @@ def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec
         manifests = load_manifests(files)
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
-    found = [
+    staked = [
         (s.metadata.name, s.spec.operator_address, s.spec.stake)
         for s in manifests.suppliers
         if s.spec.stake is not None and name in (None, s.metadata.name)
     ]
-    if len(found) != 1:
-        names = ", ".join(row[0] for row in found) or "none"
+    if len(staked) != 1:
+        names = ", ".join(row[0] for row in staked) or "none"
         raise click.ClickException(f"--name must choose one Supplier with spec.stake. Found: {names}")
-    _, operator, spec = found[0]
+    _, operator, spec = staked[0]
     stakes = {row.metadata.name: row.spec.stake for row in manifests.suppliers}
     try:
         whole, inherited = with_defaults(spec, stakes.get(spec.defaults_from.name) if spec.defaults_from else None)

@@ -75,10 +75,10 @@ def _suppliers(context: click.Context, _: click.Parameter, incomplete: str) -> l
     given = context.params
     target = _target(given.get("namespace"), False, given.get("context"), given.get("kubeconfig"), "table")
     try:
-        found = [place_of(row)[1] for row in target.view().suppliers]
+        supplier_names = [place_of(row)[1] for row in target.view().suppliers]
     except click.ClickException:
         return []
-    return sorted(name for name in found if name.startswith(incomplete))
+    return sorted(name for name in supplier_names if name.startswith(incomplete))
 
 
 def _target(
@@ -253,14 +253,14 @@ def archive(target: ClusterTarget, folder: Path) -> None:
     for row in view.relay_miners:
         published[place_of(row)[0]].update(published_heads_of(row))
     miners, shell = _miners(target, view), target.shell()
-    found = [archive_pod(shell, namespace, pod, folder, published[namespace]) for namespace, pod in miners]
+    results = [archive_pod(shell, namespace, pod, folder, published[namespace]) for namespace, pod in miners]
     rows = [
         {"pod": row.pod, "added": row.done.added, "last": row.done.number, "file": str(row.done.file)}
-        for row in found
+        for row in results
         if row.done is not None
     ]
     click.echo(rendered(rows, target.form, ("pod", "added", "last", "file")))
-    if problems := [f"{row.pod}: {row.problem}" for row in found if row.problem]:
+    if problems := [f"{row.pod}: {row.problem}" for row in results if row.problem]:
         raise click.ClickException("; ".join(problems))
 
 
@@ -272,15 +272,15 @@ def doctor(target: ClusterTarget) -> None:
 
     The exit code is 1 if something loses relays or money, or will.
     """
-    found = diagnose(target.view())
-    if not found and target.form in (OutputFormat.TABLE, OutputFormat.WIDE):
+    findings = diagnose(target.view())
+    if not findings and target.form in (OutputFormat.TABLE, OutputFormat.WIDE):
         click.echo("Nothing is wrong.")
     elif target.form in (OutputFormat.JSON, OutputFormat.YAML):
-        click.echo(rendered([finding.row() for finding in found], target.form, ()))
+        click.echo(rendered([finding.row() for finding in findings], target.form, ()))
     else:
-        for finding in found:
+        for finding in findings:
             click.echo(f"{finding.severity.upper():8} {finding.subject}: {finding.message}\n         {finding.remedy}")
-    if any(finding.severity is Severity.ERROR for finding in found):
+    if any(finding.severity is Severity.ERROR for finding in findings):
         raise click.exceptions.Exit(_FOUND_ERRORS)
 
 

@@ -134,10 +134,10 @@ def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | N
 
     FOLDER is the home folder of pocketd, or keyring-file or keyring-test in it.
     """
-    found = keyring_folder(folder)
-    known = has_test_password(found)
+    keyring = keyring_folder(folder)
+    known = has_test_password(keyring)
     passphrase = TEST_PASSWORD if known else secret_text("Passphrase of the keyring", passphrase_fd)
-    return read_keyring(found, passphrase, names)
+    return read_keyring(keyring, passphrase, names)
 
 
 @import_keys.command("armor")

@@ -378,12 +378,12 @@ class _Converter:
         return spec
 
     def _level(self, name: str, level: str) -> str:
-        found = _LEVELS.get(level.lower())
-        if found is None:
+        own_level = _LEVELS.get(level.lower())
+        if own_level is None:
             self.note("unknown", f"{name}: logging.level", f"{level!r} is no level, info is used")
-        elif found not in (level.lower(), f"{level.lower()}ing"):
-            self.note("changed", f"{name}: logging.level", f"{level} becomes {found}")
-        return found or "info"
+        elif own_level not in (level.lower(), f"{level.lower()}ing"):
+            self.note("changed", f"{name}: logging.level", f"{level} becomes {own_level}")
+        return own_level or "info"
 
     def debug(self) -> bool:
         """Return True if profiles are served by the relayer or the miner."""

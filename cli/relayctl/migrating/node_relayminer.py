@@ -109,7 +109,7 @@ def _kind_of(url: str) -> str:
 
 def size_bytes(value: Any, path: str) -> int:
     """Return the bytes of a number, or of a text such as 20MB. Raises ManifestError."""
-    found = _SIZE.fullmatch(str(value).strip())
-    if found is None:
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
         raise ManifestError(f"{path}: not a size: write bytes, or for example 20MB")
-    return int(found[1]) * _FACTORS[found[2].upper()]
+    return int(match[1]) * _FACTORS[match[2].upper()]
