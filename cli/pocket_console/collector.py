@@ -299,7 +299,7 @@ class Collector:
             return
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
-                found = await self._finder.find()
+                processes = await self._finder.find()
         except (DiscoveryError, TimeoutError) as error:
             before = self._cluster or ClusterSnapshot()
             text = str(error) or f"no answer within {_ROUND_SECONDS:g} s"
@@ -307,14 +307,16 @@ class Collector:
             _LOG.warning("finding relayers and miners failed, retrying", error=text)
             return
         self._found_at = self._clock()
-        self._keep(found)
+        self._keep(processes)
 
-    def _keep(self, found: Found) -> None:
-        if found.relay_miners is not None:
-            self._cluster = ClusterSnapshot(AnswerFreshness(self._clock()), found.relay_miners, found.suppliers or ())
+    def _keep(self, processes: Found) -> None:
+        if processes.relay_miners is not None:
+            self._cluster = ClusterSnapshot(
+                AnswerFreshness(self._clock()), processes.relay_miners, processes.suppliers or ()
+            )
         before = self._pollers
         self._pollers = {}
-        for origin in found.origins[:_MOST_ORIGINS]:
+        for origin in processes.origins[:_MOST_ORIGINS]:
             self._pollers[origin] = before.get(origin) or self._poller(origin)
 
     def _poller(self, origin: ProcessOrigin) -> _MinerPoller | _RelayerPoller:

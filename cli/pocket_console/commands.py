@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +61,7 @@ def _sources(command: click.decorators.FC) -> click.decorators.FC:
         click.option("--direct", is_flag=True, help="Reach pods at their addresses, from inside the cluster"),
         click.option("--interval", type=click.FloatRange(0.2, 300), default=2.0, show_default=True,
                      help="Seconds between polls"),
-    ):  # fmt: skip
+    )[::-1]:  # fmt: skip
         command = option(command)
     return command
 
@@ -98,8 +97,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
     try:
         asyncio.run(_until_interrupted(work))
     except (PocketError, KubeError) as error:
-        click.echo(f"relayctl: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(str(error)) from None
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from pocket.api.miner_status import SESSION_PATH
-from pocket.errors import PocketError
+from pocket.errors import PocketError, system_reason
 from pocket.kube.api_client import KubeApi, KubeError
 from pocket_console.snapshot import ProcessOrigin
 
@@ -42,12 +42,12 @@ async def fetch_json(
     """
     text = await fetcher.text(origin, path, query)
     try:
-        found = await asyncio.to_thread(json.loads, text) if len(text) > _CHUNK else json.loads(text)
+        answer = await asyncio.to_thread(json.loads, text) if len(text) > _CHUNK else json.loads(text)
     except (ValueError, RecursionError):
         raise FetchError(f"{path} is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise FetchError(f"{path} is not a JSON object")
-    return found
+    return answer
 
 
 class HttpFetcher:
@@ -102,7 +102,7 @@ class KubernetesFetcher:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection: {error.os_error.strerror or type(error.os_error).__name__}"
+        return f"no connection: {system_reason(error)}"
     return str(error)[:200] or type(error).__name__
 
 

@@ -65,16 +65,19 @@ def sample_of(text: str, at: float) -> RelayerSample:
             continue
         if service not in services and len(services) >= _MOST_SERVICES:
             continue
-        found = services[service]
+        service_sample = services[service]
         if name in _TOTALS:
-            found.numbers[_TOTALS[name]] += value
+            service_sample.numbers[_TOTALS[name]] += value
         elif name in _BY_LABEL:
             table, label = _BY_LABEL[name]
-            found.tables[table][labels.get(label, "")] += value
+            service_sample.tables[table][labels.get(label, "")] += value
         else:
-            found.tables[_BUCKETS[name]][float(labels.get("le", "inf"))] += value
+            service_sample.tables[_BUCKETS[name]][float(labels.get("le", "inf"))] += value
     return RelayerSample(
-        at, {name: found.totals() for name, found in services.items()}, unhealthy=dict(unhealthy), **gauges
+        at,
+        {name: service_sample.totals() for name, service_sample in services.items()},
+        unhealthy=dict(unhealthy),
+        **gauges,
     )
 
 

@@ -184,11 +184,11 @@ class Console:
             session = explanation.open or explanation.ended
         if session is None:
             raise web.HTTPNotFound
-        found = session
+        shown = session
         return await self._page(
             request, "session.html",
             lambda _, picture, __: {
-                "view": session_detail(picture, found), "explanation": explanation, "error": error,
+                "view": session_detail(picture, shown), "explanation": explanation, "error": error,
             },
         )  # fmt: skip
 
@@ -206,13 +206,13 @@ class Console:
                 answers = await asyncio.gather(*map(ask, miners), return_exceptions=True)
         except TimeoutError:
             return None, "the miners did not answer in time"
-        found = [answer for answer in answers if isinstance(answer, Explanation)]
+        explanations = [answer for answer in answers if isinstance(answer, Explanation)]
         errors = [error for error in answers if isinstance(error, FetchError | ValidationError)]
         for error in answers:
             if isinstance(error, BaseException) and error not in errors:
                 raise error
         failures = [str(error) for error in errors if not (isinstance(error, FetchError) and error.status == 404)]
-        best = max(found, key=lambda row: (row.open is None, len(row.facts)), default=None)
+        best = max(explanations, key=lambda row: (row.open is None, len(row.facts)), default=None)
         return best, "" if best is not None else "; ".join(failures)
 
     async def _suppliers(self, request: web.Request) -> web.Response:

@@ -20,7 +20,7 @@ from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import NodeAssessment, NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
-from pocket.errors import ChainError, NotFound
+from pocket.errors import ChainError, NotFound, system_reason
 from pocket.runtime.public_urls import PORTS
 from relayctl.config_checks import (
     ConfigIssue,
@@ -144,6 +144,6 @@ async def _reach(where: str, url: str, seconds: float) -> ConfigIssue | None:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORTS[parts.scheme])
     except (OSError, TimeoutError) as error:
-        return ConfigIssue(Level.ERROR, where, f"{url} cannot be reached: {type(error).__name__}")
+        return ConfigIssue(Level.ERROR, where, f"{url} cannot be reached: {system_reason(error)}")
     writer.close()
     return None

@@ -9,7 +9,7 @@ import aiohttp
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
-from pocket.errors import ChainError, DecodingError, InvalidRelay, NotFound
+from pocket.errors import ChainError, DecodingError, InvalidRelay, NotFound, system_reason
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
@@ -106,7 +106,7 @@ class Gateway:
             supplier_key = await self.supplier_key(request.supplier_operator_address)
             bodies = await SENDERS[over](self._http, url, request, rpc_type, timeout_seconds, {})
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RelayFailed(f"{url}: {type(error).__name__}: {error}") from error
+            raise RelayFailed(f"{url}: {system_reason(error)}") from error
         except ChainError as error:
             raise RelayFailed(str(error)) from error
         try:

@@ -146,12 +146,12 @@ class LocalRedis:
         """Return the names of the servers that are primaries at the moment."""
         if not self._replicas:
             return self.servers
-        found = []
+        primaries = []
         for name in self.servers:
             with contextlib.suppress(*NATIVE_ERRORS), self.connected(name) as client:
                 if client.info("replication")["role"] == "master":
-                    found.append(name)
-        return found
+                    primaries.append(name)
+        return primaries
 
     def _replicated(self) -> bool:
         primaries = 0
@@ -252,8 +252,8 @@ class LocalRedis:
 
     def node_id(self, name: str) -> str:
         """Return the id of a node of the Cluster."""
-        found = self._run(name, "CLUSTER MYID")
-        return found.decode() if isinstance(found, bytes) else str(found)
+        node_id = self._run(name, "CLUSTER MYID")
+        return node_id.decode() if isinstance(node_id, bytes) else str(node_id)
 
     def _knows_all(self, name: str) -> bool:
         return int(self._run(name, "CLUSTER INFO")["cluster_known_nodes"]) == len(self.servers)

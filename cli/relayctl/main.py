@@ -18,6 +18,7 @@ from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
+from relayctl.entry_point import run_in_words
 from relayctl.k8s.plugin import k8s
 from relayctl.key_commands import keys
 from relayctl.local_redis import Topology
@@ -35,6 +36,7 @@ def _samples() -> Path:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, message=f"relayctl %(version)s, commit {COMMIT}")
 def main() -> None:
     """Operate and test Pocket relay mining."""
 
@@ -108,7 +110,8 @@ def localnet() -> None:
 
 
 @localnet.command()
-@click.option("--genesis", type=click.Path(path_type=Path), default=lambda: _samples() / "genesis.yaml")
+@click.option("--genesis", type=click.Path(path_type=Path), default=lambda: _samples() / "genesis.yaml",
+              help="Genesis of the chain. Default: the trial's")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--grpc-port", type=PORT_OR_FREE, default=9090, show_default=True, help="0: any free port")
 @click.option("--rpc-port", type=PORT_OR_FREE, default=26657, show_default=True, help="0: any free port")
@@ -132,10 +135,11 @@ relay.add_command(show_session)
 
 
 def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
-    for option in (
+    for option in (  # the decorator applied last is listed first
         click.option("--url", required=True, help="The relayer, http://host:port"),
         click.option("--grpc", "node_grpc", required=True, help="A chain node, grpc://host:port"),
-        click.option("--rpc", "node_rpc", default="http://127.0.0.1:26657", help="Its CometBFT RPC"),
+        click.option("--rpc", "node_rpc", default="http://127.0.0.1:26657", show_default=True,
+                     help="CometBFT RPC of the chain node"),
         click.option("--app", required=True, help="Application address"),
         click.option("--service", required=True, help="Service id"),
         click.option("--supplier", help="Supplier operator address. Default: all of the session's"),
@@ -146,7 +150,7 @@ def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
         click.option("--over", type=click.Choice(["http", "grpc", "websocket"]), default="http", show_default=True,
                      help="Transport to the relayer. HTTP streams are shown as one body"),
         click.option("--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True),
-    ):  # fmt: skip
+    )[::-1]:  # fmt: skip
         command = option(command)
     return command
 
@@ -174,15 +178,14 @@ def _run_load(options: dict[str, object], *, count: int, concurrency: int, rate:
     try:
         code = asyncio.run(run_load(LoadOptions.of(options), count, concurrency, rate, show=show))
     except PocketError as error:
-        click.echo(f"relayctl: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(str(error)) from None
     sys.exit(code)
 
 
 def run() -> None:
     """Run the command line, with warnings on standard error: the output belongs to the result."""
     logs.configure("relayctl", os.environ.get("LOG_LEVEL", "WARNING"))
-    main()
+    run_in_words(main)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pocket.api.manifests import Manifests, load_manifests
 from pocket.api.services import RPC_NUMBERS
 from pocket.api.simulation import SimulationIdentity
 from pocket.chain.model import Session
-from pocket.errors import PocketError
+from pocket.errors import PocketError, system_reason
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature_by_address
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
@@ -105,7 +105,7 @@ class Prober:
         except (RelayFailed, PocketError) as error:
             return done(str(error))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return done(f"{type(error).__name__}: {error}")
+            return done(system_reason(error))
         return done() if bodies else done("the response was empty")
 
 

@@ -63,11 +63,13 @@ def render_files(relay_miner: RelayMiner, manifests: Manifests, machine: Machine
 
 def chosen_relay_miner(manifests: Manifests, name: str | None) -> RelayMiner:
     """Return the named RelayMiner, or the only one. Raises ConfigurationError."""
-    found = [row for row in manifests.relay_miners if name in (None, row.metadata.name)]
-    if len(found) != 1:
-        names = ", ".join(row.metadata.name for row in manifests.relay_miners) or "none"
+    if not manifests.relay_miners:
+        raise ConfigurationError("these files hold no RelayMiner: name files that do")
+    chosen = [row for row in manifests.relay_miners if name in (None, row.metadata.name)]
+    if len(chosen) != 1:
+        names = ", ".join(row.metadata.name for row in manifests.relay_miners)
         raise ConfigurationError(f"choose one RelayMiner with --name, the files have: {names}")
-    return found[0]
+    return chosen[0]
 
 
 def write_secrets(folder: Path, relay_miner: RelayMiner, manifests: Manifests) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import sys
 
 import click
 
@@ -59,6 +58,5 @@ def show_session(node: str, application: str, service: str) -> None:
     try:
         session = asyncio.run(run())
     except PocketError as error:
-        click.echo(f"relayctl: {error}", err=True)
-        sys.exit(1)
+        raise click.ClickException(str(error)) from None
     click.echo(json.dumps(session, indent=2))

@@ -84,9 +84,9 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--grpc", "grpc_address", required=True, help="A chain node, grpc://host:port"),
         click.option("--rpc", "rpc_address", default="http://127.0.0.1:26657", show_default=True,
-                     help="Its CometBFT RPC"),
+                     help="CometBFT RPC of the chain node"),
         click.option("--chain-id", default="pocket", show_default=True),
-    ):  # fmt: skip
+    )[::-1]:  # fmt: skip
         command = option(command)
     return command
 
@@ -116,7 +116,8 @@ def stake() -> None:
 @click.option("--name", help="Name of the Supplier. Default: the only one with spec.stake")
 @click.option("--signer", help="Address that signs and pays. Default: the operator")
 @click.option("--gas-price", default="0.000001upokt", show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="File for `relayctl stake sign`")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path, dir_okay=False),
+              help="File for `relayctl stake sign`")  # fmt: skip
 @click.option("--unsigned", type=click.Path(path_type=Path, dir_okay=False),
               help="File with the unsigned transaction for `pocketd tx sign`, also of a multisig account")  # fmt: skip
 @_node_options
@@ -176,15 +177,15 @@ def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec
         manifests = load_manifests(files)
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
-    found = [
+    staked = [
         (s.metadata.name, s.spec.operator_address, s.spec.stake)
         for s in manifests.suppliers
         if s.spec.stake is not None and name in (None, s.metadata.name)
     ]
-    if len(found) != 1:
-        names = ", ".join(row[0] for row in found) or "none"
+    if len(staked) != 1:
+        names = ", ".join(row[0] for row in staked) or "none"
         raise click.ClickException(f"--name must choose one Supplier with spec.stake. Found: {names}")
-    _, operator, spec = found[0]
+    _, operator, spec = staked[0]
     stakes = {row.metadata.name: row.spec.stake for row in manifests.suppliers}
     try:
         whole, inherited = with_defaults(spec, stakes.get(spec.defaults_from.name) if spec.defaults_from else None)
@@ -216,7 +217,7 @@ def _show(plan: StakePlan) -> None:
 @stake.command("sign")
 @click.argument("plan_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @KEY_FILE
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path, dir_okay=False), required=True,
               help="File for the signed transaction, base64")  # fmt: skip
 @click.option("--checksum", help="Sign only a file with this checksum, which `relayctl stake plan` printed")
 def sign_command(plan_file: Path, key_file: Path | None, out: Path, checksum: str | None) -> None:

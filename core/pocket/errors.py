@@ -1,7 +1,20 @@
 """Hierarchy of the product's errors."""
 
 import enum
+import os
+import ssl
 from typing import ClassVar, Final
+
+
+def system_reason(error: BaseException) -> str:
+    """Return the words for an error of a file or connection, without the name of its class and its address."""
+    cause = getattr(error, "os_error", error)
+    number = cause.errno if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) else None
+    if number is not None and number > 0:
+        return os.strerror(number)
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 class PocketError(Exception):

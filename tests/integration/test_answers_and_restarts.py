@@ -55,8 +55,7 @@ async def test_relays_that_were_stored_by_wrong_terms_are_validated_again(redis,
 
 
 async def test_relays_that_were_stored_by_the_same_terms_are_not_read_again_after_a_restart(alice, monkeypatch):
-    header = alice.header()
-    await alice.record(alice.relays(header, 5))
+    header = await alice.recorded(5)
     await alice.to(11)
     alice.start()
 
@@ -137,8 +136,7 @@ async def test_an_account_number_or_share_that_one_node_states_wrong_for_ever_co
         chain._ask_node = ask
         alice.client = chain
         alice.start()
-        header = alice.header()
-        await alice.record(alice.relays(header, 5))
+        header = await alice.recorded(5)
         await alice.to(22)
         assert told
         assert unharmed(alice, header)
@@ -221,8 +219,7 @@ async def test_a_session_whose_commands_redis_refuses_is_sealed_from_the_volume(
 
 
 async def test_a_paid_session_of_a_former_owner_is_not_booked_as_missed_by_nodes_without_events(alice, monkeypatch):
-    header = alice.header()
-    await alice.record(alice.relays(header, 5))
+    await alice.recorded(5)
     await alice.to(19)
     alice.audit._database.execute("DELETE FROM cost")
     alice.skip(20)
@@ -262,8 +259,7 @@ async def test_what_no_node_simulates_is_sent_with_typical_gas_before_its_window
     redis, tmp_path, monkeypatch, away_from
 ):
     async with mine(redis, tmp_path, proof_params=PROVEN) as alice:
-        header = alice.header()
-        await alice.record(alice.relays(header, 5))
+        header = await alice.recorded(5)
         await alice.to(away_from)
 
         async def away(raw):
@@ -276,8 +272,7 @@ async def test_what_no_node_simulates_is_sent_with_typical_gas_before_its_window
 
 async def test_a_node_that_simulates_absurdly_little_gas_costs_no_session(redis, tmp_path, monkeypatch):
     async with mine(redis, tmp_path, proof_params=PROVEN) as alice:
-        header = alice.header()
-        await alice.record(alice.relays(header, 5))
+        header = await alice.recorded(5)
 
         async def little(raw):
             return 1

@@ -30,8 +30,7 @@ async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(al
 
 
 async def test_a_peer_is_asked_again_until_it_answers(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 5))
+    header = await alice.recorded(5)
     await alice.miner.tail()
     await alice.redis.flushall()
     await alice.record(alice.relays(header, 2))
@@ -46,8 +45,7 @@ async def test_a_peer_is_asked_again_until_it_answers(alice):
 
 
 async def test_what_the_stream_still_holds_is_not_fetched_from_peers(alice, monkeypatch):
-    header = alice.header()
-    await alice.record(alice.relays(header, 5))
+    header = await alice.recorded(5)
     await alice.miner.tail()
     async with served(alice) as asked:
 
@@ -109,8 +107,7 @@ async def test_a_standby_mirrors_and_takes_over_without_reading_again(alice):
 
 @pytest.mark.parametrize("knows_seal", [False, True])
 async def test_a_standby_that_copied_relays_recorded_after_the_seal_proves_the_sealed_ones(alice, knows_seal):
-    header = alice.header()
-    await alice.record(alice.relays(header, 6))
+    header = await alice.recorded(6)
     await alice.to(14)
     assert alice.claim(header) is not None
     with another(alice) as other:
@@ -132,8 +129,7 @@ async def test_a_standby_that_copied_relays_recorded_after_the_seal_proves_the_s
 @pytest.mark.parametrize("sealed", [True, False])
 async def test_a_third_owner_gets_from_a_standby_what_only_that_one_still_has(alice, sealed):
     """The standby has read the stream that came after the loss to its end: its position tells nothing of the loss."""
-    header = alice.header()
-    await alice.record(alice.relays(header, 60))
+    header = await alice.recorded(60)
     await alice.to(14 if sealed else 5)
     with another(alice, "standby") as second:
         standby = follow(second)
@@ -149,8 +145,7 @@ async def test_a_third_owner_gets_from_a_standby_what_only_that_one_still_has(al
 
 
 async def test_a_redis_that_lost_the_seals_gets_them_back_though_every_session_is_sealed(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    header = await alice.recorded(3)
     await alice.to(14)
     await alice.redis.flushall()
     await alice.miner.tail()
@@ -159,8 +154,7 @@ async def test_a_redis_that_lost_the_seals_gets_them_back_though_every_session_i
 
 
 async def test_an_owner_on_an_empty_volume_gets_the_sealed_relays_from_its_peers(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 5))
+    header = await alice.recorded(5)
     await alice.to(14)
     await alice.redis.flushall()
     await alice.record(alice.relays(header, 2))  # after the seal, by a relayer that was frozen
@@ -184,8 +178,7 @@ def sealed_and_paid(made, header):
 
 
 async def test_a_standby_drops_what_the_owner_has_ended(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    header = await alice.recorded(3)
     with another(alice) as other:
         standby = follow(other)
         await standby.round()
@@ -198,8 +191,7 @@ async def test_a_standby_drops_what_the_owner_has_ended(alice):
 
 
 async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_are_ended(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    header = await alice.recorded(3)
     with another(alice) as other:
         await follow(other).round()
         sealed_and_paid(other, header)
@@ -213,8 +205,7 @@ async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_
 
 @pytest.mark.parametrize("tombstone", [True, False])
 async def test_seals_and_costs_without_relays_are_removed_once_their_session_is_over(alice, tombstone):
-    header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    header = await alice.recorded(3)
     with another(alice) as other:
         sealed_and_paid(other, header)
         assert await leftovers_of(other, {other.supplier}) == 0, "its session is open"
@@ -280,8 +271,7 @@ async def test_a_peer_that_never_answers_delays_an_outcome_by_some_blocks(alice)
 
 
 async def test_a_former_owner_that_resumes_at_the_settlement_books_nothing(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    await alice.recorded(3)
     await alice.to(19)
     with another(alice) as other:
         await other.miner.start()
@@ -293,8 +283,7 @@ async def test_a_former_owner_that_resumes_at_the_settlement_books_nothing(alice
 
 
 async def test_a_session_that_another_owner_ended_gets_no_second_outcome(alice):
-    header = alice.header()
-    await alice.record(alice.relays(header, 3))
+    header = await alice.recorded(3)
     with another(alice) as other:
         await other.miner.tail()
         assert header.session_id in other.miner.sessions

@@ -168,6 +168,12 @@ class Mine:
         block = await self.comet.block()
         return await self.miner.on_block(block, await self.client.proof_params())
 
+    async def recorded(self, count: int) -> SessionHeader:
+        """Record relays of the current session. Returns its header."""
+        header = self.header()
+        await self.record(self.relays(header, count))
+        return header
+
     async def to(self, height: int) -> dict[str, int]:
         """Blocks up to a height, each seen by the miner."""
         stages = {}

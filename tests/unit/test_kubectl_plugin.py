@@ -8,17 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from kubectl_stand_in import kubectl_stand_in
 from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord
 from pocket_operator.resources import names
-from relayctl.k8s.cluster_view import ClusterView, default_namespace
+from relayctl.k8s.cluster_view import ClusterView
 from relayctl.k8s.diagnosis import FindingCode, Severity, diagnose
 from relayctl.k8s.incident_bundle import addresses_of, pod_files, view_files, write_bundle
-from relayctl.k8s.plugin import ask_miners, k8s, merged_earnings
+from relayctl.k8s.plugin import ask_miners, merged_earnings
 from relayctl.k8s.plugin_completion import completions
 from relayctl.k8s.pod_shell import PodCommandFailed, PodShell
 from relayctl.k8s.redaction import Redactor
@@ -416,21 +415,3 @@ def test_without_kubectl_the_remedy_is_named(monkeypatch):
 def test_kubectl_gets_proposals(words, expected):
     found = completions(words)
     assert [line.partition("\t")[0] for line in found] == [line.partition("\t")[0] for line in expected]
-
-
-def test_the_namespace_is_the_context_s(tmp_path, monkeypatch):
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    config = tmp_path / "config"
-    contexts = [{"name": "a", "context": {"namespace": "team"}}, {"name": "b", "context": {}}]
-    config.write_text(yaml.safe_dump({"current-context": "a", "contexts": contexts}))
-    assert default_namespace(str(config), None) == "team"
-    assert default_namespace(str(config), "b") == "default"
-    assert default_namespace(str(tmp_path / "none"), None) == "default"
-
-
-def test_a_broken_kubeconfig_is_an_error_without_a_traceback(tmp_path):
-    config = tmp_path / "config"
-    config.write_text("contexts: []")
-    done = CliRunner().invoke(k8s, ["status", "--kubeconfig", str(config)])
-    assert done.exit_code == 1
-    assert "no cluster configured" in done.output

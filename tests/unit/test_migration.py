@@ -232,9 +232,11 @@ def test_an_output_that_cannot_be_written_is_named(files):
         ("services: {eth: {backends: {jsonrpc: {url: 'http://b'}}}}\nredis: {url: 'redis-sentinel://a'}\npocket_node: "
          "{query_node_rpc_url: 'http://n', query_node_grpc_url: 'n:1'}", "redis-sentinel:// is not supported"),
         ("services: {eth: {backends: {jsonrpc: {url: 'http://b'}}}}\npocket_node: {query_node_rpc_url: 'http://u:p@n', "
-         "query_node_grpc_url: 'n:1'}", "pocket_node.query_node_rpc_url holds a login"),
+         "query_node_grpc_url: 'n:1'}", "pocket_node.query_node_rpc_url: holds a login"),
         ("services: {eth: {backends: {rest: {urls: ['http://u:p@a', 'http://b']}}}}\npocket_node: {query_node_rpc_url: "
          "'http://n', query_node_grpc_url: 'n:1'}", "services.eth.backends.rest.urls: the endpoints have different"),
+        ("services: {eth: {backends: {jsonrpc: {url: 'http://b'}}}}\nredis: {url: '${REDIS_URL}'}\npocket_node: "
+         "{query_node_rpc_url: 'http://n', query_node_grpc_url: 'n:1'}", "redis.url: write redis://host:port"),
         ("- 1", "expected the configuration"), ("{", "not YAML"),
     ],
 )  # fmt: skip
@@ -270,5 +272,5 @@ def test_arbitrary_further_settings_change_nothing_but_the_report(more):
 
 def test_a_duration_that_is_none_is_named():
     relayer = {**yaml.safe_load(RELAYER), "default_request_timeout_seconds": "soon"}
-    with pytest.raises(ManifestError, match="'soon' is not a duration"):
+    with pytest.raises(ManifestError, match="default_request_timeout_seconds: not a duration"):
         convert(relayer, {}, "main", "pocket")

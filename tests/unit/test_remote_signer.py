@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import itertools
+import socket
 import ssl
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
@@ -26,7 +28,7 @@ from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket_miner.submission.sender import Sender, SendError
 from relayctl.main import main
 from relayctl.signer.signable import ClaimedRoot
-from relayctl.signer.signer_commands import ServerTls
+from relayctl.signer.signer_commands import ServerTls, listen_on_socket
 from signing import (
     HEADER,
     OTHER_ROOT,
@@ -304,3 +306,23 @@ async def test_a_transaction_waits_for_a_signer_that_is_away(tmp_path):
         with pytest.raises(SendError) as failed:
             await _sender(client).prepare([claim("a")], BLOCK, 16)
     assert failed.value.refusal is BroadcastFailure.UNSIGNED
+
+
+async def test_a_socket_is_taken_from_a_process_that_is_gone_only(tmp_path):
+    path = tmp_path / "signer.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    runners = [web.AppRunner(web.Application()) for _ in range(3)]
+    try:
+        for runner in runners:
+            await runner.setup()
+        await listen_on_socket(runners[0], path)
+        with pytest.raises(ConfigurationError, match=r"signer.sock: another process serves this socket"):
+            await listen_on_socket(runners[1], path)
+        with pytest.raises(ConfigurationError, match=r"none/signer.sock: No such file or directory"):
+            await listen_on_socket(runners[2], tmp_path / "none/signer.sock")
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as http:
+            assert (await http.get("http://signer/")).status == 404, "it still serves"
+    finally:
+        for runner in runners:
+            await runner.cleanup()

@@ -107,6 +107,7 @@ def test_rendering_again_replaces_and_names_keys_that_are_no_longer_declared(tmp
 
 def test_what_is_missing_is_named(tmp_path):
     assert "has no key hex" in rendered(tmp_path, documents=[relay_miner("ns"), supplier("ns")]).output
+    assert "hold no RelayMiner" in rendered(tmp_path, documents=[supplier("ns")]).output
     two = [relay_miner("ns", "a"), relay_miner("ns", "b")]
     assert "the files have: a, b" in rendered(tmp_path, documents=two).output
     assert rendered(tmp_path, "--name", "a", documents=two).exit_code == 0
@@ -129,7 +130,7 @@ def test_systemd_accepts_the_units(path, tmp_path):
 
 
 def commands():
-    for path in UNITS:
+    for path in (row for row in UNITS if row.stem != "pocket-signer"):
         yield path.stem.removeprefix("pocket-"), shlex.split(unit(path)["Service"]["ExecStart"])
     for name in MODELS:
         yield name, COMPOSE["services"][name]["command"]
@@ -163,6 +164,20 @@ def test_units_and_compose_use_the_paths_that_are_rendered_by_default(tmp_path):
         assert own["EnvironmentFile"].startswith(str(config.keys_dir.parent))
         assert service["environment"]["POCKET_REDIS_URL"].startswith("redis://redis:")
     assert [row for row in COMPOSE["services"]["relayer"]["ports"] if "8080" in row] == ["8080:8080"]
+
+
+def test_the_signer_listens_where_relayer_and_miner_may_reach_it():
+    own, relayer = (unit(ROOT / f"examples/systemd/pocket-{name}.service")["Service"] for name in ("signer", "relayer"))
+    words = shlex.split(own["ExecStart"])
+    assert words[1:5] == ["-m", "relayctl.main", "signer", "serve"]
+    options = dict(zip(words[5::2], words[6::2], strict=True))
+    known = {name for row in main.commands["signer"].commands["serve"].params for name in row.opts}
+    assert set(options) <= known
+    assert options["--data"] == f"/var/lib/{own['StateDirectory']}"
+    assert Path(options["--socket"]).parent == Path("/run", own["RuntimeDirectory"])
+    assert f"unix:{options['--socket']}" in (ROOT / "docs/signer.md").read_text()
+    assert (own["Group"], own["RuntimeDirectoryMode"]) == (relayer["Group"], "0750")
+    assert own["User"] != relayer["User"], "the relayer must not read the keys"
 
 
 def test_the_images_are_those_of_this_release():

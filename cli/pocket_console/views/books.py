@@ -46,13 +46,13 @@ def books_by_supplier(cluster: ClusterSnapshot | None) -> dict[str, SupplierBook
     """Return the readable books by operator address, none outside of a cluster."""
     if cluster is None:
         return {}
-    found = {}
+    by_supplier = {}
     for resource in cluster.suppliers:
         address = str((resource.get("spec") or {}).get("operatorAddress", ""))
         books = _books_of(resource.get("status") or {})
         if address and books is not None:
-            found[address] = books
-    return found
+            by_supplier[address] = books
+    return by_supplier
 
 
 def _books_of(status: Mapping[str, Any]) -> SupplierBooks | None:

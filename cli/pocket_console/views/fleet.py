@@ -200,17 +200,17 @@ def shard_cells(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> tuple
 
 def node_rows(snapshot: ConsoleSnapshot, now: float) -> tuple[NodeRow, ...]:
     """Return the chain nodes by the miners that answer, each with its worst assessment."""
-    found: dict[str, NodeState] = {}
+    nodes_by_name: dict[str, NodeState] = {}
     for miner in snapshot.miners:
         if miner.state is None or miner.freshness.stale(now):
             continue
         for name, node in miner.state.nodes.items():
-            known = found.get(name)
+            known = nodes_by_name.get(name)
             if known is None or (known.health == "healthy" and node.health != "healthy"):
-                found[name] = node
+                nodes_by_name[name] = node
     return tuple(
         NodeRow(name, node.health, node.lag_blocks, node.reason, _node_tone(node.health))
-        for name, node in sorted(found.items())
+        for name, node in sorted(nodes_by_name.items())
     )
 
 

@@ -105,21 +105,21 @@ def _suppliers(miners: Sequence[MinerSnapshot]) -> tuple[dict[str, MinedSupplier
 
 
 def _days(miners: Sequence[MinerSnapshot]) -> dict[str, dict[str, DayTotals]]:
-    found: dict[str, dict[str, DayTotals]] = {}
+    days_by_supplier: dict[str, dict[str, DayTotals]] = {}
     for miner in miners:
         for row in miner.suppliers:
-            days = found.setdefault(row.address, {})
+            days = days_by_supplier.setdefault(row.address, {})
             for day, totals in row.days.items():
                 days[day] = added_days((days[day], totals)) if day in days else totals
-    return found
+    return days_by_supplier
 
 
 def _earned(miners: Sequence[MinerSnapshot]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+    earned_by_supplier: dict[str, dict[str, int]] = {}
     for miner in miners:
         for row in miner.suppliers:
-            found[row.address] = summed(found.get(row.address, {}), row.earned_by)
-    return found
+            earned_by_supplier[row.address] = summed(earned_by_supplier.get(row.address, {}), row.earned_by)
+    return earned_by_supplier
 
 
 def summed(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

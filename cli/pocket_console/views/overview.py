@@ -172,36 +172,36 @@ def _attention(
     snapshot: ConsoleSnapshot, picture: Merged, processes: tuple[ProcessRow, ...], now: float
 ) -> tuple[Attention, ...]:
     """Return what is not as it should be, the gravest first."""
-    found: list[Attention] = []
+    problems: list[Attention] = []
     for process in processes:
         for problem in process.problems or (("no answer yet",) if process.state == "never answered" else ()):
             tone = Tone.BAD if process.tone is Tone.BAD else Tone.WARN
-            found.append(Attention(tone, f"{process.component} {process.name}", problem, "/fleet"))
+            problems.append(Attention(tone, f"{process.component} {process.name}", problem, "/fleet"))
     if snapshot.cluster is not None and snapshot.cluster.freshness.error:
-        found.append(Attention(Tone.BAD, "cluster", snapshot.cluster.freshness.error, "/fleet"))
+        problems.append(Attention(Tone.BAD, "cluster", snapshot.cluster.freshness.error, "/fleet"))
     for miner in snapshot.miners:
         if miner.state is not None and not miner.freshness.stale(now):
-            found += [Attention(Tone.WARN, note.reason, note.text, "/fleet") for note in miner.state.chain]
+            problems += [Attention(Tone.WARN, note.reason, note.text, "/fleet") for note in miner.state.chain]
             if miner.state.volume.problem:
-                found.append(
+                problems.append(
                     Attention(Tone.WARN, f"volume of {miner.origin.name}", miner.state.volume.problem, "/fleet")
                 )
     shards = shard_cells(snapshot, picture, now)
     unowned = [cell for cell in shards if not cell.holder and cell.suppliers]
     if unowned and all(not miner.freshness.stale(now) for miner in snapshot.miners):
         numbers = ", ".join(str(cell.number) for cell in unowned[:8])
-        found.append(Attention(Tone.BAD, "shards", f"no miner owns shard {numbers}", "/fleet"))
+        problems.append(Attention(Tone.BAD, "shards", f"no miner owns shard {numbers}", "/fleet"))
     for supplier in supplier_rows(snapshot, picture):
         if not supplier.problems:
             break  # those with a problem come first
         tone = Tone.BAD if supplier.tone is Tone.BAD else Tone.WARN
         name = f"supplier {supplier.resource or supplier.address}"
-        found.append(Attention(tone, name, supplier.problems[0], f"/suppliers/{supplier.address}"))
+        problems.append(Attention(tone, name, supplier.problems[0], f"/suppliers/{supplier.address}"))
     for session in picture.open:
         if session.problem:
-            found.append(
+            problems.append(
                 Attention(Tone.BAD, f"session {session.session_id[:12]}", session.problem,
                           f"/sessions/{session.supplier}/{session.session_id}")
             )  # fmt: skip
-    unique = tuple(dict.fromkeys(found))
+    unique = tuple(dict.fromkeys(problems))
     return tuple(sorted(unique, key=lambda row: row.tone is not Tone.BAD))

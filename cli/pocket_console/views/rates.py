@@ -44,16 +44,16 @@ def _gain(total: dict[str, float], before: Mapping[str, float], after: Mapping[s
 
 def increases(relayers: Iterable[RelayerSnapshot], now: float) -> dict[str, Increase]:
     """Return the increase of each service over the samples of all relayers that answer."""
-    found: dict[str, Increase] = {}
+    by_service: dict[str, Increase] = {}
     for relayer in relayers:
         samples = () if relayer.freshness.stale(now) else relayer.samples
         seconds = samples[-1].at - samples[0].at if samples else 0.0
         for service in {name for sample in samples for name in sample.services}:
-            increase = found.setdefault(service, Increase())
+            increase = by_service.setdefault(service, Increase())
             increase.seconds = max(increase.seconds, seconds)
             for before, after in itertools.pairwise(samples):
                 increase.add(_totals(before, service), _totals(after, service))
-    return found
+    return by_service
 
 
 def _totals(sample: RelayerSample, service: str) -> ServiceTotals:
@@ -62,12 +62,12 @@ def _totals(sample: RelayerSample, service: str) -> ServiceTotals:
 
 def totals(relayers: Iterable[RelayerSnapshot]) -> dict[str, Increase]:
     """Return the counters of each service since the relayers' start."""
-    found: dict[str, Increase] = {}
+    by_service: dict[str, Increase] = {}
     for relayer in relayers:
         if relayer.samples:
             for service, counted in relayer.samples[-1].services.items():
-                found.setdefault(service, Increase()).add(_EMPTY, counted)
-    return found
+                by_service.setdefault(service, Increase()).add(_EMPTY, counted)
+    return by_service
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:

@@ -145,15 +145,15 @@ def _sorted(counts: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
 
 def _budgets(snapshot: ConsoleSnapshot) -> dict[tuple[str, str], BudgetLimit]:
     """Return the budgets by application and service: the smallest limit, and the relays above it of all relayers."""
-    found: dict[tuple[str, str], BudgetLimit] = {}
+    limits: dict[tuple[str, str], BudgetLimit] = {}
     for relayer in snapshot.relayers:
         for row in relayer.state.budgets if relayer.state is not None else ():
-            known = found.get((row.application, row.service), row)
+            known = limits.get((row.application, row.service), row)
             over = row.over_budget + (known.over_budget if known is not row else 0)
-            found[row.application, row.service] = replace(
+            limits[row.application, row.service] = replace(
                 row, limit_upokt=min(known.limit_upokt, row.limit_upokt), over_budget=over
             )
-    return found
+    return limits
 
 
 def _applications(picture: Merged, budgets: Mapping[tuple[str, str], BudgetLimit]) -> tuple[ApplicationRow, ...]:
@@ -163,7 +163,7 @@ def _applications(picture: Merged, budgets: Mapping[tuple[str, str], BudgetLimit
     }
     for session in picture.open:
         sessions.setdefault((session.application, session.service_id), []).append(session)
-    rows = (_application(pair, found, budgets.get(pair)) for pair, found in sessions.items())
+    rows = (_application(pair, own, budgets.get(pair)) for pair, own in sessions.items())
     return tuple(sorted(rows, key=lambda row: (-row.value_upokt, row.application, row.service)))
 
 

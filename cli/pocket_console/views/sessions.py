@@ -119,7 +119,7 @@ def sessions_view(picture: Merged, wanted: SessionFilter) -> SessionsView:
         axis=axis,
         rows=tuple(row_of(session, picture, axis) for session in paging.rows),
         paging=paging,
-        counts={show: len(found) for show, found in selected.items()},
+        counts={show: len(rows_shown) for show, rows_shown in selected.items()},
         services=tuple(services[:_MOST_CHOICES]),
         wanted=wanted,
     )

@@ -150,24 +150,24 @@ def _state(mined: MinedSupplier, *, known: bool, owned: bool) -> tuple[str, Tone
 
 def _problems(mined: MinedSupplier, resource: Mapping[str, Any] | None, *, known: bool, owned: bool) -> tuple[str, ...]:
     """Return what is wrong with a supplier, the gravest first."""
-    found: list[str] = []
+    problems: list[str] = []
     if known and mined.staked is False:
-        found.append("not staked on chain: its relays cannot be claimed")
+        problems.append("not staked on chain: its relays cannot be claimed")
     if known and not owned:
-        found.append("no miner that answers mines for it")
+        problems.append("no miner that answers mines for it")
     if mined.public_key_on_chain is False:
-        found.append("its public key is not on chain: gateways cannot verify its answers")
+        problems.append("its public key is not on chain: gateways cannot verify its answers")
     if mined.balance_upokt == 0:
-        found.append("its balance is 0: it cannot pay fees")
+        problems.append("its balance is 0: it cannot pay fees")
     if mined.closing:
-        found.append(f"{mined.closing} sessions owe a claim or proof in the last third of its window")
+        problems.append(f"{mined.closing} sessions owe a claim or proof in the last third of its window")
     if mined.lost_recently:
-        found.append(f"{mined.lost_recently} sessions lost since the last settled one: {mined.last.get('loss', '')}")
-    found += mined.endpoint_problems
+        problems.append(f"{mined.lost_recently} sessions lost since the last settled one: {mined.last.get('loss', '')}")
+    problems += mined.endpoint_problems
     for condition in _conditions(resource):
         if condition.get("type") == "Ready" and condition.get("status") == "False":
-            found.append(str(condition.get("message", "")))
-    return tuple(found)
+            problems.append(str(condition.get("message", "")))
+    return tuple(problems)
 
 
 def _conditions(resource: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:

@@ -3,16 +3,14 @@
 Secrets are never read.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from pocket.errors import PocketError
 from pocket.input_files import InputFileError, read_yaml
-from pocket.kube.api_client import KubeApi, KubeError, ResourceKind
+from pocket.kube.api_client import KubeApi, KubeError, ResourceKind, kubeconfig_files
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, EVENTS, LEASES, PODS, RELAY_MINERS, SUPPLIERS
 
@@ -117,13 +115,15 @@ async def config_maps(api: KubeApi, namespace: str) -> list[Object]:
 
 def default_namespace(kubeconfig: str | None, context: str | None) -> str:
     """Return the namespace of the kubeconfig's context, `default` where it names none."""
-    for path in (kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")).split(os.pathsep):
+    trees = []
+    for file in kubeconfig_files(kubeconfig):
         try:
-            documents = read_yaml(Path(path))
+            trees += [tree for tree in read_yaml(file) if isinstance(tree, dict)]
         except InputFileError:
             continue  # `connect` reports it
-        tree = documents[0] if len(documents) == 1 and isinstance(documents[0], dict) else {}
-        chosen, contexts = context or tree.get("current-context"), tree.get("contexts")
+    chosen = context or next((tree["current-context"] for tree in trees if tree.get("current-context")), None)
+    for tree in trees:
+        contexts = tree.get("contexts")
         for row in contexts if isinstance(contexts, list) else ():
             if isinstance(row, dict) and row.get("name") == chosen and isinstance(row.get("context"), dict):
                 return str(row["context"].get("namespace") or _NO_KUBECONFIG)

@@ -74,9 +74,9 @@ class Finding:
 
 def diagnose(view: ClusterView) -> list[Finding]:
     """Return all findings, the worst first."""
-    found = [finding for check in _CHECKS for finding in check(view)]
+    findings = [finding for check in _CHECKS for finding in check(view)]
     order = list(Severity)
-    return sorted(found, key=lambda finding: (order.index(finding.severity), finding.subject, finding.code))
+    return sorted(findings, key=lambda finding: (order.index(finding.severity), finding.subject, finding.code))
 
 
 def _subject(resource: Object) -> str:

@@ -32,15 +32,15 @@ class BundleNotWritten(PocketError):
 
 def addresses_of(view: ClusterView) -> frozenset[str]:
     """Return the addresses whose private keys must not be in the archive: of suppliers, owners and stake signers."""
-    found: set[Any] = set()
+    addresses: set[Any] = set()
     for supplier in view.suppliers:
         spec, status = supplier.get("spec") or {}, supplier.get("status") or {}
         stake = spec.get("stake") or {}
         plan = (status.get("staking") or {}).get("plan") or {}
-        found |= {spec.get("operatorAddress"), stake.get("owner"), plan.get("signer"), status.get("address")}
-        found |= {row.get("recipient") for row in status.get("earned") or ()}
-        found |= {row.get("address") for row in stake.get("revenueShares") or ()}
-    return frozenset(str(address) for address in found if address)
+        addresses |= {spec.get("operatorAddress"), stake.get("owner"), plan.get("signer"), status.get("address")}
+        addresses |= {row.get("recipient") for row in status.get("earned") or ()}
+        addresses |= {row.get("address") for row in stake.get("revenueShares") or ()}
+    return frozenset(str(address) for address in addresses if address)
 
 
 def view_files(view: ClusterView) -> Files:

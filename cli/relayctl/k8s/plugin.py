@@ -21,6 +21,7 @@ from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.console.earnings import GROUPINGS
 from pocket_miner.storage.audit import AuditHead
 from pocket_operator.resources import names
+from relayctl.entry_point import run_in_words
 from relayctl.k8s.cluster_view import ClusterView, default_namespace, gather, place_of
 from relayctl.k8s.dead_keys import ClusterFacts, PrefixFacts, delete_prefix, reasons_to_keep, watched
 from relayctl.k8s.diagnosis import Severity, diagnose
@@ -74,10 +75,10 @@ def _suppliers(context: click.Context, _: click.Parameter, incomplete: str) -> l
     given = context.params
     target = _target(given.get("namespace"), False, given.get("context"), given.get("kubeconfig"), "table")
     try:
-        found = [place_of(row)[1] for row in target.view().suppliers]
+        supplier_names = [place_of(row)[1] for row in target.view().suppliers]
     except click.ClickException:
         return []
-    return sorted(name for name in found if name.startswith(incomplete))
+    return sorted(name for name in supplier_names if name.startswith(incomplete))
 
 
 def _target(
@@ -87,12 +88,16 @@ def _target(
     return ClusterTarget(chosen, context, kubeconfig, OutputFormat(form))
 
 
+_formed = click.option("-o", "--output", "form", type=click.Choice([f.value for f in OutputFormat]),
+                       default=OutputFormat.TABLE.value, show_default=True, help="Form of the output")  # fmt: skip
+
+
 def _targeted(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose cluster, namespace and form, and pass them as `target`."""
+    """Add the options that choose cluster and namespace, and pass them as `target`, also with that of `_formed`."""
 
     def run(
-        namespace: str | None, all_namespaces: bool, context: str | None, kubeconfig: str | None, form: str,
-        **options: Any,
+        namespace: str | None, all_namespaces: bool, context: str | None, kubeconfig: str | None,
+        form: str = OutputFormat.TABLE.value, **options: Any,
     ) -> None:  # fmt: skip
         command(target=_target(namespace, all_namespaces, context, kubeconfig, form), **options)
 
@@ -100,9 +105,8 @@ def _targeted(command: Callable[..., None]) -> Callable[..., None]:
     run.__dict__.update(command.__dict__)
     chosen: Callable[..., None] = run
     for option in (
-        click.option("-o", "--output", "form", type=click.Choice([f.value for f in OutputFormat]), default="table",
-                     show_default=True, help="Form of the output"),
-        click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Default: KUBECONFIG"),
+        click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False),
+                     help="Default: KUBECONFIG, or ~/.kube/config"),
         click.option("--context", help="Context of the kubeconfig. Default: its current one"),
         click.option("-A", "--all-namespaces", is_flag=True, help="Every namespace"),
         click.option("-n", "--namespace", help="Default: the context's"),
@@ -122,6 +126,7 @@ def k8s() -> None:
 @click.option(
     "--interval", type=click.FloatRange(0.5, 3600), default=5.0, show_default=True, help="Seconds, with --watch"
 )
+@_formed
 @_targeted
 def status(target: ClusterTarget, supplier: str | None, watch: bool, interval: float) -> None:
     """Show stake, sessions, earnings, losses, the next deadline and funds of Suppliers.
@@ -212,6 +217,7 @@ def merged_earnings(outputs: Sequence[str]) -> list[Row]:
 @click.option("--by", type=click.Choice(GROUPINGS), default="day", show_default=True, help="What a row sums up")
 @click.option("--supplier", default="", help="Only of this operator address")
 @click.option("--since", default="", help="Only since this UTC date, as in 2026-11-29")
+@_formed
 @_targeted
 def earnings(target: ClusterTarget, by: str, supplier: str, since: str) -> None:
     """Show what each recipient received by session, day or service, and fees, in upokt.
@@ -234,6 +240,7 @@ def earnings(target: ClusterTarget, by: str, supplier: str, since: str) -> None:
 
 @k8s.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_formed
 @_targeted
 def archive(target: ClusterTarget, folder: Path) -> None:
     """Append the new outcomes of every miner's volume to files in FOLDER, a file for each volume.
@@ -246,33 +253,34 @@ def archive(target: ClusterTarget, folder: Path) -> None:
     for row in view.relay_miners:
         published[place_of(row)[0]].update(published_heads_of(row))
     miners, shell = _miners(target, view), target.shell()
-    found = [archive_pod(shell, namespace, pod, folder, published[namespace]) for namespace, pod in miners]
+    results = [archive_pod(shell, namespace, pod, folder, published[namespace]) for namespace, pod in miners]
     rows = [
         {"pod": row.pod, "added": row.done.added, "last": row.done.number, "file": str(row.done.file)}
-        for row in found
+        for row in results
         if row.done is not None
     ]
     click.echo(rendered(rows, target.form, ("pod", "added", "last", "file")))
-    if problems := [f"{row.pod}: {row.problem}" for row in found if row.problem]:
+    if problems := [f"{row.pod}: {row.problem}" for row in results if row.problem]:
         raise click.ClickException("; ".join(problems))
 
 
 @k8s.command()
+@_formed
 @_targeted
 def doctor(target: ClusterTarget) -> None:
     """Find what is wrong and print the remedy.
 
     The exit code is 1 if something loses relays or money, or will.
     """
-    found = diagnose(target.view())
-    if not found and target.form in (OutputFormat.TABLE, OutputFormat.WIDE):
+    findings = diagnose(target.view())
+    if not findings and target.form in (OutputFormat.TABLE, OutputFormat.WIDE):
         click.echo("Nothing is wrong.")
     elif target.form in (OutputFormat.JSON, OutputFormat.YAML):
-        click.echo(rendered([finding.row() for finding in found], target.form, ()))
+        click.echo(rendered([finding.row() for finding in findings], target.form, ()))
     else:
-        for finding in found:
+        for finding in findings:
             click.echo(f"{finding.severity.upper():8} {finding.subject}: {finding.message}\n         {finding.remedy}")
-    if any(finding.severity is Severity.ERROR for finding in found):
+    if any(finding.severity is Severity.ERROR for finding in findings):
         raise click.exceptions.Exit(_FOUND_ERRORS)
 
 
@@ -322,6 +330,7 @@ def cluster_facts(view: ClusterView, owner: str, prefix: str) -> ClusterFacts:
               help="How long nothing must change")  # fmt: skip
 @click.option("--discard-open-sessions", is_flag=True, help="Also delete relays that were never claimed")
 @click.option("--confirm", help="NAMESPACE/NAME to delete. Without it, only show what would be deleted")
+@_formed
 @_targeted
 def clean(
     target: ClusterTarget, name: str, url: str, prefix: str | None, watch_seconds: float, discard_open_sessions: bool,
@@ -337,6 +346,7 @@ def clean(
     everywhere = ClusterTarget("", target.context, target.kubeconfig, target.form)
     try:
         keys = RedisKeys(prefix or f"{target.namespace}-{name}")
+        everywhere.view()  # an unreachable cluster is reported before the wait, not after it
         first, second = asyncio.run(_with_redis(url, lambda redis: watched(redis, keys, watch_seconds)))
         cluster = cluster_facts(everywhere.view(), owner, keys.prefix)
         reasons = reasons_to_keep(owner, first, second, cluster, discard_open=discard_open_sessions)
@@ -345,14 +355,14 @@ def clean(
             raise click.ClickException(f"nothing was deleted: {'; '.join(reasons)}")
         if confirm != owner:
             wrong = f"--confirm is {confirm}. " if confirm else ""
-            click.echo(f"{wrong}Nothing was deleted. To delete these {second.total} keys: --confirm {owner}")
+            click.echo(f"{wrong}Nothing was deleted. To delete these {second.total} keys: --confirm {owner}", err=True)
             return
         deleted = asyncio.run(_with_redis(url, lambda redis: delete_prefix(redis, keys, owner)))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     except RedisUnavailable as error:
         raise click.ClickException(f"Redis {redact_url(url)}: {error}") from None
-    click.echo(f"{deleted} keys deleted")
+    click.echo(f"{deleted} keys deleted", err=True)
 
 
 def _show_keys(facts: PrefixFacts, form: OutputFormat) -> None:
@@ -370,7 +380,7 @@ async def _with_redis(url: str, work: Callable[[Any], Coroutine[Any, Any, T]]) -
 
 def main() -> None:
     """Run as `kubectl-pocket`, which kubectl finds in PATH."""
-    k8s(prog_name="kubectl pocket")
+    run_in_words(lambda: k8s(prog_name="kubectl pocket"))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ class _Words(ShellComplete):
 def completions(words: list[str]) -> list[str]:
     """Return the lines that kubectl expects: a proposal each, then the directive. The last word is incomplete."""
     *before, incomplete = words or [""]
-    found = _Words(k8s, {}, "kubectl-pocket", "").get_completions(before, incomplete)
-    lines = [f"{item.value}\t{item.help}" if item.help else str(item.value) for item in found if item.type == "plain"]
-    files = any(item.type in ("file", "dir") for item in found)
+    proposals = _Words(k8s, {}, "kubectl-pocket", "").get_completions(before, incomplete)
+    lines = [
+        f"{item.value}\t{item.help}" if item.help else str(item.value) for item in proposals if item.type == "plain"
+    ]
+    files = any(item.type in ("file", "dir") for item in proposals)
     return [*lines, _DEFAULT if files else _NO_FILES]
 
 

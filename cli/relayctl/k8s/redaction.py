@@ -77,10 +77,10 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return a text without credentials in URLs, headers and assignments, and without known private keys."""
-        text = _URL.sub(lambda found: found[1] + _address(found[2]), text)
-        text = _BEARER.sub(lambda found: f"{found[1]} {REDACTED}", text)
-        text = _ASSIGNED.sub(lambda found: found[1] + REDACTED, text)
-        return _HEX_KEY.sub(lambda found: REDACTED if self._is_key(found[1].lower()) else found[0], text)
+        text = _URL.sub(lambda match: match[1] + _address(match[2]), text)
+        text = _BEARER.sub(lambda match: f"{match[1]} {REDACTED}", text)
+        text = _ASSIGNED.sub(lambda match: match[1] + REDACTED, text)
+        return _HEX_KEY.sub(lambda match: REDACTED if self._is_key(match[1].lower()) else match[0], text)
 
     def _is_key(self, digits: str) -> bool:
         """Return True if the digits are the private key of a known address."""

@@ -56,9 +56,9 @@ def condition(status: Object, kind: str) -> Object:
 
 def state_of(status: Object, kind: str) -> str:
     """Return a condition as yes, no or unknown, with the reason unless it is yes."""
-    found = condition(status, kind)
-    state = {"True": "yes", "False": "no"}.get(str(found.get("status")), "unknown")
-    return state if state == "yes" or not found.get("reason") else f"{state}: {found['reason']}"
+    stated = condition(status, kind)
+    state = {"True": "yes", "False": "no"}.get(str(stated.get("status")), "unknown")
+    return state if state == "yes" or not stated.get("reason") else f"{state}: {stated['reason']}"
 
 
 def staked_as_declared(supplier: Object) -> str:

@@ -29,15 +29,15 @@ _OF_BCRYPT: Final = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234
 
 def read_armored(text: str, passphrase: str) -> PrivateKey:
     """Return the key of an armored text. Raises KeyImportError."""
-    found = _ARMOR.search(text.replace("\r\n", "\n"))
-    if found is None:
+    match = _ARMOR.search(text.replace("\r\n", "\n"))
+    if match is None:
         raise KeyImportError("no armored key: expected the lines from BEGIN to END TENDERMINT PRIVATE KEY")
-    headers = dict(line.split(": ", 1) for line in found["head"].splitlines())
+    headers = dict(line.split(": ", 1) for line in match["head"].splitlines())
     if headers.get("type", "secp256k1") != "secp256k1":
         raise KeyImportError(f"the armored key is of type {headers['type'][:20]}, not secp256k1")
     try:
         salt = bytes.fromhex(headers["salt"])
-        data = base64.b64decode("".join(found["body"].split()), validate=True)
+        data = base64.b64decode("".join(match["body"].split()), validate=True)
     except (KeyError, ValueError, binascii.Error):
         raise KeyImportError("the armored text is damaged: export the key again") from None
     if len(salt) != _SALT_BYTES:

@@ -101,9 +101,9 @@ def _decrypted(file: Path, text: str, passphrase: str) -> bytes:
 
 def _private_key(file: Path, record: Mapping[str, Any]) -> PrivateKey:
     try:
-        found = record["local"]["priv_key"]
-        if found["type_url"] != _SECP256K1:
+        private = record["local"]["priv_key"]
+        if private["type_url"] != _SECP256K1:
             raise KeyImportError(f"{file}: the key is of another type than secp256k1")
-        return PrivateKey.from_hex(decode(_KEY, found["value"])["key"].hex())
+        return PrivateKey.from_hex(decode(_KEY, private["value"])["key"].hex())
     except (KeyError, TypeError, DecodingError):
         raise KeyImportError(f"{file}: the record has no private key") from None

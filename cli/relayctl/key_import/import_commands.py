@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 import yaml
 
+from pocket.errors import system_reason
 from pocket.keys.sealed_box import Subject, seal
 from pocket.protocol.crypto.addresses import Address, address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
@@ -38,7 +39,7 @@ def secret_text(what: str, descriptor: int | None) -> str:
             with os.fdopen(os.dup(descriptor), encoding="utf-8") as source:
                 text = source.readline(_LONGEST)
         except (OSError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"file descriptor {descriptor}: {type(error).__name__}") from None
+            raise click.ClickException(f"file descriptor {descriptor}: {system_reason(error)}") from None
     elif sys.stdin.isatty():
         return str(click.prompt(what, hide_input=True, err=True))
     else:
@@ -133,10 +134,10 @@ def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | N
 
     FOLDER is the home folder of pocketd, or keyring-file or keyring-test in it.
     """
-    found = keyring_folder(folder)
-    known = has_test_password(found)
+    keyring = keyring_folder(folder)
+    known = has_test_password(keyring)
     passphrase = TEST_PASSWORD if known else secret_text("Passphrase of the keyring", passphrase_fd)
-    return read_keyring(found, passphrase, names)
+    return read_keyring(keyring, passphrase, names)
 
 
 @import_keys.command("armor")

@@ -15,8 +15,8 @@ _CREDENTIAL: Final = re.compile(
 
 def credential_headers(headers: Mapping[str, str]) -> list[str]:
     """Return the names of headers that look like credentials, `Authorization` first."""
-    found = [name for name in headers if _CREDENTIAL.fullmatch(name)]
-    return sorted(found, key=lambda name: name.lower() != "authorization")
+    credentials = [name for name in headers if _CREDENTIAL.fullmatch(name)]
+    return sorted(credentials, key=lambda name: name.lower() != "authorization")
 
 
 def may_hold_keys(urls: Sequence[str], base_path: str = "") -> bool:

@@ -22,7 +22,7 @@ _PARTS: Final = ("relayer", "miner")
 
 @dataclass(slots=True)
 class Sources:
-    """The configurations of relayer and miner, and the folder to which relative paths in them belong."""
+    """The configurations of relayer and miner."""
 
     relayer: Tree = field(default_factory=dict)
     miner: Tree = field(default_factory=dict)
@@ -47,8 +47,8 @@ def read_configuration(path: Path) -> Tree:
     ]  # fmt: skip
     trees = [tree for tree in map(_parsed, entries) if isinstance(tree, dict)]
     if len(trees) != 1:
-        found = f"{len(trees)} configurations in ConfigMaps" if entries else "something else"
-        raise ManifestError(f"{path}: expected the configuration of the Go relayer or miner, there is {found}")
+        content = f"{len(trees)} configurations in ConfigMaps: write one to a file" if entries else "something else"
+        raise ManifestError(f"{path}: expected the configuration of the Go relayer or miner, there is {content}")
     return trees[0]
 
 
@@ -69,23 +69,46 @@ def read_compose(path: Path) -> Sources:
     tree = documents[0] if len(documents) == 1 and isinstance(documents[0], dict) else {}
     if not isinstance(tree.get("services"), dict):
         raise ManifestError(f"{path}: not a docker compose file: it has no services")
-    found = Sources()
+    sources = Sources()
     for name, service in tree["services"].items():
         words = _words(service)
         part = next((word for word in words if word in _PARTS), "")
         options = dict(_options(words))
         if not part or ("config" not in options and not set(options) & set(_FLAGS)):
             continue
-        if getattr(found, part):
-            raise ManifestError(f"{path}: two services run a {part}. Name its file with --{part}")
         configuration = _mounted(path, tree, str(name), service, options["config"]) if "config" in options else {}
         for option, target in _FLAGS.items():
             if option in options:
                 _put(configuration, target, options[option])
-        setattr(found, part, configuration)
-    if not found.relayer:
+        _follow_keys(path.parent, service, configuration)
+        if (other := getattr(sources, part)) and _shared(other) != _shared(configuration):
+            raise ManifestError(
+                f"{path}: two services run a {part} with different settings. Name the files of one with --relayer and "
+                "--miner instead of --compose"
+            )
+        setattr(sources, part, configuration)
+    if not sources.relayer:
         raise ManifestError(f"{path}: no service runs `relayer --config FILE`")
-    return found
+    return sources
+
+
+def _shared(configuration: Tree) -> Tree:
+    """Return what replicas of one program have in common."""
+    redis = configuration.get("redis")
+    shared = (
+        {key: value for key, value in redis.items() if key != "consumer_name"} if isinstance(redis, Mapping) else {}
+    )
+    return {**configuration, "redis": shared}
+
+
+def _follow_keys(folder: Path, service: Tree, configuration: Tree) -> None:
+    """Replace the places of keys inside of the container by those on this machine, where they are mounted."""
+    keys = configuration.get("keys")
+    if not isinstance(keys, dict):
+        return
+    for row, name in ((keys, "keys_file"), (keys, "keys_dir"), (keys.get("keyring"), "dir")):
+        if isinstance(row, dict) and row.get(name) and (host := _host_path(folder, service, str(row[name]))):
+            row[name] = str(host)
 
 
 def _words(service: Any) -> list[str]:
@@ -118,12 +141,22 @@ def _mounted(path: Path, tree: Tree, name: str, service: Tree, inside: str) -> T
             return content if isinstance(content, dict) else {}
         if "file" in config:
             return read_configuration(path.parent / str(config["file"]))
-    for volume in service.get("volumes") or ():
-        source, target = _bind(volume)
-        if target and PurePosixPath(inside).is_relative_to(target):
-            host = path.parent / source / PurePosixPath(inside).relative_to(target)
-            return read_configuration(host)
-    raise ManifestError(f"{path}: service {name} starts with {inside}, which no volume and no config provides")
+    host = _host_path(path.parent, service, inside)
+    if host is None:
+        raise ManifestError(f"{path}: service {name} starts with {inside}, which no volume and no config provides")
+    return read_configuration(host)
+
+
+def _host_path(folder: Path, service: Tree, inside: str) -> Path | None:
+    """Return where a container's file is on this machine, by its innermost bind mount. None if no mount has it."""
+    binds = [
+        (PurePosixPath(target), source) for source, target in map(_bind, service.get("volumes") or ())
+        if target and PurePosixPath(inside).is_relative_to(target)
+    ]  # fmt: skip
+    if not binds:
+        return None
+    target, source = max(binds, key=lambda bind: len(bind[0].parts))
+    return folder / Path(source).expanduser() / PurePosixPath(inside).relative_to(target)
 
 
 def _bind(volume: Any) -> tuple[str, str]:

@@ -110,7 +110,9 @@ def report(migration: Migration) -> str:
 @click.option("--name", callback=object_name, default="main", show_default=True, help="Name of the RelayMiner")
 @click.option("--namespace", callback=namespace_name, default="pocket", show_default=True)
 @click.option("--public-key", help="The operator's sealing key, base64 or a file, to seal the keys for Git")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to"
+)
 def migrate(
     relayer: Path | None,
     miner: Path | None,

@@ -4,15 +4,16 @@ Pure, with a report of settings without counterpart.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from pocket.api.base import ManifestError
 from relayctl.migrating.backend_credentials import credential_headers, may_hold_keys
 from relayctl.migrating.node_relayminer import as_relayer, is_node_relayminer
-from relayctl.migrating.urls import Login, backend_url, grpc_url, login_of, rpc_url, without_logins
+from relayctl.migrating.setting_values import as_text, decimal, mapping, seconds, sequence, whole
+from relayctl.migrating.urls import Login, backend_url, grpc_url, login_of, rpc_url, split, without_logins
 from relayctl.migrating.without_counterpart import reason_of
 
 Tree = dict[str, Any]
@@ -87,6 +88,15 @@ def _covers(used: str, path: str) -> bool:
     return path == used or path.startswith(f"{used}.")
 
 
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Name the setting in a ManifestError."""
+    try:
+        yield
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from None
+
+
 class _Converter:
     def __init__(self, relayer: _Source, miner: _Source, name: str, namespace: str) -> None:
         self.relayer, self.miner = relayer, miner
@@ -104,7 +114,7 @@ class _Converter:
         """
         first, second = self.relayer.take(path), self.miner.take(path)
         if first is not None and second is not None and form(first) != form(second):
-            value = "" if login_of(str(first)) else f" {first!r}"
+            value = "" if "@" in str(first) else f" {first!r}"
             self.note("changed", path, f"relayer and miner differ; the relayer's{value} is used")
         value = first if first is not None else second
         return default if value is None else value
@@ -117,35 +127,36 @@ class _Converter:
             "id": self.either("pocket_node.chain_id", "pocket"),
             "nodes": [{"grpc": grpc, "rpc": rpc}],
         }
-        for path, name, convert in (
-            ("pocket_node.query_timeout_seconds", "queryTimeoutSeconds", _seconds),
-            ("pocket_node.query_timeout", "queryTimeoutSeconds", _seconds),
-        ):
+        for path in ("pocket_node.query_timeout_seconds", "pocket_node.query_timeout"):
             if (value := self.either(path)) is not None:
-                chain[name] = convert(value)
+                chain["queryTimeoutSeconds"] = seconds(value, path)
         for path, name in (("transaction.gas_price", "gasPrice"), ("transaction.gas_adjustment", "gasAdjustment")):
             if (value := self.miner.take(path)) is not None:
                 chain[name] = value
         for path in ("block_time_seconds", "block_time"):
             if (value := self.miner.take(path)) is not None:
-                chain["blockSeconds"] = _seconds(value)
+                chain["blockSeconds"] = seconds(value, path)
         return chain
 
     def _node(self, name: str, form: Callable[[Any], str]) -> str:
         """Return the URL of a chain node. Raises ManifestError if it is missing or has a login."""
-        url = self.either(f"pocket_node.{name}", form=form)
-        if not url:
-            raise ManifestError(f"pocket_node.{name} is not set: name the address of a chain node")
-        if login_of(str(url)) is not None:
-            raise ManifestError(
-                f"pocket_node.{name} holds a login, which spec.chain.nodes cannot: name a node that needs none, or a "
-                "proxy of your own that adds it"
-            )
-        return form(url)
+        with _naming(f"pocket_node.{name}"):
+            url = self.either(f"pocket_node.{name}", form=form)
+            if not url:
+                raise ManifestError("not set: name the address of a chain node")
+            if login_of(str(url)) is not None:
+                raise ManifestError(
+                    "holds a login, which spec.chain.nodes cannot: name a node that needs none, or a proxy of your own "
+                    "that adds it"
+                )
+            return form(url)
 
     def redis(self) -> Tree:
         url = str(self.either("redis.url", "redis://localhost:6379"))
-        parts = urlsplit(url)
+        with _naming("redis.url"):
+            parts = split(url)
+        if not parts.scheme:
+            raise ManifestError("redis.url: write redis://host:port, with every variable filled in")
         if parts.scheme not in ("redis", "rediss"):
             raise ManifestError(
                 f"redis.url: {parts.scheme}:// is not supported; name one server, redis:// or rediss://"
@@ -172,17 +183,17 @@ class _Converter:
             self.note("changed", f"{path}.validation_mode", text)
         limit = take(f"{path}.max_body_size_bytes") or take("default_max_body_size_bytes")
         if limit:
-            service["maxBodyBytes"] = int(limit)
+            service["maxBodyBytes"] = whole(limit, f"{path}.max_body_size_bytes")
         if default := take(f"{path}.default_backend"):
             self._default_backend(service, path, str(default))
         factor = self.miner.take(f"service_factors.{service_id}")
         factor = factor if factor is not None else self.miner.take("default_service_factor")
         if factor:
-            service["serviceFactor"] = float(factor)
-        profile = take(f"{path}.timeout_profile")
+            service["serviceFactor"] = decimal(factor, f"service_factors.{service_id}")
+        profile = str(take(f"{path}.timeout_profile") or "")
         shared = {
             "timeout": self._timeout(profile), "dial": self._dial(profile),
-            "pool": self._pool(take(f"{path}.pool_profile")),
+            "pool": self._pool(str(take(f"{path}.pool_profile") or "")),
         }  # fmt: skip
         backends: Tree = {}
         for kind in self.relayer.names(f"{path}.backends"):
@@ -211,48 +222,50 @@ class _Converter:
             )
             self.note("changed", f"{path}.default_backend", text)
 
-    def _timeout(self, profile: Any) -> float:
-        default = _seconds(self.relayer.take("default_request_timeout_seconds", 30))
+    def _timeout(self, profile: str) -> float:
+        path = "default_request_timeout_seconds"
+        default = seconds(self.relayer.take(path, 30), path)
         if not profile:
             return default
-        own = self.relayer.take(f"timeout_profiles.{profile}.request_timeout_seconds")
-        if own is not None:
-            return _seconds(own)
+        path = f"timeout_profiles.{profile}.request_timeout_seconds"
+        if (own := self.relayer.take(path)) is not None:
+            return seconds(own, path)
         if profile not in _PROFILE_SECONDS:
             self.note("unknown", f"timeout_profiles.{profile}", f"not defined; {default:g} s are used")
-        return _PROFILE_SECONDS.get(str(profile), default)
+        return _PROFILE_SECONDS.get(profile, default)
 
-    def _dial(self, profile: Any) -> float | None:
+    def _dial(self, profile: str) -> float | None:
         """Return the seconds to connect, of the profile or of the transport, None for the default."""
         own = self.relayer.take(f"timeout_profiles.{profile}.dial_timeout_seconds") if profile else None
         common = self.relayer.take("http_transport.dial_timeout_seconds")
         value = own if own is not None else common
-        return _seconds(value) or None if value is not None else None
+        return seconds(value, "dial_timeout_seconds") or None if value is not None else None
 
-    def _pool(self, profile: Any) -> int | None:
+    def _pool(self, profile: str) -> int | None:
         own = self.relayer.take(f"pool_profiles.{profile}.max_conns_per_host") if profile else None
         common = self.relayer.take("http_transport.max_conns_per_host")
         value = own or common
-        return int(value) if value else None
+        return whole(value, "max_conns_per_host") if value else None
 
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
         take = self.relayer.take
-        urls, login = self._urls(path)
-        backend: Tree = {"urls": [backend_url(url, name) for url in urls]}
+        with _naming(f"{path}.urls"):
+            urls, login = self._urls(path)
+            backend: Tree = {"urls": [backend_url(url, name) for url in urls]}
         if shared["dial"] is not None:
             backend["dialTimeoutSeconds"] = shared["dial"]
         if strategy := self._strategy(path):
             backend["strategy"] = strategy
         if (recovery := take(f"{path}.recovery_timeout_seconds", take(f"{path}.recovery_timeout"))) is not None:
-            backend["recoverySeconds"] = _seconds(recovery)
-        headers = {str(key): str(value) for key, value in (take(f"{path}.headers") or {}).items()}
+            backend["recoverySeconds"] = seconds(recovery, f"{path}.recovery_timeout")
+        headers = {str(key): str(value) for key, value in mapping(take(f"{path}.headers"), f"{path}.headers").items()}
         auth = self._auth(_object_name(f"{self.name}-{service_id}-{name}"), path, headers, login)
         backend |= {key: value for key, value in (("auth", auth), ("headers", headers)) if value}
         if name != "webSocket":
             backend["timeoutSeconds"] = shared["timeout"]
             if (retries := take(f"{path}.max_retries")) is not None:
-                backend["maxRetries"] = int(retries)
+                backend["maxRetries"] = whole(retries, f"{path}.max_retries")
         if name in ("jsonRpc", "rest", "cometBft"):
             if base := take(f"{path}.base_path"):
                 backend["basePath"] = str(base)
@@ -278,10 +291,10 @@ class _Converter:
     def _urls(self, path: str) -> tuple[list[str], Login | None]:
         """Return the endpoints, which are texts or objects with url and name, and their login.
 
-        Raises ManifestError if their logins differ.
+        Raises ManifestError if their logins differ, without the path.
         """
         urls, named = [], False
-        for number, row in enumerate(self.relayer.take(f"{path}.urls") or []):
+        for number, row in enumerate(sequence(self.relayer.take(f"{path}.urls"))):
             if not isinstance(row, Mapping):
                 urls.append(str(row))
                 continue
@@ -291,10 +304,7 @@ class _Converter:
                 self.note("unknown", f"relayer: {path}.urls[{number}].{other}", "unknown setting, ignored")
         if named:
             self.note("left", f"relayer: {path}.urls", "endpoints have no names: metrics and logs show their URLs")
-        try:
-            return without_logins(urls or [str(self.relayer.take(f"{path}.url") or "")])
-        except ManifestError as error:
-            raise ManifestError(f"{path}.urls: {error}") from None
+        return without_logins(urls or [str(self.relayer.take(f"{path}.url") or "")])
 
     def _auth(self, secret: str, path: str, headers: dict[str, str], login: Login | None) -> Tree | None:
         """Move `authentication`, the URLs' login or one of the headers to a Secret."""
@@ -332,22 +342,24 @@ class _Converter:
             return None
         check: Tree = {}
         for theirs, ours, convert in (
-            ("method", "method", str), ("endpoint", "path", str), ("request_body", "body", str),
-            ("expected_body", "expectBody", str), ("interval_seconds", "intervalSeconds", _seconds),
-            ("timeout_seconds", "timeoutSeconds", _seconds), ("unhealthy_threshold", "unhealthyThreshold", int),
-            ("healthy_threshold", "healthyThreshold", int),
+            ("method", "method", as_text), ("endpoint", "path", as_text), ("request_body", "body", as_text),
+            ("expected_body", "expectBody", as_text), ("interval_seconds", "intervalSeconds", seconds),
+            ("timeout_seconds", "timeoutSeconds", seconds), ("unhealthy_threshold", "unhealthyThreshold", whole),
+            ("healthy_threshold", "healthyThreshold", whole),
         ):  # fmt: skip
             if (value := take(f"{path}.health_check.{theirs}")) is not None:
-                check[ours] = convert(value)
-        if status := take(f"{path}.health_check.expected_status"):
-            check["expectStatus"] = [int(code) for code in (status if isinstance(status, list) else [status])]
+                check[ours] = convert(value, f"{path}.health_check.{theirs}")
+        expected = f"{path}.health_check.expected_status"
+        if status := take(expected):
+            codes = status if isinstance(status, list) else [status]
+            check["expectStatus"] = [whole(code, expected) for code in codes]
         return check
 
     def relayer_spec(self) -> Tree:
         take, spec = self.relayer.take, Tree()
         if listen := take("listen_addr"):
             host, _, port = str(listen).rpartition(":")
-            spec["port"] = int(port)
+            spec["port"] = whole(port, "listen_addr (HOST:PORT)")
             if host not in ("", "0.0.0.0", "[::]"):
                 self.note("left", "listen_addr", f"pods listen on every address, not on {host}")
         if level := take("logging.level"):
@@ -366,12 +378,12 @@ class _Converter:
         return spec
 
     def _level(self, name: str, level: str) -> str:
-        found = _LEVELS.get(level.lower())
-        if found is None:
+        own_level = _LEVELS.get(level.lower())
+        if own_level is None:
             self.note("unknown", f"{name}: logging.level", f"{level!r} is no level, info is used")
-        elif found not in (level.lower(), f"{level.lower()}ing"):
-            self.note("changed", f"{name}: logging.level", f"{level} becomes {found}")
-        return found or "info"
+        elif own_level not in (level.lower(), f"{level.lower()}ing"):
+            self.note("changed", f"{name}: logging.level", f"{level} becomes {own_level}")
+        return own_level or "info"
 
     def debug(self) -> bool:
         """Return True if profiles are served by the relayer or the miner."""
@@ -433,14 +445,3 @@ def supplier_name(address: str) -> str:
 
 def _object_name(text: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:60]
-
-
-def _seconds(value: Any) -> float:
-    """Return the seconds of a number, or of a Go duration such as 1m30s."""
-    if isinstance(value, int | float):
-        return float(value)
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", str(value))
-    if not parts:
-        raise ManifestError(f"{value!r} is not a duration: write seconds, or for example 30s")
-    return float(sum(float(number) * units[unit] for number, unit in parts))

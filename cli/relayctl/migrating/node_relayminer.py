@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pocket.api.base import ManifestError
+from relayctl.migrating.setting_values import mapping, sequence
 
 Tree = dict[str, Any]
 _RPC_TYPES: Final = {
@@ -36,7 +37,7 @@ def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
     """
     left: list[tuple[str, str]] = []
     relayer: Tree = {key: value for key, value in tree.items() if key not in _OWN}
-    node = dict(tree.get("pocket_node") or {})
+    node = dict(mapping(tree.get("pocket_node"), "pocket_node"))
     if "tx_node_rpc_url" in node:
         left.append(("pocket_node.tx_node_rpc_url", "transactions go to all of spec.chain.nodes"))
         relayer["pocket_node"] = {key: value for key, value in node.items() if key != "tx_node_rpc_url"}
@@ -50,9 +51,10 @@ def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
     if tree.get("enable_over_servicing"):
         relayer["relay_meter"] = {"enabled": False}
     if size := tree.get("default_max_body_size"):
-        relayer["default_max_body_size_bytes"] = size_bytes(size)
+        relayer["default_max_body_size_bytes"] = size_bytes(size, "default_max_body_size")
     relayer["services"] = {}
-    for number, row in enumerate(tree.get("suppliers") or ()):
+    for number, entry in enumerate(tree.get("suppliers") or ()):
+        row = mapping(entry, f"suppliers[{number}]")
         service, dropped = _service(row, f"suppliers[{number}]")
         relayer["services"][str(row.get("service_id"))] = service
         if seconds := row.get("request_timeout_seconds"):
@@ -61,7 +63,7 @@ def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
             service["timeout_profile"] = name
         left += dropped
     if names := tree.get("default_signing_key_names"):
-        relayer["keys"] = {"keyring": {"key_names": list(names)}}
+        relayer["keys"] = {"keyring": {"key_names": sequence(names)}}
     return relayer, left
 
 
@@ -73,12 +75,14 @@ _OWN: Final = frozenset({
 
 def _service(row: Mapping[str, Any], path: str) -> tuple[Tree, list[tuple[str, str]]]:
     left = [(f"{path}.{name}", reason) for name, reason in _DROPPED.items() if name in row]
-    config = row.get("service_config") or {}
+    config = mapping(row.get("service_config"), f"{path}.service_config")
     left += [(f"{path}.service_config.{name}", reason) for name, reason in _DROPPED.items() if name in config]
     backends: Tree = {}
     if config.get("backend_url"):
         backends[_kind_of(str(config["backend_url"]))] = _backend(config)
-    for name, own in (row.get("rpc_type_service_configs") or {}).items():
+    own_configs = f"{path}.rpc_type_service_configs"
+    for name, value in mapping(row.get("rpc_type_service_configs"), own_configs).items():
+        own = mapping(value, f"{own_configs}.{name}")
         kind = _RPC_TYPES.get(str(name).lower())
         if kind is None:
             raise ManifestError(f"{path}.rpc_type_service_configs.{name}: known are {', '.join(sorted(_RPC_TYPES))}")
@@ -88,7 +92,7 @@ def _service(row: Mapping[str, Any], path: str) -> tuple[Tree, list[tuple[str, s
         ]
     service: Tree = {"backends": backends}
     if size := row.get("max_body_size"):
-        service["max_body_size_bytes"] = size_bytes(size)
+        service["max_body_size_bytes"] = size_bytes(size, f"{path}.max_body_size")
     return service, left
 
 
@@ -103,9 +107,9 @@ def _kind_of(url: str) -> str:
     return {"ws": "websocket", "wss": "websocket", "grpc": "grpc", "grpcs": "grpc"}.get(scheme, "jsonrpc")
 
 
-def size_bytes(value: Any) -> int:
+def size_bytes(value: Any, path: str) -> int:
     """Return the bytes of a number, or of a text such as 20MB. Raises ManifestError."""
-    found = _SIZE.fullmatch(str(value).strip())
-    if found is None:
-        raise ManifestError(f"{value!r} is not a size: write bytes, or for example 20MB")
-    return int(found[1]) * _FACTORS[found[2].upper()]
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ManifestError(f"{path}: not a size: write bytes, or for example 20MB")
+    return int(match[1]) * _FACTORS[match[2].upper()]

@@ -1,16 +1,30 @@
 """Convert the URLs of the Go relay miner, which may lack a scheme or hold a login."""
 
 from collections.abc import Sequence
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pocket.api.base import ManifestError
 
 Login = tuple[str, str]
 
 
+def split(text: str) -> SplitResult:
+    """Return the parts of a URL, also of host:port without a scheme.
+
+    Raises ManifestError, which does not quote a login.
+    """
+    try:
+        parts = urlsplit(text if "//" in text else f"//{text}")
+        _ = parts.port
+    except ValueError:
+        shown = "the value" if "@" in text else repr(text)
+        raise ManifestError(f"{shown} is not a URL: write for example http://host:port") from None
+    return parts
+
+
 def login_of(url: str) -> Login | None:
-    """Return user and password in a URL."""
-    parts = urlsplit(url if "//" in url else f"//{url}")
+    """Return user and password in a URL. Raises ManifestError."""
+    parts = split(url)
     if parts.username is None and parts.password is None:
         return None
     return unquote(parts.username or ""), unquote(parts.password or "")
@@ -36,14 +50,14 @@ def _without_login(url: str) -> str:
 
 def grpc_url(text: str, *, insecure: bool) -> str:
     """Return the URL of a gRPC server, encrypted where neither its scheme nor `insecure` is against it."""
-    parts = urlsplit(text if "//" in text else f"//{text}")
+    parts = split(text)
     plain = parts.scheme in ("grpc", "http") or (insecure and parts.scheme not in ("grpcs", "https"))
     return f"{'grpc' if plain else 'grpcs'}://{parts.netloc}"
 
 
 def rpc_url(text: str) -> str:
     """Return the URL of a CometBFT RPC, also of the form tcp://host:port."""
-    parts = urlsplit(text if "//" in text else f"//{text}")
+    parts = split(text)
     scheme = {"": "http", "tcp": "http"}.get(parts.scheme, parts.scheme)
     return f"{scheme}://{parts.netloc}{parts.path}".rstrip("/")
 

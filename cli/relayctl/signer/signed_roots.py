@@ -69,11 +69,11 @@ class SignedRoots:
     def forget(self, public_key: bytes, session_id: str) -> bytes | None:
         """Delete the root of a session and return it, None if there was none. Raises sqlite3.Error."""
         with self._lock:
-            found = self._root(public_key, session_id)
+            root = self._root(public_key, session_id)
             self._database.execute(
                 "DELETE FROM roots WHERE public_key = ? AND session_id = ?", (public_key, session_id)
             )
-        return found
+        return root
 
     def close(self) -> None:
         """Close the file."""

@@ -1,6 +1,7 @@
 """The commands `relayctl signer serve` and `relayctl signer forget`."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
@@ -13,7 +14,7 @@ import structlog
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from pocket.errors import ConfigurationError
+from pocket.errors import ConfigurationError, system_reason
 from pocket.keys.keyring import Keyring
 from pocket.runtime import logs
 from relayctl.option_types import PORT
@@ -82,7 +83,7 @@ async def serve_until_stopped(server: SignerServer, options: SignerOptions) -> N
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         if options.socket is not None:
-            await _listen_on_socket(runner, options.socket)
+            await listen_on_socket(runner, options.socket)
             _LOG.info("signer serves", socket=str(options.socket))
         elif options.tls_dir is not None and options.port is not None:
             tls = await asyncio.to_thread(ServerTls, options.tls_dir)
@@ -106,13 +107,29 @@ async def serve_until_stopped(server: SignerServer, options: SignerOptions) -> N
             task.result()
 
 
-async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:
-    """Listen on a socket that its owner and group may use."""
+async def listen_on_socket(runner: web.AppRunner, path: Path) -> None:
+    """Listen on a socket that its owner and group may use. Raises ConfigurationError."""
+    if await _is_served(path):
+        raise ConfigurationError(f"{path}: another process serves this socket. Stop it, or name another --socket")
     before = os.umask(0o117)
     try:
         await web.UnixSite(runner, path).start()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {system_reason(error)}") from error
     finally:
         os.umask(before)
+
+
+async def _is_served(path: Path) -> bool:
+    """Return whether a process accepts connections at a socket. A socket of one that is gone may be replaced."""
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 @click.group("signer")
@@ -189,10 +206,10 @@ def forget(data: Path, public_key: str, session: str) -> None:
     """
     try:
         roots = SignedRoots(data / _ROOTS_FILE)
-        found = roots.forget(bytes.fromhex(public_key), session)
+        root = roots.forget(bytes.fromhex(public_key), session)
         roots.close()
     except (ConfigurationError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    if found is None:
+    if root is None:
         raise click.ClickException(f"no root was signed for session {session}")
-    click.echo(f"forgot root {found.hex()} of session {session}")
+    click.echo(f"forgot root {root.hex()} of session {session}")

@@ -55,8 +55,8 @@ def problem_of(error: ValidationError, model: type[BaseModel] | None = None) -> 
 def _resembling(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> str:
     """Return a question with the name of a field that resembles the last part of a location, empty without one."""
     names = {str(name) for name in _fields_at(model, location[:-1])}
-    found = difflib.get_close_matches(str(location[-1]), sorted(names), n=1)
-    return f": did you mean {found[0]}?" if found else ""
+    similar = difflib.get_close_matches(str(location[-1]), sorted(names), n=1)
+    return f": did you mean {similar[0]}?" if similar else ""
 
 
 def _fields_at(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> Iterable[str]:

@@ -68,10 +68,10 @@ def _compact(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     left_out = {"message"} if {"rule", "messageExpression"} <= set(node) else set()
-    found = {key: _compact(child) for key, child in node.items() if key not in left_out}
-    if isinstance(docs := found.get("externalDocs"), dict):
+    compact = {key: _compact(child) for key, child in node.items() if key not in left_out}
+    if isinstance(docs := compact.get("externalDocs"), dict):
         docs.pop("url", None)
-    return found
+    return compact
 
 
 def without_list_defaults(node: dict[str, Any], *, inside: bool = False) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def without_list_defaults(node: dict[str, Any], *, inside: bool = False) -> dict
 
     An API server that adds fields to the entries of a list makes what is in Git differ from what is in the cluster.
     """
-    found = {key: value for key, value in node.items() if not (inside and key == "default")}
+    kept = {key: value for key, value in node.items() if not (inside and key == "default")}
     if "properties" in node:
-        found["properties"] = {
+        kept["properties"] = {
             name: without_list_defaults(child, inside=inside) for name, child in node["properties"].items()
         }
     if "items" in node:
-        found["items"] = without_list_defaults(node["items"], inside=True)
-    return found
+        kept["items"] = without_list_defaults(node["items"], inside=True)
+    return kept
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

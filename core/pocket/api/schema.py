@@ -21,8 +21,8 @@ _KUBERNETES_DOCS = "https://kubernetes.io/docs/reference/generated/kubernetes-ap
 @cache
 def _kubernetes_schemas() -> dict[str, Any]:
     text = resources.files("pocket.api").joinpath("kubernetes_schemas.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    schemas: dict[str, Any] = json.loads(text)
+    return schemas
 
 
 def kubernetes_schema(kind: str) -> dict[str, Any]:

@@ -82,11 +82,11 @@ class Keyring:
         if self._signer is None:
             return []
         remote = {key.public_key: address for address, key in self._keys.items() if isinstance(key, RemoteKey)}
-        found = sorted(remote[public_key] for public_key in self._signer.missing(remote))
-        if found != self._unlisted:
-            self._unlisted = found
-            _LOG.warning("the signer does not hold all remote keys", missing=len(found), first=found[:3])
-        return found
+        unlisted = sorted(remote[public_key] for public_key in self._signer.missing(remote))
+        if unlisted != self._unlisted:
+            self._unlisted = unlisted
+            _LOG.warning("the signer does not hold all remote keys", missing=len(unlisted), first=unlisted[:3])
+        return unlisted
 
     @property
     def signer_answers(self) -> bool | None:

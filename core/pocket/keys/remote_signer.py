@@ -163,8 +163,8 @@ class RemoteSigner:
                     await asyncio.sleep(_BACKOFF.pause(failures, self._rng))
                 else:
                     self._answered()
-                    for waiting, found in zip(batch, results, strict=True):
-                        _resolve(waiting, found)
+                    for waiting, result in zip(batch, results, strict=True):
+                        _resolve(waiting, result)
 
     async def _take(self) -> list[_Waiting]:
         batch = [await self._waiting.get()]

@@ -292,14 +292,23 @@ def _error_from_status(status: int, text: str, method: str, path: str, retry_aft
     return kind(f"{method} {path}: {status} {message}", status, seconds, str(causes[0].get("reason", "")))
 
 
-def _check_kubeconfig(chosen: str | None) -> None:
-    """Check that the files of a kubeconfig are mappings, which the generated client assumes.
+def kubeconfig_files(kubeconfig: str | None) -> list[Path]:
+    """Return the files that make up `kubeconfig`, else KUBECONFIG, else the default one."""
+    paths = kubeconfig or os.environ.get("KUBECONFIG") or str(_KUBECONFIG)
+    return [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
 
-    Raises InputFileError.
+
+def _check_kubeconfig(files: Sequence[Path]) -> None:
+    """Check that there is a kubeconfig, and that its files are mappings, which the generated client assumes.
+
+    Raises KubeError and InputFileError.
     """
-    for path in (chosen or str(_KUBECONFIG)).split(os.pathsep):
-        file = Path(path).expanduser()
-        if file.is_file() and not isinstance(next(iter(read_yaml(file)), None), dict):
+    present = [file for file in files if file.exists()]
+    if not present:
+        names = ", ".join(map(str, files))
+        raise KubeError(f"no cluster configured: {names} does not exist. Set KUBECONFIG, or name another file")
+    for file in present:
+        if not isinstance(next(iter(read_yaml(file)), None), dict):
             raise InputFileError(f"{file}: not a kubeconfig: name another with --kubeconfig or KUBECONFIG")
 
 
@@ -316,12 +325,12 @@ async def connect(
     configuration = Configuration()
     # The callers decide when to try again. False would count as the number 0, and repeat a failed read without an end.
     configuration.retries = None
-    chosen = kubeconfig or os.environ.get("KUBECONFIG")
+    chosen = kubeconfig or os.environ.get("KUBECONFIG") or None
     try:
         if chosen is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
         else:
-            _check_kubeconfig(chosen)
+            _check_kubeconfig(kubeconfig_files(chosen))
             await load_kube_config(config_file=chosen, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
     except InputFileError as error:
         raise KubeError(f"kubeconfig {error}") from None

@@ -104,22 +104,22 @@ class StakeChain:
             raise ChainUnavailable(
                 f"no chain node returned the stake of {operator} as of block {since} or later (heights: {heights})"
             )
-        found = set[StakedSupplier | None]()
+        records = set[StakedSupplier | None]()
         for answer in answers.values():
             if isinstance(answer.error, NotFound):
-                found.add(None)
+                records.add(None)
             elif answer.error is None:
                 try:
                     message = supplier_pb.QueryGetSupplierResponse.FromString(answer.raw)
                 except DecodeError:
                     continue
-                found.add(convert.supplier(message.supplier))
-        if not found:
+                records.add(convert.supplier(message.supplier))
+        if not records:
             causes = "; ".join(str(answer.error) for answer in answers.values())
             raise ChainUnavailable(f"no chain node returned the stake of {operator} ({causes or 'none may be asked'})")
-        if len({_comparable(record) for record in found}) > 1:
+        if len({_comparable(record) for record in records}) > 1:
             raise ChainUnavailable(f"chain nodes disagree about the stake of {operator}: try again")
-        return max(found, key=lambda record: len(record.service_ids) if record else 0)
+        return max(records, key=lambda record: len(record.service_ids) if record else 0)
 
     async def sign(self, plan: StakePlan, key: PrivateKey, lane: int) -> tuple[SignedTransaction, Timestamp]:
         """Simulate a plan and sign it, without sending anything.

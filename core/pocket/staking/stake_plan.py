@@ -87,8 +87,8 @@ def declaration_problem(declared: DeclaredStake) -> str:
 def _owner_refusal(declared: DeclaredStake, supplier: StakedSupplier | None) -> StakePlan | None:
     if supplier is None or supplier.owner_address == declared.owner:
         return None
-    found = supplier.owner_address
-    if found == declared.operator:
+    owner = supplier.owner_address
+    if owner == declared.operator:
         return _refused(
             StakeRefusal.OWNER_DIFFERS,
             f"the operator owns the stake and {declared.owner} is declared. An owner is never changed here, since that "
@@ -96,7 +96,7 @@ def _owner_refusal(declared: DeclaredStake, supplier: StakedSupplier | None) -> 
         )
     return _refused(
         StakeRefusal.OWNED_BY_ANOTHER,
-        f"{found} owns the stake of {declared.operator}, {declared.owner} is declared. Declare that owner if it is the "
+        f"{owner} owns the stake of {declared.operator}, {declared.owner} is declared. Declare that owner if it is the "
         "right one. If a stranger staked this address, only that owner can release it: use another operator address.",
     )
 
@@ -164,20 +164,20 @@ def _differences(
     now: tuple[StakedService, ...],
     wanted: tuple[StakedService, ...],
 ) -> tuple[StakeChange, ...]:
-    found = []
+    changes = []
     if supplier is None:
-        found.append(StakeChange.STAKE)
+        changes.append(StakeChange.STAKE)
     elif supplier.unstake_session_end_height:
-        found.append(StakeChange.CANCEL_UNBONDING)
+        changes.append(StakeChange.CANCEL_UNBONDING)
     if supplier is not None and declared.amount_upokt != supplier.stake_upokt:
         raised = declared.amount_upokt > supplier.stake_upokt
-        found.append(StakeChange.TOP_UP if raised else StakeChange.LOWER)
+        changes.append(StakeChange.TOP_UP if raised else StakeChange.LOWER)
     if [(s.service_id, s.endpoints) for s in now] != [(s.service_id, s.endpoints) for s in wanted]:
-        found.append(StakeChange.SERVICES)
+        changes.append(StakeChange.SERVICES)
     shares = {s.service_id: s.revenue_share for s in now}
     if any(shares.get(s.service_id, s.revenue_share) != s.revenue_share for s in wanted):
-        found.append(StakeChange.REVENUE_SHARES)
-    return tuple(found)
+        changes.append(StakeChange.REVENUE_SHARES)
+    return tuple(changes)
 
 
 def _may(change: StakeChange, declared: DeclaredStake, signer: str, supplier: StakedSupplier | None) -> bool:

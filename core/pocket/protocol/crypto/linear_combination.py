@@ -61,18 +61,18 @@ def _open(library: Path) -> Any:
 
     Raises OSError or AttributeError.
     """
-    found = ctypes.CDLL(str(library))
-    found.ra_table_new.argtypes = [ctypes.c_char_p]
-    found.ra_table_new.restype = ctypes.c_void_p
-    found.ra_table_free.argtypes = [ctypes.c_void_p]
-    found.ra_table_free.restype = None
-    found.ra_combine.argtypes = [
+    functions = ctypes.CDLL(str(library))
+    functions.ra_table_new.argtypes = [ctypes.c_char_p]
+    functions.ra_table_new.restype = ctypes.c_void_p
+    functions.ra_table_free.argtypes = [ctypes.c_void_p]
+    functions.ra_table_free.restype = None
+    functions.ra_combine.argtypes = [
         ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p
     ]  # fmt: skip
-    found.ra_combine.restype = ctypes.c_int
-    found.ra_combine_pair.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 4, ctypes.c_char_p, ctypes.c_char_p]
-    found.ra_combine_pair.restype = ctypes.c_int
-    return found
+    functions.ra_combine.restype = ctypes.c_int
+    functions.ra_combine_pair.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 4, ctypes.c_char_p, ctypes.c_char_p]
+    functions.ra_combine_pair.restype = ctypes.c_int
+    return functions
 
 
 class Accelerator:
@@ -194,15 +194,15 @@ def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
 
     Infinity is encoded as by `encode_point`. Scalars are below 2^256.
     """
-    if accelerator is not None and (found := accelerator.linear_combination(first, a, second, b)) is not None:
-        return found
+    if accelerator is not None and (total := accelerator.linear_combination(first, a, second, b)) is not None:
+        return total
     return plain(first, a, second, b)
 
 
 def ring_sums(member: Point, hashed: Point, image: Point, s: int, c: int) -> bytes:
     """Return the compressed forms of s·G + c·member and s·hashed + c·image: one step of the ring equation."""
-    if accelerator is not None and (found := accelerator.ring_sums(member, hashed, image, s, c)) is not None:
-        return found
+    if accelerator is not None and (sums := accelerator.ring_sums(member, hashed, image, s, c)) is not None:
+        return sums
     return linear_combination(BASE, s, member, c) + linear_combination(hashed, s, image, c)
 
 

@@ -179,15 +179,15 @@ def other_bytes(data: bytes, but: frozenset[int]) -> int:
 
     Raises DecodingError.
     """
-    allowance, at, found = _Allowance(), 0, 0
+    allowance, at, unread = _Allowance(), 0, 0
     while at < len(data):
         allowance.take()
         begin = at
         tag, at = read_varint(data, at)
         at = _skip(data, at, tag & 7, allowance)
         if tag >> 3 not in but:
-            found += at - begin
-    return found
+            unread += at - begin
+    return unread
 
 
 def _decode(schema: Mapping[int, Field], data: bytes, out: dict[str, Any], allowance: _Allowance) -> dict[str, Any]:

@@ -32,13 +32,13 @@ def batch_by_size(rows: Sequence[T], message_of: Callable[[T], Message], max_tra
 
     A message that is too large even alone gets its own batch.
     """
-    found: list[list[T]] = []
+    batches: list[list[T]] = []
     room = 0
     for row in rows:
         size = len(message_of(row).value) + _AROUND_MESSAGE
-        if not found or size > room:
-            found.append([])
+        if not batches or size > room:
+            batches.append([])
             room = max_transaction_bytes - _AROUND_MESSAGES
-        found[-1].append(row)
+        batches[-1].append(row)
         room -= size
-    return found
+    return batches

@@ -99,5 +99,5 @@ def classify(code: int, codespace: str, log: str) -> BroadcastFailure:
 
 def failed_message_index(log: str) -> int | None:
     """Return the index of the failed message if the log names it."""
-    found = re.search(r"message index: (\d+)", log)
-    return int(found[1]) if found else None
+    match = re.search(r"message index: (\d+)", log)
+    return int(match[1]) if match else None

@@ -61,10 +61,10 @@ class GasPrice:
     @classmethod
     def parse(cls, text: str) -> "GasPrice":
         """Parse a text such as `0.000001upokt`. Raises ConfigurationError."""
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*upokt\s*", text)
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*upokt\s*", text)
         try:
-            if found:
-                return cls(Decimal(found[1]))
+            if match:
+                return cls(Decimal(match[1]))
         except InvalidOperation:
             pass
         raise ConfigurationError(f"gas price {text!r}: write a decimal number and the unit, for example 0.000001upokt")

@@ -1,0 +1,14 @@
+"""Run a command line so that errors of the operating system end it in words."""
+
+import sys
+from collections.abc import Callable
+
+from pocket.errors import system_reason
+
+
+def run_in_words(command: Callable[[], None]) -> None:
+    """Run a command. An error of a file that it does not look after, such as a full output, ends it with code 1."""
+    try:
+        command()
+    except OSError as error:
+        sys.exit(f"Error: {error.filename or 'output'}: {system_reason(error)}")
