@@ -33,12 +33,12 @@ CASES = {
     "PocketUnpaidSessionsBudgetBurnsFast": ({LOST: "0x50 4x10"}, {LOST: "0x50 3x10"}),
     "PocketUnpaidSessionsBudgetBurns": ({LOST: "0x50 1x10"}, {LOST: "1x60"}),
 }
-RECORDED = [
-    ("pocket:relays_unserved:ratio_increase1h", {SERVED: "0+90x60", OURS: "0+10x60", THEIRS: "0+500x60"}, 0.1),
-    ("pocket:relays_unpaid:ratio_increase30m", {MINED: "0+60x60", UNRECORDED: "0+30x60", UNPROVABLE: "0+10x60"}, 0.4),
-    ("pocket:sessions_unpaid:ratio_increase6h", {SETTLED: "0+3x60", LOST: "0+1x60"}, 0.25),
-    ("pocket:sessions_unpaid:ratio_increase3d", {SETTLED: "0+3x60"}, 0.0),
-]
+# Ratio → series before and in the last two minutes, so that every window has another value, and what they count.
+RATIOS = {
+    "pocket:relays_unserved": ({SERVED: "0+90x60", OURS: "0+10x60", THEIRS: "0+500x60"}, 0.1),
+    "pocket:relays_unpaid": ({MINED: "0+60x60", UNRECORDED: "0+30x60", UNPROVABLE: "0+10x60"}, 0.4),
+    "pocket:sessions_unpaid": ({SETTLED: "0+3x60", LOST: "0+1x60"}, 0.25),
+}
 
 
 def rule():
@@ -86,13 +86,44 @@ def test_a_budget_that_burns_fires_and_one_that_burns_slower_or_is_anothers_does
     passes(tmp_path, without_others(rule(), name), *tests)
 
 
+RECORDS = sorted(row["record"] for row in rows() if "record" in row)
+
+
+def test_every_recording_rule_is_one_of_the_ratios():
+    assert {record.rpartition(":")[0] for record in RECORDS} == set(RATIOS)
+    windows = {name: {alert.long for alert in o.alerts} | {alert.short for alert in o.alerts}
+               for o in OBJECTIVES for name in [o.record]}  # fmt: skip
+    assert set(RECORDS) == {f"{name}:ratio_increase{window}" for name in RATIOS for window in windows[name]}
+
+
 @pytest.mark.processes
-@pytest.mark.parametrize(("record", "inputs", "value"), RECORDED)
-def test_a_ratio_is_that_of_bad_to_all_events(tmp_path, record, inputs, value):
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_ratio_is_that_of_bad_to_all_events(tmp_path, record):
+    inputs, value = RATIOS[record.rpartition(":")[0]]
     shown = f'{record}{{namespace="pocket",pocket_network_relayminer="main"}}'
     expected = {"expr": f"round({record}, 0.001)", "eval_time": "59m",
                 "exp_samples": [{"labels": shown.replace(record, ""), "value": value}]}  # fmt: skip
     test = {"interval": "1m", "input_series": list(series(inputs)), "promql_expr_test": [expected]}
+    nothing_bad = {name: values if name in (SERVED, MINED, SETTLED) else "0x60" for name, values in inputs.items()}
+    none = {**expected, "exp_samples": [{"labels": shown.replace(record, ""), "value": 0}]}
+    sound = {"interval": "1m", "input_series": list(series(nothing_bad)), "promql_expr_test": [none]}
+    passes(tmp_path, without_others(rule(), record), test, sound)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_ratio_forgets_what_is_older_than_its_window(tmp_path, record):
+    """Steps of a window's half: bad events in the first of eight, good ones in all."""
+    name, _, window = record.rpartition(":ratio_increase")
+    minutes = int(window[:-1]) * {"m": 1, "h": 60, "d": 1440}[window[-1]]
+    bad = {OURS: "0 9x7", UNRECORDED: "0 9x7", LOST: "0 9x7"}
+    good = {SERVED: "0+1x8", MINED: "0+1x8", SETTLED: "0+1x8"}
+    labels = f'{{namespace="pocket",pocket_network_relayminer="main"}}'
+    step = max(1, minutes // 2)
+    asked = [
+        {"expr": record, "eval_time": f"{8 * step}m", "exp_samples": [{"labels": record + labels, "value": 0}]},
+    ]
+    test = {"interval": f"{step}m", "input_series": list(series(good | bad)), "promql_expr_test": asked}
     passes(tmp_path, without_others(rule(), record), test)
 
 
