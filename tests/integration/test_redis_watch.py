@@ -5,7 +5,7 @@ from prometheus_client import REGISTRY
 
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.server_info import RedisInfo, RedisState
+from pocket.redis_store.server_info import PrimaryStates, RedisInfo
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.relay_consumer import RelayConsumer
@@ -51,7 +51,7 @@ def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_rela
     def info(history):
         info = RedisInfo(history, append_only=True, eviction_policy="noeviction", used_memory=1, max_memory=0,
                          uptime_seconds=3600)  # fmt: skip
-        return RedisState({None: info})
+        return PrimaryStates({None: info})
 
     running = watch()
     assert not running.settled()

@@ -5,7 +5,6 @@ A boundary is where the miner, or the relayer that records for it, meets somethi
 
 import asyncio
 import contextlib
-import json
 import pathlib
 import sqlite3
 import time
@@ -424,9 +423,13 @@ class _Answer:
     body: bytes
     status: int = 200
 
+    @property
+    def content(self):
+        return self
+
+    async def iter_chunked(self, _):
+        yield self.body
+
     def raise_for_status(self):
         if self.status >= 400:
             raise aiohttp.ClientError(str(self.status))
-
-    async def json(self):
-        return json.loads(self.body)

@@ -114,11 +114,11 @@ def test_a_ratio_is_that_of_bad_to_all_events(tmp_path, record):
 @pytest.mark.parametrize("record", RECORDS)
 def test_a_ratio_forgets_what_is_older_than_its_window(tmp_path, record):
     """Steps of a window's half: bad events in the first of eight, good ones in all."""
-    name, _, window = record.rpartition(":ratio_increase")
+    window = record.rpartition(":ratio_increase")[2]
     minutes = int(window[:-1]) * {"m": 1, "h": 60, "d": 1440}[window[-1]]
     bad = {OURS: "0 9x7", UNRECORDED: "0 9x7", LOST: "0 9x7"}
     good = {SERVED: "0+1x8", MINED: "0+1x8", SETTLED: "0+1x8"}
-    labels = f'{{namespace="pocket",pocket_network_relayminer="main"}}'
+    labels = '{namespace="pocket",pocket_network_relayminer="main"}'
     step = max(1, minutes // 2)
     asked = [
         {"expr": record, "eval_time": f"{8 * step}m", "exp_samples": [{"labels": record + labels, "value": 0}]},

@@ -9,7 +9,8 @@ import pytest
 
 from check_fragile import _defects, hardening_problems, losses, problems
 from generate_pb import drifted
-from mutants import MUTANTS, ROOT
+from mutant_list import MUTANTS
+from mutants import ROOT
 from pocket_miner.status.explanations import MEANINGS
 
 PIPELINE = "workloads/relayer/pocket_relayer/pipeline/pipeline.py"

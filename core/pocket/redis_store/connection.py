@@ -31,7 +31,7 @@ from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
 from pocket.redis_store.script_connection import ScriptConnection
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
-from pocket.redis_store.server_info import UNREPORTED, RedisInfo, RedisState, read_info
+from pocket.redis_store.server_info import UNREPORTED, PrimaryStates, RedisInfo, read_info
 from pocket.redis_store.store_client import StoreClient, StoreClusterClient
 from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, RedisTrouble, RedisUnavailable
 from pocket.runtime.own_authorities import redis_options
@@ -298,7 +298,7 @@ async def inspect(redis: "Redis") -> RedisInfo:
     return state.combined
 
 
-async def inspect_primaries(redis: "Redis") -> RedisState:
+async def inspect_primaries(redis: "Redis") -> PrimaryStates:
     """Read the state of each primary. In a Cluster one that can be used is enough.
 
     Connections to a replica are opened again once: they may be left over from before a fail-over. All are opened again
@@ -309,7 +309,7 @@ async def inspect_primaries(redis: "Redis") -> RedisState:
     try:
         if not isinstance(redis, ClusterClient):
             await _renew_changed([redis.connection_pool])
-            return RedisState({None: await _inspect_node(redis)})
+            return PrimaryStates({None: await _inspect_node(redis)})
         slots = await redis.refresh()
         nodes = {address: redis.node(address) for address in slots.primaries}
         await _renew_changed([node.connection_pool for node in redis.nodes])
@@ -330,7 +330,7 @@ async def inspect_primaries(redis: "Redis") -> RedisState:
     if not found and failure is not None:
         raise failure
     away: set[Address | None] = {address for address in nodes if address not in found}
-    return RedisState(found, frozenset(away if slots.complete else {*away, None}), failure)
+    return PrimaryStates(found, frozenset(away if slots.complete else {*away, None}), failure)
 
 
 async def _renew_changed(pools: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.server_info import RedisState
+from pocket.redis_store.server_info import PrimaryStates
 from pocket.redis_store.stream_reader import primary_of
 from pocket.redis_store.write_ahead_log import Segment
 
@@ -22,7 +22,7 @@ class LogHistories:
     away: set[Address | None] = field(default_factory=set)
     """Primaries that cannot be used at present."""
 
-    def observe(self, state: RedisState) -> None:
+    def observe(self, state: PrimaryStates) -> None:
         """Record the state of Redis at a heartbeat."""
         self.known |= state.histories
         self.away = set(state.away)
@@ -65,7 +65,7 @@ class LogHistories:
             if not self.is_due(segment, pair[0]) and pair not in segment.unacknowledged
         }  # fmt: skip
 
-    def unchanged(self, state: RedisState, supplier: str) -> str | None:
+    def unchanged(self, state: PrimaryStates, supplier: str) -> str | None:
         """Return the history of a supplier's primary if a later state shows the same one, else None."""
         primary = primary_of(self.redis, self.keys, supplier)
         history = self.known.get(primary)

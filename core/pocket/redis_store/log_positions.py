@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from pocket.redis_store.recorder_types import Refusal
+from pocket.redis_store.recorder_types import AppendRefusal
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.write_ahead_log import Segment, WalRecord
@@ -30,18 +30,20 @@ def append_arguments(
     return names, arguments
 
 
-def segment_took(segment: Segment, pair: tuple[str, str], last: Any, origin: str, is_present: bool) -> Refusal | None:
+def segment_took(
+    segment: Segment, pair: tuple[str, str], last: Any, origin: str, is_present: bool
+) -> AppendRefusal | None:
     """Record what the script that appends returned for a session (supplier, id). Returns why it took no relay.
 
     `is_present` is False if Redis has another history by now.
     """
     if last == _REJECTED:
         segment.unacknowledged.add(pair)
-        return Refusal.REJECTED
+        return AppendRefusal.REJECTED
     if not last:
         if last is not None:
             segment.rejected.add(pair)
-        return Refusal.CLOSED
+        return AppendRefusal.CLOSED
     if is_present or pair not in segment.appended:
         segment.appended[pair] = later(segment.appended.get(pair), f"{origin}/{text_of(last)}")
     return None

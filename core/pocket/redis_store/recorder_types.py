@@ -36,7 +36,7 @@ class RecorderLimits:
     log_reserve_bytes: int = 64 * 1024 * 1024
 
 
-class Refusal(Enum):
+class AppendRefusal(Enum):
     """Reasons for which a session took no relay."""
 
     CLOSED = auto()

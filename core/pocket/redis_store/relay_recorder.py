@@ -31,7 +31,7 @@ from pocket.redis_store.log_positions import (
 from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
-from pocket.redis_store.recorder_types import RecorderCounters, RecorderLimits, Refusal, Waiting
+from pocket.redis_store.recorder_types import AppendRefusal, RecorderCounters, RecorderLimits, Waiting
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import (
@@ -259,7 +259,7 @@ class RelayRecorder:
             if waiting.record.session_id not in closed:
                 self.counters.appended += 1
                 waiting.done.set_result(None)
-            elif closed[waiting.record.session_id] is Refusal.CLOSED:
+            elif closed[waiting.record.session_id] is AppendRefusal.CLOSED:
                 self.counters.refused_closed += 1
                 waiting.done.set_exception(SessionClosed(f"session {waiting.record.session_id} is closed"))
                 waiting.done.exception()
@@ -273,7 +273,7 @@ class RelayRecorder:
                 waiting.done.set_exception(error)
                 waiting.done.exception()
 
-    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> dict[str, Refusal]:
+    async def _append(self, supplier: str, records: list[WalRecord], segment: Segment) -> dict[str, AppendRefusal]:
         """Append records of one supplier. Returns the sessions that took none."""
         by_session: dict[str, list[WalRecord]] = defaultdict(list)
         for record in records:

@@ -50,7 +50,7 @@ class RedisInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class RedisState:
+class PrimaryStates:
     """The state of each primary that answers. Without a Cluster there is one, under the address None.
 
     `away` are the other primaries of a Cluster, with None for slots without one, and `failure` is the reason of one of

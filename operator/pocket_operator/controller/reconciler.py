@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,12 +24,13 @@ from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.operator_claim import OperatorClaim
 from pocket_operator.controller.operator_conflicts import OperatorConflicts
 from pocket_operator.controller.pod_report_cache import PodReportCache
+from pocket_operator.controller.reconcile_state import ReconcileState
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.volume_expander import VolumeExpander
 from pocket_operator.decide.conditions import OPERATOR_CONFLICT, EventToEmit, events_to_emit
-from pocket_operator.decide.contested import CONTESTED, Repairs
+from pocket_operator.decide.contested import CONTESTED
 from pocket_operator.decide.draining import open_without_relay_miner
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import (
@@ -76,30 +77,6 @@ _STATISTICS = frozenset({
     "stake", "sessions", "openSessions", "last", "earnedUpokt", "earned", "day", "books", "nextDeadline", "funds",
     "audit",
 })  # fmt: skip
-
-
-@dataclass(slots=True)
-class ReconcileState:
-    """State between two reconciliations. Losing it costs time only."""
-
-    quiet_since: dict[str, float] = field(default_factory=dict)
-    rejections: dict[ChildKey, Rejection] = field(default_factory=dict)
-    """What the last attempt could not write, told or not."""
-    told: dict[ChildKey, Rejection] = field(default_factory=dict)
-    unread: frozenset[ChildKey] = frozenset()
-    unprotected: frozenset[ChildKey] = frozenset()
-    namespace_ends: bool = False
-    status_written: dict[str, float] = field(default_factory=dict)
-    repairs: Repairs = field(default_factory=Repairs)
-    released: bool = False
-    """The operator let the RelayMiner go, whose claims and proofs are done."""
-    gone_since: float | None = None
-    """Time since which the RelayMiner is gone though its drain anchor exists (monotonic seconds)."""
-    idle_since: float | None = None
-    """Time since which none of its relayers runs either."""
-    update_step: UpdateStep = field(default_factory=UpdateStep)
-    rolling: UpdateStep = field(default_factory=UpdateStep)
-    """The generations of the workloads that are not complete, and since when."""
 
 
 class Reconciler:

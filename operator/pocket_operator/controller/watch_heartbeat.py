@@ -47,7 +47,7 @@ class WatchHeartbeat:
         try:
             await self._api.apply(CONFIG_MAPS, body, f"{names.FIELD_MANAGER}-canary")
         except KubeError as error:
-            if error.status not in NO_ANSWER:  # refused, by a policy or a quota: it says nothing about the watches
+            if error.status not in NO_ANSWER:  # refused, by a policy or a quota: that is nothing about the watches
                 self._sent.pop(text, None)
             raise
 

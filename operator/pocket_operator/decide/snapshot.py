@@ -120,7 +120,7 @@ class Settings:
 class Rejection:
     """Why a child was not written: the API server's message, or a `foreign` object has its name.
 
-    The next attempt may succeed after a `passing` one. `namespace_ends` says that the namespace is being deleted.
+    The next attempt may succeed after a `passing` one. With `namespace_ends` the namespace is being deleted.
     """
 
     message: str

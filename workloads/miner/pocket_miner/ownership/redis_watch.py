@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.connection import inspect_primaries
 from pocket.redis_store.node_addresses import Address
-from pocket.redis_store.server_info import RedisState
+from pocket.redis_store.server_info import PrimaryStates
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner import miner_metrics
 
@@ -72,7 +72,7 @@ class RedisWatch:
             self.missed()
         return changed
 
-    def observe(self, state: RedisState) -> bool:
+    def observe(self, state: PrimaryStates) -> bool:
         """Record a state of Redis.
 
         Returns True if one of its primaries may hold other data than before.

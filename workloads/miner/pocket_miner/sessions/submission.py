@@ -111,11 +111,11 @@ def resend(
 ) -> Resend:
     """Decide how to send a message again that the chain does not show at `height`.
 
-    `result` is that of its transaction if it was included and failed, None otherwise. `left` are the blocks until the
-    window closes: bytes that nodes know may still be included after empty blocks, so they are given up only once as
-    many blocks have passed in vain as are left.
+    `result` is that of its transaction, None if it was not included. `left` are the blocks until the window closes:
+    bytes that nodes know may still be included after empty blocks, so they are given up only once as many blocks have
+    passed in vain as are left.
     """
-    if last is None or result is not None:
+    if last is None or (result is not None and result.code):
         return Resend.NEW_BYTES
     if last.timeout_ns and block_nanoseconds > last.timeout_ns:
         return Resend.NEW_BYTES
