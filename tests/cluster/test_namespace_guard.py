@@ -1,5 +1,7 @@
 """A namespace with open sessions is not deleted: its miners would end at once, and nobody could keep them."""
 
+import fcntl
+
 import pytest
 import yaml
 from conftest import OperatorProcess
@@ -15,11 +17,16 @@ POLICIES = "validatingadmissionpolicy,validatingadmissionpolicybinding"
 
 @pytest.fixture
 def policy(cluster, namespace):
-    """Install the policy of the cluster-wide installation for the operator in the test's namespace."""
-    found = install.namespace_policy(install.Values(namespace=namespace))
-    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(found))
-    yield found
-    cluster.kubectl("delete", POLICIES, *sorted({row["metadata"]["name"] for row in found}))
+    """Install the policy of the cluster-wide installation for the operator in the test's namespace.
+
+    The cluster has one: another process that runs these tests waits for its turn.
+    """
+    policies = install.namespace_policy(install.Values(namespace=namespace))
+    with cluster.kubeconfig.open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(policies))
+        yield policies
+        cluster.kubectl("delete", POLICIES, *sorted({row["metadata"]["name"] for row in policies}))
 
 
 @pytest.mark.parametrize("made", ["once", "again"])
