@@ -340,6 +340,26 @@ async def test_a_claim_whose_seal_is_lost_is_adopted_with_the_leaves_of_a_peer_t
             assert other.outcomes()[header.session_id]["outcome"] == "settled"
 
 
+async def test_a_claim_that_looked_like_a_strangers_is_adopted_once_a_peer_has_the_other_leaves(alice):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows)
+    async with served(alice) as asked:
+        urls, asked._urls = asked._urls, list
+        with another(alice, asked=asked) as other:
+            await alice.to(14)
+            await lost_seal(alice, other)
+            await alice.record(rows[:1])
+            ask(other, asked)
+            await other.miner.start()
+            await other.to(15)
+            assert other.miner.sessions[header.session_id].conflicting
+            asked._urls = urls
+            await other.to(21)
+            assert not other.miner.sessions
+            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+
+
 async def test_without_redis_relays_of_peers_are_in_the_claim(alice):
     header = alice.header()
     rows = alice.relays(header, 5)

@@ -12,8 +12,8 @@ class ReconcileState:
 
     quiet_since: dict[str, float] = field(default_factory=dict)
     rejections: dict[ChildKey, Rejection] = field(default_factory=dict)
-    """What the last attempt could not write, told or not."""
-    told: dict[ChildKey, Rejection] = field(default_factory=dict)
+    """What the last attempt could not write, reported or not."""
+    reported: dict[ChildKey, Rejection] = field(default_factory=dict)
     unread: frozenset[ChildKey] = frozenset()
     unprotected: frozenset[ChildKey] = frozenset()
     namespace_ends: bool = False

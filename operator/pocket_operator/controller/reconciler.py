@@ -160,9 +160,9 @@ class Reconciler:
         for pod, digest in planned.annotate.items():
             with self._writer.recording(rejections, (PODS.name, pod)):
                 await self._writer.annotate(key, pod, digest)
-        state.told, state.rejections = repeated(rejections, state.rejections), rejections
+        state.reported, state.rejections = repeated(rejections, state.rejections), rejections
         state.namespace_ends |= any(rejection.namespace_ends for rejection in rejections.values())
-        snapshot = replace(snapshot, children=self._cache.children(WATCHED, key), rejections=state.told)
+        snapshot = replace(snapshot, children=self._cache.children(WATCHED, key), rejections=state.reported)
         await self._write_statuses(key, snapshot, planned, state)
         if planned.release:
             leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
@@ -275,7 +275,7 @@ class Reconciler:
             capabilities=self._capabilities(),
             books={str(supplier["metadata"]["uid"]): self._books.of(supplier) for supplier in suppliers},
             quiet_since=dict(state.quiet_since),
-            rejections=state.told,
+            rejections=state.reported,
             namespace_ends=state.namespace_ends,
             unprotected={place: rejection.message for place, rejection in refused.items()},
         )
@@ -392,9 +392,9 @@ class Reconciler:
 
 def retry_new(refused: Mapping[ChildKey, Rejection], before: frozenset[ChildKey]) -> None:
     """Raise KubeError, so that all is tried again soon, for a refusal that may pass and was not there before."""
-    told = repeated(refused, before)
+    repeats = repeated(refused, before)
     for place, rejection in refused.items():
-        if place not in told:
+        if place not in repeats:
             raise KubeError(rejection.message)
 
 

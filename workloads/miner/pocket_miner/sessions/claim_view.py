@@ -90,7 +90,8 @@ def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> t
 
 
 def _state_of(session: TrackedSession, claim: Claim) -> ClaimState:
-    if session.conflicting or (session.seal is not None and claim.root_hash != session.seal.root):
+    # Without a seal, a root that is not that of our leaves may be that of more: a peer may have the others.
+    if session.seal is not None and claim.root_hash != session.seal.root:
         return ClaimState.CONFLICTING
     known = {VALIDATED: ClaimState.VALIDATED, INVALID: ClaimState.INVALID}
     return known.get(claim.proof_validation_status, ClaimState.PENDING)
