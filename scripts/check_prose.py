@@ -95,8 +95,8 @@ def problems_of(name: str, text: str) -> list[str]:
 
 
 def main() -> int:
-    """Print the problems of all tracked files. Returns 1 if there are any."""
-    command = ["git", "ls-files", "*.py", "*.md"]
+    """Print the problems of all files that are tracked or not ignored. Returns 1 if there are any."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.md"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     names = [name for name in listed if "_pb2" not in name and (ROOT / name).exists()]
     found = [row for name in names for row in problems_of(name, (ROOT / name).read_text(encoding="utf-8"))]

@@ -12,7 +12,8 @@ def main() -> int:
 
     The complexity of functions is limited by ruff.
     """
-    listed = subprocess.run(["git", "ls-files", "*.py"], capture_output=True, text=True, check=True).stdout.split()
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     long = []
     for name in listed:
         if "_pb2" in name or not Path(name).exists():
