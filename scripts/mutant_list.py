@@ -251,7 +251,7 @@ MUTANTS = [
            f"{RACES}::test_after_a_crash_between_seal_and_broadcast_the_same_bytes_are_sent"),
     Mutant("workloads/miner/pocket_miner/submission/proofs.py", "if root != session.seal.root:", "if False:",
            f"{RACES}::test_leaves_that_changed_after_the_seal_are_never_proven"),
-    Mutant("workloads/miner/pocket_miner/sessions/claim_view.py", "(session.seal is not None and claim.root_hash != session.seal.root)", "False",
+    Mutant("workloads/miner/pocket_miner/sessions/claim_view.py", "        return ClaimState.CONFLICTING", "        pass",
            f"{PATH}::test_a_foreign_claim_is_never_proven_and_never_overwritten"),
     Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "if stored not in (None, session.terms.name):", "if False:",
            "tests/integration/test_answers_and_restarts.py::test_relays_that_were_stored_by_wrong_terms_are_validated_again"),
