@@ -17,7 +17,7 @@ from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.storage.relay_store import RelayStore
-from recording import KEYS, publishing
+from recording import KEYS, full, publishing
 from world import World, address
 
 pytestmark = pytest.mark.redis
@@ -189,9 +189,6 @@ async def test_a_rejected_entry_is_logged_with_its_own_supplier(together):
 
 async def test_relays_are_read_from_a_full_redis_which_takes_no_marks(together):
     await together.write(2, *NAMES)
-    await together.redis.config_set("maxmemory", 1)
-    try:
+    async with full(together.redis):
         assert await together.poll() == dict.fromkeys(NAMES, 2)
-    finally:
-        await together.redis.config_set("maxmemory", 0)
     assert {together.count(name) for name in NAMES} == {3}

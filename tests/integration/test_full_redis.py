@@ -1,6 +1,5 @@
 """A Redis at its `maxmemory`: owners go on, start again and free its memory, while it takes no relay."""
 
-import contextlib
 from datetime import UTC, datetime
 
 import pytest
@@ -11,18 +10,9 @@ from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
-from recording import KEYS, confirmed, owned, publishing, record
+from recording import KEYS, confirmed, full, owned, publishing, record
 
 pytestmark = pytest.mark.redis
-
-
-@contextlib.asynccontextmanager
-async def full(redis):
-    await redis.config_set("maxmemory", 1)
-    try:
-        yield
-    finally:
-        await redis.config_set("maxmemory", 0)
 
 
 async def test_an_owner_ends_its_sessions_in_a_full_redis_which_frees_its_memory(redis, tmp_path):

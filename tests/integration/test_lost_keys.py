@@ -10,7 +10,7 @@ from pocket.redis_store.budgets import Budgets, Charge, ChargeResult
 from pocket.redis_store.connection import connect
 from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
-from recording import KEYS, entries, origin, publishing, record
+from recording import KEYS, entries, full, origin, publishing, record
 from servers import clients, running_redis
 
 pytestmark = pytest.mark.redis
@@ -139,13 +139,10 @@ async def test_a_damaged_budget_of_a_session_fails_no_charge_of_another(redis, k
     assert found[0] is found[2] is ChargeResult.CHARGED
     assert (type(found[1]), found[1].trouble) == (RedisUnavailable, RedisTrouble.REJECTED)
     assert await redis.get(KEYS.consumed("pokt1s", "b")) == b"4"
-    await redis.config_set("maxmemory", 1)
-    try:
-        with pytest.raises(RedisUnavailable) as full:
+    async with full(redis):
+        with pytest.raises(RedisUnavailable) as refused:
             await budgets.charge(Charge("pokt1s", "a", 4, 10, 600))
-    finally:
-        await redis.config_set("maxmemory", 0)
-    assert full.value.trouble is RedisTrouble.OUT_OF_MEMORY
+    assert refused.value.trouble is RedisTrouble.OUT_OF_MEMORY
     running.cancel()
 
 

@@ -38,6 +38,14 @@ def proofs(chain):
     return [t for t in chain.transactions.values() if PROOF in t.actions]
 
 
+async def lose_seals(alice, redis):
+    """End the miner, and lose what it and Redis know of its seals and transactions."""
+    alice.close()
+    for path in alice.folder.glob("audit.sqlite*"):
+        path.unlink()
+    await redis.delete(KEYS.seals(alice.supplier), KEYS.transactions(alice.supplier))
+
+
 async def test_seals_that_cannot_be_read_are_left_out_and_the_others_are_loaded(redis):
     store, seal = SealStore(redis, KEYS, "supplier", 1), SessionSeal("one", b"r" * 48, b"d" * 32, 12, 1)
     rows = {b"one": seal.encode(), b"\xff\xfe": b"\x00", b"two": b"no JSON", b"three": b"{}"}
@@ -50,10 +58,7 @@ async def test_a_claim_whose_seal_was_lost_everywhere_is_adopted_proven_and_paid
     await alice.record(alice.relays(header, 4))
     await alice.to(14)
     assert alice.claim(header) is not None
-    alice.close()
-    for path in alice.folder.glob("audit.sqlite*"):
-        path.unlink()
-    await redis.delete(KEYS.seals(alice.supplier), KEYS.transactions(alice.supplier))
+    await lose_seals(alice, redis)
     alice.start()
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
@@ -65,10 +70,7 @@ async def test_a_claim_whose_seal_is_lost_is_adopted_and_proven_from_the_volume_
     header = alice.header()
     await alice.record(alice.relays(header, 4))
     await alice.to(14)
-    alice.close()
-    for path in alice.folder.glob("audit.sqlite*"):
-        path.unlink()
-    await redis.delete(KEYS.seals(alice.supplier), KEYS.transactions(alice.supplier))
+    await lose_seals(alice, redis)
     alice.redis = connect("redis://127.0.0.1:1")
     alice.start()
     while alice.chain.height < 20:
@@ -93,10 +95,7 @@ async def test_a_claim_that_cannot_be_adopted_keeps_no_other_from_it(redis, tmp_
         for header in headers:
             await alice.record(alice.relays(header, 4))
         await alice.to(14)
-        alice.close()
-        for path in alice.folder.glob("audit.sqlite*"):
-            path.unlink()
-        await redis.delete(KEYS.seals(alice.supplier), KEYS.transactions(alice.supplier))
+        await lose_seals(alice, redis)
         alice.start()
         await alice.miner.tail()
         lost = next(iter(alice.miner.sessions.values()))

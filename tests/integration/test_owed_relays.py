@@ -11,23 +11,14 @@ from pocket.redis_store.connection import connect
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
-from recording import FAST, KEYS, entries, origin, publishing, record
+from recording import FAST, KEYS, entries, full, origin, publishing, record
 from servers import running_redis
 
 pytestmark = pytest.mark.redis
 
 
-@contextlib.asynccontextmanager
-async def a_full_redis(redis):
-    await redis.config_set("maxmemory", 1)
-    try:
-        yield
-    finally:
-        await redis.config_set("maxmemory", 0)
-
-
 async def refused(publisher, redis, row):
-    async with a_full_redis(redis):
+    async with full(redis):
         with pytest.raises(RedisUnavailable):
             await publisher.record(row)
 
@@ -47,7 +38,7 @@ async def test_what_redis_did_not_take_is_appended_once_it_does_without_a_restar
 async def test_what_is_owed_stays_owed_while_redis_still_refuses_it(redis, tmp_path):
     async with publishing(redis, tmp_path) as publisher:
         await publisher.maintain_once()
-        async with a_full_redis(redis):
+        async with full(redis):
             with pytest.raises(RedisUnavailable):
                 await publisher.record(record(1))
             for _ in range(2):

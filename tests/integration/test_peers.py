@@ -3,6 +3,8 @@
 Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
 """
 
+import contextlib
+
 import pytest
 
 from mine import slow_root
@@ -323,41 +325,46 @@ async def test_a_claim_whose_seal_is_lost_is_adopted_by_who_has_the_same_leaves_
         assert other.outcomes()[header.session_id]["outcome"] == "settled"
 
 
-async def test_a_claim_whose_seal_is_lost_is_adopted_with_the_leaves_of_a_peer_that_came_later(alice):
-    header = alice.header()
+@contextlib.asynccontextmanager
+async def an_owner_without_most_leaves(alice, header):
+    """Claim a session, then lose its seal and all but one relay of the new owner, whose peer has them.
+
+    Yields the new owner and a function after which the peer is reached.
+    """
     rows = alice.relays(header, 5)
     await alice.record(rows)
     async with served(alice) as asked:
         urls, asked._urls = asked._urls, list
+
+        def reach_the_peer():
+            asked._urls = urls
+
         with another(alice, asked=asked) as other:
             await alice.to(14)
             await lost_seal(alice, other)
             await alice.record(rows[:1])
             ask(other, asked)
             await other.miner.start()
-            asked._urls = urls
-            await other.to(21)
-            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+            yield other, reach_the_peer
+
+
+async def test_a_claim_whose_seal_is_lost_is_adopted_with_the_leaves_of_a_peer_that_came_later(alice):
+    header = alice.header()
+    async with an_owner_without_most_leaves(alice, header) as (other, reach_the_peer):
+        reach_the_peer()
+        await other.to(21)
+        assert other.outcomes()[header.session_id]["outcome"] == "settled"
 
 
 async def test_a_claim_that_looked_like_a_strangers_is_adopted_once_a_peer_has_the_other_leaves(alice):
     header = alice.header()
-    rows = alice.relays(header, 5)
-    await alice.record(rows)
-    async with served(alice) as asked:
-        urls, asked._urls = asked._urls, list
-        with another(alice, asked=asked) as other:
-            await alice.to(14)
-            await lost_seal(alice, other)
-            await alice.record(rows[:1])
-            ask(other, asked)
-            await other.miner.start()
-            await other.to(15)
-            assert other.miner.sessions[header.session_id].conflicting
-            asked._urls = urls
-            await other.to(21)
-            assert not other.miner.sessions
-            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+    async with an_owner_without_most_leaves(alice, header) as (other, reach_the_peer):
+        await other.to(15)
+        assert other.miner.sessions[header.session_id].conflicting
+        reach_the_peer()
+        await other.to(21)
+        assert not other.miner.sessions
+        assert other.outcomes()[header.session_id]["outcome"] == "settled"
 
 
 async def test_without_redis_relays_of_peers_are_in_the_claim(alice):

@@ -32,6 +32,16 @@ async def publishing(redis, folder, limits=FAST, name="w"):
         log.close()
 
 
+@contextlib.asynccontextmanager
+async def full(redis):
+    """Let a Redis be at its `maxmemory`."""
+    await redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
 async def confirmed():
     """Confirm the Lease."""
 

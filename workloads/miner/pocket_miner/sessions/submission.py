@@ -166,11 +166,11 @@ def divide(
     to_sign: list[tuple[T, Attempts]] = []
     for row, last, attempts in rows:
         result = results.get(last.tx_hash) if last is not None else None
-        failed = result if result is not None and result.code else None
-        step = resend(last, height, block_nanoseconds, failed, left)
+        step = resend(last, height, block_nanoseconds, result, left)
         if step is Resend.SAME_BYTES:
             same.append(row)
         elif step is Resend.NEW_BYTES:
+            failed = result if result is not None and result.code else None
             to_sign.append((row, attempts if last is None else attempts.next(failed, shared=shared)))
     return same, to_sign
 
