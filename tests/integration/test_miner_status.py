@@ -99,7 +99,7 @@ async def test_a_session_is_reported_from_its_first_relay_to_its_payment(tmp_pat
         await reach(noting, localnet, 16)
         await until(noting, place, lambda _, body: _sent(body) == ["claim", "proof"])
         await reach(noting, localnet, 17)
-        _, body = await advance(noting, localnet, api.SESSIONS_PATH, _is("PROVED"), 19)
+        _, body = await advance(noting, localnet, api.SESSIONS_PATH, _is("PROVEN"), 19)
         assert 17 <= body["rows"][0]["proven_height"] <= 19
         await reach(noting, localnet, 21)
         _, body = await until(noting, api.OUTCOMES_PATH, lambda _, body: body["rows"])

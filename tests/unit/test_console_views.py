@@ -177,11 +177,11 @@ def test_filters_select_sessions(wanted, found):
 
 
 def test_stages_and_outcomes_have_tones():
-    rows = (opened(1, stage="ACTIVE"), opened(2, stage="PROVED"), opened(3, closing=True), opened(4, problem="refused"))
+    rows = (opened(1, stage="ACTIVE"), opened(2, stage="PROVEN"), opened(3, closing=True), opened(4, problem="refused"))
     shot = snapshot(miners=(miner(sessions=rows, outcomes=(ended(1), lost(2), ended(3, outcome="empty", paid=False))),))
     tones = {row.stage: row.tone for row in sessions(shot).rows if row.open}
     assert tones["active"] is Tone.BUSY
-    assert tones["proved"] is Tone.GOOD
+    assert tones["proven"] is Tone.GOOD
     over = {row.stage: row.tone for row in sessions(shot, show=Show.ENDED).rows}
     assert over == {"settled": Tone.GOOD, "proof missed": Tone.BAD, "empty": Tone.QUIET}
     assert {row.tone for row in sessions(shot, show=Show.DUE).rows} == {Tone.WARN, Tone.BAD}
@@ -189,7 +189,7 @@ def test_stages_and_outcomes_have_tones():
 
 def test_the_margin_is_what_was_left_in_the_window():
     rows = (opened(1, due=None, owes="", stage="CLAIMED", claimed_height=113),
-            opened(2, due=None, owes="", stage="PROVED", claimed_height=113, proven_height=118))  # fmt: skip
+            opened(2, due=None, owes="", stage="PROVEN", claimed_height=113, proven_height=118))  # fmt: skip
     view = sessions(snapshot(miners=(miner(sessions=rows),)), show=Show.OPEN)
     assert [row.margin for row in view.rows] == ["claimed 3 before the close", "proven 2 before the close"]
 

@@ -6,7 +6,7 @@ from functools import reduce
 import pytest
 from click.testing import CliRunner
 
-from pocket.api.status import timestamp
+from pocket.api.status import SupplierSessions, timestamp
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import Timestamp
 from pocket_miner.console.earnings import earnings_csv, earnings_rows
@@ -139,10 +139,28 @@ def test_the_earliest_deadline_is_that_of_the_claim_before_and_of_the_proof_afte
     claim, proof = Deadline(windows.claim_close, "claim"), Deadline(windows.proof_close, "proof")
     assert deadline_of(windows, Stage.ACTIVE) == deadline_of(windows, Stage.SEALED) == claim
     assert deadline_of(windows, Stage.CLAIMED) == deadline_of(windows, Stage.PROOFABLE) == proof
-    assert deadline_of(windows, Stage.PROVED) is deadline_of(None, Stage.ACTIVE) is None
+    assert deadline_of(windows, Stage.PROVEN) is deadline_of(None, Stage.ACTIVE) is None
+    assert deadline_of(windows, Stage.PROOF_NOT_REQUIRED) is None
     assert earliest(claim, proof) == claim
     assert earliest(claim, claim).sessions == 2
     assert earliest(None, proof) == proof
+
+
+@pytest.mark.parametrize(
+    ("stage", "claim", "proof", "sessions"),
+    [
+        (Stage.CLAIMED, "s at 9", "", SupplierSessions(claimed=1)),
+        (Stage.PROOFABLE, "", "", SupplierSessions(claimed=1)),
+        (Stage.PROVEN, "", "s at 9", SupplierSessions(proven=1)),
+        (Stage.PROOF_NOT_REQUIRED, "", "", SupplierSessions(proof_not_required=1)),
+    ],
+)
+def test_a_session_without_a_required_proof_is_not_reported_as_proven(stage, claim, proof, sessions):
+    report = SupplierReport()
+    report.record_stages({"s": stage}, 9, 0, None)
+    read = ReportedSupplier.model_validate(report.row())
+    assert (read.last.claim, read.last.proof) == (claim, proof)
+    assert read.sessions.model_dump() == sessions.model_dump()
 
 
 @pytest.mark.parametrize("seconds", [-1, 0, 253_402_300_799, 2**62])

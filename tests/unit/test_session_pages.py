@@ -62,7 +62,7 @@ def test_a_page_continues_although_the_sessions_of_its_position_ended():
         ("ACTIVE", 5, None, ("claim", 16)), ("SEALED", 13, None, ("claim", 16)), ("SEALED", 16, None, ("", None)),
         ("CLAIMED", 14, None, ("proof", 20)), ("PROOFABLE", 17, ProofRequirement.PROBABILISTIC, ("proof", 20)),
         ("CLAIMED", 14, ProofRequirement.NOT_REQUIRED, ("", None)), ("PROOFABLE", 20, None, ("", None)),
-        ("PROVED", 18, None, ("", None)), ("", 5, None, ("", None)),
+        ("PROVEN", 18, None, ("", None)), ("", 5, None, ("", None)),
     ],
 )  # fmt: skip
 def test_what_a_session_owes_follows_from_stage_height_and_requirement(stage, height, requirement, owes):

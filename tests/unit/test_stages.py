@@ -56,7 +56,7 @@ def test_the_last_third_of_a_window_is_when_something_can_still_be_sent_and_litt
             assert last == in_claim
         elif decision.action is Action.SEND_PROOF:
             assert last == in_proof
-        elif decision.stage in (Stage.ACTIVE, Stage.GRACE, Stage.CLAIMED, Stage.PROVED, Stage.SETTLED):
+        elif decision.stage not in (Stage.CLAIMABLE, Stage.SEALED, Stage.PROOFABLE):
             assert not last
 
 
@@ -104,8 +104,8 @@ def test_the_stages_of_an_ordinary_session_in_order():
         (16, True, ClaimState.PENDING, required, Stage.PROOFABLE, Action.SEND_PROOF),
         (16, True, ClaimState.PENDING, None, Stage.PROOFABLE, Action.SEND_PROOF),
         (17, True, ClaimState.INVALID, required, Stage.PROOFABLE, Action.SEND_PROOF),
-        (17, True, ClaimState.VALIDATED, required, Stage.PROVED, Action.NOTHING),
-        (17, True, ClaimState.PENDING, ProofRequirement.NOT_REQUIRED, Stage.PROVED, Action.NOTHING),
+        (17, True, ClaimState.VALIDATED, required, Stage.PROVEN, Action.NOTHING),
+        (17, True, ClaimState.PENDING, ProofRequirement.NOT_REQUIRED, Stage.PROOF_NOT_REQUIRED, Action.NOTHING),
         (20, True, ClaimState.ABSENT, required, Stage.SETTLED, Action.CONCLUDE),
     ]
     for height, sealed, claim, requirement, stage, action in rows:

@@ -41,7 +41,8 @@ _STAGES: Final[Mapping[str, tuple[str, Tone]]] = {
     "SEALED": ("sealed", Tone.BUSY),
     "CLAIMED": ("claimed", Tone.BUSY),
     "PROOFABLE": ("to prove", Tone.BUSY),
-    "PROVED": ("proved", Tone.GOOD),
+    "PROVEN": ("proven", Tone.GOOD),
+    "PROOF_NOT_REQUIRED": ("no proof due", Tone.GOOD),
     "SETTLED": ("settling", Tone.GOOD),
 }
 

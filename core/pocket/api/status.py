@@ -123,7 +123,8 @@ class SupplierSessions(Model):
     active: int = 0
     claimable: int = 0
     claimed: int = 0
-    proved: int = 0
+    proven: int = 0
+    proof_not_required: int = Field(default=0, description="Claimed, paid without a proof.")
 
 
 class LastEvents(Model):

@@ -22,7 +22,8 @@ class Stage(enum.StrEnum):
     SEALED = "SEALED"
     CLAIMED = "CLAIMED"
     PROOFABLE = "PROOFABLE"
-    PROVED = "PROVED"
+    PROVEN = "PROVEN"
+    PROOF_NOT_REQUIRED = "PROOF_NOT_REQUIRED"
     SETTLED = "SETTLED"
 
 
@@ -126,7 +127,7 @@ def decide(snapshot: SessionSnapshot, height: int) -> Decision:
         # Sending the sealed claim once more is harmless; missing the window is not.
         return _before_claim(snapshot, height)
     if snapshot.claim is ClaimState.VALIDATED:
-        return Decision(Stage.PROVED, Action.NOTHING)
+        return Decision(Stage.PROVEN, Action.NOTHING)
     if not snapshot.sealed:
         # Claimed by an owner whose seal is lost: never claimed again, and proven only if our leaves have its root.
         adopt = snapshot.claim is not ClaimState.UNKNOWN
@@ -134,7 +135,7 @@ def decide(snapshot: SessionSnapshot, height: int) -> Decision:
     if height < windows.proof_open:
         return Decision(Stage.CLAIMED, Action.NOTHING)
     if snapshot.requirement is ProofRequirement.NOT_REQUIRED:
-        return Decision(Stage.PROVED, Action.NOTHING)
+        return Decision(Stage.PROOF_NOT_REQUIRED, Action.NOTHING)
     # An undecided requirement is treated as required: an unneeded proof costs a fee, a missing one the penalty. An
     # unknown claim is treated as present: a node rejects a proof without a claim at no cost.
     return Decision(Stage.PROOFABLE, Action.SEND_PROOF)

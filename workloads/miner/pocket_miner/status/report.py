@@ -33,7 +33,8 @@ from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _GROUPS = {
     Stage.ACTIVE: "active", Stage.GRACE: "active", Stage.CLAIMABLE: "claimable", Stage.SEALED: "claimable",
-    Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVED: "proved",
+    Stage.CLAIMED: "claimed", Stage.PROOFABLE: "claimed", Stage.PROVEN: "proven",
+    Stage.PROOF_NOT_REQUIRED: "proof_not_required",
 }  # fmt: skip
 
 
@@ -93,7 +94,7 @@ class SupplierReport:
                 continue
             if stage == Stage.CLAIMED:
                 self.last["claim"] = _mark(session_id, height)
-            elif stage == Stage.PROVED:
+            elif stage == Stage.PROVEN:
                 self.last["proof"] = _mark(session_id, height)
         self._stages = dict(stages)
         self.sessions = Counter(_GROUPS[Stage(stage)] for stage in stages.values() if Stage(stage) in _GROUPS)

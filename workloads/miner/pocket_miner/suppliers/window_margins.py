@@ -7,8 +7,8 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 
 def observe_margin(session: TrackedSession, decision: Decision, height: int) -> None:
     """Observe, once per claim and proof, how many blocks were left in its window."""
-    windows, proven = session.windows, decision.stage is Stage.PROVED and session.proven
-    if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVED):
+    windows, proven = session.windows, decision.stage is Stage.PROVEN and session.proven
+    if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVEN, Stage.PROOF_NOT_REQUIRED):
         return
     for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
         if came and what not in session.first_seen:
