@@ -82,15 +82,15 @@ async def test_a_certificate_for_another_name_does_not_hold():
 
 
 @pytest.mark.parametrize(("url", "said"), [
-    ("http://127.0.0.1:1", "it cannot be reached"),
+    ("http://127.0.0.1:1", "it cannot be reached (connection refused)"),
     ("ftp://x", "not a URL that a gateway can connect to"),
     ("http://", "not a URL that a gateway can connect to"),
     ("http://localhost:99999", "not a URL that a gateway can connect to"),
-    ("http://" + "a" * 70 + ".example", "cannot be reached (UnicodeError)"),
+    ("http://" + "a" * 70 + ".example", "not a URL that a gateway can connect to"),
     ("no url at all", "not a URL"),
     ("http://[::1", "not a URL that a gateway can connect to"),
     ("https://[node]/v1", "not a URL that a gateway can connect to"),
-    ("http://node\x00", "cannot be reached (ValueError)"),
+    ("http://node\x00", "not a URL that a gateway can connect to"),
 ])  # fmt: skip
 async def test_what_leads_nowhere_is_said_in_words(url, said):
     (found,) = await looked(url)
@@ -124,7 +124,7 @@ async def test_a_url_that_many_suppliers_declare_is_tried_once_and_shown_without
     assert len(tried) == 1
     secret = "http://user:secret@127.0.0.1:1/key?token=secret"
     await looking.probe([secret])
-    assert looking.problems([secret, url]) == ["http://127.0.0.1:1: it cannot be reached (ConnectionRefusedError)"]
+    assert looking.problems([secret, url]) == ["http://127.0.0.1:1: it cannot be reached (connection refused)"]
 
 
 async def test_a_silent_address_costs_no_more_than_its_deadline():

@@ -264,6 +264,29 @@ async def test_active_checks_take_an_endpoint_out_and_back(tmp_path):
         await backends.close()
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1:1", "it cannot be reached (connection refused)"),
+        (None, "no answer within 0.1 s"),
+    ],
+)
+async def test_a_failed_check_is_described_in_words(url, problem):
+    async def silent(reader, writer):
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        url = url or f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        check = {"path": "/", "timeoutSeconds": 0.1 if problem.startswith("no answer") else 5, "unhealthyThreshold": 1}
+        backends = ServiceBackends(service(backends={"jsonRpc": {"urls": [url], "healthCheck": check}}), lambda: 0.0)
+        (checker,) = checkers(backends)
+        await checker.check_once()
+        assert backends.pools["jsonRpc"].endpoints[0].failed_check == problem
+        await backends.close()
+
+
 def with_auth(kind, **fields):
     return Backend.model_validate({"urls": ["http://a"], "auth": {"type": kind, "secretRef": {"name": "s"}, **fields}})
 

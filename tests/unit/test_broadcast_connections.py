@@ -135,6 +135,18 @@ async def test_an_address_without_a_node_is_unavailable():
             await chain.broadcast(b"raw")
 
 
+async def test_an_error_names_the_method_once_and_each_node_that_did_not_answer():
+    async with listening(Node()) as first, listening(Node()) as second:
+        addresses = [first, second]
+    async with ChainClient(addresses, timeout_seconds=1.0) as chain:
+        with pytest.raises(ChainUnavailable) as raised:
+            await chain.latest_block()
+    text = str(raised.value)
+    assert text.startswith("GetLatestBlock: no chain node answered (")
+    assert text.count("GetLatestBlock") == 1
+    assert all(f"{address.name}: failed to connect" in text for address in addresses)
+
+
 class Hanging(Node):
     """Takes the call and never answers."""
 

@@ -113,7 +113,7 @@ async def test_failover_names_every_cause_and_a_refusal_is_final():
     async def hang(_):
         await asyncio.Event().wait()
 
-    with pytest.raises(ChainUnavailable, match="a: down; b: down"):
+    with pytest.raises(ChainUnavailable, match="node 1: a: down; node 2: b: down"):
         await Failover(["a", "b"]).call("q", down, 5)
     with pytest.raises(ChainQueryRejected, match="a"):
         await Failover(["a", "b"]).call("q", refuse, 5)

@@ -92,6 +92,12 @@ ANSWERED: Final = "answered"
 """Result of a query that has a usable answer."""
 
 
+def _cause(method: str, error: ChainError) -> str:
+    """Return the text of one node's error with the node's name, without the method."""
+    text, nodes = str(error).removeprefix(f"{method}: "), ", ".join(error.nodes)
+    return text if text.startswith(nodes) else f"{nodes}: {text}"
+
+
 @dataclass(slots=True)
 class Failover(Generic[N]):
     """Queries nodes in order of health (`node_health`), recently failed ones last.
@@ -281,11 +287,12 @@ class Failover(Generic[N]):
             silent = (i for i in healthy if i not in errors or errors[i].failure not in _NOT_SILENT)
             return error_of(best.failure, str(best), best.height, tuple(same), tuple(map(self.name, silent)))
         names = tuple(name for error in errors.values() for name in error.nodes)
-        causes = "; ".join(map(str, errors.values())) or "deadline passed"
+        method = what.rpartition("/")[2]
+        causes = "; ".join(_cause(method, error) for error in errors.values()) or "deadline passed"
         of_healthy = {errors[i].failure if i in errors else FailureClass.TRANSIENT for i in healthy}
         failures = {error.failure for error in errors.values()}
         if (of_healthy or failures) == {FailureClass.UNSUPPORTED}:
             return error_of(FailureClass.UNSUPPORTED, causes, nodes=names)
         only = next(iter(failures)) if len(failures) == 1 else FailureClass.TRANSIENT
         failure = FailureClass.TRANSIENT if only is FailureClass.UNSUPPORTED else only
-        return error_of(failure, f"{what}: no chain node answered ({causes})", nodes=names)
+        return error_of(failure, f"{method}: no chain node answered ({causes})", nodes=names)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -15,7 +16,15 @@ PORTS: Final[Mapping[str, int]] = {"http": 80, "ws": 80, "grpc": 80, "https": 44
 _SECURE: Final = frozenset({"https", "wss", "grpcs"})
 _NOTICE: Final = timedelta(days=14)
 _CONCURRENCY: Final = 8
+_NOT_A_URL: Final = "not a URL that a gateway can connect to"
 _END_OF_PLACE: Final = re.compile("[/?#]")
+
+
+def connection_problem(error: OSError) -> str:
+    """Return why a connection failed in words that hold no address: the same for each try."""
+    if isinstance(error, socket.gaierror):
+        return "its host name does not resolve"
+    return os.strerror(error.errno).lower() if error.errno else "connection failed"
 
 
 class PublicUrlChecker:
@@ -51,20 +60,22 @@ class PublicUrlChecker:
         except ValueError:
             host, port = None, 0
         if not host or not port:
-            return "not a URL that a gateway can connect to"
+            return _NOT_A_URL
         try:
             async with self._probe_limit, asyncio.timeout(self._seconds):
                 return await self._reach(host, port, secure=parts.scheme in _SECURE)
         except TimeoutError:
             return f"no connection within {self._seconds:g} s"
-        except socket.gaierror:
-            return "its host name does not resolve"
+        except socket.gaierror as error:
+            return connection_problem(error)
         except ssl.SSLCertVerificationError as error:
             return f"its certificate is invalid: {error.verify_message}"
         except ssl.SSLError:
             return "it does not speak TLS"
-        except (OSError, ValueError) as error:
-            return f"it cannot be reached ({type(error).__name__})"
+        except OSError as error:
+            return f"it cannot be reached ({connection_problem(error)})"
+        except ValueError:  # a host name that no resolver takes
+            return _NOT_A_URL
 
     async def _reach(self, host: str, port: int, *, secure: bool) -> str:
         if secure and self._trust is None:

@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from yarl import URL
 
 from pocket.api.services import Backend, HealthCheck
+from pocket.runtime.public_urls import connection_problem
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.paths import public_origin
 from pocket_relayer.backends.pools import BackendEndpoint, Pool
@@ -170,7 +171,11 @@ class PoolChecker:
                     body = b""
                     while len(body) < _ANSWER_BYTES and (chunk := await answer.content.readany()):
                         body += chunk
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, Rejected) as error:
+        except TimeoutError:
+            return f"no answer within {check.timeout_seconds:g} s", b""
+        except aiohttp.ClientConnectorError as error:
+            return f"it cannot be reached ({connection_problem(error.os_error)})", b""
+        except (aiohttp.ClientError, OSError, ValueError, Rejected) as error:
             return f"the check failed: {type(error).__name__}", b""
         return check_problem(check, answer.status, body), body
 
