@@ -11,7 +11,8 @@ from mine import HereTriePool, ended, mine, slow_root, unharmed
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.ingest.peers import PeerSession
-from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
+from pocket_miner.ingest.session_copies import SessionCopies
+from pocket_miner.sessions.relay_sources import CopyFailed
 from pocket_miner.storage.corruption import VolumeCorrupted
 from pocket_miner.storage.trie_pool import TrieWorkFailed, VolumeUnreadable, compute_proof, compute_root
 

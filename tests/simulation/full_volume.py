@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket_miner.leaf import Leaf
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
-from pocket_miner.storage.relay_store import Leaf, RelayStore
+from pocket_miner.storage.relay_store import RelayStore
 
 _BIG = 32 * 1024  # bytes; more than the free part of a page or block
 _HEIGHT = 10

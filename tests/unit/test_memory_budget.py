@@ -66,8 +66,8 @@ def stalled(memory, address, size):
 
 
 def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
-    clock = Clock()
-    memory = MemoryBudget(clock, LIMIT)
+    clock, evicted = Clock(), []
+    memory = MemoryBudget(clock, LIMIT, lambda: evicted.append(True))
     before = [stalled(memory, "one", 150) for _ in range(5)]
     clock.now = 5.0
     newcomer = memory.connection("one").reserve()
@@ -75,6 +75,7 @@ def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
     assert newcomer.size == 200
     assert any(told for _, told in before)
     assert all(reservation.evicted == bool(told) for reservation, told in before)
+    assert len(evicted) == sum(reservation.evicted for reservation, _ in before)
 
 
 def test_an_upload_that_goes_on_outlives_those_that_stand_still():

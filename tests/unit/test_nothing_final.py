@@ -17,6 +17,7 @@ from pocket_miner.ingest import relay_consumer
 from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.terms import SessionTerms
@@ -24,7 +25,7 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.outcomes import SessionOutcome
-from pocket_miner.storage.relay_store import Leaf, RelayStore
+from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.sealed_work import SealedWork
 

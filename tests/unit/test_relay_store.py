@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore
+from pocket_miner.leaf import Leaf
+from pocket_miner.storage.relay_store import LeafBatch, RelayStore
 
 EARLIER = """
 CREATE TABLE session (

@@ -9,6 +9,7 @@ from pocket.errors import DecodingError
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
+from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
@@ -17,7 +18,7 @@ from pocket_miner.status.report import SupplierReport
 from pocket_miner.status.session_pages import SessionAt, ended_session, open_session, page_of, position_of
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord
-from pocket_miner.storage.relay_store import Leaf, RelayStore
+from pocket_miner.storage.relay_store import RelayStore
 
 PARAMS = SharedParams(compute_units_to_tokens_multiplier=1_000_000)
 

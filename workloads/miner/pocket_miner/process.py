@@ -198,7 +198,9 @@ class MinerProcess:
         lease_seconds = timing_for_blocks(config.chain.block_seconds).lease
         probe = VolumeProbe(config.data_dir, volume.audit, lease_seconds, platform.clock)
         self._readiness.volume_hangs = lambda: probe.problem
-        keeper = shard_keeper(config, volume.member, redis, keys, fleet, platform, lambda: not probe.hangs)
+        keeper = shard_keeper(
+            config, volume.member, redis, keys, fleet, platform, platform.connect_kube, lambda: not probe.hangs
+        )
         fleet.keeper = await stack.enter_async_context(keeper)
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet, probe)
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from pocket_relayer import relayer_metrics
 from pocket_relayer.rejection import Rejected, RejectionReason
 
 DEFAULT_LIMIT_BYTES: Final = 256 * 1024 * 1024
@@ -25,8 +24,15 @@ class MemoryBudget:
     transfer that proceeds outlives those that stand still, so earlier clients cannot lock out later ones.
     """
 
-    def __init__(self, clock: Callable[[], float], limit: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        limit: int = DEFAULT_LIMIT_BYTES,
+        on_evicted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Create a budget of `limit` bytes. `on_evicted` is called for each evicted reservation."""
         self._clock = clock
+        self.on_evicted = on_evicted
         self.limit = limit
         self.address_limit = int(limit * _ADDRESS_SHARE)
         self.connection_limit = int(limit * _CONNECTION_SHARE)
@@ -155,7 +161,7 @@ class MemoryReservation:
         on_evict, self.on_evict = self.on_evict, None
         self.release(self.size)
         self.evicted = True
-        relayer_metrics.DROPPED.inc()
+        self.connection.memory.on_evicted()
         if on_evict is not None:
             on_evict()
 

@@ -17,6 +17,7 @@ from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnati
 from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
+from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
 from pocket_miner.sessions.stages import is_late_to_seal
@@ -26,7 +27,7 @@ from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import Leaf, LeafBatch, RelayStore, SessionEndFile
+from pocket_miner.storage.relay_store import LeafBatch, RelayStore, SessionEndFile
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5

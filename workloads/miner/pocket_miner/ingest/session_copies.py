@@ -17,16 +17,17 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.errors import PocketError
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner.ingest.peer_merge import extents
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
+from pocket_miner.sessions.relay_sources import CopyFailed
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import VolumeCorrupted
-from pocket_miner.storage.relay_store import Leaf, RelayStore, SessionEndFile
+from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ENTRIES_AT_ONCE: Final = 200
@@ -34,10 +35,6 @@ _PAGE_BYTES: Final = 4 * 1024 * 1024
 _MAX_BYTES: Final = 192 * 1024 * 1024
 """Largest copy, about a million relays. The temporary folder of a pod holds 256 MiB."""
 FOLDER_PREFIX: Final = "pocket-copy-"
-
-
-class CopyFailed(PocketError):
-    """A session could not be copied."""
 
 
 @dataclass(slots=True)

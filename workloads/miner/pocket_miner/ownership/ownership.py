@@ -6,7 +6,8 @@ sealed roots are ever broadcast (docs/fragile/ownership.md).
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
@@ -18,7 +19,9 @@ from pocket.errors import ConfigurationError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
-from pocket_miner.miner_platform import MinerPlatform
+
+if TYPE_CHECKING:
+    from pocket.kube.api_client import KubeApi
 
 _EMBEDDED_GROUP = "miners"
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})
@@ -71,13 +74,14 @@ async def shard_keeper(
     redis: "Redis",
     keys: RedisKeys,
     owner: ShardListener,
-    platform: MinerPlatform,
+    platform: Platform,
+    connect_kube: "Callable[[], AbstractAsyncContextManager[KubeApi]]",
     is_able: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[ShardLeaseManager]:
     """Build the manager of this miner's shard leases, and close its connection at the end.
 
-    `member` is the name of the volume. Shards are left to other live miners while `is_able` returns False. Raises
-    ConfigurationError if the API server cannot be used.
+    `member` is the name of the volume, `connect_kube` connects to this pod's cluster. Shards are left to other live
+    miners while `is_able` returns False. Raises ConfigurationError if the API server cannot be used.
     """
     timing = timing_for_blocks(config.chain.block_seconds)
 
@@ -94,7 +98,7 @@ async def shard_keeper(
     from pocket.kube.api_client import KubeError  # noqa: PLC0415 - as `connect_kube`
 
     try:
-        async with platform.connect_kube() as api:
+        async with connect_kube() as api:
             store = KubeLeaseStore(
                 api, config.namespace, config.lease, call_seconds=timing.call,
                 owner=config.lease_owner.model_dump(by_alias=True) if config.lease_owner else None,

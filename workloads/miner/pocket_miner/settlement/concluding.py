@@ -23,19 +23,17 @@ from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureCl
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket.redis_store.stream_reader import StreamReader
-from pocket_miner.ingest.peers import Peers
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
+from pocket_miner.settlement.collaborators import OtherMiners, OutcomeReport, SessionFees
 from pocket_miner.settlement.event_reader import NotReadYet, SettlementReader
 from pocket_miner.settlement.outcome_details import count_outcome, details_of, heights_of
 from pocket_miner.settlement.verdict import SettlementResult, settled_as
-from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.ended_sessions import remove_ended
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.submission.fees import FeeTracker
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 TOMBSTONE_BLOCKS: Final = 500
@@ -82,10 +80,10 @@ class Concluder:
     store: SealStore
     audit: Audit
     mirror: RelayStore
-    fees: FeeTracker
+    fees: SessionFees
     tail: StreamReader
-    report: SupplierReport
-    peers: Peers | None
+    report: OutcomeReport
+    peers: OtherMiners | None
     sessions: dict[str, TrackedSession]
     owner_since: int = 0
     """Height at which this owner first decided, 0 before. A former one may have concluded what settled until then."""

@@ -11,28 +11,20 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner import miner_metrics
+from pocket_miner.leaf import Leaf
 from pocket_miner.storage import relay_schema as sql
 from pocket_miner.storage.corruption import corruption_in, files_of, quarantine
 from pocket_miner.storage.database import open_to_read, open_to_write
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NAME: Final = re.compile(r"end-([0-9]{1,18})\.sqlite")
-
-
-class Leaf(NamedTuple):
-    """A leaf that passed validation."""
-
-    path: bytes
-    digest: bytes
-    weight: int
-    value: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from pocket.protocol.transactions.decode import DecodedTransaction
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.ingest.session_copies import CopyFailed, SessionCopies
+from pocket_miner.sessions.relay_sources import CopyFailed, RelaySource, SessionCopier
 from pocket_miner.sessions.submission import (
     Attempts,
     at_last_chance,
@@ -88,12 +87,12 @@ class ClaimSubmitter:
     mirror: RelayStore
     pool: Tries
     sender: Sender
-    consumer: RelayConsumer
+    consumer: RelaySource
     fees: FeeTracker
     max_transaction_bytes: int = MAX_TRANSACTION_BYTES
     latest_height: Callable[[], int] = lambda: 0
     """Returns the latest known height. The block being decided may be older."""
-    copies: SessionCopies | None = None
+    copies: SessionCopier | None = None
     open_sessions: Mapping[str, TrackedSession] = field(default_factory=dict)
     """The supplier's unfinished sessions, whose proofs its account has to pay, too."""
     seals: KnownSeals = field(init=False)

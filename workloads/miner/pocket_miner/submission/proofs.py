@@ -26,7 +26,7 @@ from pocket.protocol.transactions.build import Message, submit_proof_message, tr
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
-from pocket_miner.ingest.session_copies import SessionCopies
+from pocket_miner.sessions.relay_sources import SessionCopier
 from pocket_miner.sessions.submission import LAST_BLOCKS, Attempts, at_last_chance, divide, highest_gas_factor
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
@@ -88,7 +88,7 @@ class ProofSubmitter:
     """Returns the latest known height. The block being decided may be older."""
     seeds: SeedHashes | None = None
     """Shared by all suppliers of a process. Created here if not given."""
-    copies: SessionCopies | None = None
+    copies: SessionCopier | None = None
     signed: SignedProofs = field(default_factory=dict)
     """Shared by all suppliers of a process."""
     deliveries: Deliveries = field(init=False)

@@ -290,14 +290,12 @@ class Worker:
         router = RequestRouter(pipeline, probes, lambda: reloaded.current.response_compression)
         timeouts = ClientTimeouts(idle_seconds=config.connections.idle_seconds)
         limited = within_open_files(config.connections, raise_limit())
-        connections = Connections(limited, MemoryBudget(clock, limited.memory_bytes), clock)
+        memory = MemoryBudget(clock, limited.memory_bytes, relayer_metrics.DROPPED.inc)
+        connections = Connections(limited, memory, clock)
         sockets = WebSockets(
-            pipeline,
-            lambda: self._draining,
-            enforce_handshake=config.web_socket_handshake == "enforce",
-            poll_seconds=min(2.0, config.chain.block_seconds / 2),
-            timeouts=timeouts,
-        )
+            pipeline, lambda: self._draining, enforce_handshake=config.web_socket_handshake == "enforce",
+            poll_seconds=min(2.0, config.chain.block_seconds / 2), timeouts=timeouts,
+        )  # fmt: skip
         decoder = GzipRequestDecoder()
         http2 = Http2Server(router, lambda: registry.max_body_bytes, timeouts, decoder)
         first_requests = FirstRequests(http2.turns, clock)
