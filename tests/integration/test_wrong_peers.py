@@ -1,6 +1,7 @@
 """Peers that lie, repeat themselves, send too much or hang keep no supplier from starting."""
 
 import asyncio
+import base64
 import contextlib
 import json
 
@@ -9,6 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from mine import slow_root, unharmed
+from other_miners import ask
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.ingest import peers
 
 pytestmark = pytest.mark.redis
@@ -83,3 +87,57 @@ async def test_peers_that_hang_are_waited_for_together(alice):
                     await asyncio.sleep(0.01)
             asking.cancel()
         gone.set()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("stated", ["another root", "more relays"])
+async def test_the_seal_of_a_peer_is_claimed_only_if_relays_have_its_root(alice, stated, restarted):
+    header = alice.header()
+    rows, number = alice.relays(header, 3), 3 if stated == "another root" else 4
+    await alice.record(rows)
+    root = bytes(32) + (100 * number).to_bytes(8, "big") + number.to_bytes(8, "big")
+    seals = [{"end": 10, "seal": SessionSeal(header.session_id, root, bytes(32), 12, 99).encode()}]
+    lies = answers_of(header, seals=json.dumps(seals))
+    lies["/peer/relays"] = lambda _: '{"relays": [], "next": null}'
+    async with lying(lies) as asked:
+        ask(alice, asked)
+        await alice.to(12)
+        assert alice.claim(header) is None
+        if restarted:
+            alice.start()
+            ask(alice, asked)
+        await alice.to(21)
+    assert alice.outcomes()[header.session_id]["details"]["root"] == slow_root(rows).hex()
+    assert unharmed(alice, header)
+
+
+async def test_relays_that_a_peer_sealed_are_awaited_until_the_second_half_of_the_window(alice):
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows[:3])
+    root, page = slow_root(rows), json.dumps({"relays": [], "next": None})
+    seals = [{"end": 10, "seal": SessionSeal(header.session_id, root, bytes(32), 12, 1).encode()}]
+    answers = answers_of(header, seals=json.dumps(seals))
+    answers["/peer/relays"] = lambda request: page if not request.query["after"] else '{"relays": [], "next": null}'
+    async with lying(answers) as asked:
+        ask(alice, asked)
+        await alice.to(13)
+        assert alice.miner.sessions[header.session_id].seal is None
+        page = json.dumps({"relays": [base64.b64encode(rows[3].relay).decode()], "next": "01"})
+        await alice.to(15)
+        assert alice.claim(header).root_hash == root
+
+
+async def test_of_the_relays_that_are_here_those_are_claimed_that_a_peer_sealed(alice):
+    """A Redis that lost its data takes relays that are recorded after the seal. A session is sealed once."""
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows)
+    root = slow_root(rows[:3])
+    seals = [{"end": 10, "seal": SessionSeal(header.session_id, root, bytes(32), 12, 1).encode()}]
+    async with lying({"/peer/seals": lambda _: json.dumps(seals), "/peer/sessions": lambda _: "[]"}) as asked:
+        ask(alice, asked)
+        await alice.to(14)
+        assert alice.claim(header).root_hash == root
+    await alice.to(21)
+    assert unharmed(alice, header)

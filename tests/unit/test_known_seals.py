@@ -9,11 +9,9 @@ import pytest
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.seals import SessionSeal
-from pocket_miner.sessions.stages import Stage
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
-from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.submission.known_seals import KnownSeals
 
 END = 20
@@ -49,19 +47,32 @@ def tracked():
 
 
 @pytest.mark.parametrize("known", [{p for n, p in enumerate(PLACES) if number >> n & 1} for number in range(8)])
-async def test_the_seal_of_redis_counts_before_that_of_the_volume_and_a_peers_last_and_is_then_everywhere(audit, known):
+async def test_the_seal_of_redis_counts_before_that_of_the_volume_and_is_then_everywhere(audit, known):
+    """A peer's seal never counts by itself, wherever it is met first: its root is one that relays may have."""
     store, sessions = Store({"s": seal_of("redis")} if "redis" in known else {}), tracked()
     seals = KnownSeals("alice", store, audit)
     if "volume" in known:
         await seals.save([seal_of("volume")], END, "signed", needed=True)
-    peers = {"s": (END, seal_of("peer"))} if "peer" in known else {}
-    await seals.import_from_peers(peers)
-    await seals.load(sessions, peers)
-    best = next((place for place in PLACES if place in known), None)
+    if "peer" in known:
+        sessions["s"].meet_seal(seal_of("peer"), from_redis=False)
+    await seals.load(sessions)
+    own = known - {"peer"}
+    best = next((place for place in PLACES if place in own), None)
     assert sessions["s"].seal == (best and seal_of(best))
     assert {seal.root for seal in sessions["s"].other_seals} == {seal_of(place).root for place in known - {best}}
-    assert set(audit.seals("alice")) == ({"s"} if known else set())
-    assert store.restored == ({"s": (sessions["s"].seal, END)} if known and "redis" not in known else {})
+    assert set(audit.seals("alice")) == ({"s"} if own else set())
+    assert store.restored == ({"s": (sessions["s"].seal, END)} if own == {"volume"} else {})
+
+
+@pytest.mark.parametrize("own", ["volume", None])
+def test_peers_state_a_few_seals_at_most_and_take_no_place_of_redis(own):
+    session = tracked()["s"]
+    session.seal = own and seal_of(own)
+    for number in range(100):
+        session.meet_seal(SessionSeal("s", bytes([number]) * 48, bytes(32), 1, 1), from_redis=False)
+    assert len(session.other_seals) <= 4
+    session.meet_seal(seal_of("redis"), from_redis=True)
+    assert session.seal == seal_of("redis")
 
 
 @pytest.mark.parametrize("known", ["sent", "on chain"])
@@ -76,20 +87,6 @@ async def test_a_seal_whose_claim_was_sent_or_is_on_chain_is_not_replaced_by_tha
     await KnownSeals("alice", store, audit).load(sessions)
     assert session.seal == own
     assert session.other_seals == [seal_of("redis")]
-
-
-@pytest.mark.parametrize("in_redis", [True, False])
-async def test_a_peers_seal_counts_only_where_redis_has_none(audit, in_redis):
-    store, sessions = Store({"s": seal_of("redis")} if in_redis else {}), tracked()
-    await KnownSeals("alice", store, audit).load(sessions, {"s": (END, seal_of("peer"))})
-    assert sessions["s"].seal == seal_of("redis" if in_redis else "peer")
-
-
-async def test_the_seal_of_a_session_that_ended_is_not_open_again(audit):
-    audit.record(OutcomeRecord("alice", "s", SessionOutcome.SETTLED, Stage.SETTLED, "paid", 60, {}))
-    await KnownSeals("alice", Store(), audit).import_from_peers({"s": (END, seal_of("peer"))})
-    assert audit.seals("alice") == {}
-    assert not audit.suppliers_with_open_seals()
 
 
 @pytest.mark.parametrize("needed", [True, False])

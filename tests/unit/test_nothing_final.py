@@ -231,6 +231,9 @@ class OnePeer:
     async def sessions(self, supplier):
         return True, [PeerSession("http://peer", "s", HEADER.encode(), "9-0", "elsewhere", self.number)]
 
+    async def seals(self, supplier):
+        return []
+
     async def relays(self, row, supplier, end, take):
         await take([b"no relay"])
         self.asked = True

@@ -29,6 +29,7 @@ from pocket.redis_store.store_errors import (
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _UNREADABLE_KEPT = 1000
 _LIVES = 3
+_ROOT_BYTES = 48
 _OTHER_CHAIN_BLOCKS = 100
 """A lagging node reports a lower height, but not by this many blocks."""
 _COSTS_SECONDS = 7 * 24 * 3600
@@ -57,10 +58,11 @@ class SessionSeal:
         """Decode from JSON. Raises DecodingError."""
         try:
             row = json.loads(text)
-            return cls(
-                str(row["session_id"]), bytes.fromhex(row["root"]), bytes.fromhex(row["leaf_digest"]),
-                int(row["height"]), int(row["epoch"]),
-            )  # fmt: skip
+            root = bytes.fromhex(row["root"])
+            if len(root) != _ROOT_BYTES:
+                raise ValueError("the root has another length")
+            leaf_digest = bytes.fromhex(row["leaf_digest"])
+            return cls(str(row["session_id"]), root, leaf_digest, int(row["height"]), int(row["epoch"]))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DecodingError("invalid seal in Redis") from error
 

@@ -28,9 +28,18 @@ class PeerMerge:
     async def merge(self, finished: Mapping[str, object]) -> bool:
         """Copy relays that the streams have lost from peers' volumes, without those of `finished` sessions.
 
-        Only peers that read entries of another origin, or further than its streams reach, can have more. Returns
-        False if it must be retried. Raises the errors of the volume.
+        Only peers that read entries of another origin, or further than its streams reach, can have more. The seals
+        that peers state are noted, too. Returns False if it must be retried. Raises the errors of the volume.
         """
+        seals = await self.peers.seals(self.consumer.supplier)
+        try:
+            return await self._merge_relays(finished)
+        finally:
+            for seal in seals:
+                if seal.session_id in self.sessions:
+                    self.sessions[seal.session_id].meet_seal(seal, from_redis=False)
+
+    async def _merge_relays(self, finished: Mapping[str, object]) -> bool:
         supplier, consumer = self.consumer.supplier, self.consumer
         answered, found = await self.peers.sessions(supplier)
         found = [row for row in found if row.session_id not in finished]

@@ -1,7 +1,7 @@
 """Exchange seals and relays that Redis has lost among the miners of one RelayMiner.
 
 Peers are not trusted: every relay is validated like any other, and a peer's seal counts only if neither Redis nor the
-own volume has one.
+own volume has one, and relays that are here have its root.
 """
 
 import asyncio
@@ -182,19 +182,16 @@ class Peers:
             _LOG.info("sessions not read from a peer", peer=url, error=error)
             return None
 
-    async def seals(self, supplier: str) -> dict[str, tuple[int, SessionSeal]]:
-        """Return peers' seals of unfinished sessions: session id → (session end, seal)."""
-        found: dict[str, tuple[int, SessionSeal]] = {}
-        for seals in await asyncio.gather(*(self._seals_at(url, supplier) for url in self._urls())):
-            for end, seal in seals:
-                found.setdefault(seal.session_id, (end, seal))
-        return found
+    async def seals(self, supplier: str) -> list[SessionSeal]:
+        """Return the seals that peers state for a supplier's unfinished sessions. They are not checked."""
+        rows = await asyncio.gather(*(self._seals_at(url, supplier) for url in self._urls()))
+        return list(dict.fromkeys(seal for seals in rows for seal in seals))
 
-    async def _seals_at(self, url: str, supplier: str) -> list[tuple[int, SessionSeal]]:
+    async def _seals_at(self, url: str, supplier: str) -> list[SessionSeal]:
         """Return the seals of one peer, none if it did not answer."""
         try:
             rows = await self._get(url, "/peer/seals", {"supplier": supplier})
-            return [(int(row["end"]), SessionSeal.decode(row["seal"])) for row in rows]
+            return [SessionSeal.decode(row["seal"]) for row in rows]
         except (*_PEER_ERRORS, DecodingError) as error:
             _LOG.info("seals not read from a peer", peer=url, error=error)
             return []

@@ -18,6 +18,7 @@ from pocket_miner.sessions.submission import Delivery
 
 _FARTHEST_HEIGHT: Final = 2**53  # heights are transported as JSON numbers
 _LONGEST_SESSION: Final = 100_000  # blocks
+_MAX_PEER_SEALS: Final = 4  # of one session: the roots of each are computed
 
 
 def header_of(raw: bytes) -> SessionHeader:
@@ -69,7 +70,10 @@ class TrackedSession:
     evidence: Evidence = field(default_factory=Evidence)
     seal: SessionSeal | None = None
     other_seals: list[SessionSeal] = field(default_factory=list)
-    """Seals of other owners, made while they could not see this one. The claim on chain decides which one counts."""
+    """Seals of other owners, made while they could not see this one, or stated by peers.
+
+    The claim on chain decides which one counts. Without `seal`, one counts if the relays here have its root.
+    """
     skip: Skip | None = None
     requirement: ProofRequirement | None = None
     claim_on_chain: Claim | None = None  # as last seen
@@ -102,16 +106,17 @@ class TrackedSession:
         return self.header.session_end_block_height
 
     def meet_seal(self, seal: SessionSeal, *, from_redis: bool) -> None:
-        """Take a seal that another place holds.
+        """Take a seal that Redis holds or a peer states.
 
         Redis accepts one seal only, so its seal replaces one that was made without Redis, unless the claim of that one
-        is on chain or was sent by this process.
+        is on chain or was sent by this process. Only some of those that peers state are kept.
         """
-        if self.seal is None:
+        known = [other.root for other in self.other_seals] + ([] if self.seal is None else [self.seal.root])
+        if from_redis and self.seal is None:
             self.seal = seal
-        elif seal.root != self.seal.root and all(seal.root != other.root for other in self.other_seals):
+        elif seal.root not in known and (from_redis or len(known) < _MAX_PEER_SEALS):
             self.other_seals.append(seal)
-            if from_redis and self.claim.sent is None and self.claimed_root != self.seal.root:
+            if from_redis and self.seal and self.claim.sent is None and self.claimed_root != self.seal.root:
                 self.use_seal_of(seal.root)
 
     def use_seal_of(self, root: bytes) -> bool:

@@ -9,7 +9,6 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.model import Block
-from pocket.errors import PocketError
 from pocket.protocol.claims.amounts import Price
 from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams
@@ -20,7 +19,7 @@ from pocket.protocol.transactions.decode import DecodedTransaction
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket_miner import miner_metrics
-from pocket_miner.sessions.relay_sources import CopyFailed, RelaySource, SessionCopier
+from pocket_miner.sessions.relay_sources import RelaySource, SessionCopier
 from pocket_miner.sessions.submission import (
     Attempts,
     at_last_chance,
@@ -32,11 +31,12 @@ from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.storage.trie_pool import UNREADABLE, SealedSet, Tries
+from pocket_miner.storage.trie_pool import SealedSet, Tries
 from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.funds import Costs, balance_for, may_need_proof, owed_upokt, payable
 from pocket_miner.submission.known_seals import KnownSeals
+from pocket_miner.submission.leaf_sets import LeafSets, VolumeFallback
 from pocket_miner.submission.sender import (
     PreparedBatch,
     Sender,
@@ -69,14 +69,6 @@ class SealSource(enum.Enum):
     VOLUME = "volume"  # what is on the volume; so is the seal
 
 
-class VolumeFallback(enum.IntEnum):
-    """What to do for a session that cannot be stored on or read from the volume."""
-
-    RETRY = 0  # at the next block
-    COPY = 1  # seal a temporary copy
-    PARTIAL = 2  # the same, or else what is on the volume
-
-
 @dataclass(slots=True)
 class ClaimSubmitter:
     """Seals sessions and submits the claims of one supplier."""
@@ -102,6 +94,10 @@ class ClaimSubmitter:
         self.deliveries = Deliveries(CLAIM, self.store, self.sender, self.fees, self.latest_height)
         self.seals = KnownSeals(self.supplier, self.store, self.audit)
 
+    @property
+    def _leaf_sets(self) -> LeafSets:
+        return LeafSets(self.supplier, self.mirror, self.pool, self.copies)
+
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
         source: SealSource = SealSource.STREAM, fallback: VolumeFallback = VolumeFallback.RETRY,
@@ -119,57 +115,14 @@ class ClaimSubmitter:
         if source is not SealSource.VOLUME:
             last_ids, unread = await self._close_and_read(by_id, end, fallback)
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
-        sets = await self._sets(by_id, unread, fallback)
+        awaited = source is not SealSource.VOLUME and fallback is VolumeFallback.RETRY
+        sets = await self._leaf_sets.to_seal(by_id, unread, fallback, peers_awaited=awaited)
         rows = [(by_id[i], sets[i]) for i in await self._profitable(by_id, sets, proof)]
         rows = await self._payable(rows, block, proof)
         await send_in_batches(
             rows, lambda row: self._message(row[0], row[1].root), self.max_transaction_bytes,
             lambda pack: self._seal(pack, last_ids, block, source),
         )  # fmt: skip
-
-    async def _sets(
-        self, by_id: Mapping[str, TrackedSession], unread: Collection[str], fallback: VolumeFallback
-    ) -> dict[str, SealedSet]:
-        """Compute the roots.
-
-        The volume does not have all relays of the sessions in `unread`. A session whose trie cannot be built is skipped
-        until the next block.
-        """
-        sets = {}
-        for session_id, session in by_id.items():
-            try:
-                sets[session_id] = await self._root(session, fallback, on_volume=session_id not in unread)
-            except (PocketError, OSError, sqlite3.Error, ValueError) as error:
-                if corruption_in(error) is not None:
-                    raise
-                miner_metrics.ERRORS.labels("trie").inc()
-                _LOG.error("building the trie of a session failed, retrying", session=session_id, error=error)
-        return sets
-
-    async def _root(
-        self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool = True, known: bytes = b""
-    ) -> SealedSet:
-        """Compute a root from the volume, or from a copy if the volume cannot be read or does not have all relays.
-
-        `known` is the root on chain, if there is one. Raises the errors of the trie pool and of copying.
-        """
-        file = self.mirror.path(session.end)
-        if on_volume:
-            try:
-                return await self.pool.root(file, self.supplier, session.session_id, known)
-            except UNREADABLE as error:
-                if corruption_in(error) is not None or self.copies is None or fallback is VolumeFallback.RETRY:
-                    raise
-        try:
-            if self.copies is None:
-                raise CopyFailed("sessions are not copied here")
-            async with self.copies.of(session, root_known=bool(known)) as path:
-                return await self.pool.root(path, self.supplier, session.session_id, known)
-        except (PocketError, OSError, sqlite3.Error) as error:
-            if fallback is not VolumeFallback.PARTIAL or isinstance(error, StaleEpoch):
-                raise
-            _LOG.error("sealing only the relays on the volume: free up space on it", error=error)
-            return await self.pool.root(file, self.supplier, session.session_id, known)
 
     async def _seal(
         self, rows: Sequence[tuple[TrackedSession, SealedSet]], last_ids: Mapping[str, str], block: Block,
@@ -331,16 +284,15 @@ class ClaimSubmitter:
         The leaves on the volume may be enough. If not, the stream is read, once Redis is `connected`. If the claim has
         another root then, it conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
         """
-        found = await self._claimed_set_on_volume(session)
-        if found is None and connected:
-            end, session_id = session.end, session.session_id
-            _, unread = await self._close_and_read({session_id: session}, end, VolumeFallback.COPY)
-            found = await self._root(
-                session, VolumeFallback.COPY, on_volume=session_id not in unread, known=session.claimed_root
-            )
-        if found is None:
-            return
-        if found.root != session.claimed_root:
+        root, session_id = session.claimed_root, session.session_id
+        found = await self._leaf_sets.of_claim_on_volume(session)
+        if found is None or found.root != root:
+            if not connected:
+                return
+            _, unread = await self._close_and_read({session_id: session}, session.end, VolumeFallback.COPY)
+            if found is None or unread or await self._leaf_sets.has_other_count(session, found.count):
+                found = await self._leaf_sets.of(session, VolumeFallback.COPY, on_volume=not unread, known=root)
+        if found.root != root:
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
                 _LOG.error(
@@ -358,17 +310,6 @@ class ClaimSubmitter:
         _LOG.info("claim adopted", session=session.session_id)
         if connected:
             await self.store.restore({session.session_id: session.seal}, {session.session_id: session.end})
-
-    async def _claimed_set_on_volume(self, session: TrackedSession) -> SealedSet | None:
-        """Return the leaves of the claim on chain, None if the volume does not hold all of them."""
-        root = session.claimed_root
-        try:
-            found = await self.pool.root(self.mirror.path(session.end), self.supplier, session.session_id, root)
-        except UNREADABLE as error:
-            if corruption_in(error) is not None:
-                raise
-            return None
-        return found if found.root == root else None
 
     async def rebroadcast(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Send sealed claims again that the chain does not show.

@@ -1,4 +1,4 @@
-"""Save and load the seals of one supplier: on the volume, in Redis and from peers (docs/fragile/seal.md)."""
+"""Save and load the seals of one supplier, on the volume and in Redis (docs/fragile/seal.md)."""
 
 import asyncio
 import sqlite3
@@ -41,16 +41,6 @@ class KnownSeals:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("seals not saved to the volume: free up space on it", error=error)
 
-    async def import_from_peers(self, seals: Mapping[str, tuple[int, SessionSeal]]) -> None:
-        """Save peers' seals, so that nothing else is ever claimed for their sessions.
-
-        Raises the errors of the volume.
-        """
-        known = await asyncio.to_thread(self.audit.seals, self.supplier)
-        for session_id, (end, seal) in seals.items():
-            if session_id not in known:
-                await self.save([seal], end, "", needed=False)
-
     async def load_own(self, sessions: Mapping[str, TrackedSession]) -> None:
         """Load the seals on the volume into `sessions`. Raises the errors of the volume."""
         for session_id, (_, seal) in (await asyncio.to_thread(self.audit.seals, self.supplier)).items():
@@ -58,10 +48,8 @@ class KnownSeals:
             if session is not None and session.seal is None:
                 session.seal = seal
 
-    async def load(
-        self, sessions: Mapping[str, TrackedSession], peers: Mapping[str, tuple[int, SessionSeal]] | None = None
-    ) -> None:
-        """Load existing seals from the volume and Redis, or else those of `peers`.
+    async def load(self, sessions: Mapping[str, TrackedSession]) -> None:
+        """Load existing seals from the volume and Redis.
 
         Restores in Redis those that it lost. A volume that cannot be read is skipped. Raises the errors of Redis.
         """
@@ -72,10 +60,6 @@ class KnownSeals:
                 raise
             _LOG.error("seals not read from the volume", error=error)
         seals = await self.store.load()
-        for session_id, (_, seal) in (peers or {}).items():
-            session = sessions.get(session_id)
-            if session is not None and (session_id not in seals or session.seal is not None):
-                session.meet_seal(seal, from_redis=False)
         missing = {i: s.seal for i, s in sessions.items() if s.seal is not None and i not in seals}
         if missing:
             await self.store.restore(missing, {i: sessions[i].end for i in missing})

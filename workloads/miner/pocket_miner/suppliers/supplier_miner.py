@@ -49,7 +49,8 @@ from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore
-from pocket_miner.submission.claims import ClaimSubmitter, SealSource, VolumeFallback
+from pocket_miner.submission.claims import ClaimSubmitter, SealSource
+from pocket_miner.submission.leaf_sets import VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.claim_queries import query_claims
 from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one
@@ -135,9 +136,7 @@ class SupplierMiner:
                 remove = self.concluder.remove(self.sessions.pop(session_id))
                 await self._on_volume("deleting a session that ended elsewhere", remove)
             await self.consumer.discover(self.concluder.finished)
-            seals = await self.peers.seals(self.supplier) if self.peers is not None else {}
-            await self._on_volume("importing seals", self.claims.seals.import_from_peers(seals))
-            await self.claims.seals.load(self.sessions, seals)
+            await self.claims.seals.load(self.sessions)
             await self._on_volume("merging peers", self._merge_peers())
             self._started = True
 
@@ -425,6 +424,8 @@ class SupplierMiner:
         try:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
+            if any(session.other_seals for session in group):
+                await self._isolated("merging peers", block, self._merge_peers)
             await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
         except RedisUnavailable as error:
             if not late or (isinstance(error, CommandRejected) and len(group) > 1):
