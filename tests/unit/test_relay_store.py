@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pocket_miner.leaf import Leaf
-from pocket_miner.storage.relay_store import LeafBatch, RelayStore
+from pocket_miner.storage.relay_rows import LeafBatch
+from pocket_miner.storage.relay_store import RelayStore
 
 EARLIER = """
 CREATE TABLE session (

@@ -24,7 +24,8 @@ from pocket_miner.ingest.batch_size import AdaptiveBatchSize
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.storage.relay_store import LeafBatch, RelayStore
+from pocket_miner.storage.relay_rows import LeafBatch
+from pocket_miner.storage.relay_store import RelayStore
 
 _ROUND_SECONDS: Final = 10.0
 """Limit of one exchange with Redis. All suppliers wait for it, and seal without Redis if it takes too long."""

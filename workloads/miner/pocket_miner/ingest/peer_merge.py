@@ -12,6 +12,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
+from pocket_miner.sessions.recorded_terms import encode_params
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.relay_store import RelayStore
 
@@ -73,7 +74,8 @@ class PeerMerge:
 
     def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
         supplier, leaves = self.consumer.supplier, valid_leaves(values, terms)
-        added = self.mirror.file(session.end).add(supplier, session.session_id, leaves, terms.name)
+        params = encode_params(session.params)
+        added = self.mirror.file(session.end).add(supplier, session.session_id, leaves, terms.name, params)
         miner_metrics.RELAYS.labels(supplier).inc(added)
         return added
 

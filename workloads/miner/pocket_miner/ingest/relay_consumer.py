@@ -20,6 +20,7 @@ from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest
 from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
+from pocket_miner.sessions.recorded_terms import encode_params, restored_session
 from pocket_miner.sessions.stages import is_late_to_seal
 from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node, strictest
@@ -27,7 +28,8 @@ from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import LeafBatch, RelayStore, SessionEndFile
+from pocket_miner.storage.relay_rows import LeafBatch
+from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
@@ -107,11 +109,9 @@ class RelayConsumer:
             if row.supplier != self.supplier or row.session_id in self._sessions:
                 continue
             try:
-                header = header_of(row.header)
+                self._sessions[row.session_id] = restored_session(row)
             except DecodingError as error:
                 self._report_damaged(row.session_id, error)
-                continue
-            self._sessions[row.session_id] = TrackedSession(header, row.position, row.origin)
 
     def _report_damaged(self, session_id: str, error: Exception | str) -> None:
         """Count and log, once, a header that cannot be decoded. The session is neither mined nor deleted."""
@@ -445,5 +445,5 @@ class RelayConsumer:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
             leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
-        last, terms = read.entries[-1], read.terms.name
-        return LeafBatch(self.supplier, session_id, leaves, len(refused), last.id, read.origin, terms)
+        last, terms, params = read.entries[-1], read.terms.name, encode_params(session.params)
+        return LeafBatch(self.supplier, session_id, leaves, len(refused), last.id, read.origin, terms, params)

@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS leaf (
   session INTEGER NOT NULL, path BLOB NOT NULL, digest BLOB NOT NULL, weight INTEGER NOT NULL, value BLOB NOT NULL,
   PRIMARY KEY (session, path));
 CREATE TABLE IF NOT EXISTS validation (session INTEGER PRIMARY KEY, terms TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS params (session INTEGER PRIMARY KEY, params TEXT NOT NULL);
 """
 # Relays are stored in the order in which they came, and only the small index of the primary key is in order of the
 # paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
@@ -25,3 +26,14 @@ VALIDATED: Final = (
     "DO UPDATE SET terms='several' WHERE terms<>excluded.terms"
 )
 """Records the terms by which leaves of a session are valid, as long as there is one set of them."""
+SESSIONS: Final = (
+    "SELECT s.supplier, s.session_id, s.header, s.position, s.incarnation, coalesce(v.terms, ''), "
+    "coalesce(p.params, '') FROM session s LEFT JOIN validation v ON v.session=s.id LEFT JOIN params p "
+    "ON p.session=s.id"
+)
+SESSIONS_ALONE: Final = "SELECT supplier, session_id, header, position, incarnation FROM session"
+"""The same in a file of an earlier version that is read only."""
+PARAMS: Final = (
+    "INSERT INTO params VALUES (?, ?) ON CONFLICT (session) DO UPDATE SET params=excluded.params "
+    "WHERE params<>excluded.params"
+)

@@ -9,7 +9,6 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -22,39 +21,10 @@ from pocket_miner.leaf import Leaf
 from pocket_miner.storage import relay_schema as sql
 from pocket_miner.storage.corruption import corruption_in, files_of, quarantine
 from pocket_miner.storage.database import open_to_read, open_to_write
+from pocket_miner.storage.relay_rows import LeafBatch, StoredSession
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NAME: Final = re.compile(r"end-([0-9]{1,18})\.sqlite")
-
-
-@dataclass(frozen=True, slots=True)
-class LeafBatch:
-    """New leaves of one session, and the position up to which its stream was read for them.
-
-    `refused` is the number of entries that became no leaf, `terms` identifies those by which the leaves are valid.
-    """
-
-    supplier: str
-    session_id: str
-    leaves: Sequence[Leaf]
-    refused: int
-    position: str
-    origin: str
-    terms: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSession:
-    """A stored session and the position up to which its stream was read.
-
-    `origin` is that of the position: see `pocket.redis_store.stream_reader.origin_of`.
-    """
-
-    supplier: str
-    session_id: str
-    header: bytes
-    position: str
-    origin: str
 
 
 class SessionEndFile:
@@ -117,8 +87,8 @@ class SessionEndFile:
     def sessions(self) -> list[StoredSession]:
         """Return all sessions in the file."""
         with self._lock:
-            rows = self._database.execute("SELECT supplier, session_id, header, position, incarnation FROM session")
-            return [StoredSession(*row) for row in rows]
+            query = sql.SESSIONS if self._has("name='params'") else sql.SESSIONS_ALONE
+            return [StoredSession(*row) for row in self._database.execute(query)]
 
     def store(
         self, supplier: str, session_id: str, leaves: Sequence[Leaf], refused: int, position: str, origin: str
@@ -129,7 +99,7 @@ class SessionEndFile:
         """
         return self.store_all([LeafBatch(supplier, session_id, leaves, refused, position, origin)])[0] or 0
 
-    def store_all(self, batches: Sequence["LeafBatch"]) -> list[int | None]:
+    def store_all(self, batches: Sequence[LeafBatch]) -> list[int | None]:
         """Store the leaves and the new positions of several sessions in one durable step.
 
         Returns the number of new leaves of each, None for a session that the file does not have.
@@ -147,7 +117,7 @@ class SessionEndFile:
                 raise
             return added
 
-    def _store(self, batch: "LeafBatch") -> int | None:
+    def _store(self, batch: LeafBatch) -> int | None:
         number = self._number(batch.supplier, batch.session_id)
         if number is None:
             return None
@@ -164,6 +134,8 @@ class SessionEndFile:
         )
         if batch.terms:
             database.execute(sql.VALIDATED, (number, batch.terms))
+        if batch.params:
+            database.execute(sql.PARAMS, (number, batch.params))
         if number in self._counts:
             self._counts[number] += added
         return added
@@ -233,7 +205,10 @@ class SessionEndFile:
 
     def _is_ordered_by_path(self) -> bool:
         """Return True for a file of an earlier version."""
-        found = self._database.execute("SELECT 1 FROM sqlite_master WHERE name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
+        return self._has("name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
+
+    def _has(self, table: str) -> bool:
+        found = self._database.execute(f"SELECT 1 FROM sqlite_master WHERE {table}")  # noqa: S608 - constants
         return found.fetchone() is not None
 
     def count(self, supplier: str, session_id: str) -> int:
@@ -300,7 +275,9 @@ class SessionEndFile:
                     break
         return values, last
 
-    def add(self, supplier: str, session_id: str, leaves: Sequence[Leaf], terms: str = "") -> int:
+    def add(
+        self, supplier: str, session_id: str, leaves: Sequence[Leaf], terms: str = "", params: str = ""
+    ) -> int:  # fmt: skip
         """Store leaves that did not come from the stream, without a new position.
 
         Returns the number of new leaves.
@@ -310,7 +287,7 @@ class SessionEndFile:
             if number is None:
                 return 0
             row = self._database.execute("SELECT position, incarnation FROM session WHERE id=?", (number,)).fetchone()
-            batch = LeafBatch(supplier, session_id, leaves, 0, str(row[0]), str(row[1]), terms)
+            batch = LeafBatch(supplier, session_id, leaves, 0, str(row[0]), str(row[1]), terms, params)
             return self.store_all([batch])[0] or 0
 
     def remove(self, supplier: str, session_id: str) -> bool:
@@ -321,7 +298,9 @@ class SessionEndFile:
         """
         with self._lock:
             self._counts.clear()
-            self._database.execute("DELETE FROM validation WHERE session=?", (self._number(supplier, session_id),))
+            for table in ("validation", "params"):
+                query = f"DELETE FROM {table} WHERE session=?"  # noqa: S608 - constants
+                self._database.execute(query, (self._number(supplier, session_id),))
             self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
             row = self._database.execute("SELECT count(*) FROM session").fetchone()
             return int(row[0]) == 0

@@ -1,0 +1,40 @@
+"""What a session-end file stores of leaves and sessions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pocket_miner.leaf import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class LeafBatch:
+    """New leaves of one session, and the position up to which its stream was read for them.
+
+    `refused` is the number of entries that became no leaf, `terms` identifies those by which the leaves are valid,
+    `params` are those of the session's start (`pocket_miner.sessions.recorded_terms`).
+    """
+
+    supplier: str
+    session_id: str
+    leaves: Sequence[Leaf]
+    refused: int
+    position: str
+    origin: str
+    terms: str = ""
+    params: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A stored session, the position up to which its stream was read, and the terms of its leaves, as in `LeafBatch`.
+
+    `origin` is that of the position: see `pocket.redis_store.stream_reader.origin_of`.
+    """
+
+    supplier: str
+    session_id: str
+    header: bytes
+    position: str
+    origin: str
+    terms: str = ""
+    params: str = ""
