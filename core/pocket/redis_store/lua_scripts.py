@@ -28,9 +28,10 @@ for i = 5, #KEYS do
   elseif ends > 0 and ends <= cutoff and redis.call('HEXISTS', KEYS[2], session) == 0 then
     out[#out + 1] = 0
   else
-    local known, fresh = redis.call('EXISTS', KEYS[i]), redis.call('HSETNX', KEYS[2], session, header)
+    local fresh, known = redis.call('HSETNX', KEYS[2], session, header), 1
+    local id = redis.pcall('XADD', KEYS[i], 'NOMKSTREAM', '*', 'r', ARGV[at])
+    if not id then id, known = redis.call('XADD', KEYS[i], '*', 'r', ARGV[at]), 0 end
     if fresh == known then lost = true end
-    local id = redis.pcall('XADD', KEYS[i], '*', 'r', ARGV[at])
     if type(id) == 'table' then
       id = -1
     else

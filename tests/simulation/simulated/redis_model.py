@@ -304,9 +304,13 @@ class Model:
 
     # Streams.
 
-    def _xadd(self, key: bytes, *rest: bytes) -> bytes:
+    def _xadd(self, key: bytes, *rest: bytes) -> bytes | None:
         most = None
         row = list(rest)
+        if row[0].upper() == b"NOMKSTREAM":
+            if self._get_as(Stream, key) is None:
+                return None
+            row = row[1:]
         if row[0].upper() == b"MAXLEN":
             approximate = row[1] in (b"~", b"=")
             most = int(row[2 if approximate else 1])
