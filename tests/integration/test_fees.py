@@ -76,6 +76,7 @@ async def _costs_are_exact(alice, restart, evicted_at):
     whose = {"supplier": alice.supplier, "service": "eth"}
     families = {"settled": whose, "earned": {**whose, "recipient": alice.supplier}}
     counted_before = {name: counted(name, labels) for name, labels in families.items()}
+    fees_before = sum(counted("fees", {"what": what}) for what in ("claim", "proof"))
     header = alice.header()
     await alice.record(alice.relays(header, 20))
     for height in range(2, 23):
@@ -94,6 +95,7 @@ async def _costs_are_exact(alice, restart, evicted_at):
     assert alice.audit.spent(alice.supplier, header.session_id) == 0
     new = {name: counted(name, labels) - counted_before[name] for name, labels in families.items()}
     assert new == {"settled": details["settled_upokt"], "earned": paid}
+    assert sum(counted("fees", {"what": what}) for what in ("claim", "proof")) - fees_before == details["fees_upokt"]
 
 
 def counted(name, labels):
@@ -261,6 +263,7 @@ async def test_a_rejected_transaction_that_is_in_a_block_all_the_same_is_in_the_
     book, paid = FeeTracker(PRICE, audit), transaction(claim("a" * 64), fee=10)
     await book.record_pending(store, paid.raw)
     await book.record_rejected(store, paid.raw)
+    book = FeeTracker(PRICE, audit)  # after a restart
     await book.settle(store, "a" * 64, Node([]))
     assert book.of(store.supplier, "a" * 64) == 0
     await book.settle(store, "a" * 64, Node([paid.tx_hash]))

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pocket.chain.model import TransactionResult
 from pocket.protocol.transactions.build import transaction_hash
@@ -30,6 +31,12 @@ def included(chain):
     """Return how many claims and proofs succeeded in blocks."""
     rows = [decode_tx(row.raw) for row in chain.transactions.values() if not row.result.code]
     return Counter(claim=sum(len(row.claims) for row in rows), proof=sum(len(row.proofs) for row in rows))
+
+
+def counted():
+    """Return the fees that the metrics count."""
+    rows = ({"what": what} for what in ("claim", "proof"))
+    return sum(REGISTRY.get_sample_value("pocket_miner_fees_upokt_total", labels) or 0 for labels in rows)
 
 
 class Forgetful(Life):
@@ -86,8 +93,9 @@ async def test_of_a_transaction_that_fails_in_a_block_the_books_hold_what_the_ch
     script, redis, height, where, result
 ):
     asyncio.get_running_loop().set_debug(False)
-    life = Failing(script, redis, height, lambda chain: getattr(chain.faults, where).append(result))
+    life, before = Failing(script, redis, height, lambda chain: getattr(chain.faults, where).append(result)), counted()
     assert await life.run() == []
+    assert counted() - before == sum(life.booked)
 
 
 @pytest.mark.parametrize("height", [13, 16], ids=["claims", "proofs"])
@@ -117,3 +125,27 @@ async def test_a_claim_that_no_block_takes_is_booked_without_a_fee(script, redis
     assert all(loss.startswith("claim_missed") for loss in await life.run())
     assert included(life.chain) == {"claim": 0, "proof": 0}
     assert life.booked == [None] * 4
+
+
+class Held(Life):
+    """A life in which a block takes no transactions, and the miner restarts at it."""
+
+    def __init__(self, script, redis, restart, *, lost):
+        super().__init__(script, redis, Fault("none"), restart)
+        self.rows_lost = lost
+
+    async def step(self):
+        if self.chain.height + 1 == self.restart:
+            self.chain.faults.hold_blocks = 1
+            if self.rows_lost:
+                await self.redis.delete(*map(self.keys.transactions, self.addresses))
+        await super().step()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["", "lost in Redis"])
+@pytest.mark.parametrize("restart", [14, 17], ids=["claims", "proofs"])
+async def test_what_was_signed_before_a_restart_is_sent_and_not_signed_another_time(script, redis, restart, lost):
+    asyncio.get_running_loop().set_debug(False)
+    life = Held(script, redis, restart, lost=lost)
+    assert await life.run() == []
+    assert included(life.chain) == EACH_ONCE

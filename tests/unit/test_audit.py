@@ -243,5 +243,12 @@ def test_a_signed_transaction_is_stored_once_per_group_and_until_the_outcome(aud
     assert audit.signed("pokt1a", 5) == [signed]
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert size < 3_000_000, "it was 300 times the transaction"
-    audit.record_all([OutcomeRecord("pokt1a", seal.session_id, "settled", "SETTLED", "", 20, {}) for seal in seals])
-    assert audit.signed("pokt1a", 5) == []
+    again, proofs = SignedGroup(b"again", 7, 13), SignedGroup(b"proofs", 7, 13)
+    for what, group in (("claim", again), ("proof", proofs), ("proof", proofs)):
+        audit.save_signed("pokt1a", 5, what, group)
+    assert (audit.signed("pokt1a", 5), audit.signed("pokt1a", 5, "proof")) == ([again, signed], [proofs])
+    outcomes = [OutcomeRecord("pokt1a", seal.session_id, "settled", "SETTLED", "", 20, {}) for seal in seals]
+    audit.record_all(outcomes[1:])
+    assert audit.signed("pokt1a", 5, "proof") == [proofs]
+    audit.record_all(outcomes[:1])
+    assert audit.signed("pokt1a", 5) == audit.signed("pokt1a", 5, "proof") == []

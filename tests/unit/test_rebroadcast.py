@@ -94,6 +94,10 @@ class Store:
     async def signed(self, end):
         return self.groups
 
+    async def share_signed(self, end, what, group):
+        assert (end, what) == (10, "claim")
+        self.groups.append(group)
+
     async def share_costs(self, *_):
         return
 
@@ -104,10 +108,10 @@ def audit(tmp_path):
         yield made
 
 
-def submitter(audit, chain, store=None):
+def submitter(audit, chain, store=None, start=1):
     sender = Sender(
         chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.5, block_seconds=1.0,
-        nonces=UnorderedNonceAllocator(),
+        nonces=UnorderedNonceAllocator(offset=start),
     )  # fmt: skip
     return ClaimSubmitter(SUPPLIER, store or Store(), audit, None, None, sender, None, FeeTracker(PRICE, audit))
 
@@ -184,3 +188,20 @@ async def test_a_claim_that_failed_is_signed_again_unless_the_chain_shows_one_wi
     for raw in chain.sent:
         body = tx_pb.TxBody.FromString(tx_pb.TxRaw.FromString(raw).body_bytes)
         assert body.timeout_height == CLOSE, "a block after the window would take its fee"
+
+
+@pytest.mark.parametrize("place", ["volume", "Redis"])
+async def test_a_claim_that_was_signed_again_is_found_by_the_next_process(audit, tmp_path, place):
+    chain, row, store = Chain(), session(), Store()
+    first = signed(row)
+    audit.save_seals(SUPPLIER, row.end, [row.seal], first.encode())
+    chain.results = {decode_tx(first.tx_raw).tx_hash: 11}
+    await submitter(audit, chain, store).rebroadcast([row], block(14))
+    (again,) = chain.sent
+    assert again != first.tx_raw
+    with closing(Audit(tmp_path / "other.sqlite")) as other:
+        other.save_seals(SUPPLIER, row.end, [row.seal], first.encode())
+        volume = audit if place == "volume" else other
+        left = Store() if place == "volume" else store
+        await submitter(volume, chain, left, start=2).rebroadcast([session()], block(15))
+    assert chain.sent == [again, again]

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
+from pocket.protocol.transactions.build import transaction_hash
 from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
@@ -238,14 +239,13 @@ class SealStore:
                     )
         return found
 
-    async def share_proofs(self, session_end: int, tx_hash: str, signed: SignedGroup) -> None:
-        """Publish signed proofs to later owners, who send the same bytes instead of paying a second fee.
+    async def share_signed(self, session_end: int, what: str, signed: SignedGroup) -> None:
+        """Publish signed claims or proofs to later owners, who send the same bytes instead of paying a second fee.
 
         It is a fact that no fence guards.
         """
-        await self._redis.hset(
-            self._keys.transactions(self._supplier), f"{session_end}/proof/{tx_hash}", signed.encode()
-        )
+        name = f"{session_end}/{what}/{transaction_hash(signed.tx_raw)}"
+        await self._redis.hset(self._keys.transactions(self._supplier), name, signed.encode())
 
     async def signed(self, session_end: int, what: str = "claim") -> list[SignedGroup]:
         """Return the signed transactions of one session end: with its seals, or with `what` = proof its proofs."""

@@ -27,7 +27,7 @@ EARNED = Counter(
 )  # fmt: skip
 LOST = Counter("pocket_miner_lost_upokt_total", "Claimed upokt that applications did not pay.", ["reason"])
 FEES = Counter(
-    "pocket_miner_fees_upokt_total", "Fees of transactions sent, submission fees of proofs included.", ["what"]
+    "pocket_miner_fees_upokt_total", "Fees that finished sessions paid, submission fees of proofs included.", ["what"]
 )
 BROADCASTS = Histogram(
     "pocket_miner_broadcast_seconds",

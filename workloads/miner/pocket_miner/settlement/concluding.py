@@ -23,6 +23,7 @@ from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureCl
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket.redis_store.stream_reader import StreamReader
+from pocket_miner import miner_metrics
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
@@ -279,10 +280,14 @@ class Concluder:
 
     async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, OutcomeRecord]]) -> None:
         """Record outcomes in one durable step and publish those that are new."""
+        ids = [session.session_id for session, _, _ in rows]
+        fees = [await asyncio.to_thread(self.audit.spent_by_kind, self.supplier, session_id) for session_id in ids]
         added = await asyncio.to_thread(self.audit.record_all, [outcome for _, _, outcome in rows])
-        for session, result, outcome in rows:
+        for (session, result, outcome), spent in zip(rows, fees, strict=True):
             if any(outcome is row for row in added):
                 self._publish(session, result, outcome)
+                for what, upokt in spent.items():
+                    miner_metrics.FEES.labels(what).inc(upokt)
             self._stop_mining(session)
 
     def _publish(self, session: TrackedSession, result: SettlementResult, outcome: OutcomeRecord) -> None:

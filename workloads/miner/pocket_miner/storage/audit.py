@@ -1,9 +1,7 @@
 """Store epochs, seals, fees and one hash-chained outcome per session durably."""
 
-import contextlib
 import json
 import secrets
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError, PocketError
-from pocket.redis_store.seals import SessionSeal, SignedGroup
-from pocket_miner.storage.audit_schema import FIRST_LINK, SCHEMA, link_of
-from pocket_miner.storage.database import open_to_read, open_to_write
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.storage.audit_schema import FIRST_LINK, link_of
 from pocket_miner.storage.outcomes import OutcomeRecord
+from pocket_miner.storage.transaction_tables import TransactionTables
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _END = "json_extract(body, '$.details.session_end_height')"
@@ -35,22 +33,13 @@ class AuditHead:
     hash: str
 
 
-class Audit:
+class Audit(TransactionTables):
     """The file `audit.sqlite` on a miner's volume."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        if not read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = open_to_read(path) if read_only else open_to_write(path, SCHEMA)
-        # One connection, used by the event loop and by threads: a transaction must not be interleaved.
-        self._lock = threading.RLock()
-        self._read_only = read_only
+        super().__init__(path, read_only=read_only)
         self._head: AuditHead | None = None
         self._trail = ""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
 
     def epoch(self, shard: int) -> int:
         """Return the highest epoch under which this volume's miner owned a shard, 0 if never."""
@@ -130,65 +119,13 @@ class Audit:
     def forget(self, supplier: str, session_ids: Sequence[str]) -> None:
         """Delete seals and costs of sessions that ended elsewhere. Those with an outcome here stay."""
         with self._transaction():
-            for table in ("seal", "cost"):
+            for table in ("seal", "cost", "rejected"):
                 self._database.execute(
                     f"DELETE FROM {table} WHERE supplier=?1 AND session_id IN (SELECT value FROM json_each(?2)) "  # noqa: S608 - a constant
                     f"AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.supplier=?1 AND o.session_id={table}.session_id)",
                     (supplier, json.dumps(list(session_ids))),
                 )
-
-    def signed(self, supplier: str, session_end: int) -> list[SignedGroup]:
-        """Return each transaction signed for the seals of one session end.
-
-        Adopted seals have none.
-        """
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
-                (supplier, session_end),
-            ).fetchall()
-        groups = []
-        for (text,) in rows:
-            with contextlib.suppress(DecodingError):  # the same roots are signed again
-                groups.append(SignedGroup.decode(text))
-        return groups
-
-    def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int], *, correct: bool = False) -> int:
-        """Save the cost of a transaction to each session, or `correct` it.
-
-        Returns how many upokt of it are new.
-        """
-        new, verb = 0, "REPLACE" if correct else "IGNORE"
-        with self._transaction():
-            for session_id, amount in upokt.items():
-                row = (supplier, session_id, tx_hash, what, amount)
-                cursor = self._database.execute(f"INSERT OR {verb} INTO cost VALUES (?,?,?,?,?)", row)  # noqa: S608
-                new += amount * cursor.rowcount
-        return new
-
-    def spent(self, supplier: str, session_id: str) -> int:
-        """Return what an open session has cost, in upokt."""
-        with self._lock:
-            row = self._database.execute(
-                "SELECT coalesce(sum(upokt), 0) FROM cost WHERE supplier=? AND session_id=?", (supplier, session_id)
-            ).fetchone()
-            return int(row[0])
-
-    def payments(self, supplier: str, session_id: str) -> list[tuple[str, str]]:
-        """Return (kind, hash) of the transactions that a session paid for."""
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
-                (supplier, session_id),
-            )
-            return [(str(what), str(tx_hash)) for what, tx_hash in rows]
-
-    def unspend(self, supplier: str, session_id: str, tx_hash: str) -> None:
-        """Delete the cost of a transaction that was never included."""
-        with self._lock:
-            self._database.execute(
-                "DELETE FROM cost WHERE supplier=? AND session_id=? AND tx_hash=?", (supplier, session_id, tx_hash)
-            )
+            self._delete_signed(supplier)
 
     def with_outcome(self, supplier: str, session_ids: Sequence[str]) -> list[str]:
         """Return those of the given sessions that have an outcome."""
@@ -207,11 +144,11 @@ class Audit:
         return bool(self.record_all([outcome]))
 
     def record_all(self, outcomes: Iterable[OutcomeRecord]) -> list[OutcomeRecord]:
-        """Append outcomes and delete their costs in one step.
+        """Append outcomes and delete their costs and signed transactions in one step.
 
         Returns those that are new.
         """
-        added = []
+        added: list[OutcomeRecord] = []
         head = None
         with self._transaction():
             for outcome in outcomes:
@@ -222,6 +159,8 @@ class Audit:
                         "UPDATE seal SET signed='' WHERE supplier=? AND session_id=? AND signed<>''",
                         (outcome.supplier, outcome.session_id),
                     )
+            for supplier in {outcome.supplier for outcome in added}:
+                self._delete_signed(supplier)
         self._head = head or self._head
         return added
 
@@ -237,9 +176,7 @@ class Audit:
             "INSERT INTO outcome (supplier, session_id, body, previous, hash) VALUES (?,?,?,?,?)",
             (outcome.supplier, outcome.session_id, body, previous, link),
         )
-        self._database.execute(
-            "DELETE FROM cost WHERE supplier=? AND session_id=?", (outcome.supplier, outcome.session_id)
-        )
+        self._delete_costs(outcome.supplier, outcome.session_id)
         return AuditHead(int(cursor.lastrowid or 0), link)
 
     @property
@@ -297,19 +234,6 @@ class Audit:
             elif head.number >= first and head.number not in rows:
                 problems.append(f"outcome {head.number} was published and is missing")
         return problems
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Run the body as one transaction, exclusive among threads."""
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
 
     def outcome(self, supplier: str, session_id: str) -> dict[str, Any] | None:
         """Return the recorded outcome of a session, None without one."""

@@ -15,6 +15,13 @@ CREATE TABLE IF NOT EXISTS cost (
   supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, what TEXT NOT NULL,
   upokt INTEGER NOT NULL,
   PRIMARY KEY (supplier, session_id, tx_hash));
+CREATE TABLE IF NOT EXISTS rejected (
+  supplier TEXT NOT NULL, session_id TEXT NOT NULL, tx_hash TEXT NOT NULL, what TEXT NOT NULL,
+  upokt INTEGER NOT NULL,
+  PRIMARY KEY (supplier, session_id, tx_hash));
+CREATE TABLE IF NOT EXISTS signed (
+  supplier TEXT NOT NULL, session_end INTEGER NOT NULL, what TEXT NOT NULL, tx_hash TEXT NOT NULL,
+  signed TEXT NOT NULL, PRIMARY KEY (supplier, session_end, what, tx_hash));
 CREATE INDEX IF NOT EXISTS outcome_end ON outcome (supplier, json_extract(body, '$.details.session_end_height'));
 """
 FIRST_LINK: Final = "0" * 64

@@ -361,12 +361,12 @@ class ClaimSubmitter:
             rows = zip(found.claims, found.roots, strict=True)
             return (session_id for session_id, root in rows if roots.get(session_id) == root)
 
-        for load in (self.seals.signed_on_volume, self.seals.signed_in_redis):
-            submissions = signed_before(await load(sessions[0].end), block.time.nanoseconds, of_our_roots)
-            for session_id, session in waiting.items():
-                session.claim.sent = session.claim.sent or submissions.get(session_id)
-            if all(session.claim.sent is not None for session in waiting.values()):
-                return
+        end = sessions[0].end
+        groups = [*await self.seals.signed_on_volume(end), *await self.seals.signed_in_redis(end)]
+        newest_first = sorted(groups, key=lambda group: -group.height)
+        submissions = signed_before(newest_first, block.time.nanoseconds, of_our_roots)
+        for session_id, session in waiting.items():
+            session.claim.sent = submissions.get(session_id)
 
     async def _resend(
         self, rows: Sequence[tuple[TrackedSession, bytes]], block: Block, attempts: Mapping[str, Attempts]
@@ -381,4 +381,6 @@ class ClaimSubmitter:
             if session.claim.attempts.failed:
                 session.details.refusal = session.claim.attempts.failed
         miner_metrics.CLAIMS.labels("resent").inc(len(good))
-        await self.deliveries.broadcast(prepared.signed.raw, good, block, timeout_ns=prepared.timeout.nanoseconds)
+        raw, timeout = prepared.signed.raw, prepared.timeout.nanoseconds
+        await self.deliveries.share(good[0].end, SignedGroup(raw, timeout, self.deliveries.height(block)))
+        await self.deliveries.broadcast(raw, good, block, timeout_ns=timeout)

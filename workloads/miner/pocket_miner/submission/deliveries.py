@@ -1,5 +1,7 @@
 """Send claims and proofs to the chain's nodes, and find out which of them the chain does not show yet."""
 
+import asyncio
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,8 @@ from pocket.protocol.claims.proof_requirement import VALIDATED, Claim
 from pocket.protocol.sessions.windows import Windows
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import transaction_hash
-from pocket.redis_store.seals import SealStore
+from pocket.redis_store.seals import SealStore, SignedGroup
+from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.submission import LAST_BLOCKS, Delivery, Submission
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -25,12 +28,13 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class MessageKind:
-    """The kind of a message: claim or proof.
+    """The kind of a message: claim or proof, its `name`.
 
     `close` returns the height at which the window of such messages closes. `is_shown` returns True for a claim on chain
     that shows that the session's message arrived.
     """
 
+    name: str
     sent_event: str
     counter: Counter
     delivery: Callable[[TrackedSession], Delivery]
@@ -50,13 +54,13 @@ def _record_proof_refusal(session: TrackedSession, text: str | None) -> None:
 
 
 CLAIM = MessageKind(
-    "claims sent", miner_metrics.CLAIMS, lambda session: session.claim, lambda windows: windows.claim_close,
+    "claim", "claims sent", miner_metrics.CLAIMS, lambda session: session.claim, lambda windows: windows.claim_close,
     _record_claim_refusal,
     lambda session, claim: session.seal is not None and claim.root_hash == session.seal.root,
     any,
 )  # fmt: skip
 PROOF = MessageKind(
-    "proofs sent", miner_metrics.PROOFS, lambda session: session.proof, lambda windows: windows.proof_close,
+    "proof", "proofs sent", miner_metrics.PROOFS, lambda session: session.proof, lambda windows: windows.proof_close,
     _record_proof_refusal,
     lambda session, claim: claim.proof_validation_status == VALIDATED,
     all,
@@ -101,7 +105,7 @@ class Deliveries:
         except SendError as error:
             kind.counter.labels(error.refusal.name.lower()).inc(len(sessions))
             if not again or error.refusal is not BroadcastFailure.NEW_TIMESTAMP:
-                await self._reject(raw, sessions, error, submission_fee_upokt)
+                await self._reject(raw, sessions, error)
                 raise
             # A block that holds these bytes has used their timestamp: the chain is queried before others are signed.
             for delivery in deliveries:
@@ -116,7 +120,7 @@ class Deliveries:
             kind.sent_event, session_end=sessions[0].end, sessions=len(sessions), tx=answer.tx_hash, height=height
         )
 
-    async def _reject(self, raw: bytes, sessions: Sequence[TrackedSession], error: SendError, fee_upokt: int) -> None:
+    async def _reject(self, raw: bytes, sessions: Sequence[TrackedSession], error: SendError) -> None:
         """Record why the nodes rejected a transaction: newly signed bytes may be accepted.
 
         Those that no node answered about, or that had no space for them, are kept: one may have them all the same.
@@ -129,7 +133,21 @@ class Deliveries:
             more_gas = error.refusal is BroadcastFailure.MORE_GAS
             delivery.attempts = delivery.attempts.refused(more_gas=more_gas, shared=len(sessions) > 1)
             delivery.sent = None
-        await self.fees.record_rejected(self.store, raw, fee_upokt)
+        await self.fees.record_rejected(self.store, raw)
+
+    async def share(self, end: int, signed: SignedGroup) -> None:
+        """Save a transaction where later owners and this miner after a restart find it: on the volume and in Redis.
+
+        They send the same bytes instead of paying a second fee. Never raises.
+        """
+        try:
+            await asyncio.to_thread(self.fees.audit.save_signed, self.store.supplier, end, self.kind.name, signed)
+        except sqlite3.Error as error:
+            _LOG.error("a signed transaction not saved to the volume: free up space on it", error=error)
+        try:
+            await self.store.share_signed(end, self.kind.name, signed)
+        except RedisStoreError as error:
+            _LOG.info("a signed transaction not shared through Redis", error=error)
 
     async def results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
         """Return the results of the sessions' transactions that were included, by hash. Books those that failed."""

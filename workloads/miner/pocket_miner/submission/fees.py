@@ -37,23 +37,17 @@ def shares(total: int, number: int) -> list[int]:
 
 @dataclass(slots=True)
 class FeeTracker:
-    """Tracks fees of all suppliers of a process on the volume and in the metrics."""
+    """Tracks fees of all suppliers of a process on the volume."""
 
     gas_price: GasPrice
     audit: Audit
     clock: Callable[[], float] = time.monotonic
     _recent: dict[str, TTLCache[str, int]] = field(init=False)
     """Kind → transaction hash → fee of one message in upokt, of the transactions of the last hour."""
-    _pending: dict[str, int] = field(default_factory=dict)
-    """Transaction hash → upokt saved to the volume but not counted yet, as acceptance is unknown."""
     _unsaved: FIFOCache[tuple[str, str], tuple[str, dict[str, int]]] = field(
         default_factory=lambda: FIFOCache(_MAX_UNSAVED)
     )
     """(supplier, transaction hash) → costs that could not be saved to the volume."""
-    _rejected: FIFOCache[tuple[str, str], tuple[str, dict[str, int]]] = field(
-        default_factory=lambda: FIFOCache(_MAX_UNSAVED)
-    )
-    """The same of rejected transactions. A node whose answer was lost may have taken them."""
 
     def __post_init__(self) -> None:
         self._recent = {
@@ -86,8 +80,7 @@ class FeeTracker:
         A crash cannot lose it then. Never raises.
         """
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
-            new = await self._spend(store.supplier, what, tx_hash, costs)
-            self._pending[tx_hash] = self._pending.get(tx_hash, 0) + new
+            await self._spend(store.supplier, what, tx_hash, costs)
 
     async def record_sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """Record a transaction that a mempool accepted.
@@ -97,8 +90,7 @@ class FeeTracker:
         for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
             each = proof_submission_fee_upokt if what == "proof" else 0
             self._recent[what][tx_hash] = -(-sum(costs.values()) // len(costs)) - each
-            new = await self._spend(store.supplier, what, tx_hash, costs)
-            miner_metrics.FEES.labels(what).inc(new + self._pending.pop(tx_hash, 0))
+            await self._spend(store.supplier, what, tx_hash, costs)
             with contextlib.suppress(RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
@@ -113,18 +105,14 @@ class FeeTracker:
             with contextlib.suppress(RedisStoreError):
                 await store.share_costs(tx_hash, what, costs)
 
-    async def record_rejected(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
-        """Forget the cost of a transaction that every mempool rejected, unless a block proves to hold it in the end.
+    async def record_rejected(self, store: SealStore, raw: bytes) -> None:
+        """Set the cost of a transaction aside that every mempool rejected, unless a block proves to hold it in the end.
 
         Never raises.
         """
-        for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
-            self._rejected[store.supplier, tx_hash] = (what, costs)
-            self._pending.pop(tx_hash, None)
-            self._unsaved.pop((store.supplier, tx_hash), None)
+        for _, tx_hash, costs in self._costs_of(raw, 0):
             try:
-                for session_id in costs:
-                    await asyncio.to_thread(self.audit.unspend, store.supplier, session_id, tx_hash)
+                await asyncio.to_thread(self.audit.reject, store.supplier, list(costs), tx_hash)
             except sqlite3.Error as error:
                 _LOG.warning("fee of a rejected transaction not deleted from the volume", error=error)
 
@@ -145,20 +133,19 @@ class FeeTracker:
 
     async def _spend(
         self, supplier: str, what: str, tx_hash: str, costs: dict[str, int], *, correct: bool = False
-    ) -> int:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Save costs to the volume, or correct them.
 
-        Returns how many upokt of them are new. Costs that cannot be saved stay in memory until the session is settled.
+        Costs that cannot be saved stay in memory until the session is settled.
         """
         try:
-            new = await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs, correct=correct)
+            await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs, correct=correct)
         except sqlite3.Error as error:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("fees not saved to the volume: free up space on it", error=error)
             self._unsaved[supplier, tx_hash] = (what, costs)
-            return 0
+            return
         self._unsaved.pop((supplier, tx_hash), None)
-        return new
 
     async def settle(
         self, store: SealStore, session_id: str, chain: ChainClient, missed: Collection[str] = ()
@@ -192,9 +179,9 @@ class FeeTracker:
                 # A node that has not indexed transactions returns none of them.
                 for tx_hash in missing if len(missing) < number or what in missed else ():
                     await asyncio.to_thread(self.audit.unspend, supplier, session_id, tx_hash)
-            for (of, tx_hash), (what, costs) in list(self._rejected.items()):
-                if of == supplier and session_id in costs and await _included(chain, tx_hash):
-                    await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: costs[session_id]})
+            for tx_hash, what, upokt in await asyncio.to_thread(self.audit.rejected, supplier, session_id):
+                if await _included(chain, tx_hash):
+                    await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: upokt})
         except PocketError as error:
             _LOG.warning("inclusion of transactions unknown, all fees count", error=error)
 

@@ -1,5 +1,7 @@
 """Decide which proofs of one supplier are required, build them and send them in batches."""
 
+import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from pocket.protocol.claims.proof_requirement import (
 )
 from pocket.protocol.smst.digest import Root
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
-from pocket.protocol.transactions.build import Message, submit_proof_message, transaction_hash
+from pocket.protocol.transactions.build import Message, submit_proof_message
 from pocket.redis_store.seals import SealStore, SignedGroup
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
@@ -177,6 +179,8 @@ class ProofSubmitter:
         if not waiting or windows is None:
             return
         groups = list(self.signed.get((self.supplier, sessions[0].end), ()))
+        with contextlib.suppress(sqlite3.Error):  # signed again then
+            groups += await asyncio.to_thread(self.fees.audit.signed, self.supplier, sessions[0].end, "proof")
         try:
             groups += await self.store.signed(sessions[0].end, "proof")
         except (RedisStoreError, DecodingError) as error:
@@ -222,10 +226,7 @@ class ProofSubmitter:
         raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
         shared, place = SignedGroup(raw, timeout, self.deliveries.height(block)), (self.supplier, good[0].end)
         self.signed[place] = (*self.signed.get(place, ()), shared)
-        try:
-            await self.store.share_proofs(good[0].end, transaction_hash(raw), shared)
-        except RedisStoreError as error:
-            _LOG.info("signed proofs not shared through Redis", error=error)
+        await self.deliveries.share(good[0].end, shared)
         await self._broadcast(raw, good, block, params, timeout)
 
     async def _broadcast(
