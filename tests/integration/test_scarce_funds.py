@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from mine import STAKE, ended, mine
 from pocket.protocol.transactions.build import GasPrice
-from pocket_miner.submission.funds import balance_for, payable
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.submission.funds import Costs, balance_for, owed_upokt, payable
 from world import World
 
 PROOF = {"proof_request_probability": 1.0, "proof_missing_penalty": 10**6}
@@ -45,6 +46,27 @@ async def test_a_claim_that_needs_no_proof_is_sent_with_the_fee_of_a_claim(redis
         alice.chain.state.balances[alice.supplier] = CLAIM
         await alice.to(26)
         assert ended(alice, header) == "settled"
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(("balance", "paid"), [(1500, False), (2500, True)])
+async def test_the_balance_pays_the_proof_of_a_sessions_largest_relay(redis, tmp_path, monkeypatch, balance, paid):
+    """Each byte of a proof costs gas, and the chain draws which relay is proven."""
+    async with mine(redis, tmp_path, proof_params=PROOF) as alice:
+        alice.miner.claims.sender._gas_price = alice.miner.claims.fees.gas_price = PRICE
+        header = await alice.recorded(20)
+        request = alice.world.request
+        monkeypatch.setattr(alice.world, "request", lambda header, to, body: request(header, to, body + bytes(20_000)))
+        await alice.record(alice.relays(header, 1))
+        await alice.to(12)
+        alice.chain.state.balances[alice.supplier] = balance
+        await alice.to(14)
+        assert (alice.claim(header) is not None) is paid
+        session = alice.miner.sessions[header.session_id]
+        assert session.largest_relay > 20_000
+        session.seal = session.seal or SessionSeal(header.session_id, bytes(48), bytes(32), 13, 1)
+        owed = owed_upokt([session], 13, Costs(0, alice.miner.claims.fees.highest_proof_upokt))
+        assert owed > 1500, "also once it is sealed"
 
 
 class Nodes:

@@ -19,6 +19,7 @@ from pocket.protocol.smst.digest import leaf_digest, path_of
 from pocket.protocol.smst.verify import verify_closest
 from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
 from pocket_localnet.local_chain import LocalChain
+from pocket_miner.submission.gas import CLAIM_GAS, PROOF_GAS, PROOF_GAS_PER_BYTE, typical_gas
 from recorded import claim_key, recorded_chain, session_records, sessions, settlements_of, times
 
 RECORDS = sessions()
@@ -184,3 +185,19 @@ def test_the_localnet_refuses_a_recorded_proof_with_a_damaged_relay(record):
     raw = bytearray(unhex(supplier["proofs"][0]["tx_raw"]))
     raw[len(raw) // 2] ^= 1
     assert chain.broadcast(bytes(raw)).code == 4
+
+
+def test_no_recorded_claim_or_proof_needs_more_gas_than_is_typical():
+    rows = {what: [row for _, s in SUPPLIERS for row in s[what]] for what in ("claims", "proofs")}
+    assert max(int(row["gas_limit"]) for row in rows["claims"]) <= CLAIM_GAS
+    for row in rows["claims"] + rows["proofs"]:
+        raw = unhex(row["tx_raw"])
+        assert int(row["gas_used"]) <= typical_gas(raw)
+    points = sorted((len(unhex(row["tx_raw"])), int(row["gas_limit"])) for row in rows["proofs"])
+    assert points[-1][1] <= PROOF_GAS
+    # Those of one block differ by their bytes alone.
+    (_, one), (_, two) = SUPPLIERS[:2]
+    (small, low), (large, high) = sorted(
+        (len(unhex(s["proofs"][0]["tx_raw"])), int(s["proofs"][0]["gas_limit"])) for s in (one, two)
+    )
+    assert 60 < (high - low) / (large - small) <= PROOF_GAS_PER_BYTE

@@ -87,6 +87,7 @@ class TrackedSession:
     proof: Delivery = field(default_factory=Delivery)
     sample: tuple[bytes, float] | None = None  # seed hash, and the sample drawn with it
     proof_message: tuple[bytes, Message] | None = None  # seed hash, and the message built with it
+    largest_relay: int = 0  # bytes, 0 while not needed
     conflicting: bool = False  # the claim on chain has a root that is not ours
     details: SessionDetails = field(default_factory=SessionDetails)
 

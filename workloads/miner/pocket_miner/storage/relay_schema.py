@@ -17,6 +17,8 @@ CREATE TABLE IF NOT EXISTS params (session INTEGER PRIMARY KEY, params TEXT NOT 
 # paths, which are random. Earlier versions kept the relays themselves in that order: each went into another page.
 LEAVES: Final = "SELECT path, digest FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
 LEAVES_BY_PATH: Final = "SELECT path, digest FROM leaf WHERE session=?"
+LARGEST: Final = "SELECT max(length(value)) FROM leaf WHERE rowid IN (SELECT rowid FROM leaf WHERE session=?)"
+LARGEST_BY_PATH: Final = "SELECT max(length(value)) FROM leaf WHERE session=?"
 ARRIVALS: Final = "SELECT path FROM leaf WHERE session=? ORDER BY rowid"
 PATHS: Final = "SELECT path FROM leaf WHERE session=? ORDER BY path"
 PAGE: Final = "SELECT rowid, value FROM leaf WHERE session=? AND rowid>? ORDER BY rowid"

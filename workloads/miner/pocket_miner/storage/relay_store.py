@@ -222,6 +222,13 @@ class SessionEndFile:
                 self._counts[number] = int(row[0])
             return self._counts[number]
 
+    def largest(self, supplier: str, session_id: str) -> int:
+        """Return the size of a session's largest relay in bytes, 0 without any."""
+        with self._lock:
+            query = sql.LARGEST_BY_PATH if self._is_ordered_by_path() else sql.LARGEST
+            row = self._database.execute(query, (self._number(supplier, session_id),)).fetchone()
+            return int(row[0] or 0)
+
     def unknown(self, supplier: str, session_id: str, paths: Iterable[bytes]) -> int:
         """Return how many of the paths have no leaf in a session."""
         with self._lock:
@@ -304,6 +311,15 @@ class SessionEndFile:
             self._database.execute("DELETE FROM session WHERE supplier=? AND session_id=?", (supplier, session_id))
             row = self._database.execute("SELECT count(*) FROM session").fetchone()
             return int(row[0]) == 0
+
+
+def largest_relay(path: Path, supplier: str, session_id: str) -> int:
+    """Return the size of a session's largest relay in bytes without making other users of the file wait.
+
+    Raises sqlite3.Error.
+    """
+    with contextlib.closing(SessionEndFile(path, read_only=True)) as file:
+        return file.largest(supplier, session_id)
 
 
 class RelayStore:

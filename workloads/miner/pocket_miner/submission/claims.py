@@ -1,5 +1,7 @@
 """Seal sessions and broadcast only sealed claims (docs/fragile/seal.md)."""
 
+import asyncio
+import contextlib
 import enum
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,11 +32,11 @@ from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.storage.relay_store import RelayStore, largest_relay
 from pocket_miner.storage.trie_pool import SealedSet, Tries
 from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.funds import Costs, balance_for, may_need_proof, owed_upokt, payable
+from pocket_miner.submission.funds import Costs, balance_for, may_need_proof, owed_upokt, owes_proof, payable
 from pocket_miner.submission.known_seals import KnownSeals
 from pocket_miner.submission.leaf_sets import LeafSets, VolumeFallback
 from pocket_miner.submission.sender import (
@@ -258,11 +260,24 @@ class ClaimSubmitter:
 
         The others wait for the next block.
         """
-        costs = Costs(self.fees.claim_upokt(), self.fees.proof_upokt() + proof.proof_submission_fee_upokt)
-        wanted = [costs.claim + costs.proof * may_need_proof(row[0], row[1].root, proof) for row in rows]
-        needed = sum(wanted) + owed_upokt(self.open_sessions.values(), block.height, costs)
-        balance = await balance_for(self.sender.chain, self.supplier, needed) if rows else None
-        if balance is None or balance >= needed:
+        fees, submission = self.fees, proof.proof_submission_fee_upokt
+        costs = Costs(fees.highest_claim_upokt(), lambda size: fees.highest_proof_upokt(size) + submission)
+
+        def wanted_and_needed() -> tuple[list[int], int]:
+            wanted = [
+                costs.claim + costs.proof(session.largest_relay) * may_need_proof(session, found.root, proof)
+                for session, found in rows
+            ]
+            return wanted, sum(wanted) + owed_upokt(self.open_sessions.values(), block.height, costs)
+
+        wanted, needed = wanted_and_needed()
+        most = needed + costs.proof(self.max_transaction_bytes) * (len(rows) + len(self.open_sessions))
+        balance = await balance_for(self.sender.chain, self.supplier, most) if rows else None
+        if balance is None or balance >= most:
+            return rows
+        await self._measure_relays([row[0] for row in rows])
+        wanted, needed = wanted_and_needed()
+        if balance >= needed:
             return rows
         earned = [row[0].details.expected_earnings_upokt or 0 for row in rows]
         order = sorted(range(len(rows)), key=lambda position: -earned[position])
@@ -274,6 +289,14 @@ class ClaimSubmitter:
                 miner_metrics.CLAIMS.labels("no_funds").inc()
                 _LOG.error("claim held back", session=session.session_id, problem=text)
         return [row for position, row in enumerate(rows) if position in chosen]
+
+    async def _measure_relays(self, sessions: Sequence[TrackedSession]) -> None:
+        """Find the largest relays of sessions with a proof to pay: any of a session's relays may have to be proven."""
+        for session in {s.session_id: s for s in (*sessions, *self.open_sessions.values())}.values():
+            if owes_proof(session) and (session.seal is None or not session.largest_relay):
+                where = self.mirror.path(session.end), self.supplier, session.session_id
+                with contextlib.suppress(sqlite3.Error):
+                    session.largest_relay = await asyncio.to_thread(largest_relay, *where)
 
     def _message(self, session: TrackedSession, root: bytes) -> Message:
         return create_claim_message(self.supplier, session.header, root)

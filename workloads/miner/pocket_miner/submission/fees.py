@@ -21,7 +21,7 @@ from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
-from pocket_miner.submission.gas import CLAIM_GAS, PROOF_GAS
+from pocket_miner.submission.gas import CLAIM_GAS, PROOF_GAS, PROOF_GAS_PER_BYTE, USUAL_RELAY_BYTES
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _RECENT: Final = 8
@@ -60,19 +60,20 @@ class FeeTracker:
         Each is the lowest of several recent ones, or that of typical gas while there are fewer: a few dear transactions
         must not make all later sessions look unprofitable, because without a claim no cheaper one would follow.
         """
-        return self.claim_upokt() + self.proof_upokt()
-
-    def claim_upokt(self) -> int:
-        """Return the expected fee of one claim in upokt."""
-        return self._lowest("claim", CLAIM_GAS)
-
-    def proof_upokt(self) -> int:
-        """Return the expected fee of one proof in upokt."""
-        return self._lowest("proof", PROOF_GAS)
+        return self._lowest("claim", CLAIM_GAS) + self._lowest("proof", PROOF_GAS)
 
     def _lowest(self, what: str, typical_gas: int) -> int:
         recent = list(self._recent[what].values())
         return min(recent if len(recent) >= _RECENT else [*recent, self.gas_price.fee_upokt(typical_gas)])
+
+    def highest_claim_upokt(self) -> int:
+        """Return the fee to be kept back in upokt for one claim."""
+        return max([*self._recent["claim"].values(), self.gas_price.fee_upokt(CLAIM_GAS)])
+
+    def highest_proof_upokt(self, relay_bytes: int) -> int:
+        """Return the fee to be kept back in upokt for a proof of any relay up to a size."""
+        gas = PROOF_GAS + PROOF_GAS_PER_BYTE * max(0, relay_bytes - USUAL_RELAY_BYTES)
+        return max([*self._recent["proof"].values(), self.gas_price.fee_upokt(gas)])
 
     async def record_pending(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """Save the cost of a transaction before it is sent.

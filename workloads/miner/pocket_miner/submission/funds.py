@@ -4,7 +4,7 @@ A claim without its proof costs a penalty. A claim that is not sent costs only i
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,10 +28,13 @@ _SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Expected costs of one claim and of one proof with its submission fee, upokt."""
+    """Costs of one claim and of one proof with its submission fee, upokt, which may be more than expected.
+
+    `proof` gets the size of the session's largest relay in bytes.
+    """
 
     claim: int
-    proof: int
+    proof: Callable[[int], int]
 
 
 def owed_upokt(sessions: Collection[TrackedSession], height: int, costs: Costs) -> int:
@@ -43,9 +46,14 @@ def owed_upokt(sessions: Collection[TrackedSession], height: int, costs: Costs) 
             continue
         if not session.claimed_root and height < windows.claim_close:
             total += costs.claim
-        if session.proof.sent is None and session.requirement is not ProofRequirement.NOT_REQUIRED:
-            total += costs.proof
+        if owes_proof(session):
+            total += costs.proof(session.largest_relay)
     return total
+
+
+def owes_proof(session: TrackedSession) -> bool:
+    """Return True if a sealed session's proof may be required and is not sent yet."""
+    return session.proof.sent is None and session.requirement is not ProofRequirement.NOT_REQUIRED
 
 
 def may_need_proof(session: TrackedSession, root: bytes, params: ProofParams) -> bool:

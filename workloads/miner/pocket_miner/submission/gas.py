@@ -7,7 +7,11 @@ from pocket.protocol.transactions.decode import decode_tx
 CLAIM_GAS: Final = 130_000
 PROOF_GAS: Final = 400_000
 """Typical gas of a transaction with one message."""
-_TYPICAL_PER_BYTE: Final = 20
+USUAL_RELAY_BYTES: Final = 1000
+"""Size of a proven relay up to which a proof uses its typical gas."""
+PROOF_GAS_PER_BYTE: Final = 70
+"""Gas limit for each further byte: the chain takes 10 for a byte of a transaction and 30 to store one, times 1.7."""
+_TYPICAL_PER_BYTE: Final = 40
 _MOST_PER_TRANSACTION: Final = 2_000_000
 _MOST_PER_BYTE: Final = 5_000
 _LEAST: Final = 6
