@@ -5,6 +5,7 @@ import os
 import threading
 
 import pytest
+from prometheus_client import REGISTRY
 
 from one_miner import a_miner, codes, until
 from pocket_localnet.local_chain import LocalChain
@@ -79,8 +80,10 @@ async def test_another_miner_takes_over_from_one_whose_volume_hangs_until_it_ans
             _, ready = await until(asks[owner], "/ready", lambda status, _: status == 503)
             assert codes(ready) == ["VolumeHangs"]
             assert str(folder) in ready["problem"]
+            assert REGISTRY.get_sample_value("pocket_miner_volume_hangs") == 1
             await until(asks[owner], "/report", lambda _, body: not body["owned"])
         await until(asks[owner], "/report", lambda _, body: body["shards"] == SHARDS / 2 and not body["problems"])
+        assert REGISTRY.get_sample_value("pocket_miner_volume_hangs") == 0
 
 
 async def test_a_probe_of_a_volume_that_fails_is_an_answer(tmp_path, monkeypatch):

@@ -158,6 +158,7 @@ CASES = {
         {"pocket_miner_volume_read_only": "1x60"},
         {"pocket_miner_volume_read_only": "0x60"},
     ),
+    "PocketMinerVolumeHangs": ({"pocket_miner_volume_hangs": "1x60"}, {"pocket_miner_volume_hangs": "0x60"}),
     "PocketMinerStepsFail": (
         {'pocket_miner_errors_total{step="seal"}': "0+12x60"},
         {'pocket_miner_errors_total{step="seal"}': "0+1x60"},

@@ -230,7 +230,13 @@ ROWS: Final = (
                 (("min by (what) (pocket_miner_volume_bytes{$pods})", "{{what}}, the smallest"),),
                 "bytes",
             ),
-            Panel("Volumes that take no writes", (("sum(pocket_miner_volume_read_only{$pods})", "miners"),)),
+            Panel(
+                "Volumes that take no writes",
+                (
+                    ("sum(pocket_miner_volume_read_only{$pods})", "read-only"),
+                    ("sum(pocket_miner_volume_hangs{$pods})", "hanging"),
+                ),
+            ),
             Panel("Slow blocks", (("max(increase(pocket_miner_slow_blocks_total{$pods}[1h]))", "an hour"),)),
             Panel(
                 "Sessions with unread relays", (("sum by (pod) (pocket_miner_tail_behind_sessions{$pods})", "{{pod}}"),)

@@ -136,6 +136,10 @@ ALERTS = (
         "The volume of a miner is read-only: only sessions that are sealed on it are claimed and proven",
     ),
     Alert(
+        "PocketMinerVolumeHangs", "max(pocket_miner_volume_hangs{{{pods}}}) > 0", 0, "critical",
+        "The volume of a miner hangs: nothing is claimed or proven unless another miner takes over",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails repeatedly",
     ),

@@ -77,6 +77,7 @@ TAIL_AGE = Histogram(
 REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["what"])
 VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserved for seals and outcomes.", ["what"])
 READ_ONLY = Gauge("pocket_miner_volume_read_only", "1 while the volume is read-only.")
+VOLUME_HANGS = Gauge("pocket_miner_volume_hangs", "1 while the volume answers neither reads nor writes.")
 SLOW_BLOCKS = Counter(
     "pocket_miner_slow_blocks_total", "Blocks that arrived more than 1.5 times blockSeconds after the previous one."
 )

@@ -73,8 +73,10 @@ class VolumeProbe:
             done, _ = await asyncio.wait([work], timeout=self._limit_seconds)
             if not done:
                 miner_metrics.ERRORS.labels("volume").inc()
+                miner_metrics.VOLUME_HANGS.set(1)
                 _LOG.error("volume hangs, another miner may take over", folder=str(self._folder))
                 await asyncio.wait([work])
+                miner_metrics.VOLUME_HANGS.set(0)
                 _LOG.warning("volume answers again", folder=str(self._folder))
             self._begun = None
             await work
