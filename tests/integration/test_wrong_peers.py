@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from mine import slow_root, unharmed
-from other_miners import ask
+from mine import mine, slow_root, unharmed
+from other_miners import another, ask
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.ingest import peers
 
@@ -141,3 +141,20 @@ async def test_of_the_relays_that_are_here_those_are_claimed_that_a_peer_sealed(
         assert alice.claim(header).root_hash == root
     await alice.to(21)
     assert unharmed(alice, header)
+
+
+async def test_a_claim_with_the_root_that_a_peer_sealed_is_no_strangers(redis, tmp_path):
+    """Its relays cannot be had: the claim is settled all the same, and the books say so."""
+    params = {"proof_request_probability": 0.0, "proof_requirement_threshold": 10**12}
+    async with mine(redis, tmp_path, proof_params=params) as alice:
+        header = await alice.recorded(4)
+        await alice.to(14)
+        root = alice.claim(header).root_hash
+        await redis.flushall()
+        await alice.record(alice.relays(header, 1))
+        seals = [{"end": 10, "seal": SessionSeal(header.session_id, root, bytes(32), 12, 1).encode()}]
+        async with lying({"/peer/seals": lambda _: json.dumps(seals), "/peer/sessions": lambda _: "[]"}) as asked:
+            with another(alice, asked=asked) as other:
+                await other.to(22)
+                assert other.outcomes()[header.session_id]["outcome"] == "settled"
+                assert other.outcomes()[header.session_id]["details"]["relays"] == 4

@@ -316,6 +316,8 @@ class ClaimSubmitter:
             if found is None or unread or await self._leaf_sets.has_other_count(session, found.count):
                 found = await self._leaf_sets.of(session, VolumeFallback.COPY, on_volume=not unread, known=root)
         if found.root != root:
+            if any(seal.root == root for seal in session.other_seals):
+                return  # a peer's claim, whose relays may still come
             if not session.conflicting:
                 miner_metrics.FOREIGN.inc()
                 _LOG.error(
