@@ -12,8 +12,11 @@ from aiohttp.test_utils import TestServer
 
 from mine import mine, slow_root, unharmed
 from other_miners import another, ask
+from pocket.protocol.relays.messages import decode_relay
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.ingest import peers
+from pocket_miner.ingest.session_copies import SessionCopies
+from pocket_miner.storage.trie_pool import compute_root
 
 pytestmark = pytest.mark.redis
 
@@ -158,3 +161,28 @@ async def test_a_claim_with_the_root_that_a_peer_sealed_is_no_strangers(redis, t
                 await other.to(22)
                 assert other.outcomes()[header.session_id]["outcome"] == "settled"
                 assert other.outcomes()[header.session_id]["details"]["relays"] == 4
+
+
+@pytest.mark.parametrize("copied", [False, True])
+async def test_no_relay_of_a_peer_becomes_a_leaf_without_the_signatures_of_ring_and_supplier(alice, copied):
+    """The chain draws which relay is proven, and a proof of a wrong one costs stake."""
+    header = alice.header()
+    rows = alice.relays(header, 4)
+    await alice.record(rows[:1])
+    signature = decode_relay(rows[3].relay).response.supplier_operator_signature
+    forged = [rows[2].relay.replace(b'{"id"', b'{"xx"'), rows[3].relay.replace(signature, bytes(64))]
+    given = [base64.b64encode(relay).decode() for relay in (rows[1].relay, *forged)]
+    first, last = json.dumps({"relays": given, "next": "01"}), json.dumps({"relays": [], "next": None})
+    lies = answers_of(header) | {"/peer/relays": lambda request: last if request.query["after"] else first}
+    async with lying(lies) as asked:
+        if not copied:
+            ask(alice, asked)
+        await alice.to(12)
+        if copied:
+            copies = SessionCopies(alice.miner.consumer, alice.mirror, asked)
+            async with copies.of(alice.miner.sessions[header.session_id]) as path:
+                assert compute_root(str(path), alice.supplier, header.session_id).root == slow_root(rows[:2])
+            return
+        await alice.to(21)
+    assert alice.outcomes()[header.session_id]["details"]["root"] == slow_root(rows[:2]).hex()
+    assert unharmed(alice, header)

@@ -13,7 +13,7 @@ from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
-from pocket_miner.ingest import relay_consumer
+from pocket_miner.ingest import peer_merge, relay_consumer
 from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.relay_consumer import RelayConsumer
@@ -245,8 +245,12 @@ class OnePeer:
     [(2, 3, {}, True), (3, 3, {}, False), (3, 0, {}, True), (2, 3, {"s": 10}, False)],
 )
 async def test_a_peer_is_asked_for_what_the_volume_lacks_of_a_session_that_is_open(
-    mirror, stored, sealed, finished, asked
+    mirror, monkeypatch, stored, sealed, finished, asked
 ):
+    async def ring_of(*_):
+        return None  # no relay is asked for its signature
+
+    monkeypatch.setattr(peer_merge, "ring_of", ring_of)
     mirror.file(10).add("alice", "s", [leaf(number) for number in range(stored)])
     sessions, peer = {"s": tracked(sealed=sealed)}, OnePeer(9)
     assert await PeerMerge(consumer(mirror, sessions), mirror, sessions, peer).merge(finished)

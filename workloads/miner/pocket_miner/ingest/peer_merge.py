@@ -2,19 +2,28 @@
 
 import asyncio
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.errors import ChainError, DecodingError
+from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.ingest.relay_signatures import is_signed, ring_of
+from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
 from pocket_miner.sessions.recorded_terms import encode_params
 from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,13 @@ class PeerMerge:
             if not await consumer.learn_terms(session) or session.terms is None:
                 whole = whole and session.rejected
                 continue
-            take = functools.partial(self._take, session, session.terms)
+            try:
+                ring = await ring_of(consumer.start_params.chain, session.header)
+            except (ChainError, DecodingError) as error:
+                _LOG.info("relays not copied from peers, their ring is unknown", session=row.session_id, error=error)
+                whole = False
+                continue
+            take = functools.partial(self._take, session, session.terms, ring)
             await consumer.register_missing([session])
             whole = await self.peers.relays(row, supplier, session.end, take) and whole
         return whole
@@ -69,15 +84,31 @@ class PeerMerge:
         stored = self.mirror.file(session.end).count(self.consumer.supplier, session.session_id)
         return stored >= Root(session.seal.root).count
 
-    async def _take(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> None:
-        miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, values))
+    async def _take(
+        self, session: TrackedSession, terms: LeafTerms, ring: ExpectedRing, values: list[bytes]
+    ) -> None:  # fmt: skip
+        miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, ring, values))
 
-    def _add(self, session: TrackedSession, terms: LeafTerms, values: list[bytes]) -> int:
-        supplier, leaves = self.consumer.supplier, valid_leaves(values, terms)
-        params = encode_params(session.params)
-        added = self.mirror.file(session.end).add(supplier, session.session_id, leaves, terms.name, params)
+    def _add(self, session: TrackedSession, terms: LeafTerms, ring: ExpectedRing, values: list[bytes]) -> int:
+        supplier, session_id, file = self.consumer.supplier, session.session_id, self.mirror.file(session.end)
+        leaves = new_leaves(file, session_id, valid_leaves(values, terms), supplier, ring)
+        added = file.add(supplier, session_id, leaves, terms.name, encode_params(session.params))
         miner_metrics.RELAYS.labels(supplier).inc(added)
         return added
+
+
+def new_leaves(
+    file: SessionEndFile, session_id: str, leaves: Sequence[Leaf], supplier: str, ring: ExpectedRing
+) -> list[Leaf]:  # fmt: skip
+    """Return the leaves of a peer that a file lacks and that are signed, counting those that are not."""
+    missing = file.unknown(supplier, session_id, [leaf.path for leaf in leaves])
+    signed = []
+    for leaf in leaves:
+        if leaf.path in missing and is_signed(leaf.value, supplier, ring):
+            signed.append(leaf)
+        elif leaf.path in missing:
+            miner_metrics.REFUSED.labels("a signature of a peer's relay is invalid").inc()
+    return signed
 
 
 async def extents(consumer: RelayConsumer, session_ids: Iterable[str]) -> dict[str, StreamExtent]:

@@ -409,7 +409,7 @@ class RelayConsumer:
         missing = sealed - file.count(self.supplier, session.session_id)
         if missing > 0:
             return leaves
-        late = file.unknown(self.supplier, session.session_id, [leaf.path for leaf in leaves])
+        late = len(file.unknown(self.supplier, session.session_id, [leaf.path for leaf in leaves]))
         if late:
             miner_metrics.REFUSED.labels("the session is sealed").inc(late)
             _LOG.error(

@@ -17,11 +17,14 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.errors import ChainError, DecodingError
+from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
-from pocket_miner.ingest.peer_merge import extents
+from pocket_miner.ingest.peer_merge import extents, new_leaves
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.ingest.relay_signatures import ring_of
 from pocket_miner.leaf import Leaf
 from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
 from pocket_miner.sessions.relay_sources import CopyFailed
@@ -85,7 +88,7 @@ class SessionCopies:
             if not root_known:
                 raise
             _LOG.info("relays not copied from Redis", session=session.session_id, error=error)
-        await self._copy_peers(copy, session)
+        await self._copy_peers(copy, session, root_known=root_known)
         _LOG.warning("session copied, the volume cannot be used", session=session.session_id, relays=copy.leaves)
 
     def _copy_volume(self, copy: "_Copy", session: TrackedSession) -> None:
@@ -106,9 +109,15 @@ class SessionCopies:
             position = entries[-1].id
             await copy.take([entry.relay for entry in entries])
 
-    async def _copy_peers(self, copy: "_Copy", session: TrackedSession) -> None:
+    async def _copy_peers(self, copy: "_Copy", session: TrackedSession, *, root_known: bool) -> None:
         if self.peers is None:
             return
+        try:
+            copy.ring = await ring_of(self.consumer.start_params.chain, session.header)
+        except (ChainError, DecodingError) as error:
+            if not root_known:  # with a known root, no leaf of others is in the sealed set
+                _LOG.info("relays not copied from peers, their ring is unknown", error=error)
+                return
         _, rows = await self.peers.sessions(self.consumer.supplier)
         rows = [row for row in rows if row.session_id == session.session_id]
         reach = (await extents(self.consumer, [session.session_id])).get(session.session_id, StreamExtent())
@@ -123,6 +132,8 @@ class _Copy:
     def __init__(self, path: Path, session: TrackedSession, terms: LeafTerms, nearest: bytes) -> None:
         self.path = path
         self.leaves = 0
+        self.ring: ExpectedRing | None = None
+        """The ring whose signatures are verified, None for relays from the volume and the stream."""
         self._session = session
         self._terms = terms
         self._nearest = int.from_bytes(nearest) if nearest else None
@@ -146,7 +157,10 @@ class _Copy:
         """
         if self._file is None:
             return
-        leaves = [self._lean(leaf) for leaf in valid_leaves(relays, self._terms)]
+        found: Sequence[Leaf] = valid_leaves(relays, self._terms)
+        if self.ring is not None:
+            found = new_leaves(self._file, self._session.session_id, found, self._terms.supplier, self.ring)
+        leaves = [self._lean(leaf) for leaf in found]
         self.leaves += self._file.add(self._terms.supplier, self._session.session_id, leaves)
         if sum(path.stat().st_size for path in self.path.parent.iterdir()) > _MAX_BYTES:
             raise CopyFailed(f"the session has more than {_MAX_BYTES >> 20} MiB of leaves")

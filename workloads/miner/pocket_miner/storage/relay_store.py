@@ -229,15 +229,12 @@ class SessionEndFile:
             row = self._database.execute(query, (self._number(supplier, session_id),)).fetchone()
             return int(row[0] or 0)
 
-    def unknown(self, supplier: str, session_id: str, paths: Iterable[bytes]) -> int:
-        """Return how many of the paths have no leaf in a session."""
+    def unknown(self, supplier: str, session_id: str, paths: Iterable[bytes]) -> set[bytes]:
+        """Return those of the paths that have no leaf in a session."""
+        query = "SELECT 1 FROM leaf WHERE session=? AND path=?"
         with self._lock:
             number = self._number(supplier, session_id)
-            rows = (
-                self._database.execute("SELECT 1 FROM leaf WHERE session=? AND path=?", (number, path)).fetchone()
-                for path in set(paths)
-            )
-            return sum(row is None for row in rows)
+            return {path for path in set(paths) if self._database.execute(query, (number, path)).fetchone() is None}
 
     def exceeds(self, supplier: str, session_id: str, leaves: int) -> bool:
         """Return True if a session has more leaves than `leaves`.
