@@ -160,5 +160,9 @@ async def test_whatever_fails_on_the_volume_sessions_are_claimed_and_proven_from
         alice.miner.claims.copies = alice.miner.proofs.copies = copies
         header = alice.header()
         await alice.record(alice.relays(header, 5))
+        await alice.to(13)
+        assert alice.miner.sessions[header.session_id].seal is None, "the volume may still come back"
+        await alice.to(14)
+        assert alice.miner.sessions[header.session_id].seal is not None, "in the second half of the claim window"
         await alice.to(26)
         assert unharmed(alice, header), ended(alice, header)
