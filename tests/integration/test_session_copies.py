@@ -10,6 +10,7 @@ import pytest
 from mine import HereTriePool, ended, mine, slow_root, unharmed
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket_miner.ingest import session_copies
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.session_copies import SessionCopies
 from pocket_miner.sessions.relay_sources import CopyFailed
@@ -39,6 +40,12 @@ def temporary(tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+@pytest.fixture(autouse=True)
+def pages_of_one_relay(monkeypatch):
+    monkeypatch.setattr(session_copies, "_PAGE_BYTES", 1)
+    monkeypatch.setattr(session_copies, "_ENTRIES_AT_ONCE", 1)
 
 
 def left_over():
