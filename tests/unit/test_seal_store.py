@@ -7,6 +7,7 @@ from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import FenceMissing, StaleEpoch
+from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord
 
 pytestmark = pytest.mark.redis
@@ -61,6 +62,7 @@ async def test_of_an_ended_session_its_tombstone_stays_and_of_others_everything(
     await store.finish("ended", END)
     assert await mentions(redis, "ended") == {(KEYS.closed(SUPPLIER), b"ended")}
     assert await mentions(redis, "other") == before
+    assert await StreamReader(redis, KEYS, SUPPLIER).finished(SESSIONS) == {"ended"}
     await store.close({"ended": END})
     assert await redis.hget(KEYS.closed(SUPPLIER), "ended") == b"done/10"
 
