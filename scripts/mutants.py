@@ -71,21 +71,25 @@ def run_tests(arguments: Sequence[str], copy: Path, seconds: float) -> tuple[int
 
     Returns pytest's exit code, None if it took too long, and its output.
     """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    ) as child:  # fmt: skip
-        try:
-            output, _ = child.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)  # and what it has started
-            return None, ""
-    return child.returncode, output
+    # What a killed run leaves goes with the folder.
+    with tempfile.TemporaryDirectory(prefix="m-", ignore_cleanup_errors=True) as folder:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": folder,
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        ) as child:  # fmt: skip
+            try:
+                output, _ = child.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)  # and what it has started
+                return None, ""
+        return child.returncode, output
 
 
 @contextlib.contextmanager

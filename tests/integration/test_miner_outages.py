@@ -84,26 +84,49 @@ async def test_sealing_waits_after_a_redis_restart_but_only_for_half_of_the_wind
     assert alice.claim(header) is not None
 
 
+@contextlib.asynccontextmanager
+async def without_redis(miner, redis):
+    """Take Redis away from a miner."""
+    parts, away = (miner.store, miner.consumer._tail), connect("redis://127.0.0.1:1/0")
+    for part in parts:
+        part._redis = away
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._redis = redis
+        await away.aclose()
+
+
 async def test_without_redis_the_mirrored_relays_are_sealed_before_the_window_closes(alice, redis):
     header = alice.header()
     rows = alice.relays(header, 3)
     await alice.record(rows)
     await alice.to(12)
     miner = alice.miner
-    away = connect("redis://127.0.0.1:1/0")
-    for part in (miner.store, miner.consumer._tail):
-        part._redis = away
     proof = await alice.client.proof_params()
-    for height in (13, 14, 15, 16):
-        alice.skip(height)
-        await miner.on_block(await alice.comet.block(), proof)
+    async with without_redis(miner, redis):
+        for height in (13, 14, 15, 16):
+            alice.skip(height)
+            await miner.on_block(await alice.comet.block(), proof)
     assert alice.claim(header).root_hash == slow_root(rows)
-    for part in (miner.store, miner.consumer._tail):
-        part._redis = redis
-    await away.aclose()
     alice.start()
     await alice.to(21)
     assert alice.outcomes()[header.session_id]["outcome"] == "settled"
+
+
+async def test_without_redis_nothing_is_claimed_whose_seal_the_volume_did_not_take(alice, redis):
+    """A later owner would know of no seal, and could send another root."""
+    header = await alice.recorded(3)
+    await alice.to(12)
+    fill_up(alice.audit._database)
+    proof = await alice.client.proof_params()
+    async with without_redis(alice.miner, redis):
+        for height in (13, 14, 15, 16):
+            alice.skip(height)
+            await alice.miner.on_block(await alice.comet.block(), proof)
+    assert alice.audit.seals(alice.supplier) == {}
+    assert alice.claim(header) is None
 
 
 async def test_an_unreachable_node_changes_nothing_and_is_survived(alice):

@@ -40,6 +40,17 @@ async def test_a_session_that_the_chain_cannot_tell_of_is_open(alice):
         assert miner.report.open == 1
 
 
+async def test_only_a_look_at_all_sessions_counts_as_one(alice):
+    await alice.miner.tail()
+    looked = alice.miner.last_scan_at
+    for _ in range(3):
+        await alice.miner.tail()
+        assert alice.miner.last_scan_at == looked, "only the number of sessions was read"
+    alice.miner.last_scan_at -= 3600
+    await alice.miner.tail()
+    assert alice.miner.last_scan_at > looked
+
+
 async def test_a_miner_that_cannot_ask_redis_has_not_looked(tmp_path):
     with running_redis() as server:
         client = connect(server.url)

@@ -67,6 +67,47 @@ async def test_a_log_is_not_released_while_it_owes_relays_of_a_session_that_is_m
         assert not publisher._log.segments
 
 
+async def test_a_log_is_not_released_before_redis_has_decided_about_all_of_it(redis, tmp_path, monkeypatch):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        await publisher.record(record(1))
+        tail = StreamReader(redis, KEYS, "pokt1s")
+        last = (await tail.read({"one": "0-0"}))["one"][-1].id
+        await tail.publish_replicated({"one": f"{await origin(redis, tail)}/{last}"})
+        asked, decided, append = asyncio.Event(), asyncio.Event(), publisher._append
+
+        async def delayed(*arguments):
+            asked.set()
+            await decided.wait()
+            return await append(*arguments)
+
+        monkeypatch.setattr(publisher, "_append", delayed)
+        recording = publisher.submit(record(2))
+        await asked.wait()
+        publisher._log.rotate()
+        await publisher.maintain_once()
+        assert publisher._log.segments
+        decided.set()
+        await recording
+
+
+async def test_relays_whose_append_was_cancelled_may_be_in_redis_and_are_owed(redis, tmp_path, monkeypatch):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        asked = asyncio.Event()
+
+        async def hanging(*_):
+            asked.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(publisher, "_append", hanging)
+        recording = publisher.submit(record(1))
+        await asked.wait()
+    with pytest.raises(RedisUnavailable):
+        await recording
+    assert publisher.suppliers_with_unacknowledged == {"pokt1s"}
+
+
 async def test_a_worker_owes_what_it_adopted_until_it_looked_at_redis(redis, tmp_path):
     dead = WriteAheadLog(tmp_path, "dead")
     dead.append([record(1, supplier="pokt1a"), record(2, supplier="pokt1b")])

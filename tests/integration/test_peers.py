@@ -11,9 +11,15 @@ from mine import slow_root
 from other_miners import KEYS, another, ask, follow, served
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
+from pocket_miner.ingest import peers
 from pocket_miner.suppliers.standby import delete_leftovers
 
 pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(autouse=True)
+def pages_of_one_relay(monkeypatch):
+    monkeypatch.setattr(peers, "_PAGE_BYTES", 1)
 
 
 async def test_relays_that_only_a_former_owners_volume_holds_are_in_the_claim(alice):

@@ -27,6 +27,28 @@ async def test_the_first_owner_keeps_a_prefix_and_another_one_does_not_start(red
     await claim_prefix(redis, KEYS, "team-eu/main")
 
 
+@pytest.mark.redis
+async def test_of_two_that_start_at_once_the_first_owns_the_prefix(redis):
+    class Behind:
+        """Reads that nobody owns the prefix just before another one does."""
+
+        seen = False
+
+        async def get(self, key):
+            if self.seen:
+                return await redis.get(key)
+            self.seen = True
+            await claim_prefix(redis, KEYS, "team/first")
+            return None
+
+        async def set(self, *arguments, **options):
+            return await redis.set(*arguments, **options)
+
+    with pytest.raises(PrefixInUse, match="belongs to RelayMiner team/first"):
+        await claim_prefix(Behind(), KEYS, "team/second")
+    await claim_prefix(redis, KEYS, "team/first")
+
+
 async def test_a_redis_that_is_away_is_no_owner():
     lost = connect("redis://127.0.0.1:1/0")
     with pytest.raises(RedisUnavailable):

@@ -5,6 +5,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from pocket.errors import ConfigurationError
 from pocket.redis_store.connection import connect, inspect, redact_url
@@ -63,11 +64,20 @@ async def watched(tmp_path):
     with running_redis() as old, running_redis() as new:
         async with clients(new.url) as (follower,):
             await follower.replicaof("127.0.0.1", old.port)
+
+            async def follows():
+                return (await follower.info("replication")).get("master_link_status") == "up"
+
+            await until(follows)  # Sentinels look for replicas when they start, and then every ten seconds
         sentinels = Sentinels(tmp_path, old.port)
         try:
             await sentinels.start()
             for port in sentinels.ports:
                 async with clients(f"redis://127.0.0.1:{port}") as (sentinel,):
+                    with contextlib.suppress(ResponseError):  # Redis 6 keeps periods of two to ten seconds
+                        await sentinel.execute_command(
+                            "SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "200"
+                        )
 
                     async def complete(sentinel=sentinel):
                         state = (await sentinel.sentinel_masters())[SERVICE]

@@ -10,6 +10,7 @@ import pytest
 from mine import HereTriePool, ended, mine, slow_root, unharmed
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket_miner.ingest import session_copies
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.session_copies import SessionCopies
 from pocket_miner.sessions.relay_sources import CopyFailed
@@ -39,6 +40,12 @@ def temporary(tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+@pytest.fixture(autouse=True)
+def pages_of_one_relay(monkeypatch):
+    monkeypatch.setattr(session_copies, "_PAGE_BYTES", 1)
+    monkeypatch.setattr(session_copies, "_ENTRIES_AT_ONCE", 1)
 
 
 def left_over():
@@ -160,5 +167,9 @@ async def test_whatever_fails_on_the_volume_sessions_are_claimed_and_proven_from
         alice.miner.claims.copies = alice.miner.proofs.copies = copies
         header = alice.header()
         await alice.record(alice.relays(header, 5))
+        await alice.to(13)
+        assert alice.miner.sessions[header.session_id].seal is None, "the volume may still come back"
+        await alice.to(14)
+        assert alice.miner.sessions[header.session_id].seal is not None, "in the second half of the claim window"
         await alice.to(26)
         assert unharmed(alice, header), ended(alice, header)

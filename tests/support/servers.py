@@ -36,7 +36,8 @@ class RedisServer:
 
     def start(self) -> "RedisServer":
         command = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        self.child = subprocess.Popen([*command, *self.arguments], stdout=subprocess.DEVNULL)
+        at_once = ["--repl-diskless-sync-delay", "0"]  # no five seconds for further replicas
+        self.child = subprocess.Popen([*command, *at_once, *self.arguments], stdout=subprocess.DEVNULL)
         wait_for_port(self.port)
         return self
 

@@ -1,6 +1,9 @@
 """The client of the Kubernetes API reports each request, which the operator shows by method and result."""
 
+import base64
 import contextlib
+import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +14,8 @@ from pocket.coordination.leader_lease import LeaseElector
 from pocket.kube.api_client import NAMESPACE_ENDS, NO_ANSWER, KubeError, ObjectNotFound, connect
 from pocket_operator.controller import operator_metrics
 from pocket_operator.resources.kinds import SECRETS
+
+TLS = Path(__file__).parents[1] / "support/tls"
 
 
 async def answering(status, text='{"message": "m"}'):
@@ -104,3 +109,32 @@ async def test_a_refusal_names_its_cause(tmp_path):
     with pytest.raises(KubeError) as caught:
         await asked(tmp_path, 403, text, lambda api: api.get(SECRETS, "ns", "a"))
     assert (caught.value.cause, caught.value.may_pass) == (NAMESPACE_ENDS, False)
+
+
+def kubeconfig_with_certificates(folder, authority):
+    own = base64.b64encode((TLS / "good.pem").read_bytes()).decode()
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "n",
+        "clusters": [{"name": "n", "cluster": {
+            "server": "https://127.0.0.1:1", "certificate-authority-data": base64.b64encode(authority).decode(),
+        }}],
+        "contexts": [{"name": "n", "context": {"cluster": "n", "user": "n"}}],
+        "users": [{"name": "n", "user": {"client-certificate-data": own, "client-key-data": own}}],
+    }  # fmt: skip
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+async def test_no_key_or_certificate_of_a_kubeconfig_lies_in_a_file_while_it_is_used(tmp_path, monkeypatch):
+    written = tmp_path / "temporary"
+    written.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(written))
+    config = kubeconfig_with_certificates(tmp_path, (TLS / "authority.pem").read_bytes())
+    for _ in ("first", "again"):
+        async with connect(kubeconfig=config):
+            assert list(written.iterdir()) == []
+    with pytest.raises(KubeError, match=r"kubeconfig .*: not usable"):
+        async with connect(kubeconfig=kubeconfig_with_certificates(tmp_path, b"no certificate")):
+            pass
+    assert list(written.iterdir()) == []

@@ -48,6 +48,7 @@ def outcome(request, known):
 
 
 def test_a_gateways_relay_for_a_supplier_of_the_session_is_admitted_until_the_grace_period_is_over():
+    assert 20 + PARAMS.grace_period_end_offset_blocks == LAST, "the last block of the grace period is of it"
     request = signed(HEADER)
     admitted = outcome(request, context(height=LAST))
     assert (admitted.header, admitted.windows, len(admitted.identity)) == (HEADER, WINDOWS, 16)

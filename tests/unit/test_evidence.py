@@ -114,6 +114,8 @@ def test_that_no_claim_is_there_counts_after_the_window_and_by_two_answers():
     assert learn(session, [answer(17)]) is ClaimState.UNKNOWN
     assert learn(session, []) is ClaimState.UNKNOWN
     assert learn(session, [answer(18)]) is ClaimState.ABSENT
+    learn(session, [answer(19, OURS)])
+    assert session.evidence.of(Fact.CLAIM_ABSENT) == [], "a node showed it"
     several = sealed_session()
     assert learn(several, [answer(17), answer(17, source="another")]) is ClaimState.ABSENT
 

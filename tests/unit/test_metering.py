@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.api.services import ServiceSpec
+from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.errors import ChainError
 from pocket.protocol.relays.messages import SessionHeader
@@ -415,3 +415,28 @@ async def test_more_charges_than_the_queue_holds_are_refused():
     with pytest.raises(QueueFull):
         await budgets.charge(charge(2))
     waiting.cancel()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(
+    ("replays", "again"),
+    [(Replays.REFUSE, RejectionReason.REPLAYED), (Replays.SERVE_UNPAID, False), (Replays.SERVE, True)],
+)
+async def test_a_repeated_request_is_paid_once_also_where_no_budget_is_kept(redis, enabled, replays, again):
+    budgets, task = await working(redis)
+    meter = Meter(Prices(), budgets, None, lambda: 5, enabled=enabled)
+    service = ServiceSpec.model_validate(
+        {"id": "eth", "serviceFactor": 1, "replays": replays, "backends": {"jsonRpc": {"urls": ["http://b"]}}}
+    )
+
+    async def paid(signature):
+        try:
+            return (await meter.charge(service, SessionHeader("app", "eth", "s", 1, 10), "pokt1a", signature)).paid
+        except Rejected as error:
+            return error.reason
+
+    assert [await paid(signature) for signature in (b"1", b"2", b"1")] == [True, True, again]
+    consumed = 10 * (3 if replays is Replays.SERVE else 2) if enabled else 0
+    assert int(await redis.get(KEYS.consumed("pokt1a", "s")) or 0) == consumed
+    task.cancel()

@@ -18,7 +18,7 @@ from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.leaf import Leaf
-from pocket_miner.sessions.evidence import Fact, Statement
+from pocket_miner.sessions.evidence import REJECTIONS, Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.terms import SessionTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
@@ -212,6 +212,17 @@ async def test_the_first_terms_are_replaced_only_by_those_of_two_answers(mirror,
         monkeypatch.setattr(relay_consumer, "ask_terms_of_every_node", every_node)
         await made.confirm_terms(session, 12)
     assert (session.terms, session.terms_confirmed) == (terms, confirmed)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_terms_that_a_node_states_retract_what_others_had_against_the_session(mirror, rejection):
+    session = tracked()
+    session.terms, made = None, consumer(mirror, {"s": session})
+    for node in ("one", "two"):
+        made._accept(node, 12, session, SessionTerms(PARAMS, None, rejection, "no"))
+    assert session.evidence.rejection() is not None
+    made._accept("three", 13, session, SessionTerms(PARAMS, TERMS))
+    assert (session.evidence.rejection(), session.terms) == (None, TERMS)
 
 
 @pytest.mark.parametrize(("stored", "taken"), [(0, 2), (2, 2), (3, 0), (4, 0)])

@@ -124,7 +124,7 @@ def test_a_ratio_forgets_what_is_older_than_its_window(tmp_path, record):
         {"expr": record, "eval_time": f"{8 * step}m", "exp_samples": [{"labels": record + labels, "value": 0}]},
     ]
     test = {"interval": f"{step}m", "input_series": list(series(good | bad)), "promql_expr_test": asked}
-    passes(tmp_path, without_others(rule(), record), test)
+    passes(tmp_path, without_others(rule(), record), test, every=f"{step}m")
 
 
 @pytest.mark.processes

@@ -14,6 +14,7 @@ from pocket_miner.sessions.stages import (
     Stage,
     decide,
     in_last_third,
+    is_late_to_seal,
     seal_height,
 )
 
@@ -117,6 +118,23 @@ def test_no_session_is_concluded_before_its_settlement(params):
     for windows, height, facts in every(params):
         if height < windows.settlement:
             assert decide(facts, height).action is not Action.CONCLUDE
+
+
+@pytest.mark.parametrize("params", GRIDS, ids=range(len(GRIDS)))
+def test_a_sealed_claim_that_may_be_on_chain_is_proven_in_each_block_of_the_proof_window(params):
+    windows = Windows.after(10, params)
+    for height in range(windows.proof_open, windows.proof_close):
+        for claim in (ClaimState.UNKNOWN, ClaimState.PENDING, ClaimState.INVALID):
+            assert decide(SessionSnapshot(windows, True, claim, None), height).action is Action.SEND_PROOF
+
+
+@pytest.mark.parametrize("params", [*GRIDS, SharedParams(claim_window_close_offset_blocks=2)], ids=range(5))
+def test_each_claim_window_has_a_last_block_in_which_whatever_is_there_is_sealed(params):
+    windows = Windows.after(10, params)
+    late = [is_late_to_seal(windows, height) for height in range(windows.claim_open, windows.claim_close)]
+    assert late[-1]
+    assert late == sorted(late)
+    assert late.count(True) <= max(1, len(late) / 3)
 
 
 def test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_not():

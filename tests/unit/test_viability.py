@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pocket.chain.convert import tokenomics_params
 from pocket.errors import ChainQueryRejected, ChainUnavailable, DecodingError
@@ -11,7 +13,7 @@ from pocket.protocol.claims.proof_requirement import ProofParams
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
-from pocket_miner.submission.viability import tokenomics_or_unknown, viability
+from pocket_miner.submission.viability import best_viability, tokenomics_or_unknown, viability
 
 SHARES = {"dao": 0.1, "proposer": 0.05, "supplier": 0.7, "source_owner": 0.15, "application": 0.0}
 PARAMS = TokenomicsParams(1.0, 0.7)
@@ -37,6 +39,12 @@ def test_what_reaches_the_suppliers_side_is_compared_with_the_costs_not_what_is_
 def test_an_unknown_share_never_keeps_a_session_from_being_claimed():
     assert viable(10**9, tokenomics=None)
     assert viability(ROOT, BASE_TARGET, PRICE, FREE, None, 5).earned_upokt is None
+
+
+@given(st.lists(st.none() | st.builds(TokenomicsParams, st.just(1.0), st.sampled_from((0.0, 0.3, 0.7))), min_size=1))
+def test_one_node_that_states_a_large_enough_share_or_none_is_enough_to_claim(answers):
+    best = best_viability(ROOT, BASE_TARGET, PRICE, FREE, answers, 500)
+    assert best.viable == any(viable(500, tokenomics) for tokenomics in answers)
 
 
 @pytest.mark.parametrize(

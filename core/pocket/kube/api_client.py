@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from ssl import SSLError
 from typing import Any, Final
 
 import aiohttp
@@ -16,6 +17,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.config_exception import ConfigException
+from kubernetes.aio.config.kube_config import _cleanup_temp_files
 
 from pocket.input_files import InputFileError, read_yaml
 
@@ -332,9 +334,10 @@ async def connect(
         else:
             _check_kubeconfig(kubeconfig_files(chosen))
             await load_kube_config(config_file=chosen, context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]  # generated client
+        client = ApiClient(configuration=configuration)
     except InputFileError as error:
         raise KubeError(f"kubeconfig {error}") from None
-    except (TypeError, AttributeError, LookupError, ValueError, RecursionError) as error:
+    except (TypeError, AttributeError, LookupError, ValueError, RecursionError, SSLError) as error:
         raise KubeError(
             f"kubeconfig {chosen or _KUBECONFIG}: not usable ({type(error).__name__}): check it with "
             "`kubectl config view`, or name another with --kubeconfig or KUBECONFIG"
@@ -343,7 +346,9 @@ async def connect(
         raise KubeError(
             f"no cluster configured: {error}. Set KUBECONFIG, or run in a pod with a ServiceAccount token."
         ) from error
-    client = ApiClient(configuration=configuration)
+    finally:
+        # The client has read the certificates and the key by now. A killed process would leave their files behind.
+        _cleanup_temp_files()  # type: ignore[no-untyped-call]  # generated client
     try:
         yield KubeApi(client, timeout_seconds)
     finally:

@@ -437,7 +437,7 @@ class RelayRecorder:
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
             self._log.rotate()
-        ended = [s for s in self._log.segments if s is not self._log.active and not s.pending]
+        ended = [segment for segment in self._log.segments if segment is not self._log.active]
         if not ended:
             return
         marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})

@@ -1,0 +1,75 @@
+"""All claims of one supplier as of one height are read, whatever else nodes have."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocket.chain.client import ChainClient
+from pocket.chain.failover import NodeAddress
+from pocket.chain.node_answer import HEIGHT_HEADER
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_session_pb2 as session_pb
+
+OURS, FOREIGN = "ours", "foreign"
+
+
+class Reply:
+    """A call that is answered."""
+
+    def __init__(self, raw):
+        self._raw = raw
+
+    def __await__(self):
+        yield from ()
+        return self._raw
+
+    async def initial_metadata(self):
+        return ()
+
+
+class Node:
+    """Holds pages of claims for each height, and ignores the supplier that it is asked for."""
+
+    def __init__(self, pages_by_height):
+        self._pages = pages_by_height
+
+    def unary_unary(self, *_):
+        return self._answer
+
+    def _answer(self, raw, timeout, metadata):
+        del timeout
+        pages = self._pages.get(int(dict(metadata).get(HEIGHT_HEADER, 0)), [()])
+        number = int(proof_pb.QueryAllClaimsRequest.FromString(raw).pagination.key or 0)
+        answer = proof_pb.QueryAllClaimsResponse()
+        answer.pagination.total = 1
+        answer.pagination.next_key = b"%d" % (number + 1) if number + 1 < len(pages) else b""
+        for supplier, session in pages[number]:
+            header = session_pb.SessionHeader(
+                application_address="app", service_id="eth", session_id=session, session_start_block_height=1,
+                session_end_block_height=10,
+            )  # fmt: skip
+            answer.claims.append(
+                proof_pb.Claim(supplier_operator_address=supplier, session_header=header, root_hash=bytes(48))
+            )
+        return Reply(answer.SerializeToString())
+
+
+ROWS = st.tuples(st.sampled_from((OURS, FOREIGN)), st.text("abc", min_size=1, max_size=3))
+PAGES = st.lists(st.lists(ROWS, max_size=3), min_size=1, max_size=4)
+
+
+async def of_any_node(client, height):
+    return await client.claims_of(OURS, height)
+
+
+async def of_each_node(client, height):
+    (claims,) = (await client.claims_by_node(OURS, height)).values()
+    return claims
+
+
+@pytest.mark.parametrize("read", [of_any_node, of_each_node])
+@given(pages=st.fixed_dictionaries({0: PAGES, 7: PAGES}), height=st.sampled_from((0, 7)))
+async def test_claims_are_all_those_of_the_supplier_as_of_the_height(read, pages, height):
+    client = ChainClient([NodeAddress.parse("node:1", "http://node:2")], channel=lambda _: Node(pages))
+    wanted = [session for page in pages[height] for supplier, session in page if supplier == OURS]
+    assert [claim.header.session_id for claim in await read(client, height)] == wanted

@@ -1,0 +1,89 @@
+"""Which session can be claimed, by which terms, and what its proof may still cost."""
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocket.chain.model import Session
+from pocket.protocol.claims.amounts import Price, claimed_upokt
+from pocket.protocol.claims.proof_requirement import Claim, ProofParams, ProofRequirement
+from pocket.protocol.relays.difficulty import BASE_TARGET
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.smst.digest import Root
+from pocket.redis_store.seals import SessionSeal
+from pocket_miner.sessions.evidence import Fact
+from pocket_miner.sessions.leaf_validation import LeafTerms
+from pocket_miner.sessions.submission import Delivery, Submission
+from pocket_miner.sessions.terms import rejection_of, strictest
+from pocket_miner.sessions.tracked_session import TrackedSession
+from pocket_miner.submission.funds import Costs, may_need_proof, owed_upokt
+
+HEADER = SessionHeader("app", "eth", "session", 1, 10)
+ROOT = bytes(32) + (1000).to_bytes(8, "big") + (10).to_bytes(8, "big")
+SEAL = SessionSeal("session", ROOT, bytes(32), 12, 1)
+SENT = Delivery(Submission(b"raw", "hash", 13))
+PARAMS = SharedParams(compute_units_to_tokens_multiplier=1, compute_unit_cost_granularity=1)
+TERMS = LeafTerms("alice", HEADER, BASE_TARGET, 100)
+COSTS = Costs(claim=1, proof=100)
+
+
+def test_a_session_is_claimed_by_one_of_its_suppliers_with_every_field_of_the_chains_header():
+    onchain = Session(HEADER, 1, 10, 1, frozenset({"alice"}))
+    assert rejection_of("alice", HEADER, onchain) is None
+    assert rejection_of("bob", HEADER, onchain)[0] is Fact.NOT_IN_SESSION
+    for field in (field for field in fields(SessionHeader) if field.init):
+        value = getattr(HEADER, field.name)
+        other = replace(HEADER, **{field.name: value + 1 if isinstance(value, int) else f"other {value}"})
+        assert rejection_of("alice", other, onchain)[0] is Fact.HEADER_DIFFERS, field.name
+
+
+leaf_terms = st.builds(
+    LeafTerms, st.just("alice"), st.just(HEADER), st.integers(0, 4).map(lambda byte: bytes([byte]) * 32),
+    st.sampled_from((100, 200)),
+)  # fmt: skip
+
+
+@given(leaf_terms, st.lists(leaf_terms, max_size=4))
+def test_the_target_that_all_stated_ones_include_decides_at_the_same_price(known, stated):
+    found = strictest(known, stated)
+    assert replace(found, target_hash=known.target_hash) == known
+    comparable = [known, *(row for row in stated if row.compute_units_per_relay == known.compute_units_per_relay)]
+    assert found.target_hash == min(row.target_hash for row in comparable)
+
+
+@given(leaf_terms, leaf_terms)
+def test_terms_have_one_name_exactly_if_they_make_the_same_leaves(one, other):
+    assert (one.name == other.name) == (one == other)
+
+
+@pytest.mark.parametrize("height", [12, 15, 16, 19, 20])
+@pytest.mark.parametrize("requirement", [None, *ProofRequirement])
+@pytest.mark.parametrize("claimed", [False, True])
+@pytest.mark.parametrize("proven", [False, True])
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_sealed_session_owes_what_its_windows_still_ask_for(sealed, proven, claimed, requirement, height):
+    session = TrackedSession(HEADER, params=PARAMS, requirement=requirement)
+    session.seal = SEAL if sealed else None
+    session.claim_on_chain = Claim("alice", HEADER, ROOT) if claimed else None
+    session.proof = SENT if proven else Delivery()
+    claim = sealed and not claimed and height < session.windows.claim_close
+    proof = (
+        sealed and not proven and requirement is not ProofRequirement.NOT_REQUIRED
+        and height < session.windows.proof_close
+    )  # fmt: skip
+    assert owed_upokt([session], height, COSTS) == claim * COSTS.claim + proof * COSTS.proof
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.001])
+@pytest.mark.parametrize("penalty", [0, 1])
+@pytest.mark.parametrize("above", [-1, 0, 1])
+def test_a_proof_may_be_needed_where_it_is_drawn_or_the_claim_is_large_and_its_absence_costs(
+    probability, penalty, above
+):
+    claimed = claimed_upokt(Root(ROOT), BASE_TARGET, Price.of(PARAMS))
+    params = ProofParams(probability, claimed - above, penalty, 0)
+    session = TrackedSession(HEADER, params=PARAMS, terms=TERMS)
+    assert may_need_proof(session, ROOT, params) == bool(penalty and (probability or above >= 0))
