@@ -402,7 +402,7 @@ class RelayRecorder:
         self, segment: Segment, wanted: Collection[tuple[str, str]], failed: dict[str, RedisUnavailable]
     ) -> None:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
-        records, damage = await asyncio.to_thread(segment.load)
+        records, damage = await asyncio.to_thread(self._log.load, segment)
         for record in records:
             pair = record.supplier, record.session_id
             if pair in wanted and not segment.is_rejected(pair):

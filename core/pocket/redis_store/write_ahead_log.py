@@ -11,12 +11,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -30,6 +31,9 @@ _SUFFIX = ".log"
 _DAMAGED = ".damaged"
 _PROBE_BYTES = 4096
 _PIECE = 256 * 1024
+_SEARCHED = 16  # times the size of a file that checksums are computed over to find a record after a damaged one
+_SUPPLIER = re.compile(rb"\+pokt1[02-9ac-hj-np-z]{38}")
+"""How the body of a record begins: the length of a supplier's address, and the address."""
 
 
 @fast_init
@@ -58,28 +62,80 @@ def encode_record(record: WalRecord) -> bytes:
     return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
 
 
-def decode_records(data: bytes) -> Iterator[WalRecord]:
-    """Yield the records that have their checksum, up to a torn one.
+def decode_records(data: bytes) -> Iterator[WalRecord | None]:
+    """Yield the records, and None for each place where one or more are damaged.
 
-    A crash can cut the last write, or leave zeros in its place. A record with damaged content hides no later one.
+    Reading ends at a torn record: a crash can cut the last write, or leave zeros in its place. Damage hides no later
+    record: where its length is damaged, too, the next one is found by its supplier and its checksum.
     """
     at = 0
     while at + _HEAD <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        body = data[at + _HEAD : at + _HEAD + length]
-        if not body or len(body) < length:
+        body = _body_at(data, at)
+        if not body and not any(data[at : at + _HEAD]):
             return
-        checksum = int.from_bytes(data[at + 4 : at + 8], "big")
-        at += _HEAD + length
-        if zlib.crc32(body) != checksum:
+        if body is not None and (record := _decode(data, at, body)) is not None:
+            yield record
+            at += _HEAD + len(body)
             continue
-        one = 1 + body[0]
-        two = one + 2 + int.from_bytes(body[one : one + 2], "big")
-        three = two + 2 + int.from_bytes(body[two : two + 2], "big")
-        yield WalRecord(
-            body[1:one].decode(), body[one + 2 : two].decode("utf-8", "surrogateescape"), body[two + 2 : three],
-            body[three:],
-        )  # fmt: skip
+        after = _next_record(data, at)
+        if after is None:
+            if body:
+                yield None
+            return
+        yield None
+        at = after
+
+
+def _body_at(data: bytes, at: int) -> bytes | None:
+    """Return the body of the record whose length is at this place, None if it would end beyond the data."""
+    length = int.from_bytes(data[at : at + 4], "big")
+    return data[at + _HEAD : at + _HEAD + length] if length <= len(data) - at - _HEAD else None
+
+
+def _decode(data: bytes, at: int, body: bytes) -> WalRecord | None:
+    """Return the record at this place, None if its checksum differs."""
+    if not body or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + _HEAD], "big"):
+        return None
+    one = 1 + body[0]
+    two = one + 2 + int.from_bytes(body[one : one + 2], "big")
+    three = two + 2 + int.from_bytes(body[two : two + 2], "big")
+    return WalRecord(
+        body[1:one].decode(), body[one + 2 : two].decode("utf-8", "surrogateescape"), body[two + 2 : three],
+        body[three:],
+    )  # fmt: skip
+
+
+def _next_record(data: bytes, at: int) -> int | None:
+    """Return where the next whole record begins after a damaged one, None if there is none.
+
+    How many bytes are checked is bounded: relays hold whatever their senders wrote.
+    """
+    first = [place for places in (_chain(data, at), _marked(data, at)) if (place := _first_whole(data, places))]
+    return min(first, default=None)
+
+
+def _chain(data: bytes, at: int) -> Iterator[int]:
+    """Yield the places to which the lengths of records lead."""
+    while body := _body_at(data, at):
+        at += _HEAD + len(body)
+        yield at
+
+
+def _marked(data: bytes, at: int) -> Iterator[int]:
+    """Yield the places after `at` where the text of a record's supplier suggests one."""
+    return (match.start() - _HEAD for match in _SUPPLIER.finditer(data, at + _HEAD + 1))
+
+
+def _first_whole(data: bytes, places: Iterable[int]) -> int | None:
+    left = _SEARCHED * len(data)
+    for place in places:
+        body = _body_at(data, place) or b""
+        left -= len(body)
+        if left < 0:
+            break
+        if _decode(data, place, body) is not None:
+            return place
+    return None
 
 
 @dataclass(slots=True)
@@ -102,6 +158,7 @@ class Segment:
     replaying: set[tuple[str, str]] = field(default_factory=set)
     histories: dict[str, str] = field(default_factory=dict)
     damaged: bool = False
+    gaps: int = 0  # places with damaged records, as read last
 
     @property
     def suppliers(self) -> set[str]:
@@ -114,21 +171,34 @@ class Segment:
 
     def read(self) -> Iterator[WalRecord]:
         """Yield the records of the file. Raises OSError after those that come before an unreadable part."""
-        records, damage = self.load()
-        yield from records
-        if damage is not None:
-            raise damage
+        loaded = self.load()
+        yield from loaded.records
+        if loaded.failure is not None:
+            raise loaded.failure
 
-    def load(self) -> tuple[list[WalRecord], OSError | None]:
-        """Return the records before the first part that cannot be read, and the error of reading that part."""
-        data, damage = bytearray(), None
+    def load(self) -> "Loaded":
+        """Return the records before the first part that cannot be read."""
+        data, failure = bytearray(), None
         try:
             with self.path.open("rb", buffering=0) as file:
                 while piece := file.read(_PIECE):
                     data += piece
         except OSError as error:
-            damage = error
-        return list(decode_records(bytes(data))), damage
+            failure = error
+        rows = list(decode_records(bytes(data)))
+        records = [row for row in rows if row is not None]
+        return Loaded(records, len(rows) - len(records), failure)
+
+
+class Loaded(NamedTuple):
+    """What was read of a segment.
+
+    `gaps` is the number of places where one or more records are damaged. `failure` is the error that ended the reading.
+    """
+
+    records: list[WalRecord]
+    gaps: int
+    failure: OSError | None
 
 
 def _sessions_in(records: Iterable[WalRecord]) -> set[tuple[str, str]]:
@@ -149,6 +219,8 @@ class WriteAheadLog:
         self._segment_bytes = segment_bytes
         self._number = 0
         self._damaged: list[Segment] = []
+        self.damaged_records = 0
+        """Places with damaged records that were found since the start."""
         self._file: BinaryIO | None = None
         self.segments: list[Segment] = []
         self._locks = contextlib.ExitStack()
@@ -212,10 +284,10 @@ class WriteAheadLog:
         a segment stays where it is, in a folder that is locked until this log is closed.
         """
         segment = Segment(path)
-        records, damage = segment.load()
-        if damage is not None:
+        records, failure = self.load(segment)
+        if failure is not None:
             self._salvage(records)
-            self.report_damage(Segment(self._set_aside(path)), damage)
+            self.report_damage(Segment(self._set_aside(path)), failure)
             return
         segment.size = path.stat().st_size
         segment.sessions = _sessions_in(records)
@@ -227,6 +299,23 @@ class WriteAheadLog:
             _LOG.error("segment of the write-ahead log cannot be taken over", file=str(path), error=error)
             return
         self.segments.append(segment)
+
+    def load(self, segment: Segment) -> tuple[list[WalRecord], OSError | None]:
+        """Return a segment's records, and the error that ended the reading. It may run in a thread.
+
+        Damaged records are counted and logged, once for each place.
+        """
+        loaded = segment.load()
+        if loaded.gaps > segment.gaps:
+            self.damaged_records += loaded.gaps - segment.gaps
+            segment.gaps = loaded.gaps
+            _LOG.error(
+                "records of the write-ahead log are damaged, their relays are lost if Redis has lost them: check the disk",
+                file=str(segment.path),
+                places=loaded.gaps,
+                records_read=len(loaded.records),
+            )
+        return loaded.records, loaded.failure
 
     def _salvage(self, records: list[WalRecord]) -> None:
         try:
@@ -241,9 +330,9 @@ class WriteAheadLog:
         paths = [Segment(path) for path in sorted(self._root.glob(f"*{_DAMAGED}"))]
         found = []
         for segment in [*(s for s in self.segments if s.damaged), *paths]:
-            records, damage = segment.load()
-            if damage is None:
-                segment.sessions = _sessions_in(records)
+            loaded = segment.load()
+            if loaded.failure is None:
+                segment.sessions = _sessions_in(loaded.records)
                 found.append(segment)
         return found
 

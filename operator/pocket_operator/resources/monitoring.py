@@ -136,6 +136,12 @@ ALERTS = (
         "The volume of a miner is read-only: only sessions that are sealed on it are claimed and proven",
     ),
     Alert(
+        "PocketRelayerLogDamaged",
+        "sum(pocket_relayer_local_log_damaged_segments{{{pods}}}) + "
+        "sum(pocket_relayer_local_log_damaged_records{{{pods}}}) > 0", 0, "critical",
+        "A relayer's write-ahead log is damaged: its relays are lost if Redis loses them before a miner has read them",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails repeatedly",
     ),

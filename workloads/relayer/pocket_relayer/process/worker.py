@@ -443,6 +443,7 @@ class Worker:
             await trimming.observe(connections.memory.used)
             relayer_metrics.LOG_BYTES.set(log.size)
             relayer_metrics.LOG_DAMAGED.set(log.damaged)
+            relayer_metrics.LOG_DAMAGED_RECORDS.set(log.damaged_records)
             for source, number in chain.counters.taken():
                 relayer_metrics.CACHE.labels(source).inc(number)
             await asyncio.sleep(1.0)
