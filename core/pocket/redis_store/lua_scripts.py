@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
 
 # KEYS: closed, sessions, incarnation, cutoff, stream...   ARGV: fresh incarnation, then per stream: session id,
@@ -42,6 +43,27 @@ for i = 5, #KEYS do
 end
 if lost then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
 out[1] = incarnation
+return out
+"""
+
+# KEYS: incarnation, closed, sessions, stream...   ARGV: session id of each stream.   Returns the incarnation, then per
+# stream nil where the session is closed, -1 where the stream or the session is missing, else how many of its entries
+# were deleted. It writes nothing.
+STATES_SOURCE: Final = """
+local out = {redis.call('GET', KEYS[1]) or ''}
+for i = 4, #KEYS do
+  local session, deleted = ARGV[i - 3], 0
+  if redis.call('HEXISTS', KEYS[2], session) == 1 then
+    deleted = false
+  elseif redis.call('EXISTS', KEYS[i]) == 0 or redis.call('HEXISTS', KEYS[3], session) == 0 then
+    deleted = -1
+  else
+    local fields, row = redis.pcall('XINFO', 'STREAM', KEYS[i]), {}
+    for j = 1, #fields, 2 do row[fields[j]] = fields[j + 1] end
+    deleted = math.max(0, (row['entries-added'] or 0) - (row['length'] or 0))
+  end
+  out[#out + 1] = deleted
+end
 return out
 """
 
@@ -174,9 +196,14 @@ class Script:
         except NoScriptError:
             return await redis.eval(self.source, len(keys), *keys, *arguments)
 
+    def queue(self, pipe: "Pipeline", keys: list[str], arguments: list[Any]) -> None:
+        """Queue the script in a pipeline, with its source: a pipeline cannot load what Redis has forgotten."""
+        pipe.eval(self.source, len(keys), *keys, *arguments)
+
 
 LIFE: Final = Script(LIFE_SOURCE)
 APPEND: Final = Script(APPEND_SOURCE)
+STATES: Final = Script(STATES_SOURCE)
 FENCE: Final = Script(FENCE_SOURCE)
 CUTOFF: Final = Script(CUTOFF_SOURCE)
 CLOSE: Final = Script(CLOSE_SOURCE)

@@ -10,7 +10,7 @@ import functools
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 from redis.asyncio import Redis
@@ -23,8 +23,6 @@ from pocket.redis_store.log_positions import (
     BATCH_BYTES,
     append_arguments,
     chunks,
-    find_lost,
-    is_safe,
     read_marks,
     segment_took,
 )
@@ -43,6 +41,7 @@ from pocket.redis_store.store_errors import (
     RedisUnavailable,
     SessionClosed,
 )
+from pocket.redis_store.stream_losses import StreamLosses
 from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
@@ -83,6 +82,7 @@ class RelayRecorder:
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
         self._histories = LogHistories(redis, keys)
+        self._stream_losses = StreamLosses(redis, keys)
         self._losses: Counter[str] = Counter()  # of each supplier, each of which makes its log due again
         self._suspicious = False  # Redis lost something: other suppliers may be concerned
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
@@ -330,7 +330,7 @@ class RelayRecorder:
             self._suspicious = True
         if self._suspicious:
             self._suspicious = False
-            await self._find_lost()
+            await self._find_lost(dict(self._incarnations), self._histories.appended(self._log.segments))
         failure = state.failure
         due = [s for s in self._log.segments if not s.damaged and self._histories.due_sessions(s)]
         if due:
@@ -341,11 +341,9 @@ class RelayRecorder:
         if failure is not None:
             raise failure
 
-    async def _find_lost(self) -> None:
-        """Find the suppliers whose relays Redis has lost without a restart, as by eviction."""
-        known = dict(self._incarnations)
-        pairs = self._histories.appended(self._log.segments)
-        for supplier in await find_lost(self._redis, self._keys, known, pairs):
+    async def _find_lost(self, known: Mapping[str, str], pairs: Collection[tuple[str, str]]) -> None:
+        """Find the suppliers with known incarnations whose relays Redis has lost without a restart, as by eviction."""
+        for supplier in await self._stream_losses.find(known, pairs):
             # An append during the query may have noticed the loss.
             if self._incarnations.get(supplier) == known.get(supplier):
                 self._incarnations.pop(supplier, None)
@@ -432,7 +430,7 @@ class RelayRecorder:
     async def _release(self) -> None:
         """Release ended segments whose sessions are settled or replicated past the segment.
 
-        Marks that may be those of another primary than the one the relays were appended to release nothing.
+        Positions tell how far a stream was read, not that nothing of it was lost before: that is looked up first.
         """
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
@@ -442,9 +440,9 @@ class RelayRecorder:
             return
         marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
         now = await inspect_primaries(self._redis)
-        for segment in ended:
-            histories = {name: self._histories.unchanged(now, name) for name in segment.suppliers}
-            if not segment.pending and all(
-                is_safe(pair, segment, marks.get(pair), histories[pair[0]]) for pair in segment.sessions
-            ):
-                self._log.release(segment)
+        safe = self._histories.safe(ended, marks, now)
+        concerned = set().union(*(segment.suppliers for segment in safe))
+        known = {name: incarnation for name, incarnation in self._incarnations.items() if name in concerned}
+        await self._find_lost(known, self._histories.appended(safe))
+        for segment in self._histories.safe(safe, marks, now):
+            self._log.release(segment)

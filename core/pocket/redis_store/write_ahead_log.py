@@ -310,7 +310,7 @@ class WriteAheadLog:
             self.damaged_records += loaded.gaps - segment.gaps
             segment.gaps = loaded.gaps
             _LOG.error(
-                "records of the write-ahead log are damaged, their relays are lost if Redis has lost them: check the disk",
+                "records of the write-ahead log are damaged, they are lost if Redis has lost them: check the disk",
                 file=str(segment.path),
                 places=loaded.gaps,
                 records_read=len(loaded.records),
