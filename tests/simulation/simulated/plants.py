@@ -244,7 +244,7 @@ PLANTS = [
           (("core/pocket/redis_store/connection.py",
             "        if error.trouble is not RedisTrouble.REPLICA or not pool.generation.condemn(number):\n", "        if True:\n"),)),
     Plant("a restart of Redis goes unnoticed", "workloads/miner/pocket_miner/ownership/redis_watch.py",
-          "        if all(self._histories.get(address) == history for address, history in state.histories.items()):\n",
+          "        if not changed:\n",
           "        if self._histories:\n",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("Redis that was just restarted is sealed from at once", "workloads/miner/pocket_miner/suppliers/owed_relays.py",
