@@ -1,5 +1,6 @@
 """Positions of a log's relays in their streams, and what is known to be on a miner's volume."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -9,9 +10,11 @@ from redis.asyncio import Redis
 from pocket.redis_store.recorder_types import AppendRefusal
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
+from pocket.redis_store.store_errors import foreign_reply
 from pocket.redis_store.write_ahead_log import Segment, WalRecord
 
 _REPLAY_BATCH: Final = 256
+_ENTRY_ID: Final = re.compile(rb"[0-9]+-[0-9]+")
 _REJECTED: Final = -1
 """The script's reply for a stream that Redis refuses."""
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -28,6 +31,20 @@ def append_arguments(
         names.append(keys.stream(supplier, session_id))
         arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
     return names, arguments
+
+
+def appended_rows(reply: list[Any]) -> tuple[str, list[Any]]:
+    """Return the incarnation and per stream what the script that appends returned.
+
+    Raises RedisUnavailable for what it never returns: only an entry's id shows that relays are in their stream.
+    """
+    incarnation, *rows = reply
+    for row in rows:
+        if row not in (None, 0, _REJECTED) and not (isinstance(row, bytes) and _ENTRY_ID.fullmatch(row)):
+            raise foreign_reply(row)
+    if not isinstance(incarnation, bytes):
+        raise foreign_reply(incarnation)
+    return text_of(incarnation), rows
 
 
 def segment_took(

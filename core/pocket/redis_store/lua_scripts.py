@@ -9,6 +9,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
 
+from pocket.redis_store.store_errors import foreign_reply
+
 # KEYS: closed, sessions, incarnation, cutoff, stream...   ARGV: fresh incarnation, then per stream: session id,
 # header, session end (0: ignore the cutoff), count, relay...   Returns the incarnation, then per stream the last
 # entry id, nil where the session is closed, 0 where it is not registered and ended at or before the cutoff, or -1 where
@@ -180,28 +182,36 @@ def _digest(source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script that is loaded again when Redis has forgotten it."""
+    """A script that is loaded again when Redis has forgotten it. `form` is the type of its replies."""
 
     source: str
+    form: type = list
 
     @property
     def digest(self) -> str:
         """Return the SHA-1 by which Redis knows the script."""
         return _digest(self.source)
 
-    async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
-        """Run the script once and return its result."""
+    async def run(self, redis: "Redis", keys: list[str], arguments: list[Any], rows: int | None = None) -> Any:
+        """Run the script once and return its result, which has so many rows.
+
+        Raises the errors of the client, and RedisUnavailable for a result that the script cannot have.
+        """
         try:
-            return await redis.evalsha(self.digest, len(keys), *keys, *arguments)
+            reply = await redis.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
-            return await redis.eval(self.source, len(keys), *keys, *arguments)
+            reply = await redis.eval(self.source, len(keys), *keys, *arguments)
+        fits = isinstance(reply, self.form)
+        if not fits or (isinstance(reply, list) and (not reply or rows not in (None, len(reply)))):
+            raise foreign_reply(reply)
+        return reply
 
     def queue(self, pipe: "Pipeline", keys: list[str], arguments: list[Any]) -> None:
         """Queue the script in a pipeline, with its source: a pipeline cannot load what Redis has forgotten."""
         pipe.eval(self.source, len(keys), *keys, *arguments)
 
 
-LIFE: Final = Script(LIFE_SOURCE)
+LIFE: Final = Script(LIFE_SOURCE, bytes)
 APPEND: Final = Script(APPEND_SOURCE)
 STATES: Final = Script(STATES_SOURCE)
 FENCE: Final = Script(FENCE_SOURCE)

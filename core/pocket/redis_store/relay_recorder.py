@@ -22,6 +22,7 @@ from pocket.redis_store.log_histories import LogHistories
 from pocket.redis_store.log_positions import (
     BATCH_BYTES,
     append_arguments,
+    appended_rows,
     chunks,
     read_marks,
     segment_took,
@@ -31,7 +32,6 @@ from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.recorder_types import AppendRefusal, RecorderCounters, RecorderLimits, Waiting
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import (
     CommandRejected,
     LogUnavailable,
@@ -280,8 +280,8 @@ class RelayRecorder:
             by_session[record.session_id].append(record)
         history = self._histories.of(supplier)
         arguments = append_arguments(self._keys, supplier, by_session, self._unique())
-        reply = await APPEND.run(self._redis, *arguments)
-        incarnation = text_of(reply[0])
+        reply = await APPEND.run(self._redis, *arguments, 1 + len(by_session))
+        incarnation, lasts = appended_rows(reply)
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
@@ -289,7 +289,7 @@ class RelayRecorder:
         if self._replayed is not None:
             self._replayed.add(supplier)
         is_present = history == self._histories.of(supplier)
-        rows, origin = zip(by_session, reply[1:], strict=True), origin_of(incarnation, history)
+        rows, origin = zip(by_session, lasts, strict=True), origin_of(incarnation, history)
         found = {name: segment_took(segment, (supplier, name), last, origin, is_present) for name, last in rows}
         return {name: refusal for name, refusal in found.items() if refusal is not None}
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from pocket.redis_store.lua_scripts import STATES
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
+from pocket.redis_store.store_errors import RedisUnavailable, foreign_reply
 
 
 def states_arguments(keys: RedisKeys, supplier: str, session_ids: Iterable[str]) -> tuple[list[str], list[Any]]:
@@ -17,6 +18,19 @@ def states_arguments(keys: RedisKeys, supplier: str, session_ids: Iterable[str])
     names = list(session_ids)
     streams = [keys.stream(supplier, name) for name in names]
     return [keys.incarnation(supplier), keys.closed(supplier), keys.sessions(supplier), *streams], names
+
+
+def deleted_entries(reply: Any, number: int) -> list[int | None]:
+    """Return the number of deleted entries of each stream as the script returned it.
+
+    Raises RedisUnavailable for a reply that the script does not give.
+    """
+    if not isinstance(reply, list) or len(reply) != 1 + number:
+        raise foreign_reply(reply)
+    rows = reply[1:]
+    if not all(row is None or isinstance(row, int) for row in rows):
+        raise foreign_reply(reply)
+    return rows
 
 
 @dataclass(slots=True)
@@ -49,11 +63,13 @@ class StreamLosses:
             rows: list[Any] = await pipe.execute(raise_on_error=False)
         lost = set()
         for supplier, row in zip(known, rows, strict=True):
-            if isinstance(row, Exception):
+            try:
+                numbers = deleted_entries(row, len(sessions[supplier]))
+            except RedisUnavailable:
                 continue
             if text_of(row[0]) != incarnations[supplier]:
                 lost.add(supplier)
-            for session_id, deleted in zip(sessions[supplier], row[1:], strict=True):
+            for session_id, deleted in zip(sessions[supplier], numbers, strict=True):
                 before = self._deleted.get((supplier, session_id), 0)
                 if deleted is not None and (deleted < 0 or deleted > before):
                     lost.add(supplier)

@@ -15,7 +15,7 @@ from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.server_info import UNREPORTED
 from pocket.redis_store.store_errors import CommandRejected
-from pocket.redis_store.stream_losses import states_arguments
+from pocket.redis_store.stream_losses import deleted_entries, states_arguments
 
 
 class Entry(NamedTuple):
@@ -189,8 +189,8 @@ class StreamReader:
         Raises the errors of Redis.
         """
         keys, names = states_arguments(self._keys, self.supplier, session_ids)
-        reply = await STATES.run(self._redis, keys, names)
-        return {name for name, deleted in zip(names, reply[1:], strict=True) if deleted}
+        numbers = deleted_entries(await STATES.run(self._redis, keys, names), len(names))
+        return {name for name, deleted in zip(names, numbers, strict=True) if deleted}
 
     async def finished(self, session_ids: Iterable[str]) -> set[str]:
         """Return those of the sessions that their owner has finished."""
