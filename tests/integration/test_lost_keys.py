@@ -48,7 +48,7 @@ async def test_a_key_that_was_lost_alone_is_noticed_without_another_relay(redis,
         await publisher.maintain_once()
         await asyncio.gather(*(publisher.record(record(number, f"s{number}")) for number in range(3)))
         await redis.delete(KEYS.sessions("pokt1s") if lost == "sessions" else KEYS.stream("pokt1s", "s1"))
-        await beat(publisher, 33)  # it is looked for every half minute
+        await beat(publisher, 4)  # few sessions are looked for every two seconds
         assert set(await StreamReader(redis, KEYS, "pokt1s").sessions()) == {"s0", "s1", "s2"}
         assert set(await entries(redis, "s1")) == {b"relay 1"}
         before = publisher.counters.replayed

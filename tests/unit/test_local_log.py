@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.redis_store import log_probe
+from pocket.redis_store.log_records import WalRecord, decode_records, encode_record
 from pocket.redis_store.store_errors import LogUnavailable
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog, decode_records, encode_record
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 
 RECORDS = st.builds(
     WalRecord, st.text("pokt1abc", max_size=20), st.text(max_size=20), st.binary(max_size=40), st.binary(max_size=60)
@@ -146,6 +147,15 @@ def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
     again = WriteAheadLog(tmp_path, "w")
     assert [list(s.read()) for s in again.segments] == [rows(1)]
     again.close()
+
+
+def test_the_more_sessions_a_log_has_the_rarer_all_of_them_are_looked_for_in_redis(tmp_path):
+    log = WriteAheadLog(tmp_path, "w")
+    assert log.beats_between_looks(30) == 2
+    log.append([WalRecord("s", f"{number}", b"h", b"r") for number in range(320)])
+    assert log.beats_between_looks(30) == 12
+    assert log.beats_between_looks(10) == 10
+    log.close()
 
 
 def unreadable(path):

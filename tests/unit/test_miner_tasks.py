@@ -1,10 +1,8 @@
 """The tasks of a miner: who is woken, who decides when, and that nobody's trouble is another's."""
 
 import asyncio
-import functools
 import random
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -305,22 +303,6 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
     assert not any(tasks[name].done() for name in made.running)
     await made.stop()
     assert all(task.done() for task in tasks.values())
-
-
-@pytest.mark.parametrize(("changed", "expected"), [("one", ["owner", "standby"]), ("two", ["other owner"])])
-async def test_owners_and_standbys_read_their_streams_again_where_redis_may_hold_others(changed, expected):
-    (made, _), begun = fleet(), []
-
-    def consumer(primary, name):
-        return SimpleNamespace(tail=SimpleNamespace(primary=primary), reread=lambda: begun.append(name))
-
-    for name, primary in (("owner", "one"), ("other owner", "two")):
-        restarted = functools.partial(begun.append, name)
-        supplier = SimpleNamespace(on_redis_restarted=restarted, consumer=consumer(primary, name))
-        made._running[name] = SimpleNamespace(supplier=supplier)
-    made._standbys["b"] = SimpleNamespace(consumer=consumer("one", "standby"))
-    made.reread({changed})
-    assert begun == expected
 
 
 @pytest.mark.timeout(20)

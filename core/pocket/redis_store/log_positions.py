@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.recorder_types import AppendRefusal
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import foreign_reply
-from pocket.redis_store.write_ahead_log import Segment, WalRecord
+from pocket.redis_store.write_ahead_log import Segment
 
 _REPLAY_BATCH: Final = 256
 _ENTRY_ID: Final = re.compile(rb"[0-9]+-[0-9]+")

@@ -28,6 +28,7 @@ from pocket.redis_store.log_positions import (
     segment_took,
 )
 from pocket.redis_store.log_probe import LogProbe
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.recorder_types import AppendRefusal, RecorderCounters, RecorderLimits, Waiting
@@ -44,7 +45,7 @@ from pocket.redis_store.store_errors import (
 from pocket.redis_store.stream_losses import StreamLosses
 from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
-from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import Segment, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -327,8 +328,7 @@ class RelayRecorder:
         self._histories.observe(state)
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
-            self._suspicious = True
-        if self._suspicious:
+        if self._suspicious or self._beats % self._log.beats_between_looks(_BEATS_PER_SEGMENT) == 0:
             self._suspicious = False
             await self._find_lost(dict(self._incarnations), self._histories.appended(self._log.segments))
         failure = state.failure
