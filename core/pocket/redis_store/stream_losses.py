@@ -35,7 +35,7 @@ def deleted_entries(reply: Any, number: int) -> list[int | None]:
 
 @dataclass(slots=True)
 class StreamLosses:
-    """Finds losses that no restart shows, as by eviction or by somebody's command.
+    """Finds losses that no restart shows, as by eviction or by a command of an administrator.
 
     Redis counts the entries that were ever added to a stream, so that those which are missing are known. A stream whose
     entries were appended again still lacks the deleted ones: only more of them are another loss.
