@@ -19,9 +19,10 @@ from rich.table import Table
 
 from benchmarks.parts import mined_relays
 from pocket.redis_store.connection import connect
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from relayctl.local_redis import LocalRedis, Topology
 
 _V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")

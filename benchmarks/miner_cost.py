@@ -33,10 +33,11 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket.protocol.relays.messages import Relay, RelayRequest, RelayResponse, SessionHeader
 from pocket.redis_store.connection import connect
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from relayctl.local_process import Process, await_http, await_port, free_port
 from relayctl.local_redis import redis_server

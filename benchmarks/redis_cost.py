@@ -6,10 +6,11 @@ from pathlib import Path
 
 from benchmarks.parts import mined_relays
 from pocket.redis_store.connection import connect
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.stream_reader import StreamReader
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from relayctl.local_process import Process, free_port
 from relayctl.local_redis import redis_server

@@ -24,9 +24,10 @@ from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_
 from pocket.protocol.relays.wire import bytes_field
 from pocket.redis_store.budgets import Budgets, Charge
 from pocket.redis_store.connection import connect
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.pipeline.signing import signed_payload

@@ -7,9 +7,10 @@ import pytest
 
 from metric_growth import Growth
 from pocket.api.relayminer import Recording
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_localnet.hydration import hydrate
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.relay import Transport, TransportInfo

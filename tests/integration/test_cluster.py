@@ -19,6 +19,7 @@ from pocket.redis_store.connection import (
     redact_url,
 )
 from pocket.redis_store.notifications import NotificationReader, RelayNotifier
+from pocket.redis_store.prefix_owner import PrefixInUse, PrefixOwner
 from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket.redis_store.store_errors import RedisNotDurable, RedisUnavailable
@@ -310,6 +311,24 @@ async def test_a_primary_that_is_away_stops_start_replay_and_release_of_its_own_
         starting = connect(servers.url)
         await asyncio.wait_for(await_durable_redis(starting, servers.url, asyncio.Event()), 30)
         await starting.aclose()
+
+
+async def test_a_start_waits_for_no_primary_that_holds_the_record_of_the_prefixs_owner():
+    async with running_cluster(replicas=False) as cluster:
+        servers = cluster.servers
+        victim = cluster.primary_of(KEYS.owner)
+        servers.processes[victim].stop()
+        redis = connect(servers.url)
+        owners = [PrefixOwner(redis, KEYS, name) for name in ("shop/main", "shop/other")]
+        for owner in owners:
+            waiting = await_durable_redis(redis, servers.url, asyncio.Event(), claim=owner.claim)
+            await asyncio.wait_for(waiting, 30)
+            assert not owner.claimed
+        servers.processes[victim].start()
+        await asyncio.wait_for(owners[0].run(0.05), 30)
+        with pytest.raises(PrefixInUse, match="belongs to RelayMiner shop/main"):
+            await asyncio.wait_for(owners[1].run(0.05), 30)
+        await redis.aclose()
 
 
 async def test_a_miner_reads_suppliers_of_other_primaries_while_one_does_not_answer(tmp_path):

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.stream_reader import StreamReader
-from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_miner.ingest import consume_rounds
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds
 from pocket_miner.ingest.relay_consumer import RelayConsumer

@@ -48,12 +48,34 @@ async def test_a_key_that_was_lost_alone_is_noticed_without_another_relay(redis,
         await publisher.maintain_once()
         await asyncio.gather(*(publisher.record(record(number, f"s{number}")) for number in range(3)))
         await redis.delete(KEYS.sessions("pokt1s") if lost == "sessions" else KEYS.stream("pokt1s", "s1"))
-        await beat(publisher, 33)  # it is looked for every half minute
+        await beat(publisher, 4)  # few sessions are looked for every two seconds
         assert set(await StreamReader(redis, KEYS, "pokt1s").sessions()) == {"s0", "s1", "s2"}
         assert set(await entries(redis, "s1")) == {b"relay 1"}
         before = publisher.counters.replayed
         await beat(publisher, 33)
         assert publisher.counters.replayed == before, "a loss is repaired once"
+
+
+@pytest.mark.parametrize("how", ["XTRIM", "XDEL"])
+async def test_entries_that_were_deleted_before_they_were_read_are_appended_again(redis, tmp_path, how):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        await publisher.record(record(1))
+        await publisher.record(record(2))
+        name = KEYS.stream("pokt1s", "one")
+        if how == "XTRIM":
+            await redis.xtrim(name, maxlen=1, approximate=False)
+        else:
+            await redis.xdel(name, (await redis.xrange(name))[0][0])
+        publisher._log.rotate()
+        await mark_as_read(redis)
+        await beat(publisher)
+        assert set(await entries(redis)) == {b"relay 1", b"relay 2"}
+        assert publisher._log.segments, "what was appended again is not on the volume yet"
+        await mark_as_read(redis)
+        before = publisher.counters.replayed
+        await beat(publisher, 33)
+        assert (publisher.counters.replayed, publisher._log.segments) == (before, []), "a loss is repaired once"
 
 
 async def test_the_hash_of_sessions_is_whole_again_after_a_relay_of_another_one(redis, tmp_path):

@@ -107,6 +107,21 @@ async def test_a_claim_that_cannot_be_adopted_keeps_no_other_from_it(redis, tmp_
         assert sealed == {header.session_id for header in headers} - {lost.session_id}
 
 
+@pytest.mark.parametrize("lost", ["stream", "entries"])
+async def test_a_session_is_not_sealed_while_redis_lacks_relays_of_it_that_relayers_have(alice, redis, lost):
+    header = alice.header()
+    early, late = alice.relays(header, 4), alice.relays(header, 3)
+    await alice.record(early)
+    await alice.to(12)
+    await alice.record(late)
+    name = KEYS.stream(alice.supplier, header.session_id)
+    await (redis.delete(name) if lost == "stream" else redis.xtrim(name, maxlen=1, approximate=False))
+    await alice.to(13)
+    await alice.record([*early, *late])
+    await alice.to(15)
+    assert Root(alice.claim(header).root_hash).count == 7
+
+
 async def test_seals_of_the_volume_are_put_back_into_redis(alice, redis):
     header = alice.header()
     await alice.record(alice.relays(header, 4))

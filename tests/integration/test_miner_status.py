@@ -14,9 +14,10 @@ from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
 from pocket.chain.settlement_event import claim_end
 from pocket.redis_store.connection import connect
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.log_records import WalRecord
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_miner.leaf import Leaf
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome

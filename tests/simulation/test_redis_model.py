@@ -107,6 +107,11 @@ SOURCES = [
         [b"closed", b"sessions", b"life", b"cutoff", b"xthree"],
         [b"fresh", b"three", b"header", b"10", b"1", b"relay1"],
     ),
+    (
+        lua_scripts.STATES_SOURCE,
+        [b"life", b"closed", b"sessions", b"xone", b"xtwo", b"xthree", b"xfour"],
+        [b"one", b"two", b"three", b"four"],
+    ),
     (lua_scripts.LIFE_SOURCE, [b"life"], [b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"3", b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"2", b"fresh"]),

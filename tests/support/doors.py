@@ -7,8 +7,11 @@ import contextlib
 class Door:
     """TCP proxy from its own port on 127.0.0.1 to `port`.
 
-    `opened` counts connections by target. With an SSL context in `tls` clients speak TLS to it.
+    `opened` counts connections by target. With an SSL context in `tls` clients speak TLS to it. While there is an
+    `answer`, it is what each command of Redis gets.
     """
+
+    answer = None
 
     def __init__(self, port, tls=None):
         self.port = port
@@ -28,8 +31,11 @@ class Door:
         async def pipe(source, sink):
             with contextlib.suppress(ConnectionError):
                 while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
+                    if self.answer is None or source is not reader:
+                        sink.write(data)
+                        await sink.drain()
+                    else:
+                        writer.write(self.answer * data.count(b"*"))
             sink.close()
 
         with contextlib.closing(writer):  # also where it is cancelled: an open socket fails some later test

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 
 from pocket.redis_store.connection import inspect
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.stream_reader import StreamReader, origin_of
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 
 KEYS = RedisKeys("unit")
 FAST = RecorderLimits(linger_seconds=0, append_timeout_seconds=0.3, retry_seconds=0.02)

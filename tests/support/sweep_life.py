@@ -21,12 +21,13 @@ from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable, StaleEpoch
 from pocket.redis_store.stream_reader import StreamReader
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
 from pocket_miner.ingest.peers import Peers

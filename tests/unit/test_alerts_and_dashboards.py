@@ -159,6 +159,10 @@ CASES = {
         {"pocket_miner_volume_read_only": "0x60"},
     ),
     "PocketMinerVolumeHangs": ({"pocket_miner_volume_hangs": "1x60"}, {"pocket_miner_volume_hangs": "0x60"}),
+    "PocketRelayerLogDamaged": (
+        {"pocket_relayer_local_log_damaged_segments": "0x60", "pocket_relayer_local_log_damaged_records": "0x10 1x50"},
+        {"pocket_relayer_local_log_damaged_segments": "0x60", "pocket_relayer_local_log_damaged_records": "0x60"},
+    ),
     "PocketMinerStepsFail": (
         {'pocket_miner_errors_total{step="seal"}': "0+12x60"},
         {'pocket_miner_errors_total{step="seal"}': "0+1x60"},

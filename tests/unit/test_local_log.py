@@ -2,15 +2,18 @@ import asyncio
 import errno
 import resource
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.redis_store import log_probe
+from pocket.redis_store.log_records import WalRecord, decode_records, encode_record
 from pocket.redis_store.store_errors import LogUnavailable
-from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog, decode_records, encode_record
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 
 RECORDS = st.builds(
     WalRecord, st.text("pokt1abc", max_size=20), st.text(max_size=20), st.binary(max_size=40), st.binary(max_size=60)
@@ -40,11 +43,46 @@ def test_zeros_that_a_power_cut_leaves_end_the_reading(zeros):
     assert list(decode_records(encode_record(good) + bytes(zeros))) == [good]
 
 
-def test_a_damaged_record_is_left_out_and_hides_no_later_one():
-    first, second, third = (WalRecord("s", "i", b"h", bytes([i])) for i in range(3))
-    data = bytearray(b"".join(map(encode_record, (first, second, third))))
+ADDRESSES = st.text("qpzry9x8gf2tvdw0s3jn54khce6mua7l", min_size=38, max_size=38).map("pokt1".__add__)
+REAL_RECORDS = st.builds(
+    WalRecord, ADDRESSES, st.text("0123456789abcdef", min_size=64, max_size=64), st.binary(max_size=40), st.binary()
+)
+
+
+@given(st.lists(REAL_RECORDS, min_size=2, max_size=6), st.data())
+def test_a_damaged_record_is_told_and_hides_no_other_whatever_bits_of_it_are_wrong(records, data):
+    encoded = [bytearray(encode_record(record)) for record in records]
+    damaged = data.draw(st.integers(0, len(records) - 2))
+    at, bits = data.draw(st.integers(0, len(encoded[damaged]) - 1)), data.draw(st.integers(1, 255))
+    encoded[damaged][at] ^= bits
+    assert list(decode_records(bytes(b"".join(encoded)))) == [*records[:damaged], None, *records[damaged + 1 :]]
+
+
+def test_a_search_for_the_next_record_is_bounded_by_the_size_of_the_file():
+    trap = (300_000).to_bytes(4, "big") + bytes(4) + b"+" + rows(1)[0].supplier.encode().ljust(5) + b"pokt1" + b"q" * 38
+    body = trap * 8_000
+    data = bytearray(encode_record(WalRecord("s", "i", b"h", body)))
+    data[0] ^= 1
+    begun = time.process_time()
+    list(decode_records(bytes(data)))
+    assert time.process_time() - begun < 1.5
+
+
+def test_damaged_records_are_counted_once_and_logged_with_their_file(tmp_path):
+    log = WriteAheadLog(tmp_path, "w")
+    segment = log.append(rows(3))
+    data = bytearray(segment.path.read_bytes())
     data[len(data) // 2] ^= 1
-    assert list(decode_records(bytes(data))) == [first, third]
+    segment.path.write_bytes(data)
+    with structlog.testing.capture_logs() as told:
+        for _ in range(2):
+            assert log.load(segment) == ([rows(3)[0], rows(3)[2]], None)
+    assert log.damaged_records == 1
+    assert [(row["log_level"], row["file"], row["places"]) for row in told] == [("error", str(segment.path), 1)]
+    log.close()
+    again = WriteAheadLog(tmp_path, "w")
+    assert again.damaged_records == 1, "a new worker tells it, too"
+    again.close()
 
 
 def rows(count):
@@ -109,6 +147,15 @@ def test_segments_rotate_and_only_ended_ones_are_released(tmp_path):
     again = WriteAheadLog(tmp_path, "w")
     assert [list(s.read()) for s in again.segments] == [rows(1)]
     again.close()
+
+
+def test_the_more_sessions_a_log_has_the_rarer_all_of_them_are_looked_for_in_redis(tmp_path):
+    log = WriteAheadLog(tmp_path, "w")
+    assert log.beats_between_looks(30) == 2
+    log.append([WalRecord("s", f"{number}", b"h", b"r") for number in range(320)])
+    assert log.beats_between_looks(30) == 12
+    assert log.beats_between_looks(10) == 10
+    log.close()
 
 
 def unreadable(path):

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -304,14 +303,6 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
     assert not any(tasks[name].done() for name in made.running)
     await made.stop()
     assert all(task.done() for task in tasks.values())
-
-
-async def test_owners_and_standbys_read_their_streams_again_where_redis_may_hold_others():
-    (made, _), begun = fleet(), []
-    made._running["a"] = SimpleNamespace(supplier=SimpleNamespace(on_redis_restarted=lambda: begun.append("owner")))
-    made._standbys["b"] = SimpleNamespace(consumer=SimpleNamespace(reread=lambda: begun.append("standby")))
-    made.reread()
-    assert begun == ["owner", "standby"]
 
 
 @pytest.mark.timeout(20)

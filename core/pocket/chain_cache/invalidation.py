@@ -36,11 +36,14 @@ _PART: Final = 64
 _REWRITTEN_AFTER: Final = 0.3  # of its lifetime, an unchanged shared answer is written again
 
 # KEYS: version   ARGV: channel, JSON without its closing brace.   One number for each message, in their order.
-_PUBLISH: Final = Script("""
+_PUBLISH: Final = Script(
+    """
 local version = redis.call('INCR', KEYS[1])
 redis.call('PUBLISH', ARGV[1], ARGV[2] .. ',"version":' .. version .. '}')
 return version
-""")
+""",
+    int,
+)
 
 
 def decode_key(text: str | bytes) -> CacheKey | None:
@@ -58,7 +61,8 @@ async def publish_invalidation(redis: "Redis", keys: RedisKeys, cache_key: Cache
     Returns the version of the message. Raises the Redis client's errors.
     """
     body = json.dumps({"forget": encode_key(cache_key) if cache_key else ""})
-    return int(await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_invalidations, body[:-1]]))
+    version: int = await _PUBLISH.run(redis, [keys.cache_version], [keys.cache_invalidations, body[:-1]])
+    return version
 
 
 @dataclass(slots=True)

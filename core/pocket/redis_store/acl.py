@@ -12,7 +12,7 @@ RELAYS: Final = (
     "eval", "evalsha", "info",
     "del", "exists", "expire", "get", "incr", "incrby", "decrby", "set", "unlink",
     "hdel", "hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hset", "hsetnx",
-    "xadd", "xread", "xrevrange",
+    "xadd", "xinfo|stream", "xread", "xrevrange",
     "zadd", "zrem", "zrevrange", "zremrangebyscore",
     "publish", "subscribe",
 )  # fmt: skip

@@ -20,7 +20,7 @@ from pocket.fast_init import fast_init
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.store_errors import QueueFull, RedisTrouble, RedisUnavailable
+from pocket.redis_store.store_errors import QueueFull, RedisTrouble, RedisUnavailable, foreign_reply
 from pocket.redis_store.supplier_groups import SupplierGroups, Work
 
 # KEYS: per charge: consumed, bucket of replays.   ARGV: per charge: cost, budget (-1 = none), seconds to keep, request
@@ -57,12 +57,15 @@ return out
 """)
 
 # KEYS: per charge: consumed, bucket   ARGV: per charge: cost, request id.   Without a charge nothing is refunded.
-_REFUND: Final = Script("""
+_REFUND: Final = Script(
+    """
 for i = 0, #KEYS / 2 - 1 do
   if redis.call('EXISTS', KEYS[2 * i + 1]) == 1 then redis.call('DECRBY', KEYS[2 * i + 1], ARGV[2 * i + 1]) end
   if ARGV[2 * i + 2] ~= '' then redis.call('HDEL', KEYS[2 * i + 2], ARGV[2 * i + 2]) end
 end
-""")
+""",
+    object,
+)
 
 _REJECTED: Final = -1
 
@@ -73,6 +76,9 @@ class ChargeResult(Enum):
     CHARGED = 0
     REPLAYED = 1
     OVER_BUDGET = 2
+
+
+_NUMBERS: Final = frozenset({_REJECTED, *(result.value for result in ChargeResult)})
 
 
 @fast_init
@@ -213,7 +219,9 @@ class Budgets:
             arguments += [charge.cost, budget, charge.keep_seconds, charge.request_id]
         try:
             async with redis_deadline(self._limits.timeout_seconds):
-                numbers = await _CHARGE.run(self._redis, keys, arguments)
+                numbers = await _CHARGE.run(self._redis, keys, arguments, len(group))
+            if not all(isinstance(number, int) and number in _NUMBERS for number in numbers):
+                raise foreign_reply(numbers)
         except RedisUnavailable as failure:
             for _, done in group:
                 if not done.done():

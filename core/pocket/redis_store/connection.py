@@ -15,7 +15,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import InvalidResponse, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from structlog.typing import FilteringBoundLogger
 
@@ -156,6 +156,8 @@ class _CancelSafeConnection:
             if code_of(error) == "READONLY" and self._generations.condemn(self._generation):
                 raise _Demoted(*error.args, status_code="READONLY") from None
             raise
+        except ValueError as error:  # such as a redirection without its parts; the connection is closed
+            raise InvalidResponse(f"the server's reply cannot be read: {error}") from error
 
 
 class _Plain(_CancelSafeConnection, TranslatedTransport, HiredisPacking, Connection):

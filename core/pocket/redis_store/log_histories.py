@@ -1,10 +1,11 @@
 """To which history of their primaries the relays of a log were appended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
+from pocket.redis_store.log_positions import is_safe
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.server_info import PrimaryStates
@@ -70,3 +71,18 @@ class LogHistories:
         primary = primary_of(self.redis, self.keys, supplier)
         history = self.known.get(primary)
         return history if state.histories.get(primary) == history else None
+
+    def safe(
+        self, segments: Iterable[Segment], marks: Mapping[tuple[str, str], tuple[str, str]], state: PrimaryStates
+    ) -> list[Segment]:
+        """Return the segments whose relays are on volumes or no longer matter.
+
+        `marks` were read before that state of Redis. Those that may be of another primary than the one the relays were
+        appended to show nothing.
+        """
+        rows = [segment for segment in segments if not segment.pending]
+        histories = {name: self.unchanged(state, name) for segment in rows for name in segment.suppliers}
+        return [
+            segment for segment in rows
+            if all(is_safe(pair, segment, marks.get(pair), histories[pair[0]]) for pair in segment.sessions)
+        ]  # fmt: skip

@@ -1,17 +1,21 @@
 """Positions of a log's relays in their streams, and what is known to be on a miner's volume."""
 
+import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.recorder_types import AppendRefusal
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
-from pocket.redis_store.write_ahead_log import Segment, WalRecord
+from pocket.redis_store.store_errors import foreign_reply
+from pocket.redis_store.write_ahead_log import Segment
 
 _REPLAY_BATCH: Final = 256
+_ENTRY_ID: Final = re.compile(rb"[0-9]+-[0-9]+")
 _REJECTED: Final = -1
 """The script's reply for a stream that Redis refuses."""
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -28,6 +32,20 @@ def append_arguments(
         names.append(keys.stream(supplier, session_id))
         arguments += [session_id, rows[0].header, rows[0].session_end, len(rows), *(row.relay for row in rows)]
     return names, arguments
+
+
+def appended_rows(reply: list[Any]) -> tuple[str, list[Any]]:
+    """Return the incarnation and per stream what the script that appends returned.
+
+    Raises RedisUnavailable for what it never returns: only an entry's id shows that relays are in their stream.
+    """
+    incarnation, *rows = reply
+    for row in rows:
+        if row not in (None, 0, _REJECTED) and not (isinstance(row, bytes) and _ENTRY_ID.fullmatch(row)):
+            raise foreign_reply(row)
+    if not isinstance(incarnation, bytes):
+        raise foreign_reply(incarnation)
+    return text_of(incarnation), rows
 
 
 def segment_took(
@@ -73,36 +91,6 @@ async def read_marks(
         for name, mark, reason in zip(names, replicated, closed, strict=True):
             marks[supplier, name] = (text_of(mark or b""), text_of(reason or b""))
     return marks
-
-
-async def find_lost(
-    redis: "Redis", keys: RedisKeys, incarnations: Mapping[str, str], pairs: Collection[tuple[str, str]]
-) -> set[str]:
-    """Return the suppliers whose relays Redis has lost, as by eviction.
-
-    `incarnations` are those that are known. `pairs` are sessions (supplier, id) with relays in their streams: of an
-    open one both the stream and the header must be there. A row that cannot be read shows nothing.
-    """
-    known, wanted = list(incarnations.items()), list(pairs)
-    if not known:
-        return set()
-    async with redis.pipeline(transaction=False) as pipe:
-        for supplier, _ in known:
-            pipe.get(keys.incarnation(supplier))
-        for supplier, session_id in wanted:
-            pipe.exists(keys.stream(supplier, session_id))
-            pipe.hexists(keys.sessions(supplier), session_id)
-            pipe.hexists(keys.closed(supplier), session_id)
-        rows: list[Any] = await pipe.execute(raise_on_error=False)
-    found, rows = rows[: len(known)], rows[len(known) :]
-    lost = {
-        supplier for (supplier, incarnation), value in zip(known, found, strict=True)
-        if not isinstance(value, Exception) and text_of(value or b"") != incarnation
-    }  # fmt: skip
-    for (supplier, _), stream, header, closed in zip(wanted, rows[::3], rows[1::3], rows[2::3], strict=True):
-        if not any(isinstance(row, Exception) for row in (stream, header, closed)):
-            lost |= {supplier} if not closed and not (stream and header) else set()
-    return lost
 
 
 def is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str] | None, history: str | None) -> bool:

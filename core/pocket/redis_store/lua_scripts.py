@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
+
+from pocket.redis_store.store_errors import foreign_reply
 
 # KEYS: closed, sessions, incarnation, cutoff, stream...   ARGV: fresh incarnation, then per stream: session id,
 # header, session end (0: ignore the cutoff), count, relay...   Returns the incarnation, then per stream the last
@@ -43,6 +46,27 @@ for i = 5, #KEYS do
 end
 if lost then incarnation = ARGV[1]; redis.call('SET', KEYS[3], incarnation) end
 out[1] = incarnation
+return out
+"""
+
+# KEYS: incarnation, closed, sessions, stream...   ARGV: session id of each stream.   Returns the incarnation, then per
+# stream nil where the session is closed, -1 where the stream or the session is missing, else how many of its entries
+# were deleted. It writes nothing.
+STATES_SOURCE: Final = """
+local out = {redis.call('GET', KEYS[1]) or ''}
+for i = 4, #KEYS do
+  local session, deleted = ARGV[i - 3], 0
+  if redis.call('HEXISTS', KEYS[2], session) == 1 then
+    deleted = false
+  elseif redis.call('EXISTS', KEYS[i]) == 0 or redis.call('HEXISTS', KEYS[3], session) == 0 then
+    deleted = -1
+  else
+    local fields, row = redis.pcall('XINFO', 'STREAM', KEYS[i]), {}
+    for j = 1, #fields, 2 do row[fields[j]] = fields[j + 1] end
+    deleted = math.max(0, (row['entries-added'] or 0) - (row['length'] or 0))
+  end
+  out[#out + 1] = deleted
+end
 return out
 """
 
@@ -159,25 +183,38 @@ def _digest(source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script that is loaded again when Redis has forgotten it."""
+    """A script that is loaded again when Redis has forgotten it. `form` is the type of its replies."""
 
     source: str
+    form: type = list
 
     @property
     def digest(self) -> str:
         """Return the SHA-1 by which Redis knows the script."""
         return _digest(self.source)
 
-    async def run(self, redis: "Redis", keys: list[str], arguments: list[Any]) -> Any:
-        """Run the script once and return its result."""
+    async def run(self, redis: "Redis", keys: list[str], arguments: list[Any], rows: int | None = None) -> Any:
+        """Run the script once and return its result, which has so many rows.
+
+        Raises the errors of the client, and RedisUnavailable for a result that the script cannot have.
+        """
         try:
-            return await redis.evalsha(self.digest, len(keys), *keys, *arguments)
+            reply = await redis.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
-            return await redis.eval(self.source, len(keys), *keys, *arguments)
+            reply = await redis.eval(self.source, len(keys), *keys, *arguments)
+        fits = isinstance(reply, self.form)
+        if not fits or (isinstance(reply, list) and (not reply or rows not in (None, len(reply)))):
+            raise foreign_reply(reply)
+        return reply
+
+    def queue(self, pipe: "Pipeline", keys: list[str], arguments: list[Any]) -> None:
+        """Queue the script in a pipeline, with its source: a pipeline cannot load what Redis has forgotten."""
+        pipe.eval(self.source, len(keys), *keys, *arguments)
 
 
-LIFE: Final = Script(LIFE_SOURCE)
+LIFE: Final = Script(LIFE_SOURCE, bytes)
 APPEND: Final = Script(APPEND_SOURCE)
+STATES: Final = Script(STATES_SOURCE)
 FENCE: Final = Script(FENCE_SOURCE)
 CUTOFF: Final = Script(CUTOFF_SOURCE)
 CLOSE: Final = Script(CLOSE_SOURCE)

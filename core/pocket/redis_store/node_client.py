@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import InvalidResponse
 
 _SHARED: Final = frozenset({"EVALSHA", "GET", "HGETALL"})
 """Commands that take the shared connection. INFO does not: it must be answered while the server holds back writes."""
@@ -16,6 +17,8 @@ def parse_info(reply: bytes | str) -> Info:
     redis-py's parser also reads the fractions and lists among its two hundred values, in seven times the time, and each
     process asks once or twice a second.
     """
+    if not isinstance(reply, bytes | str):
+        raise InvalidResponse(f"this is not Redis's answer to INFO: {ascii(reply)[:60]}")
     text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
     rows = (line.partition(":") for line in text.splitlines())
     return {name: int(value) if value.isdecimal() else value for name, colon, value in rows if colon}

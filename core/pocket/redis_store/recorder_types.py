@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from pocket.redis_store.write_ahead_log import WalRecord
+from pocket.redis_store.log_records import WalRecord
 
 
 @dataclass(slots=True)

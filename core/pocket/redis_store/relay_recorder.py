@@ -10,7 +10,7 @@ import functools
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 from redis.asyncio import Redis
@@ -22,18 +22,17 @@ from pocket.redis_store.log_histories import LogHistories
 from pocket.redis_store.log_positions import (
     BATCH_BYTES,
     append_arguments,
+    appended_rows,
     chunks,
-    find_lost,
-    is_safe,
     read_marks,
     segment_took,
 )
 from pocket.redis_store.log_probe import LogProbe
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.recorder_types import AppendRefusal, RecorderCounters, RecorderLimits, Waiting
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import (
     CommandRejected,
     LogUnavailable,
@@ -43,9 +42,10 @@ from pocket.redis_store.store_errors import (
     RedisUnavailable,
     SessionClosed,
 )
+from pocket.redis_store.stream_losses import StreamLosses
 from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
-from pocket.redis_store.write_ahead_log import Segment, WalRecord, WriteAheadLog
+from pocket.redis_store.write_ahead_log import Segment, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -83,6 +83,7 @@ class RelayRecorder:
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
         self._histories = LogHistories(redis, keys)
+        self._stream_losses = StreamLosses(redis, keys)
         self._losses: Counter[str] = Counter()  # of each supplier, each of which makes its log due again
         self._suspicious = False  # Redis lost something: other suppliers may be concerned
         self._replayed: set[str] | None = None  # suppliers of the replay in progress, None without one
@@ -280,8 +281,8 @@ class RelayRecorder:
             by_session[record.session_id].append(record)
         history = self._histories.of(supplier)
         arguments = append_arguments(self._keys, supplier, by_session, self._unique())
-        reply = await APPEND.run(self._redis, *arguments)
-        incarnation = text_of(reply[0])
+        reply = await APPEND.run(self._redis, *arguments, 1 + len(by_session))
+        incarnation, lasts = appended_rows(reply)
         before = self._incarnations.setdefault(supplier, incarnation)
         if before != incarnation:
             self._incarnations[supplier] = incarnation
@@ -289,7 +290,7 @@ class RelayRecorder:
         if self._replayed is not None:
             self._replayed.add(supplier)
         is_present = history == self._histories.of(supplier)
-        rows, origin = zip(by_session, reply[1:], strict=True), origin_of(incarnation, history)
+        rows, origin = zip(by_session, lasts, strict=True), origin_of(incarnation, history)
         found = {name: segment_took(segment, (supplier, name), last, origin, is_present) for name, last in rows}
         return {name: refusal for name, refusal in found.items() if refusal is not None}
 
@@ -327,10 +328,9 @@ class RelayRecorder:
         self._histories.observe(state)
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
-            self._suspicious = True
-        if self._suspicious:
+        if self._suspicious or self._beats % self._log.beats_between_looks(_BEATS_PER_SEGMENT) == 0:
             self._suspicious = False
-            await self._find_lost()
+            await self._find_lost(dict(self._incarnations), self._histories.appended(self._log.segments))
         failure = state.failure
         due = [s for s in self._log.segments if not s.damaged and self._histories.due_sessions(s)]
         if due:
@@ -341,11 +341,9 @@ class RelayRecorder:
         if failure is not None:
             raise failure
 
-    async def _find_lost(self) -> None:
-        """Find the suppliers whose relays Redis has lost without a restart, as by eviction."""
-        known = dict(self._incarnations)
-        pairs = self._histories.appended(self._log.segments)
-        for supplier in await find_lost(self._redis, self._keys, known, pairs):
+    async def _find_lost(self, known: Mapping[str, str], pairs: Collection[tuple[str, str]]) -> None:
+        """Find the suppliers with known incarnations whose relays Redis has lost without a restart, as by eviction."""
+        for supplier in await self._stream_losses.find(known, pairs):
             # An append during the query may have noticed the loss.
             if self._incarnations.get(supplier) == known.get(supplier):
                 self._incarnations.pop(supplier, None)
@@ -402,7 +400,7 @@ class RelayRecorder:
         self, segment: Segment, wanted: Collection[tuple[str, str]], failed: dict[str, RedisUnavailable]
     ) -> None:
         batches: dict[str, list[WalRecord]] = defaultdict(list)
-        records, damage = await asyncio.to_thread(segment.load)
+        records, damage = await asyncio.to_thread(self._log.load, segment)
         for record in records:
             pair = record.supplier, record.session_id
             if pair in wanted and not segment.is_rejected(pair):
@@ -432,7 +430,7 @@ class RelayRecorder:
     async def _release(self) -> None:
         """Release ended segments whose sessions are settled or replicated past the segment.
 
-        Marks that may be those of another primary than the one the relays were appended to release nothing.
+        Positions tell how far a stream was read, not that nothing of it was lost before: that is looked up first.
         """
         self._beats += 1
         if self._beats % _BEATS_PER_SEGMENT == 0 and self._log.active is not None and self._log.active.size:
@@ -442,9 +440,9 @@ class RelayRecorder:
             return
         marks = await read_marks(self._redis, self._keys, {pair for segment in ended for pair in segment.sessions})
         now = await inspect_primaries(self._redis)
-        for segment in ended:
-            histories = {name: self._histories.unchanged(now, name) for name in segment.suppliers}
-            if not segment.pending and all(
-                is_safe(pair, segment, marks.get(pair), histories[pair[0]]) for pair in segment.sessions
-            ):
-                self._log.release(segment)
+        safe = self._histories.safe(ended, marks, now)
+        concerned = set().union(*(segment.suppliers for segment in safe))
+        known = {name: incarnation for name, incarnation in self._incarnations.items() if name in concerned}
+        await self._find_lost(known, self._histories.appended(safe))
+        for segment in self._histories.safe(safe, marks, now):
+            self._log.release(segment)

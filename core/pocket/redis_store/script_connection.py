@@ -84,7 +84,7 @@ class _Replies(asyncio.Protocol):
         try:
             while (reply := reader.gets()) is not _INCOMPLETE:
                 self._settle(waiting.popleft(), reply)
-        except (RedisError, IndexError) as error:
+        except (RedisError, IndexError, ValueError) as error:
             self._fail(RedisConnectionError(f"the server's reply cannot be read: {error}"))
 
     def _settle(self, done: "asyncio.Future[Any]", reply: Any) -> None:

@@ -25,6 +25,7 @@ from pocket.redis_store.store_errors import (
     RedisStoreError,
     RedisUnavailable,
     StaleEpoch,
+    foreign_reply,
 )
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -96,12 +97,20 @@ def _end(text: str, prefix: str = "") -> int | None:
     return int(number) if text.startswith(prefix) and number.isascii() and number.isdecimal() else None
 
 
-def _fenced(reply: Sequence[Any]) -> None:
-    if text_of(reply[0]) == "fenced":
+def _status(reply: Sequence[Any], *known: str) -> str:
+    """Return the status of an owner's write.
+
+    Raises StaleEpoch, FenceMissing, and RedisUnavailable for a status that is not known.
+    """
+    status = text_of(reply[0])
+    if status == "fenced":
         epoch = int(text_of(reply[1]))
         raise StaleEpoch(f"another owner holds epoch {epoch}", epoch)
-    if text_of(reply[0]) == "unfenced":
+    if status == "unfenced":
         raise FenceMissing("Redis does not know this owner's epoch: fence again")
+    if status not in known:
+        raise foreign_reply(reply)
+    return status
 
 
 class SealStore:
@@ -146,8 +155,7 @@ class SealStore:
                     raise
                 return
             reply = await FENCE.run(self._redis, keys, [self.epoch, life])
-            _fenced(reply)
-            if text_of(reply[0]) == "ok":
+            if _status(reply, "ok", "reborn") == "ok":
                 self._fenced_life = life
                 return
         raise FenceMissing(f"Redis lost its data {_LIVES} times while fencing epoch {self.epoch}")
@@ -174,7 +182,7 @@ class SealStore:
         """
         keys = [self._keys.fence(self._supplier), self._keys.cutoff(self._supplier)]
         reply = await CUTOFF.run(self._redis, keys, [self.epoch, session_end, height + _OTHER_CHAIN_BLOCKS])
-        _fenced(reply)
+        _status(reply, "ok")
         return int(text_of(reply[1])), int(text_of(reply[2]))
 
     async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
@@ -189,7 +197,9 @@ class SealStore:
             keys.append(self._keys.stream(self._supplier, session_id))
             arguments += [session_id, f"sealing/{end}"]
         reply = await CLOSE.run(self._redis, keys, arguments)
-        _fenced(reply)
+        _status(reply, "ok")
+        if len(reply) != 1 + len(sessions):
+            raise foreign_reply(reply)
         return dict(zip(sessions, map(text_of, reply[1:]), strict=True))
 
     async def seal(
@@ -211,8 +221,7 @@ class SealStore:
             keys.append(self._keys.stream(self._supplier, seal.session_id))
             arguments += [seal.session_id, last_ids[seal.session_id], seal.encode()]
         reply = await SEAL.run(self._redis, keys, arguments)
-        _fenced(reply)
-        status = text_of(reply[0])
+        status = _status(reply, "sealed", "stale", "open", "exists")
         if status in ("stale", "open"):
             raise ConcurrentAppend(f"session {text_of(reply[1])} is {status}")
         if status == "exists":
@@ -306,7 +315,7 @@ class SealStore:
             self._keys.costs(supplier, session_id),
             *self._keys.spent(supplier, session_id),
         ]
-        _fenced(await FINISH.run(self._redis, keys, [self.epoch, session_id, f"done/{session_end}"]))
+        _status(await FINISH.run(self._redis, keys, [self.epoch, session_id, f"done/{session_end}"]), "ok")
 
     async def forget_before(self, height: int) -> None:
         """Delete tombstones and transactions of sessions that ended below `height`."""

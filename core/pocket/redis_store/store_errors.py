@@ -47,6 +47,11 @@ class CommandRejected(RedisUnavailable):
     """Redis rejected one command, such as one on a key of another type. Other commands may succeed."""
 
 
+def foreign_reply(reply: object) -> RedisUnavailable:
+    """Return the error for a reply that Redis does not give to the command: another program answered, as a proxy."""
+    return RedisUnavailable(f"this is not Redis's reply to the command, does a proxy answer? {ascii(reply)[:60]}")
+
+
 class QueueFull(RedisStoreError):
     """The queue of relays to record is full, or Redis is above its memory high-water mark."""
 

@@ -9,11 +9,13 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from pocket.redis_store.cluster import ClusterClient
+from pocket.redis_store.lua_scripts import STATES
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.server_info import UNREPORTED
 from pocket.redis_store.store_errors import CommandRejected
+from pocket.redis_store.stream_losses import deleted_entries, states_arguments
 
 
 class Entry(NamedTuple):
@@ -180,6 +182,15 @@ class StreamReader:
             name: StreamExtent(text_of(last[0][0]) if last else "0-0", int(entries))
             for name, last, entries in zip(names, rows[::2], rows[1::2], strict=True)
         }
+
+    async def lost(self, session_ids: Iterable[str]) -> set[str]:
+        """Return the open sessions of which Redis lost the stream, or entries that relayers had appended.
+
+        Raises the errors of Redis.
+        """
+        keys, names = states_arguments(self._keys, self.supplier, session_ids)
+        numbers = deleted_entries(await STATES.run(self._redis, keys, names), len(names))
+        return {name for name, deleted in zip(names, numbers, strict=True) if deleted}
 
     async def finished(self, session_ids: Iterable[str]) -> set[str]:
         """Return those of the sessions that their owner has finished."""

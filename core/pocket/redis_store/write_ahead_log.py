@@ -2,9 +2,6 @@
 
 A record survives SIGKILL of the worker (the kernel has it after `write`), not the loss of the machine. Segments are
 released when miners report their content replicated. A worker that starts recovers the logs of dead workers.
-
-Format of a record: length (4), CRC-32 (4), supplier length (1), supplier, session id length (2), session id, header
-length (2), header, relay bytes.
 """
 
 import contextlib
@@ -12,74 +9,23 @@ import errno
 import fcntl
 import os
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.fast_init import fast_init
+from pocket.redis_store.log_records import WalRecord, decode_records, encode_record
 from pocket.redis_store.store_errors import LogUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_HEAD = 8
 _SUFFIX = ".log"
 _DAMAGED = ".damaged"
 _PROBE_BYTES = 4096
 _PIECE = 256 * 1024
-
-
-@fast_init
-@dataclass(frozen=True, slots=True)
-class WalRecord:
-    """A mined relay with the identity of its stream. `header` is the canonical session header.
-
-    session_end is a height, 0 for a record read from a log: its relays are accepted however late they are.
-    """
-
-    supplier: str
-    session_id: str
-    header: bytes
-    relay: bytes
-    session_end: int = 0
-
-
-def encode_record(record: WalRecord) -> bytes:
-    """Encode a record with length and checksum."""
-    supplier = record.supplier.encode()
-    session = record.session_id.encode("utf-8", "surrogateescape")
-    body = b"".join(
-        (bytes((len(supplier),)), supplier, len(session).to_bytes(2, "big"), session,
-         len(record.header).to_bytes(2, "big"), record.header, record.relay)
-    )  # fmt: skip
-    return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
-
-
-def decode_records(data: bytes) -> Iterator[WalRecord]:
-    """Yield the records that have their checksum, up to a torn one.
-
-    A crash can cut the last write, or leave zeros in its place. A record with damaged content hides no later one.
-    """
-    at = 0
-    while at + _HEAD <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        body = data[at + _HEAD : at + _HEAD + length]
-        if not body or len(body) < length:
-            return
-        checksum = int.from_bytes(data[at + 4 : at + 8], "big")
-        at += _HEAD + length
-        if zlib.crc32(body) != checksum:
-            continue
-        one = 1 + body[0]
-        two = one + 2 + int.from_bytes(body[one : one + 2], "big")
-        three = two + 2 + int.from_bytes(body[two : two + 2], "big")
-        yield WalRecord(
-            body[1:one].decode(), body[one + 2 : two].decode("utf-8", "surrogateescape"), body[two + 2 : three],
-            body[three:],
-        )  # fmt: skip
+_SESSIONS_PER_BEAT = 32
 
 
 @dataclass(slots=True)
@@ -102,6 +48,7 @@ class Segment:
     replaying: set[tuple[str, str]] = field(default_factory=set)
     histories: dict[str, str] = field(default_factory=dict)
     damaged: bool = False
+    gaps: int = 0  # places with damaged records, as read last
 
     @property
     def suppliers(self) -> set[str]:
@@ -114,21 +61,34 @@ class Segment:
 
     def read(self) -> Iterator[WalRecord]:
         """Yield the records of the file. Raises OSError after those that come before an unreadable part."""
-        records, damage = self.load()
-        yield from records
-        if damage is not None:
-            raise damage
+        loaded = self.load()
+        yield from loaded.records
+        if loaded.failure is not None:
+            raise loaded.failure
 
-    def load(self) -> tuple[list[WalRecord], OSError | None]:
-        """Return the records before the first part that cannot be read, and the error of reading that part."""
-        data, damage = bytearray(), None
+    def load(self) -> "Loaded":
+        """Return the records before the first part that cannot be read."""
+        data, failure = bytearray(), None
         try:
             with self.path.open("rb", buffering=0) as file:
                 while piece := file.read(_PIECE):
                     data += piece
         except OSError as error:
-            damage = error
-        return list(decode_records(bytes(data))), damage
+            failure = error
+        rows = list(decode_records(bytes(data)))
+        records = [row for row in rows if row is not None]
+        return Loaded(records, len(rows) - len(records), failure)
+
+
+class Loaded(NamedTuple):
+    """What was read of a segment.
+
+    `gaps` is the number of places where one or more records are damaged. `failure` is the error that ended the reading.
+    """
+
+    records: list[WalRecord]
+    gaps: int
+    failure: OSError | None
 
 
 def _sessions_in(records: Iterable[WalRecord]) -> set[tuple[str, str]]:
@@ -149,6 +109,8 @@ class WriteAheadLog:
         self._segment_bytes = segment_bytes
         self._number = 0
         self._damaged: list[Segment] = []
+        self.damaged_records = 0
+        """Places with damaged records that were found since the start."""
         self._file: BinaryIO | None = None
         self.segments: list[Segment] = []
         self._locks = contextlib.ExitStack()
@@ -212,10 +174,10 @@ class WriteAheadLog:
         a segment stays where it is, in a folder that is locked until this log is closed.
         """
         segment = Segment(path)
-        records, damage = segment.load()
-        if damage is not None:
+        records, failure = self.load(segment)
+        if failure is not None:
             self._salvage(records)
-            self.report_damage(Segment(self._set_aside(path)), damage)
+            self.report_damage(Segment(self._set_aside(path)), failure)
             return
         segment.size = path.stat().st_size
         segment.sessions = _sessions_in(records)
@@ -227,6 +189,23 @@ class WriteAheadLog:
             _LOG.error("segment of the write-ahead log cannot be taken over", file=str(path), error=error)
             return
         self.segments.append(segment)
+
+    def load(self, segment: Segment) -> tuple[list[WalRecord], OSError | None]:
+        """Return a segment's records, and the error that ended the reading. It may run in a thread.
+
+        Damaged records are counted and logged, once for each place.
+        """
+        loaded = segment.load()
+        if loaded.gaps > segment.gaps:
+            self.damaged_records += loaded.gaps - segment.gaps
+            segment.gaps = loaded.gaps
+            _LOG.error(
+                "records of the write-ahead log are damaged, they are lost if Redis has lost them: check the disk",
+                file=str(segment.path),
+                places=loaded.gaps,
+                records_read=len(loaded.records),
+            )
+        return loaded.records, loaded.failure
 
     def _salvage(self, records: list[WalRecord]) -> None:
         try:
@@ -241,9 +220,9 @@ class WriteAheadLog:
         paths = [Segment(path) for path in sorted(self._root.glob(f"*{_DAMAGED}"))]
         found = []
         for segment in [*(s for s in self.segments if s.damaged), *paths]:
-            records, damage = segment.load()
-            if damage is None:
-                segment.sessions = _sessions_in(records)
+            loaded = segment.load()
+            if loaded.failure is None:
+                segment.sessions = _sessions_in(loaded.records)
                 found.append(segment)
         return found
 
@@ -353,6 +332,13 @@ class WriteAheadLog:
     def size(self) -> int:
         """Return the bytes held by all segments."""
         return sum(segment.size for segment in self.segments)
+
+    def beats_between_looks(self, most: int) -> int:
+        """Return after how many heartbeats Redis is asked again whether it lost sessions of this log, at most `most`.
+
+        Few sessions are asked for often, so that what is lost is appended before a session is sealed.
+        """
+        return min(most, 2 + sum(len(segment.sessions) for segment in self.segments) // _SESSIONS_PER_BEAT)
 
     def release(self, segment: Segment) -> None:
         """Delete a segment whose relays are safe elsewhere."""

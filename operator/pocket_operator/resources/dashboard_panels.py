@@ -120,8 +120,11 @@ ROWS: Final = (
                 (("sum by (reason) (increase(pocket_relayer_ledger_replays_total{$pods}[5m]))", "{{reason}}"),),
             ),
             Panel(
-                "Damaged segments of logs",
-                (("sum by (pod) (pocket_relayer_local_log_damaged_segments{$pods})", "{{pod}}"),),
+                "Damage in logs",
+                (
+                    ("sum by (pod) (pocket_relayer_local_log_damaged_segments{$pods})", "{{pod}}, unreadable segments"),
+                    ("sum by (pod) (pocket_relayer_local_log_damaged_records{$pods})", "{{pod}}, records"),
+                ),
             ),
             Panel(
                 "Restarted background tasks",

@@ -140,6 +140,12 @@ ALERTS = (
         "The volume of a miner hangs: nothing is claimed or proven unless another miner takes over",
     ),
     Alert(
+        "PocketRelayerLogDamaged",
+        "sum(pocket_relayer_local_log_damaged_segments{{{pods}}}) + "
+        "sum(pocket_relayer_local_log_damaged_records{{{pods}}}) > 0", 0, "critical",
+        "A relayer's write-ahead log is damaged: its relays are lost if Redis loses them before a miner has read them",
+    ),
+    Alert(
         "PocketMinerStepsFail", 'sum by (step) (rate(pocket_miner_errors_total{{{pods}}}[10m])) > 0.1', 10, "warning",
         "A step of the miner fails repeatedly",
     ),

@@ -12,7 +12,7 @@ from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.sessions.windows import Windows
 from pocket.protocol.smst.digest import path_of
 from pocket.protocol.transactions.build import transaction_hash
-from pocket.redis_store.write_ahead_log import decode_records
+from pocket.redis_store.log_records import decode_records
 from pocket_localnet.ante import decode
 from simulated.plan import SUPPLIERS, Fault, Kind
 from simulated.redis_model import Data, Stream
@@ -55,7 +55,7 @@ def on_volume(folder: Path) -> Iterator[tuple[Pair, bytes]]:
 
 def in_log(folder: Path) -> Iterator[tuple[Pair, bytes]]:
     for path in sorted((folder / "relay-log").glob("*/*.log")):
-        for row in decode_records(path.read_bytes()):
+        for row in filter(None, decode_records(path.read_bytes())):
             yield (row.supplier, row.session_id), row.relay
 
 

@@ -21,11 +21,13 @@ class Stream:
     `last` is the greatest id ever given.
     """
 
-    def __init__(self, ids: list[tuple[int, int]], rows: list[list[bytes]], last: tuple[int, int]) -> None:
-        self.ids, self.rows, self.last = ids, rows, last
+    def __init__(
+        self, ids: list[tuple[int, int]], rows: list[list[bytes]], last: tuple[int, int], added: int = 0
+    ) -> None:
+        self.ids, self.rows, self.last, self.added = ids, rows, last, added
 
     def copy(self) -> "Stream":
-        return Stream(list(self.ids), list(self.rows), self.last)
+        return Stream(list(self.ids), list(self.rows), self.last, self.added)
 
 
 class ZSet(dict[bytes, float]):
@@ -325,6 +327,7 @@ class Model:
         stream.ids.append(made)
         stream.rows.append(row[1:])
         stream.last = made
+        stream.added += 1
         self.entries_added += 1
         if most is not None and len(stream.ids) > most:
             stream.ids, stream.rows = stream.ids[-most:], stream.rows[-most:]
@@ -338,6 +341,13 @@ class Model:
         high = len(stream.ids) if last == b"+" else bisect_right(stream.ids, _id(last, 2**64))
         rows = [[_shown(stream.ids[n]), stream.rows[n]] for n in range(high - 1, low - 1, -1)]
         return rows[: int(options[1])] if options else rows
+
+    def _xinfo(self, _: bytes, key: bytes) -> list[Any]:
+        """Without what the project does not read."""
+        stream = self._get_as(Stream, key)
+        if stream is None:
+            raise ResponseError("no such key")
+        return [b"length", len(stream.ids), b"entries-added", stream.added]
 
     def _xread(self, *rest: bytes) -> Any:
         """Without waiting: whoever calls it waits."""

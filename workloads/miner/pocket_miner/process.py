@@ -30,7 +30,7 @@ from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
 from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import NotificationReader
-from pocket.redis_store.prefix_owner import claim_prefix
+from pocket.redis_store.prefix_owner import PrefixOwner
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
@@ -88,6 +88,7 @@ class _Parts:
     suppliers: SupplierFactory
     fleet: SupplierManager
     probe: VolumeProbe
+    owner: PrefixOwner
 
 
 class MinerProcess:
@@ -202,7 +203,8 @@ class MinerProcess:
             config, volume.member, redis, keys, fleet, platform, platform.connect_kube, lambda: not probe.hangs
         )
         fleet.keeper = await stack.enter_async_context(keeper)
-        return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet, probe)
+        owner = PrefixOwner(redis, keys, f"{config.namespace}/{config.name}")
+        return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet, probe, owner)
 
     async def _await_dependencies(self, parts: _Parts) -> None:
         """Wait until Redis is usable and a node of the right chain answers, or for the stop.
@@ -219,7 +221,7 @@ class MinerProcess:
         await await_dependencies(
             parts.redis, self._config.redis_url, parts.chain, self._config.chain.id, self._stop, redis_waits,
             self._readiness.chain_away, self._platform.rng,
-            lambda: claim_prefix(parts.redis, parts.keys, f"{self._config.namespace}/{self._config.name}"),
+            parts.owner.claim,
         )  # fmt: skip
 
     async def _mine(self, parts: _Parts) -> None:
@@ -280,7 +282,8 @@ class MinerProcess:
             "standbys": fleet.follow,
             "volume probe": parts.probe.run,
         }
-        return [self._stop_on_corruption(fleet), *(supervise(name, loop) for name, loop in loops.items())]
+        supervised = [supervise(name, loop) for name, loop in loops.items()]
+        return [self._stop_on_corruption(fleet), parts.owner.run(), *supervised]
 
     def _background_loops(self, parts: _Parts) -> list[Coroutine[Any, Any, None]]:
         """Return the supervised background loops: one that fails is restarted."""
@@ -377,10 +380,10 @@ class MinerProcess:
     async def _watch_redis(self, watch: RedisWatch, fleet: SupplierManager) -> None:
         while True:
             try:
-                restarted = await watch.poll()
+                changed = await watch.poll()
                 self._readiness.redis = watch.problem
-                if restarted:
-                    fleet.reread()
+                if changed:
+                    fleet.reread(changed)
             except RedisStoreError as error:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()

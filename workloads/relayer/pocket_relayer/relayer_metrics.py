@@ -144,6 +144,11 @@ LOG_DAMAGED = Gauge(
     "pocket_relayer_local_log_damaged_segments", "Segments of write-ahead logs that could not be read since the start.",
     multiprocess_mode="livesum",
 )  # fmt: skip
+LOG_DAMAGED_RECORDS = Gauge(
+    "pocket_relayer_local_log_damaged_records",
+    "Places in write-ahead logs where one or more records have another checksum, found since the start.",
+    multiprocess_mode="livesum",
+)
 SIGNATURES = Histogram(
     "pocket_relayer_signer_seconds", "Signatures of the remote signer: signed, refused, unavailable, invalid.",
     ["result"], buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),

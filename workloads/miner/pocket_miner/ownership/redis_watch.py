@@ -57,10 +57,10 @@ class RedisWatch:
         """
         self._missed = True
 
-    async def poll(self) -> bool:
+    async def poll(self) -> frozenset[Address | None]:
         """Poll Redis.
 
-        Returns True if it may hold other data than before. Raises RedisUnavailable.
+        Returns the primaries that may hold other data than before. Raises RedisUnavailable.
         """
         try:
             state = await inspect_primaries(self._redis)
@@ -72,10 +72,10 @@ class RedisWatch:
             self.missed()
         return changed
 
-    def observe(self, state: PrimaryStates) -> bool:
+    def observe(self, state: PrimaryStates) -> frozenset[Address | None]:
         """Record a state of Redis.
 
-        Returns True if one of its primaries may hold other data than before.
+        Returns the primaries that may hold other data than before.
         """
         now, info = self._clock(), state.combined
         if info.server_time_microseconds:
@@ -88,11 +88,12 @@ class RedisWatch:
         self.memory = (info.used_memory, info.max_memory)
         miner_metrics.REDIS_MEMORY.labels("used").set(info.used_memory)
         miner_metrics.REDIS_MEMORY.labels("max").set(info.max_memory)
-        if all(self._histories.get(address) == history for address, history in state.histories.items()):
+        changed = {address for address, history in state.histories.items() if self._histories.get(address) != history}
+        if not changed:
             self._missed = self._missed and state.failure is not None
-            return False
+            return frozenset()
         met_running = not self._histories and not self._missed
         self._usable_since = now - info.uptime_seconds if met_running else now
         self._histories |= state.histories
         self._missed = False
-        return True
+        return frozenset(changed)

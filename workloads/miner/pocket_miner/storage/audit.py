@@ -121,9 +121,9 @@ class Audit(TransactionTables):
         with self._transaction():
             for table in ("seal", "cost", "rejected"):
                 self._database.execute(
-                    f"DELETE FROM {table} WHERE supplier=?1 AND session_id IN (SELECT value FROM json_each(?2)) "  # noqa: S608 - a constant
-                    f"AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.supplier=?1 AND o.session_id={table}.session_id)",
-                    (supplier, json.dumps(list(session_ids))),
+                    f"DELETE FROM {table} WHERE supplier=? AND session_id IN (SELECT value FROM json_each(?)) "  # noqa: S608 - a constant
+                    f"AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.supplier=? AND o.session_id={table}.session_id)",
+                    (supplier, json.dumps(list(session_ids)), supplier),
                 )
             self._delete_signed(supplier)
 
@@ -250,9 +250,9 @@ class Audit(TransactionTables):
         """
         with self._lock:
             rows = self._database.execute(
-                f"SELECT session_id, {_END} FROM outcome WHERE supplier=?1 AND {_END} >= "  # noqa: S608 - a constant
-                f"(SELECT max({_END}) FROM outcome WHERE supplier=?1) - ?2",
-                (supplier, blocks),
+                f"SELECT session_id, {_END} FROM outcome WHERE supplier=? AND {_END} >= "  # noqa: S608 - a constant
+                f"(SELECT max({_END}) FROM outcome WHERE supplier=?) - ?",
+                (supplier, supplier, blocks),
             )
             return {session_id: int(end) for session_id, end in rows}
 

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.coordination.rendezvous import shard_of
 from pocket.coordination.stores.lease_store import LeaseUnavailable
 from pocket.errors import PocketError
+from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
@@ -91,12 +92,14 @@ class SupplierManager:
         rows = ((address, running.supplier.last_scan_at) for address, running in self._running.items())
         return {address: round(now - scanned, 1) for address, scanned in rows if scanned is not None}
 
-    def reread(self) -> None:
-        """Read all streams from their start, because Redis may hold other entries under known ids."""
+    def reread(self, primaries: Collection[Address | None]) -> None:
+        """Read the streams on these primaries from their start, because they may hold other entries under known ids."""
         for running in self._running.values():
-            running.supplier.on_redis_restarted()
+            if running.supplier.consumer.tail.primary in primaries:
+                running.supplier.on_redis_restarted()
         for standby in self._standbys.values():
-            standby.consumer.reread()
+            if standby.consumer.tail.primary in primaries:
+                standby.consumer.reread()
 
     def stages(self) -> dict[str, int]:
         """Return the number of sessions by stage, over all mined suppliers."""

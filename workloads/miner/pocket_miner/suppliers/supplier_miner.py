@@ -54,6 +54,7 @@ from pocket_miner.submission.leaf_sets import VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.claim_queries import query_claims
 from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one
+from pocket_miner.suppliers.owed_relays import may_lack_relays
 from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
@@ -405,9 +406,9 @@ class SupplierMiner:
     async def _seal(self, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool) -> None:
         """Seal and claim sessions of one end height.
 
-        Sealing waits after a restart of Redis until the second half of the claim window, so that relayers can replay
-        their logs. Without the volume it waits as long, and then seals copies. Without Redis it waits until the last
-        third, and then seals what the volume holds.
+        Sealing waits after a restart of Redis, or a loss of entries, until the second half of the claim window, so that
+        relayers can replay their logs. Without the volume it waits as long, and then seals copies. Without Redis it
+        waits until the last third, and then seals what the volume holds.
         """
         windows = group[0].windows
         if windows is None:
@@ -417,8 +418,7 @@ class SupplierMiner:
         group = [session for session in group if session.terms_confirmed or late]
         if not group:
             return
-        if connected and not self.redis_settled() and 2 * left > length:
-            _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
+        if connected and 2 * left > length and await may_lack_relays(group, self.consumer.tail, self.redis_settled):
             return
         fallback = VolumeFallback.PARTIAL if late else VolumeFallback(2 * left <= length)
         try:

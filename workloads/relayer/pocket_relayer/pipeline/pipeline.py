@@ -21,9 +21,9 @@ from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpRespo
 from pocket.protocol.relays.messages import RelayResponse, relay_hash
 from pocket.protocol.relays.wire import bytes_field
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf
+from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisStoreError, SessionClosed
-from pocket.redis_store.write_ahead_log import WalRecord
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry

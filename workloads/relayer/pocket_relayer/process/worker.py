@@ -32,7 +32,7 @@ from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
 from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import RelayNotifier
-from pocket.redis_store.prefix_owner import claim_prefix
+from pocket.redis_store.prefix_owner import PrefixOwner
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.store_errors import RedisUnavailable
@@ -149,7 +149,7 @@ class Worker:
         problems = waits or [Problem(code=ProblemCode.STARTING, message="starting")]
         return WorkerReport(self._number, os.getpid(), "", 0, 0, tuple(problems), starting=True)
 
-    async def _await_dependencies(self, redis: "Redis", keys: RedisKeys, chain: CachedChain) -> bool:
+    async def _await_dependencies(self, redis: "Redis", owner: PrefixOwner, chain: CachedChain) -> bool:
         """Wait for Redis and a node of the right chain.
 
         Returns False if the stop came first.
@@ -170,7 +170,7 @@ class Worker:
             redis_waits,
             chain_waits,
             self._platform.rng,
-            lambda: claim_prefix(redis, keys, f"{self._config.namespace}/{self._config.name}"),
+            owner.claim,
         )
         return not self._stop.is_set()
 
@@ -197,16 +197,11 @@ class Worker:
             clock=clock, on_query=relayer_metrics.observe_query,
         )  # fmt: skip
         watch = NodeMonitor(
-            nodes,
-            http,
-            config.chain.id,
-            node_health,
-            timeout_seconds=seconds,
-            on_assessment=relayer_metrics.show_node_health,
-            channel=platform.channel,
-            clock=clock,
-        )
-        if not await self._await_dependencies(redis, keys, chain):
+            nodes, http, config.chain.id, node_health, timeout_seconds=seconds,
+            on_assessment=relayer_metrics.show_node_health, channel=platform.channel, clock=clock,
+        )  # fmt: skip
+        owner = PrefixOwner(redis, keys, f"{config.namespace}/{config.name}")
+        if not await self._await_dependencies(redis, owner, chain):
             await chain.close()
             await redis.aclose()
             return
@@ -333,6 +328,7 @@ class Worker:
                     **({} if signer is None else {"signer": signer.run}),
                 }
                 tasks = [group.create_task(_supervised(name, loop)) for name, loop in loops.items()]
+                tasks.append(group.create_task(owner.run()))
                 await latest_block.poll()
                 self._report = functools.partial(
                     self._serving_report, keyring, latest_block, recorder, pipeline, problem
@@ -443,6 +439,7 @@ class Worker:
             await trimming.observe(connections.memory.used)
             relayer_metrics.LOG_BYTES.set(log.size)
             relayer_metrics.LOG_DAMAGED.set(log.damaged)
+            relayer_metrics.LOG_DAMAGED_RECORDS.set(log.damaged_records)
             for source, number in chain.counters.taken():
                 relayer_metrics.CACHE.labels(source).inc(number)
             await asyncio.sleep(1.0)

@@ -1,0 +1,78 @@
+"""Find out whether Redis has lost streams, or entries of them, that relayers appended."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+
+from pocket.redis_store.lua_scripts import STATES
+from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
+from pocket.redis_store.store_errors import RedisUnavailable, foreign_reply
+
+
+def states_arguments(keys: RedisKeys, supplier: str, session_ids: Iterable[str]) -> tuple[list[str], list[Any]]:
+    """Return the keys and arguments of the script that returns the states of a supplier's streams."""
+    names = list(session_ids)
+    streams = [keys.stream(supplier, name) for name in names]
+    return [keys.incarnation(supplier), keys.closed(supplier), keys.sessions(supplier), *streams], names
+
+
+def deleted_entries(reply: Any, number: int) -> list[int | None]:
+    """Return the number of deleted entries of each stream as the script returned it.
+
+    Raises RedisUnavailable for a reply that the script does not give.
+    """
+    if not isinstance(reply, list) or len(reply) != 1 + number:
+        raise foreign_reply(reply)
+    rows = reply[1:]
+    if not all(row is None or isinstance(row, int) for row in rows):
+        raise foreign_reply(reply)
+    return rows
+
+
+@dataclass(slots=True)
+class StreamLosses:
+    """Finds losses that no restart shows, as by eviction or by a command of an administrator.
+
+    Redis counts the entries that were ever added to a stream, so that those which are missing are known. A stream whose
+    entries were appended again still lacks the deleted ones: only more of them are another loss.
+    """
+
+    redis: "Redis"
+    keys: RedisKeys
+    _deleted: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    async def find(self, incarnations: Mapping[str, str], pairs: Collection[tuple[str, str]]) -> set[str]:
+        """Return the suppliers whose relays Redis has lost.
+
+        `incarnations` are those that are known. `pairs` are sessions (supplier, id) with relays in their streams: of an
+        open one both the stream and the header must be there. A supplier whose rows cannot be read shows nothing.
+        """
+        sessions: dict[str, list[str]] = defaultdict(list)
+        for supplier, session_id in pairs:
+            sessions[supplier].append(session_id)
+        known = list(incarnations)
+        if not known:
+            return set()
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for supplier in known:
+                STATES.queue(pipe, *states_arguments(self.keys, supplier, sessions[supplier]))
+            rows: list[Any] = await pipe.execute(raise_on_error=False)
+        lost = set()
+        for supplier, row in zip(known, rows, strict=True):
+            try:
+                numbers = deleted_entries(row, len(sessions[supplier]))
+            except RedisUnavailable:
+                continue
+            if text_of(row[0]) != incarnations[supplier]:
+                lost.add(supplier)
+            for session_id, deleted in zip(sessions[supplier], numbers, strict=True):
+                before = self._deleted.get((supplier, session_id), 0)
+                if deleted is not None and (deleted < 0 or deleted > before):
+                    lost.add(supplier)
+                if deleted is not None and deleted > 0:
+                    self._deleted[supplier, session_id] = deleted
+        return lost

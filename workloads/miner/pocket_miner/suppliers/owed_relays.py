@@ -1,0 +1,31 @@
+"""Whether relayers may still have to append relays to Redis before a session is sealed."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.redis_store.store_errors import CommandRejected
+from pocket.redis_store.stream_reader import StreamReader
+from pocket_miner.sessions.tracked_session import TrackedSession
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+
+
+async def may_lack_relays(
+    sessions: Sequence[TrackedSession], streams: StreamReader, redis_settled: Callable[[], bool]
+) -> bool:
+    """Return True if Redis was restarted a moment ago, or has lost entries of one of the sessions.
+
+    Rows that Redis refuses to read show no loss. Raises the other errors of Redis.
+    """
+    if not redis_settled():
+        _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
+        return True
+    try:
+        lost = await streams.lost(session.session_id for session in sessions)
+    except CommandRejected:
+        return False
+    if lost:
+        _LOG.warning("sealing postponed, Redis has lost relays that relayers may append again", sessions=sorted(lost))
+    return bool(lost)
