@@ -7,6 +7,7 @@ import pytest
 
 from hostile_clients import MIB, SHORT_TIMEOUTS, dial, post, served, until
 from pocket_relayer.transports.first_requests import BURST, PER_SECOND
+from pocket_relayer.transports.http1_connection import Http1Connection
 from relays import relaying
 
 pytestmark = pytest.mark.redis
@@ -117,4 +118,59 @@ async def test_requests_of_a_connection_with_a_served_relay_have_no_rate(redis, 
             while answers.count(b"HTTP/1.1 ") < 301:
                 answers += await reader.read(65_536)
         assert relayer.connections.open == 1
+        writer.close()
+
+
+async def test_chunks_of_one_byte_are_parsed_in_portions_and_their_relays_are_served(redis, tmp_path, monkeypatch):
+    portions, parse = [], Http1Connection._receive
+    monkeypatch.setattr(
+        Http1Connection, "_receive", lambda self, data: (portions.append(len(data)), parse(self, data))[1]
+    )
+    head = b"POST / HTTP/1.1\r\nHost: relayer\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    async with relaying(redis, tmp_path) as relayer:
+
+        async def send(number):
+            reader, writer = await dial(relayer)
+            body = relayer.request(body=b"%d" % number + bytes(20_000)).encode()
+            writer.write(head + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            return answer.startswith(b"HTTP/1.1 200 OK")
+
+        assert all(await asyncio.gather(*map(send, range(5))))
+        assert sum(portions) > 5 * 20_000 * 6
+        assert max(portions) <= 16 * 1024, "a read of 256 KiB holds 43,000 chunks"
+        await until(lambda: relayer.memory.used == 0)
+
+
+async def test_a_half_closed_client_whose_request_waits_for_its_turn_is_answered(redis, tmp_path):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        first, second = (relayer.request(body=b"%d" % number + bytes(2_000)).encode() for number in range(2))
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in second) + b"0\r\n\r\n"
+        writer.write(post(len(first)) + first)
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: relayer\r\nX: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % (b"x" * 4_000) + chunks
+        )
+        writer.write_eof()
+        assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1 200 OK") == 2
+        writer.close()
+
+
+async def test_chunks_that_wait_behind_a_slow_relay_are_read_on_after_it(redis, tmp_path, monkeypatch):
+    paused, pause = asyncio.Event(), Http1Connection.pause_reading
+    monkeypatch.setattr(Http1Connection, "pause_reading", lambda self: (pause(self), paused.set())[0])
+    head = b"POST / HTTP/1.1\r\nHost: relayer\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with relaying(redis, tmp_path) as relayer:
+        gate = relayer.backend.gate = asyncio.Event()
+        reader, writer = await dial(relayer)
+        first, second = (relayer.request(body=b"%d" % number + bytes(20_000)).encode() for number in range(2))
+        writer.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(first), first))
+        await relayer.backend.asked.wait()
+        writer.write(head + b"".join(b"1\r\n%c\r\n" % byte for byte in second) + b"0\r\n\r\n")
+        await asyncio.wait_for(paused.wait(), 10)
+        gate.set()
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 2:
+            answers += await asyncio.wait_for(reader.read(65_536), 10)
         writer.close()

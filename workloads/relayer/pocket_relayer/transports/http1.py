@@ -147,6 +147,7 @@ class Http1:
             self._server,
             connection,
             self._timeouts,
+            self._first_requests.turns,
             lambda status: _response(self._router.reject_unreadable(status, address)),
         )
 
