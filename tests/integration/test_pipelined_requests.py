@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from hostile_clients import MIB, SHORT_TIMEOUTS, dial, post, served, until
+from hostile_clients import MIB, SHORT_TIMEOUTS, dial, held, post, served, until
 from pocket_relayer.transports.first_requests import BURST, PER_SECOND
 from pocket_relayer.transports.http1_connection import Http1Connection
 from relays import relaying
@@ -34,14 +34,14 @@ async def test_pipelined_requests_behind_a_slow_one_count_as_memory_until_they_a
         bodies = [relayer.request(body=b"%d" % n + bytes(20_000)).encode() for n in range(4)]
         writer.write(post(len(bodies[0])) + bodies[0])
         await relayer.backend.asked.wait()
-        first = relayer.memory.used
+        first = held(relayer)
         writer.write(b"".join(post(len(body)) + body for body in bodies[1:]))
-        await until(lambda: relayer.memory.used >= first + sum(map(len, bodies[1:])))
+        await until(lambda: held(relayer) >= first + sum(map(len, bodies[1:])))
         relayer.backend.gate.set()
         answers = b""
         while answers.count(b"HTTP/1.1 200 OK") < 4:
             answers += await asyncio.wait_for(reader.read(65_536), 10)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         writer.close()
 
 
@@ -70,23 +70,23 @@ async def pipelining(relayer, number, size):
 async def test_pipelined_requests_behind_a_slow_one_are_not_read_on(redis, tmp_path):
     async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
         async with pipelining(relayer, 1, 32 * MIB) as (writer,):
-            await until(lambda: relayer.memory.used > 64 * 1024)
+            await until(lambda: held(relayer) > 64 * 1024)
             for number in range(5):
                 assert await served(relayer, body=b"%d of another connection" % number)
-            assert relayer.memory.used < relayer.memory.connection_limit
+            assert held(relayer) < relayer.memory.connection_limit
             assert writer.transport.get_write_buffer_size() > 16 * MIB
             assert relayer.connections.open
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_pipelined_requests_of_many_connections_end_some_of_them_and_relays_go_on(redis, tmp_path):
     async with relaying(redis, tmp_path, memory_bytes=2 * MIB) as relayer:
         async with pipelining(relayer, 30, MIB):
             await until(lambda: relayer.connections.open < 30)
-            assert relayer.memory.used <= relayer.memory.address_limit
+            assert held(relayer) <= relayer.memory.address_limit
             for number in range(5):
                 assert await served(relayer, body=b"%d of another connection" % number)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         assert await served(relayer, body=b"after")
 
 
@@ -140,7 +140,7 @@ async def test_chunks_of_one_byte_are_parsed_in_portions_and_their_relays_are_se
         assert all(await asyncio.gather(*map(send, range(5))))
         assert sum(portions) > 5 * 20_000 * 6
         assert max(portions) <= 16 * 1024, "a read of 256 KiB holds 43,000 chunks"
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_a_half_closed_client_whose_request_waits_for_its_turn_is_answered(redis, tmp_path):

@@ -22,6 +22,8 @@ from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.unread_timer import UnreadTimer
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
+AIOHTTP_BYTES: Final = 12 * 1024
+"""Memory of a connection that aiohttp serves."""
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Limit of a request's line and header fields."""
 _FIRST_PORTION: Final = 1024  # bytes of the first portion that is parsed: an ordinary head, or 170 chunks of a byte
