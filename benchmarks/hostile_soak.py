@@ -85,7 +85,7 @@ async def _peak_memory(pid: int, ended: asyncio.Event) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """The attacked relayer, another one beside it, and the load of paying relays on both."""
+    """The attacked relayer, a second one, and the load of paying relays on both."""
 
     attacked: LocalStack
     control: LocalStack
