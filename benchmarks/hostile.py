@@ -1,6 +1,7 @@
-"""Attack an open relay port: `python -m benchmarks.hostile ATTACK URL SECONDS`.
+"""Attack an open relay port: `python -m benchmarks.hostile ATTACK URL SECONDS RELAY`.
 
-Prints how the connections ended. `python -m benchmarks.soak --hostile` runs all attacks under paying load.
+RELAY is a file with a signed relay that was served, which anybody may have seen. Prints how the connections ended.
+`python -m benchmarks.soak --hostile` runs all attacks under paying load.
 """
 
 import asyncio
@@ -12,8 +13,11 @@ import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from benchmarks.hostile_relays import relays_of_attackers
 
 MIB: Final = 1024 * 1024
 _NICENESS: Final = 15
@@ -78,7 +82,8 @@ def _hpack_length(rest: int) -> bytes:
 class Attackers:
     """Connections of one attack, and how they ended."""
 
-    def __init__(self, url: str, seconds: float) -> None:
+    def __init__(self, url: str, seconds: float, seen: bytes = b"") -> None:
+        self.seen = seen
         parts = urlsplit(url)
         self._place = (str(parts.hostname), int(parts.port or 80))
         self._until = time.monotonic() + seconds
@@ -138,6 +143,14 @@ class Attackers:
         """Attack on several connections at the same time."""
         await asyncio.gather(*(self.each(begin, again, pause, read=read) for _ in range(number)))
 
+    async def relaying(self, number: int, name: str) -> None:
+        """Send relays that are made from one that was seen, on several connections."""
+        bodies = relays_of_attackers(name, self.seen)
+        share = max(1, len(bodies) // number)
+        requests = [_post(len(body), _RPC_TYPE) + body for body in bodies]
+        parts = [requests[at : at + share] for at in range(0, len(requests), share)]
+        await asyncio.gather(*(self.each(b"", b"".join(parts[n % len(parts)]), 0.02) for n in range(number)))
+
     async def aborting(self, number: int, data: bytes) -> None:
         """Abort uploads before their end, on several connections."""
 
@@ -163,9 +176,15 @@ def _meaning(first: bytes) -> str:
     return "HTTP/2"
 
 
+_RPC_TYPE: Final = b"Rpc-Type: 3\r\n"
 _PADDED: Final = _h2(0, 1, b"\xff" + bytes(255), 0x08)
 _CHUNKED: Final = b"POST / HTTP/1.1\r\nHost: relayer\r\nTransfer-Encoding: chunked\r\n\r\n"
 _FRAGMENT: Final = b"\xfe\x00\x80" + b"mask" + bytes(128)
+_PINGS: Final = (b"\x89\x80" + b"mask") * 2000
+_SETTINGS: Final = _h2(4, 0, b"".join(struct.pack(">HI", n % 65_536, n) for n in range(2000)))
+_TRAILERS: Final = _CHUNKED + b"1\r\nx\r\n0\r\n"
+_BAD_UPGRADE: Final = _UPGRADE.replace(b"AAAA==", b"?")
+_URL: Final = b"GET /" + b"a/..;" * 12_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
 _ENDLESS: Final = b"\x02\xfe\xff\xff" + b"mask" + bytes(65_535)
 
 ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
@@ -195,13 +214,33 @@ ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
     "chunks of one byte": lambda s: s.many(10, _CHUNKED, b"1\r\nx\r\n" * 2000, 0.05),
     "WebSocket fragments without an end": lambda s: s.many(10, _UPGRADE + b"\x02" + _FRAGMENT, b"\0" + _FRAGMENT, 0.01),
     "HTTP/2 oversized headers": lambda s: s.many(2, PREFACE + _oversized(), b"", 0.1),
+    "HTTP/2 SETTINGS": lambda s: s.many(2, PREFACE, _SETTINGS * 10, 0.0),
+    "HTTP/2 PRIORITY": lambda s: s.many(2, PREFACE, _h2(2, 1, b"\0\0\0\0\x10") * 4000, 0.0),
+    "HTTP/2 empty DATA": lambda s: s.many(2, PREFACE + _h2(1, 1, _HEAD, 0x04), _h2(0, 1, b"") * 4000, 0.0),
+    "WebSockets without a relay": lambda s: s.many(800, _UPGRADE, b"", 1.0),
+    "WebSocket pings": lambda s: s.many(10, _UPGRADE, _PINGS, 0.01),
+    "WebSocket handshakes that are invalid": lambda s: s.many(20, _BAD_UPGRADE, b"", 0.01),
+    "trailers without an end": lambda s: s.many(20, _TRAILERS, b"a:b\r\n" * 2000, 0.02),
+    "chunk extensions without an end": lambda s: s.many(20, _CHUNKED + b"1;", b"a" * 16_000, 0.02),
+    "URLs of 60 KB": lambda s: s.many(20, b"", _URL, 0.02),
+    "methods that are not served": lambda s: s.many(20, b"", b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n" * 50, 0.02),
+    **{
+        name: lambda s, name=name, number=number: s.relaying(number, name)  # type: ignore[misc]
+        for name, number in {
+            "copies of a served relay": 20,
+            "copies with a byte behind the signature": 20,
+            "forged signatures": 100,
+            "rings of 150,000 members": 10,
+            "relays of invented applications": 100,
+        }.items()
+    },
 }
 """Attacks by name."""
 
 
-async def attack(name: str, url: str, seconds: float) -> str:
+async def attack(name: str, url: str, seconds: float, seen: bytes) -> str:
     """Run one attack and return how much it sent and how its connections ended."""
-    attackers = Attackers(url, seconds)
+    attackers = Attackers(url, seconds, seen)
     await ATTACKS[name](attackers)
     ends = ", ".join(f"{number} x {what}" for what, number in attackers.ends.most_common(3))
     return f"{attackers.sent / MIB:.0f} MiB sent; {ends or 'no response'}"
@@ -209,9 +248,9 @@ async def attack(name: str, url: str, seconds: float) -> str:
 
 def main() -> None:
     """Run the attack that the arguments name."""
-    name, url, seconds = sys.argv[1:4]
+    name, url, seconds, relay = sys.argv[1:5]
     os.nice(_NICENESS)
-    print(asyncio.run(attack(name, url, float(seconds))))
+    print(asyncio.run(attack(name, url, float(seconds), Path(relay).read_bytes())))
 
 
 if __name__ == "__main__":

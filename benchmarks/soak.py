@@ -78,8 +78,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table of attacks into docs/security.md")
     options = parser.parse_args()
     if options.hostile:
-        with stack_with(2) as stack:
-            sys.exit(uvloop.run(hostile(stack, options.seconds, options.rate, write=options.write)))
+        with stack_with(2) as attacked, stack_with(2) as control:
+            sys.exit(uvloop.run(hostile(attacked, control, options.seconds, options.rate, write=options.write)))
     with stack_with(2, session_blocks=10) as stack:
         sys.exit(uvloop.run(_soak(stack, options.seconds, options.rate)))
 

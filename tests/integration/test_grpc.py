@@ -12,7 +12,7 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived
 
 from callers import grpc_call, grpc_web, http1, http2_raw
-from hostile_clients import until
+from hostile_clients import held, until
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_response
 from pocket.protocol.relays.messages import decode_relay_request, decode_relay_response
 from transports import all_transports
@@ -186,7 +186,7 @@ async def test_an_envelope_that_grpc_cannot_send_is_refused_and_not_charged(redi
         outcome = await http1(relayer.url, grpc_envelope(relayer, body, **headers), {"Rpc-Type": "1"})
         assert outcome.code == 400
         assert not echo.seen
-        await until(lambda: not relayer.memory.used)
+        await until(lambda: not held(relayer))
         assert not await relayer.leaves()
 
 

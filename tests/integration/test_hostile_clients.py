@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from callers import METHOD
-from hostile_clients import LARGE, MIB, SHORT_TIMEOUTS, dial, post, served, until
+from hostile_clients import LARGE, MIB, SHORT_TIMEOUTS, dial, held, post, served, until
 from http2_client import CONTINUATION, DATA, END_HEADERS, HEADERS, POST, SETTINGS, raw_frame
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
@@ -50,10 +50,10 @@ async def test_aborted_uploads_leave_nothing_behind_though_no_garbage_is_collect
             before = tracemalloc.get_traced_memory()[0]
             for _ in range(5):
                 async with unfinished(relayer, 4, MIB) as writers:
-                    await until(lambda: relayer.memory.used >= 3 * MIB)
+                    await until(lambda: held(relayer) >= 3 * MIB)
                     for writer in writers:
                         writer.transport.abort()
-                await until(lambda: relayer.memory.used == 0)
+                await until(lambda: held(relayer) == 0)
             await until(lambda: relayer.connections.open == 0)
             assert tracemalloc.get_traced_memory()[0] - before < 4 * MIB
         finally:
@@ -83,10 +83,10 @@ async def test_what_a_connection_holds_is_counted_and_goes_with_it_though_no_gar
             for writer in writers:
                 writer.write(sent)
                 await writer.drain()
-            await until(lambda: relayer.memory.used >= number * (len(sent) - 8000))
+            await until(lambda: held(relayer) >= number * (len(sent) - 8000))
             for writer in writers:
                 writer.transport.abort()
-            await until(lambda: relayer.connections.open == 0 == relayer.memory.used)
+            await until(lambda: relayer.connections.open == 0 == held(relayer))
 
         await connections(4)
         gc.collect()
@@ -118,11 +118,11 @@ async def test_header_blocks_without_an_end_make_room_for_relays(redis, tmp_path
 async def test_unfinished_bodies_make_room_for_a_relay_of_the_same_address(redis, tmp_path):
     async with relaying(redis, tmp_path, service=LARGE, memory_bytes=32 * MIB) as relayer:
         async with unfinished(relayer, 12, 4 * MIB):
-            await until(lambda: relayer.memory.used > 8 * MIB)
+            await until(lambda: held(relayer) > 8 * MIB)
             for number in range(5):
                 assert await served(relayer, body=b"%d" % number * 900_000)
-            assert relayer.memory.used <= 32 * MIB
-        await until(lambda: relayer.memory.used == 0)
+            assert held(relayer) <= 32 * MIB
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_a_body_that_stands_still_is_refused_in_time(redis, tmp_path):
@@ -131,7 +131,7 @@ async def test_a_body_that_stands_still_is_refused_in_time(redis, tmp_path):
         writer.write(post(5000) + bytes(100))
         assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 408")
         writer.close()
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 def bomb(size):
@@ -157,7 +157,7 @@ async def test_a_packed_request_is_unpacked_within_its_limit_or_refused(redis, t
         body = packed(relayer.request().encode())
         answer = await relayer.send(body, {"Content-Encoding": encoding})
         assert answer[0] == status
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         assert await served(relayer, body=b"after")
 
 
@@ -171,7 +171,7 @@ async def test_a_packed_grpc_message_is_unpacked_within_its_limit_or_refused(red
         sent = {"Content-Type": "application/grpc-web", "grpc-encoding": "gzip"}
         async with relayer.http.post(relayer.url + METHOD, data=framed, headers=sent) as answer:
             assert b"grpc-status: %d\r\n" % code in await answer.read()
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_a_packed_body_that_goes_on_after_its_refusal_is_not_unpacked(redis, tmp_path):
@@ -199,7 +199,7 @@ async def test_answers_that_nobody_reads_are_held_once_and_dropped(redis, tmp_pa
             dropped.append((reader, writer))
         await until(lambda: len(relayer.backend.requests) == 6)
         await until(lambda: relayer.connections.open <= 1)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         for _, writer in dropped:
             writer.close()
 
@@ -224,11 +224,11 @@ async def test_half_a_body_and_a_closed_half_end_the_connection(redis, tmp_path)
     async with relaying(redis, tmp_path) as relayer:
         reader, writer = await dial(relayer)
         writer.write(post(5000) + bytes(100))
-        await until(lambda: relayer.memory.used > 100)
+        await until(lambda: held(relayer) > 100)
         writer.write_eof()
         assert not (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200")
         writer.close()
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_connections_without_a_relay_make_place_for_newcomers(redis, tmp_path):
@@ -264,12 +264,12 @@ async def test_websocket_messages_without_an_end_make_room_for_relays(redis, tmp
                 socket = await stack.enter_async_context(connected(relayer))
                 part = bytes([0xFE, 0xFF, 0xFF]) + b"mask" + bytes(65_535)
                 socket._response.connection.transport.write(b"\x02" + part + (b"\0" + part) * 100)
-            await until(lambda: relayer.memory.used > 16 * MIB)
+            await until(lambda: held(relayer) > 16 * MIB)
             paying = await stack.enter_async_context(connected(relayer))
             await paying.send_bytes(frame(relayer, b"hello").encode())
             assert (await paying.receive(10)).type is aiohttp.WSMsgType.BINARY
-            assert relayer.memory.used <= 32 * MIB
-        await until(lambda: relayer.memory.used == 0)
+            assert held(relayer) <= 32 * MIB
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_a_websocket_message_that_does_not_come_in_time_ends_its_connection(redis, tmp_path):
@@ -278,7 +278,7 @@ async def test_a_websocket_message_that_does_not_come_in_time_ends_its_connectio
             socket._response.connection.transport.write(bytes([0x02, 0xFE, 0xFF, 0xFF]) + b"mask" + bytes(100))
             assert (await socket.receive(10)).type is aiohttp.WSMsgType.CLOSE
             assert socket.close_code == 1008
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
 
 
 async def test_a_websocket_without_a_relay_is_closed_when_it_is_idle(redis, tmp_path):
@@ -313,7 +313,7 @@ async def test_the_head_of_a_request_counts_as_memory_until_it_is_served(redis, 
         _, writer = await dial(relayer)
         length = b"" if headers else b"Content-Length: 1000\r\n"
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\n%b%bX: %b\r\n\r\n5\r\nbegin" % (length, headers, b"x" * 5000))
-        await until(lambda: relayer.memory.used > 5000)
-        assert relayer.memory.used < 10_000
+        await until(lambda: held(relayer) > 5000)
+        assert held(relayer) < 10_000
         writer.close()
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)

@@ -130,11 +130,11 @@ async def test_headers_of_open_streams_count_as_memory_and_the_oldest_make_room(
         client.writer.write(
             b"".join(raw_frame(HEADERS, 2 * n + 1, block, END_HEADERS) for n, block in enumerate(blocks))
         )
-        await until(lambda: relayer.memory.used > MIB)
+        await until(lambda: held(relayer) > MIB)
         answers = Answers()
         while not answers.rejected:
             answers.feed(await asyncio.wait_for(client.reader.read(65_536), 10))
-        assert relayer.memory.used <= relayer.memory.connection_limit
+        assert held(relayer) <= relayer.memory.connection_limit
         assert await served(relayer)
         client.writer.close()
         await until(lambda: held(relayer) == 0)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hostile_clients import LARGE, MIB, SHORT_TIMEOUTS, dial, post, until
+from hostile_clients import LARGE, MIB, SHORT_TIMEOUTS, dial, held, post, until
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.lingering_close import LINGER_BYTES
 from relays import relaying
@@ -59,7 +59,7 @@ async def test_a_client_that_writes_first_reads_why_its_upload_was_refused(redis
         assert answer.startswith((b"HTTP/1.1 %d" % status, b"HTTP/1.0 %d" % status)), answer[:80]
         assert answer.count(b"HTTP/1.") == 1
         await until(lambda: relayer.connections.open == 0)
-        assert relayer.memory.used == 0
+        assert held(relayer) == 0
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ async def test_an_upload_within_its_limit_that_is_refused_is_answered(redis, tmp
     async with relaying(redis, tmp_path, service=LARGE, memory_bytes=memory) as relayer:
         assert (await upload(relayer, post(SIZE, headers) + bytes(SIZE))).startswith(b"HTTP/1.1 %d" % status)
         await until(lambda: relayer.connections.open == 0)
-        assert relayer.memory.used == 0
+        assert held(relayer) == 0
 
 
 async def test_a_client_that_goes_on_after_it_was_too_late_reads_so(redis, tmp_path):
     async with relaying(redis, tmp_path, service=LARGE, timeouts=SHORT_TIMEOUTS) as relayer:
         reader, writer = await dial(relayer)
         writer.write(post(SIZE) + bytes(100))
-        await until(lambda: relayer.memory.used)
-        await until(lambda: not relayer.memory.used)
+        await until(lambda: held(relayer))
+        await until(lambda: not held(relayer))
         writer.write(bytes(SIZE - 100))
         await writer.drain()
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408")
@@ -121,7 +121,7 @@ async def test_a_body_that_becomes_unreadable_is_refused_at_once_in_any_pieces(r
     async with relaying(redis, tmp_path) as relayer:
         reader, writer = await dial(relayer)
         writer.write(data[:first])
-        await until(lambda: relayer.memory.used)
+        await until(lambda: held(relayer))
         writer.write(data[first:])
         await writer.drain()
         answer = await asyncio.wait_for(reader.read(), 10)
@@ -174,9 +174,9 @@ async def test_a_body_that_becomes_unreadable_before_its_turn_is_refused(redis, 
         writer.write(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
         await relayer.backend.asked.wait()
         for part in (head + b"1\r\nx\r\n", b"no length\r\n"):
-            used = relayer.memory.used
+            used = held(relayer)
             writer.write(part)
-            await until(lambda used=used: relayer.memory.used > used)
+            await until(lambda used=used: held(relayer) > used)
         relayer.backend.gate.set()
         answer = await asyncio.wait_for(reader.read(), 10)
         assert b"HTTP/1.1 400" in answer

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hostile_clients import dial, post, until
+from hostile_clients import dial, held, post, until
 from pocket.protocol.relays.envelope import STREAM_DELIMITER
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
@@ -90,7 +90,7 @@ async def test_any_other_request_is_aiohttps_whatever_came_before(redis, tmp_pat
         await until(lambda: served_by[-1] is Http1Connection)
         writer.close()
         await until(lambda: relayer.connections.open == 0)
-        assert relayer.memory.used == 0
+        assert held(relayer) == 0
 
 
 async def test_relays_go_on_after_a_health_check_and_chunks_on_the_same_connection(redis, tmp_path):
@@ -113,7 +113,7 @@ async def test_many_pipelined_requests_are_aiohttps_and_all_answered(redis, tmp_
         refused = post(500) + b"x" * 500  # few enough that their address is not slowed down
         number = 70_000 // len(refused)
         writer.write(refused * number)
-        await until(lambda: relayer.memory.used > number * len(refused))
+        await until(lambda: held(relayer) > number * len(refused))
         relayer.backend.gate.set()
         assert [(await answer_of(reader))[0] for _ in range(1 + number)] == [200] + [400] * number
         writer.write(relay(relayer, 1))
@@ -130,11 +130,11 @@ async def test_a_body_that_arrives_in_pieces_is_served(redis, tmp_path, served_b
             head = post(len(body))
             writer.write(head)
             for at in range(0, len(body), 10_000):
-                held = len(head) + at
-                await until(lambda held=held: relayer.memory.used == held)
+                read = len(head) + at
+                await until(lambda read=read: held(relayer) == read)
                 writer.write(body[at : at + 10_000])
             assert (await answer_of(reader))[0] == 200
-            await until(lambda: relayer.memory.used == 0)
+            await until(lambda: held(relayer) == 0)
         assert set(served_by) == {RelayConnection}
         writer.close()
 
@@ -159,7 +159,7 @@ async def test_a_relay_goes_on_though_its_client_is_gone(redis, tmp_path):
         writer.transport.abort()
         relayer.backend.gate.set()
         await until(lambda: relayer.connections.open == 0)
-        await until(lambda: relayer.memory.used == 0)
+        await until(lambda: held(relayer) == 0)
         assert len(await relayer.leaves()) == 1
 
 

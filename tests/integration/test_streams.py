@@ -119,7 +119,7 @@ async def test_what_a_client_received_before_it_left_is_charged_and_mined(redis,
             if cut is cut_http1:
                 await until(lambda: not relayer.connections.open)
             gate.set()
-            await until(lambda: not relayer.memory.used)
+            await until(lambda: not held(relayer))
             leaves = await relayer.leaves()
             await relayer.budgets.drain()
             assert len(leaves) == 1
@@ -154,7 +154,7 @@ async def test_what_was_sent_before_a_limit_of_ours_ended_a_stream_is_charged_an
                 received = await asyncio.wait_for(reader.read(-1), 10)
             writer.close()
             assert not received.endswith(b"0\r\n\r\n"), "it is cut"
-            await until(lambda: not relayer.memory.used)
+            await until(lambda: not held(relayer))
             gate.set()
             assert received.count(b"||POKT_STREAM||") >= 1
             assert len(await relayer.leaves()) == 1

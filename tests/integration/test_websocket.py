@@ -12,8 +12,10 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from callers import web_socket
+from hostile_clients import until
 from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_relay_response
+from pocket_relayer.transports.websocket import _WEB_SOCKET_BYTES
 from relays import listening, relaying
 from transports import Sockets, all_transports, connected, consumed, frame
 from world import address, key
@@ -230,3 +232,18 @@ async def test_handshakes_with_bad_signatures_cannot_fill_the_log_where_they_are
         written = [line for line in logs if line["event"] == "handshake not verified"]
         assert 0 < len(written) <= 12
         assert (await relayer.send(relayer.request()))[0] == 200
+
+
+async def test_a_web_socket_counts_as_memory_and_is_refused_without_room_for_it(redis, tmp_path):
+    async with all_transports(redis, tmp_path) as (relayer, _):
+        async with connected(relayer) as socket:
+            await socket.send_bytes(frame(relayer, b"ping").encode())
+            await socket.receive(5)
+            assert relayer.connections.occupied == _WEB_SOCKET_BYTES
+            relayer.memory.limit = 3 * _WEB_SOCKET_BYTES
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await relayer.http.ws_connect(relayer.url, headers={"Target-Service-Id": "eth"})
+            assert refused.value.status == 503
+            await socket.send_bytes(frame(relayer, b"again").encode())
+            assert (await socket.receive(5)).type is aiohttp.WSMsgType.BINARY
+        await until(lambda: not relayer.connections.occupied)

@@ -32,5 +32,5 @@ async def served(relayer, **changes):
 
 
 def held(relayer):
-    """Return the memory of requests and answers, without that of open HTTP/2 connections."""
-    return relayer.memory.used - CONNECTION_BYTES * len(relayer.http2.connections)
+    """Return the memory of requests and answers, without that of open connections."""
+    return relayer.memory.used - relayer.connections.occupied - CONNECTION_BYTES * len(relayer.http2.connections)

@@ -4,7 +4,8 @@ import pytest
 
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.transports.client_connections import Connections, address_of
+from pocket_relayer.rejection import Rejected
+from pocket_relayer.transports.client_connections import CONNECTION_BYTES, Connections, address_of
 
 
 class Transport:
@@ -122,3 +123,56 @@ def test_the_places_of_all_addresses_are_freed_in_the_same_way():
     now[0] = 61.0
     assert limited.admit(Transport()) is not None
     assert sum(transport.aborted for transport in transports) == 1
+
+
+def occupied(limited):
+    """Return what connections occupy. It is a part of the memory, half of it at most, and here all that is used."""
+    assert limited.occupied == limited.memory.used <= limited.memory.limit // 2
+    return limited.occupied
+
+
+def test_connections_occupy_half_of_the_memory_and_replace_the_oldest_ones_without_a_proven_relay():
+    limited = Connections(ConnectionLimits(), MemoryBudget(lambda: 0.0, 20 * CONNECTION_BYTES))
+    paying, *strangers = [Transport() for _ in range(12)]
+    limited.admit(paying).trust()
+    for transport in strangers:
+        assert limited.admit(transport) is not None
+    assert [transport.aborted for transport in strangers] == [True, True, *[False] * 9]
+    assert occupied(limited) == 10 * CONNECTION_BYTES
+    newest = limited.admit(Transport())
+    newest.occupy(5 * CONNECTION_BYTES)
+    newest.occupy(CONNECTION_BYTES)
+    assert [transport.aborted for transport in strangers] == [True] * 7 + [False] * 4
+    assert occupied(limited) == 10 * CONNECTION_BYTES
+    newest.lost()
+    assert occupied(limited) == 5 * CONNECTION_BYTES
+    assert not paying.aborted
+
+
+def test_a_connection_that_finds_no_room_beside_proven_ones_is_refused():
+    limited = Connections(ConnectionLimits(), MemoryBudget(lambda: 0.0, 20 * CONNECTION_BYTES))
+    proven = [limited.admit(Transport()) for _ in range(10)]
+    for connection in proven:
+        connection.trust()
+    with pytest.raises(Rejected):
+        proven[0].occupy(2 * CONNECTION_BYTES)
+    refused = Transport()
+    assert limited.admit(refused) is None
+    assert refused.aborted
+    assert limited.open == 10
+    proven[0].lost()
+    assert limited.admit(Transport()) is not None
+    assert occupied(limited) == 10 * CONNECTION_BYTES
+
+
+def test_a_connection_that_wants_more_than_there_is_or_is_lost_occupies_nothing_more():
+    limited = Connections(ConnectionLimits(), MemoryBudget(lambda: 0.0, 20 * CONNECTION_BYTES))
+    transport = Transport()
+    connection = limited.admit(transport)
+    with pytest.raises(Rejected):
+        connection.occupy(11 * CONNECTION_BYTES)
+    assert not transport.aborted, "it can be told"
+    connection.lost()
+    with pytest.raises(Rejected):
+        connection.occupy(2 * CONNECTION_BYTES)
+    assert (limited.open, occupied(limited)) == (0, 0)

@@ -27,11 +27,14 @@ class Transport:
 class Reader:
     """A connection whose parser takes `seconds` for each portion."""
 
+    ready = True
+
     def __init__(self, turns, memory, seconds, fed):
         self.transport, self.parsed, self.resumed, self._now = Transport(), bytearray(), 0, 0.0
         self.input = FairInput(
-            turns, Connection(None, memory.connection("192.0.2.1"), None), self.parse, self.resume, lambda: self._now
-        )
+            turns, Connection(None, memory.connection("192.0.2.1"), None), self.parse, self.resume, lambda: self._now,
+            ready=lambda: self.ready,
+        )  # fmt: skip
         self._seconds, self._fed = seconds, fed
 
     def parse(self, portion):
@@ -93,3 +96,33 @@ async def test_input_of_a_connection_that_is_left_is_forgotten(readers):
         await asyncio.sleep(0)
     first.take(DATA)
     assert len(first.parsed) <= parsed + 128
+
+
+async def iterations(number):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_a_parser_that_is_not_ready_gets_nothing_until_it_is(readers):
+    (first, second), memory, _ = readers
+    first.ready = False
+    first.take(DATA)
+    second.take(DATA)
+    await iterations(1000)
+    assert (first.parsed, second.parsed) == (b"", DATA), "one that is not ready takes no turns"
+    first.ready = True
+    first.input.proceed()
+    await iterations(1000)
+    assert first.parsed == DATA
+    assert first.resumed == 1
+    assert memory.used == 0
+
+
+async def test_input_of_a_connection_that_is_left_does_not_wait_for_its_parser(readers):
+    (first, _), memory, _ = readers
+    first.ready = False
+    first.take(DATA)
+    first.input.close()
+    await iterations(10)
+    assert not first.input.waits
+    assert memory.used == 0

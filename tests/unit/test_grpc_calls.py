@@ -6,9 +6,11 @@ import contextlib
 import grpc
 import pytest
 
+from pocket.api.services import ServiceSpec
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket_relayer.backends.grpc_calls import call_grpc, channel_to, metadata_of
 from pocket_relayer.backends.responses import RetryableBackendError
+from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.framing import frame
 from pocket_relayer.rejection import Rejected, RejectionReason
 
@@ -24,7 +26,7 @@ class Backend(grpc.GenericRpcHandler):
     """Answers each call once its gate is open, and counts the calls."""
 
     def __init__(self):
-        self.calls, self.called, self.gate = 0, asyncio.Event(), asyncio.Event()
+        self.calls, self.called, self.gate, self.fails = 0, asyncio.Event(), asyncio.Event(), False
         self.gate.set()
 
     def service(self, details):
@@ -32,24 +34,35 @@ class Backend(grpc.GenericRpcHandler):
             self.calls += 1
             self.called.set()
             await self.gate.wait()
+            if self.fails:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "no")
             yield b"ok"
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
 
 @contextlib.asynccontextmanager
-async def backend():
+async def listening():
     handler, server = Backend(), grpc.aio.server()
     server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    channel = channel_to(f"grpc://127.0.0.1:{port}", 5, 1 << 20)
     try:
-        yield handler, channel
+        yield handler, f"grpc://127.0.0.1:{port}"
     finally:
         handler.gate.set()
-        await channel.close()
         await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def backend():
+    async with listening() as (handler, url):
+        channel = channel_to(url, 5, 1 << 20)
+        try:
+            yield handler, channel
+        finally:
+            handler.gate.set()
+            await channel.close()
 
 
 @pytest.mark.parametrize("body", ENVELOPES.values(), ids=ENVELOPES.keys())
@@ -79,6 +92,39 @@ async def test_a_cancelled_relay_cancels_its_call():
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
+
+
+@pytest.mark.parametrize(("attacker", "opened"), [("app2", False), ("app1", True)])
+async def test_calls_that_a_backend_answers_with_unavailable_cost_other_applications_nothing(attacker, opened):
+    async with listening() as (handler, url):
+        fields = {"urls": [url], "unhealthyThreshold": 3, "maxRetries": 0}
+        backends = ServiceBackends(ServiceSpec.model_validate({"id": "a", "backends": {"grpc": fields}}), lambda: 0.0)
+        try:
+            await backends.forward("grpc", request({}, frame(b"x")), {}, {}, "app1")
+            handler.fails = True
+            for _ in range(3):
+                with pytest.raises(Rejected, match="unavailable"):
+                    await backends.forward("grpc", request({}, frame(b"x")), {}, {}, attacker)
+            assert handler.calls == 4
+            assert (backends.state()["healthy"] == 0) is opened
+        finally:
+            await backends.close()
+
+
+async def test_a_grpc_backend_that_nothing_reaches_is_taken_out_by_one_application():
+    async with listening() as (_, url):
+        pass
+    fields = {"urls": [url], "unhealthyThreshold": 2, "maxRetries": 0}
+    backends = ServiceBackends(ServiceSpec.model_validate({"id": "a", "backends": {"grpc": fields}}), lambda: 0.0)
+    (endpoint,) = backends.pools["grpc"].endpoints
+    endpoint.succeeded("app1")
+    try:
+        for _ in range(2):
+            with pytest.raises(Rejected, match="unavailable"):
+                await backends.forward("grpc", request({}, frame(b"x")), {}, {}, "app2")
+        assert backends.state()["healthy"] == 0
+    finally:
+        await backends.close()
 
 
 def test_metadata_follows_the_rules_for_header_fields_of_all_backends():

@@ -11,9 +11,14 @@ from cachetools import LRUCache
 
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer import relayer_metrics
-from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget
+from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget, overloaded
+from pocket_relayer.rejection import Rejected
 from pocket_relayer.token_bucket import TokenBucket
 
+CONNECTION_BYTES: Final = 4 * 1024
+"""Memory of a connection without a request."""
+_OCCUPIED_SHARE: Final = 0.5
+"""Share of the memory that connections themselves may occupy. The rest is left for what they send and receive."""
 _INTERFACE_BITS: Final = 64
 _SEARCH_SECONDS: Final = 1.0  # between two searches for a trusted connection that served nothing for long
 _SEARCHES: Final = 1024
@@ -25,7 +30,7 @@ _Untrusted = OrderedDict["Connection", None]
 class Connection:
     """An open connection. It is trusted once one of its relays was served."""
 
-    __slots__ = ("_connections", "_unserved", "abort", "first_requests", "memory", "served", "trusted")
+    __slots__ = ("_connections", "_own", "_unserved", "abort", "first_requests", "memory", "served", "trusted")
 
     def __init__(self, connections: "Connections", memory: ConnectionMemoryBudget, abort: Callable[[], None]) -> None:
         self._connections = connections
@@ -37,6 +42,21 @@ class Connection:
         self.first_requests: TokenBucket | None = None
         """Limits the requests while the connection is not favoured."""
         self._unserved = 0
+        self._own = memory.reserve()
+
+    def occupy(self, size: int) -> None:
+        """Count `size` bytes for the connection itself until it is lost. Raises Rejected without room for them."""
+        more = size - self._own.size
+        if more > 0:
+            self._connections.make_room(self, more)
+            self._own.acquire(more)
+            self._connections.occupied += more
+
+    def give_back(self) -> int:
+        """Release what the connection itself occupies, and return its size."""
+        size = self._own.size
+        self._own.close()
+        return size
 
     def begin_request(self) -> None:
         """Note a request, which may not be served."""
@@ -79,6 +99,8 @@ class Connections:
         self._limits = limits
         self._clock = clock
         self.memory = memory
+        self.occupied = 0
+        """Bytes of the memory that the connections themselves occupy, except those of HTTP/2."""
         self._open: dict[str, int] = {}
         self._number = 0
         self._untrusted: _Untrusted = OrderedDict()
@@ -117,12 +139,32 @@ class Connections:
         self._open[address] = self._open.get(address, 0) + 1
         self._untrusted[connection] = None
         self._untrusted_of.setdefault(address, OrderedDict())[connection] = None
+        try:
+            connection.occupy(CONNECTION_BYTES)
+        except Rejected:
+            relayer_metrics.CLOSED.labels("refused").inc()
+            abort()
+            self.lost(connection)
+            return None
         return connection
 
-    def _evict_oldest(self, untrusted: _Untrusted | None) -> bool:
-        if not untrusted:
+    def make_room(self, connection: Connection, size: int) -> None:
+        """Replace the oldest untrusted connections until one may occupy `size` more bytes.
+
+        Raises Rejected without room, and for a connection that is lost.
+        """
+        limit = self.memory.limit * _OCCUPIED_SHARE
+        while connection.abort is not _gone and self.occupied + size > limit:
+            if not self._evict_oldest(self._untrusted, connection):
+                raise overloaded()
+        if connection.abort is _gone:
+            raise overloaded()
+
+    def _evict_oldest(self, untrusted: _Untrusted | None, kept: Connection | None = None) -> bool:
+        oldest = next((one for one in untrusted or () if one is not kept), None)
+        if oldest is None:
             return False
-        self._evict(next(iter(untrusted)))
+        self._evict(oldest)
         return True
 
     def _evict_unused(self, address: str | None = None) -> bool:
@@ -176,6 +218,7 @@ class Connections:
         connection.abort = _gone
         self._forget_untrusted(connection)
         self._trusted.pop(connection, None)
+        self.occupied -= connection.give_back()
         address = connection.memory.address
         self._number -= 1
         self._open[address] -= 1

@@ -1,7 +1,7 @@
 """Parse the input of connections without a served relay in portions and in turns.
 
-A few bytes of HTTP/2 can begin hundreds of requests. Parsed as they arrive, those of many connections would delay every
-relay until all of them are parsed.
+A few bytes of HTTP/2 can begin hundreds of requests, and a read of HTTP/1.1 can hold forty thousand chunks. Parsed as
+they arrive, those of many connections would delay every relay until all of them are parsed.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ class FairInput:
     """Feeds the input of one connection to its parser, in turns with other connections.
 
     Portions get smaller while they take long. `on_fed` is called once nothing waits any more, so that reading goes on.
+    A parser that is not `ready` gets nothing until `proceed` is called.
     """
 
     def __init__(
@@ -31,6 +32,9 @@ class FairInput:
         feed: Callable[[bytes], None],
         on_fed: Callable[[], None],
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        ready: Callable[[], bool] | None = None,
+        first_portion: int = _LEAST,
     ) -> None:
         self._turns = turns
         self._connection = connection
@@ -39,7 +43,9 @@ class FairInput:
         self._clock = clock
         self._waiting = bytearray()
         self._reservation = connection.memory.reserve()
-        self._portion = _LEAST
+        self._ready = ready or _always
+        self._portion = first_portion
+        self._parked: asyncio.Future[None] | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -50,7 +56,7 @@ class FairInput:
 
     def take(self, transport: asyncio.Transport, data: bytes) -> None:
         """Parse the next bytes, now or when it is their turn."""
-        if self._task is None and self._turns.take_free_turn():
+        if self._task is None and self._ready() and self._turns.take_free_turn():
             portion, data = data[: self._portion], data[self._portion :]
             self._parse(portion)
         if not data or self._closed:
@@ -83,6 +89,7 @@ class FairInput:
         try:
             while self._waiting and not transport.is_closing():
                 self._reservation.on_evict = self._connection.abort
+                await self._until_ready()
                 await self._turns.turn(address, QUANTUM)
                 self._reservation.on_evict = None  # what the portion needs may evict others of this connection
                 portion = bytes(self._waiting[: self._portion])
@@ -99,10 +106,25 @@ class FairInput:
         if not transport.is_closing():
             self._on_fed()
 
+    async def _until_ready(self) -> None:
+        while not self._ready():
+            self._parked = asyncio.get_running_loop().create_future()
+            try:
+                await self._parked
+            finally:
+                self._parked = None
+
+    def proceed(self) -> None:
+        """Go on with what waits: the parser is ready again."""
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(None)
+
     def close(self) -> None:
         """Forget what waits, and parse nothing more."""
         self._closed = True
-        self._feed, self._on_fed = _discard, _nothing  # its owner would wait for a garbage collection
+        # Its owner would wait for a garbage collection.
+        self._feed, self._on_fed, self._ready = _discard, _nothing, _always
+        self.proceed()
         self._waiting.clear()
         self._reservation.close()
 
@@ -113,3 +135,8 @@ def _discard(_: bytes) -> None:
 
 def _nothing() -> None:
     """Do nothing, in place of the connection of a closed input."""
+
+
+def _always() -> bool:
+    """Return True, in place of the parser of a closed connection."""
+    return True

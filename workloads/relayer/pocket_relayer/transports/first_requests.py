@@ -29,7 +29,7 @@ class FirstRequests:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._turns = turns or FairQueue(clock)
+        self.turns = turns or FairQueue(clock)
         self._clock = clock
         self._sleep = sleep
 
@@ -38,7 +38,7 @@ class FirstRequests:
         bucket = connection.first_requests
         if bucket is None:
             bucket = connection.first_requests = TokenBucket(PER_SECOND, BURST)
-        return bucket.take(1, self._clock()) and self._turns.take_free_turn(_COST)
+        return bucket.take(1, self._clock()) and self.turns.take_free_turn(_COST)
 
     async def turn(self, connection: Connection) -> None:
         """Wait until a counted request may be served.
@@ -51,4 +51,4 @@ class FirstRequests:
         if missing > 0:
             flow = _FREQUENT
             await self._sleep(missing / PER_SECOND)
-        await self._turns.turn(connection.memory.address, _COST, flow)
+        await self.turns.turn(connection.memory.address, _COST, flow)

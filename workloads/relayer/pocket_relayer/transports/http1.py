@@ -14,7 +14,7 @@ from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.first_requests import FirstRequests
-from pocket_relayer.transports.http1_connection import Http1Connection
+from pocket_relayer.transports.http1_connection import AIOHTTP_BYTES, Http1Connection
 from pocket_relayer.transports.http1_relays import RelayConnection, RelayServer
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
@@ -142,11 +142,16 @@ class Http1:
         """Return aiohttp's protocol for a connection whose next request is no ordinary relay."""
         if self._server is None:
             raise RuntimeError("the HTTP server is not set up")
+        try:
+            connection.occupy(AIOHTTP_BYTES)
+        except Rejected:
+            connection.abort()
         address = connection.memory.address
         return Http1Connection(
             self._server,
             connection,
             self._timeouts,
+            self._first_requests.turns,
             lambda status: _response(self._router.reject_unreadable(status, address)),
         )
 

@@ -12,16 +12,21 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.rejection import Rejected
 from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.unread_timer import UnreadTimer
 from pocket_relayer.transports.websocket_frames import IncomingMessages
 
+AIOHTTP_BYTES: Final = 12 * 1024
+"""Memory of a connection that aiohttp serves."""
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Limit of a request's line and header fields."""
+_FIRST_PORTION: Final = 1024  # bytes of the first portion that is parsed: an ordinary head, or 170 chunks of a byte
 _HEAD_TOO_LARGE: Final = "Request Header Fields Too Large"
 _IDLE_POLL_SECONDS: Final = 1.0  # interval of the check if a half-closed client has all its responses
 
@@ -30,6 +35,8 @@ class Http1Connection(web.RequestHandler):
     """One HTTP/1.1 connection."""
 
     __slots__ = (
+        "_ends_after_input",
+        "_input",
         "_payload",
         "_pipelined",
         "_reading_ended",
@@ -48,6 +55,7 @@ class Http1Connection(web.RequestHandler):
         server: web.Server,
         connection: Connection,
         timeouts: ClientTimeouts,
+        turns: FairQueue,
         reject_unreadable: Callable[[int], web.Response],
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -59,6 +67,11 @@ class Http1Connection(web.RequestHandler):
         self._timeouts = timeouts
         self._reject_unreadable = reject_unreadable
         self._unread = UnreadTimer(loop, timeouts.write_seconds)
+        self._input = FairInput(
+            turns, connection, self._receive, self._on_input_parsed, ready=self._takes_input,
+            first_portion=_FIRST_PORTION,
+        )  # fmt: skip
+        self._ends_after_input = False
         self._reading_ended = False
         self._payload: StreamReader | None = None  # of the last request
         self._unparsed = connection.memory.reserve()
@@ -81,6 +94,7 @@ class Http1Connection(web.RequestHandler):
     def _leave(self, exc: BaseException | None) -> None:
         """Stop all timers and release what was read."""
         self._unread.stop()
+        self._input.close()
         self._stop_reading()
         if self.incoming is not None:
             self.incoming.close()
@@ -89,6 +103,37 @@ class Http1Connection(web.RequestHandler):
         self._pipelined.close()
 
     def data_received(self, data: bytes) -> None:
+        """Feed the parser in portions and in turns. Frames of a WebSocket that serves relays do not wait."""
+        if not data or (self._upgraded and self.connection.favoured and not self._input.waits):
+            self._receive(data)
+        elif self.transport is not None and not self._reading_ended:
+            self._input.take(self.transport, data)
+
+    def _takes_input(self) -> bool:
+        """Return False while aiohttp keeps what it is fed, to parse all of it later at once."""
+        return not (self._reading_paused or self._buffer_paused)
+
+    def _on_input_parsed(self) -> None:
+        """Read on, or end the input of a client that sends no more."""
+        if self._ends_after_input and self.transport is not None:
+            if not self.eof_received():
+                self.transport.close()
+        elif self._takes_input():
+            super()._resume_transport_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Parse what aiohttp kept. Its bodies ask for this at each piece that is read, whether they paused or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def _resume_transport_reading(self) -> None:
+        """Parse what waits first."""
+        if self._input.waits:
+            self._input.proceed()
+        else:
+            super()._resume_transport_reading()
+
+    def _receive(self, data: bytes) -> None:
         """Feed the parser, unless an earlier request ended the reading of this connection."""
         if self._reading_ended:
             return
@@ -213,6 +258,9 @@ class Http1Connection(web.RequestHandler):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer the complete requests of a client that sends no more."""
+        if self._input.waits and not self._ends_after_input:
+            self._ends_after_input = True
+            return True
         request = self._current_request
         if self._upgraded or self._idle or (request is not None and not request.content.is_eof()):
             return None

@@ -40,6 +40,8 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 SESSION_EXPIRED, VALIDATION_FAILED, LIMIT_REACHED, BACKEND_FAILED = 4000, 4001, 4002, 4003
 _BACKEND_CODES: Final = {SESSION_EXPIRED: 1001, VALIDATION_FAILED: 1008, LIMIT_REACHED: 1013, BACKEND_FAILED: 1011}
 _NEVER_SENT: Final = {1004: 1001, 1005: 1000, 1006: 1001, 1015: 1001}
+_WEB_SOCKET_BYTES: Final = 32 * 1024
+"""Memory of a connection that is a WebSocket."""
 _MAX_UNANSWERED: Final = 1000  # requests of a connection that wait for an answer
 _CODES: Final = {
     RejectionReason.OVER_BUDGET: LIMIT_REACHED,
@@ -157,6 +159,7 @@ class WebSockets:
         try:
             backends = self._backends_of(service_id)
             held.enter_context(backends.used())
+            connection.connection.occupy(_WEB_SOCKET_BYTES)
             await self._check_handshake(request, caller, service_id)
         except BaseException as error:
             held.close()
