@@ -1,6 +1,6 @@
 """Serve a few paths by GET, one request for each connection.
 
-The supervisor runs beside its workers all the time: a web framework would be a third of its memory.
+The supervisor runs for as long as its workers: a web framework would be a third of its memory.
 """
 
 import asyncio
