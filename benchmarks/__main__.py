@@ -36,10 +36,13 @@ def rows() -> list[Row]:
         found.append((f"closest proof of {count:,} leaves", proof, "s CPU", proof_target if count == 10**6 else None))
     found.append(("operator: a reconciliation of 1000 Suppliers with 12 pods", operator_cost.measure(), "s CPU", 0.5))
     cost = redis_cost.measure()
-    found.append(("Redis bytes per relay beyond the relay", cost["stream_bytes_beyond_the_relay"], "B", 64))
+    found.append(
+        ("Redis bytes per relay beyond the relay, with the replay guard", cost["bytes_beyond_the_relay"], "B", 50)
+    )
+    found.append(("the replay guard's part of them", cost["guard_bytes"], "B", None))
     for name in ("commands_per_relay_write", "commands_per_relay_read"):
         found.append((f"Redis {name.replace('_', ' ')}", cost[name], "", None))
-    for name in ("redis_cpu_us_write", "redis_cpu_us_read"):
+    for name in ("redis_cpu_us_write", "redis_cpu_us_charge", "redis_cpu_us_read"):
         found.append((name.replace("_", " "), cost[name], "µs CPU", None))
     for name, figure in miner_cost.measure().items():
         what, unit = name.rsplit(", ", 1)
@@ -47,6 +50,7 @@ def rows() -> list[Row]:
         found.append((f"miner process, {what}", figure, unit, target))
     found += _growth("miner", miner_cost.growth())
     found += _growth("operator", operator_cost.growth())
+    found += _growth("Redis", redis_cost.growth())
     found += _growth("relayer", relayer_growth.growth())
     for workers in (1, 2):
         load = relayer_cost.measure(workers)

@@ -26,7 +26,7 @@ from rich.table import Table
 
 import realchain
 from benchmarks.load import Sender, Signing
-from benchmarks.machine import cpu_seconds, resident_mib
+from benchmarks.machine import cpu_seconds, proportional_mib, resident_mib
 from benchmarks.parts import wheel_only_ring
 from pocket.protocol.crypto.addresses import address_of
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
@@ -38,7 +38,7 @@ from relayctl.local_redis import redis_server
 SERVICE, APPLICATION = "develop-http", "app1"
 PROCESSES = ("relayer", "miner", "redis")
 _BLOCK_SECONDS, _SESSION_BLOCKS, _SUPPLIERS = 1.0, 10_000, 3
-_IDLE_SECONDS, _DRAIN_SECONDS = 6.0, 4.0
+_IDLE_SECONDS, _DRAIN_SECONDS = 30.0, 4.0
 """The second one lets a miner take the last relays of a round."""
 _CALL = b'{"jsonrpc":"2.0","id":1,"method":"m","params":[1]}'
 
@@ -137,7 +137,9 @@ async def _round(side: Side, full: list[bytes], calm: Mapping[float, list[bytes]
         used = _net(before, side.cpu(), idle, time.monotonic() - begun, len(bodies))
         found |= {f"{part} at {rate:g}/s": milliseconds for part, milliseconds in used.items()}
         found |= {f"p50 at {rate:g}/s": paced.ms(0.5), f"p99 at {rate:g}/s": paced.ms(0.99)}
-    found |= {f"MiB {part}": resident_mib(side.pids[part]) for part in ("relayer", "miner")}
+    for part in ("relayer", "miner"):
+        found |= {f"MiB {part}": resident_mib(side.pids[part])}
+        found |= {f"MiB {part}, shared pages once": proportional_mib(side.pids[part])}
     side.rounds.append(found)
 
 

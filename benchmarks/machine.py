@@ -35,6 +35,15 @@ def resident_mib(parent: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def proportional_mib(parent: int) -> float:
+    """Resident memory of a process and its children, where a page that several processes share counts once."""
+    kib = 0
+    for pid in descendants(parent):
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        kib += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
+    return kib / 1024
+
+
 def descriptors(parent: int) -> int:
     """Open files and sockets of a process and its children."""
     return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in descendants(parent))

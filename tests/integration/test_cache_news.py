@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from pocket.chain.failover import NodeAddress
+from pocket.chain.model import Block
 from pocket.chain_cache.cached_client import LIFETIMES, CachedChain
 from pocket.chain_cache.invalidation import (
     CacheRefresher,
@@ -20,8 +21,10 @@ from pocket.chain_cache.invalidation import (
     encode_key,
     publish_invalidation,
 )
-from pocket.errors import NotFound
+from pocket.chain_cache.shared_heights import LatestBlockPublisher, LatestBlockWatcher
+from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.pb.pocket_application_pb2 import QueryGetApplicationResponse
+from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
@@ -269,6 +272,43 @@ def test_a_missing_number_means_that_everything_is_forgotten():
     for version in (5, 6, 8):
         follower._take(json.dumps({"version": version, "forget": encode_key(question)}))
     assert forgotten == [question, question, None]
+
+
+class Unshared:
+    """A cache that nobody changes."""
+
+    def forget(self, question):
+        assert question is None
+
+
+async def test_a_block_arrives_without_a_poll_also_while_redis_is_full(redis):
+    subscribed, changed = asyncio.Event(), asyncio.Queue()
+
+    async def no_node():
+        raise ChainUnavailable("down")
+
+    watcher = LatestBlockWatcher(redis, KEYS, no_node, 1.0, lambda: 0.0)
+
+    def received(block):
+        watcher.receive(block)
+        changed.put_nowait(watcher.height)
+
+    follower = InvalidationSubscriber(redis, KEYS, Unshared(), lambda _: subscribed.set(), on_block=received)
+    task = asyncio.create_task(follower.run())
+    try:
+        await asyncio.wait_for(subscribed.wait(), 10)
+        publisher = LatestBlockPublisher(redis, KEYS)
+        await publisher.publish(Block(7, bytes(32), Timestamp(0)))
+        assert await asyncio.wait_for(changed.get(), 10) == 7
+        await redis.config_set("maxmemory", 1)
+        await publisher.publish(Block(8, bytes(32), Timestamp(10**9)))
+        assert await asyncio.wait_for(changed.get(), 10) == 8
+        await redis.publish(KEYS.blocks, b"{")
+        assert await asyncio.wait_for(changed.get(), 10) == 8, "a damaged one changes nothing"
+    finally:
+        await redis.config_set("maxmemory", 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def test_only_questions_of_the_present_are_followed():

@@ -56,7 +56,8 @@ def test_every_kind_of_key_is_known():
         keys.stream("a", "s"), keys.sessions("a"), keys.closed("a"), keys.cutoff("a"), keys.incarnation("a"),
         keys.seals("a"), keys.transactions("a"), keys.fence("a"), keys.replicated("a"), keys.costs("a", "s"),
         *keys.spent("a", "s"), keys.rate("e", "a", 1), keys.simulated("d"), keys.notifications(1), keys.owner,
-        keys.leases, keys.block, keys.cache_known, keys.cache_version, keys.cache_invalidations, keys.cache("k", "n"),
+        keys.leases, keys.block, keys.blocks, keys.cache_known, keys.cache_version, keys.cache_invalidations,
+        keys.cache("k", "n"),
     ]  # fmt: skip
     assert {name.split(":")[1] for name in built} == KINDS
     methods = {name for name in dir(RedisKeys) if not name.startswith("_")} - {"prefix", "spent", "cached"}

@@ -13,7 +13,7 @@ from pocket.errors import ConfigurationError
 from pocket_operator.resources.workload_config import RuntimePaths, relayer_config
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import WorkerReport, encode_report
-from pocket_relayer.process.supervisor import Supervisor
+from pocket_relayer.process.supervisor import Supervisor, SupervisorSettings
 from resources import relay_miner
 
 VALID = ReloadableConfig(log_level="debug").model_dump_json(by_alias=True)
@@ -78,12 +78,15 @@ async def supervised(tmp_path, monkeypatch, behaviour):
         row = WorkerReport(number, 1, "k", 5, 0)
         (tmp_path / f"report-{number}").write_bytes(encode_report(row))
     monkeypatch.setattr(sys, "executable", str(script))
-    fields = {"workers": 2, "port": 0, "admin_port": 0, "host": "127.0.0.1", "admin_host": "127.0.0.1"}
+    settings = SupervisorSettings(
+        Path("relayer.json"), config.data_dir, workers=2, host="127.0.0.1", port=0, admin_host="127.0.0.1",
+        admin_port=0, drain_seconds=config.drain_seconds, hung_worker_seconds=config.hung_worker_seconds,
+    )  # fmt: skip
 
     async def pause(seconds):
         await asyncio.sleep(0.01)
 
-    return Supervisor(config.model_copy(update=fields), Path("relayer.json"), sleep=pause)
+    return Supervisor(settings, sleep=pause)
 
 
 @pytest.mark.processes

@@ -19,7 +19,7 @@ from pocket_miner.supervise import supervise
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker, _sleep_to_tick
+from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker
 
 
 def block(height):
@@ -193,12 +193,13 @@ async def test_the_more_relays_come_the_sooner_they_are_read_and_later_none_with
     now, reads, sleeps = [100.0], iter([2000, 500, 200, 40, 5, 0, 0]), []
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
 
-    async def sleep(time, tick):
+    async def sleep(tick, after=None):
+        time = now[0] if after is None else after
         sleeps.append((round(time - now[0], 2), tick))
         now[0] = max(now[0], time) + tick
         await asyncio.sleep(0)
 
-    monkeypatch.setattr("pocket_miner.suppliers.running._sleep_to_tick", sleep)
+    monkeypatch.setattr("pocket_miner.suppliers.running.sleep_to_tick", sleep)
 
     class Busy(Supplier):
         async def tail(self, limit=None):
@@ -223,19 +224,6 @@ async def test_the_more_relays_come_the_sooner_they_are_read_and_later_none_with
     assert supplier.tails == 8
     task.cancel()
     await asyncio.wait({task})
-
-
-@pytest.mark.parametrize(("time", "woken_at"), [(100.0, 100.4), (100.1, 100.4), (100.4, 100.8), (100.5, 100.8)])
-async def test_suppliers_of_one_tick_wake_at_the_same_moments(monkeypatch, time, woken_at):
-    slept = []
-
-    async def sleep(seconds):
-        slept.append(seconds)
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 100.0)
-    monkeypatch.setattr("pocket_miner.suppliers.running.asyncio.sleep", sleep)
-    await _sleep_to_tick(time, 0.4)
-    assert 100.0 + slept[0] == pytest.approx(woken_at)
 
 
 @dataclass

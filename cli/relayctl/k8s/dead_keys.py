@@ -13,8 +13,8 @@ from pocket.redis_store.redis_keys import RedisKeys
 
 KINDS: Final = frozenset({
     "relays", "sessions", "closed", "cutoff", "incarnation", "seals", "transactions", "fence", "replicated", "costs",
-    "meter", "replays", "rate", "simulated", "notifications", "owner", "leases", "block", "cache-known",
-    "cache-version", "cache-invalidations", "cache",
+    "meter", "replays", "rate", "simulated", "notifications", "owner", "leases", "block", "blocks",
+    "cache-known", "cache-version", "cache-invalidations", "cache",
 })  # fmt: skip
 """The parts that follow the prefix in keys of this project. Others may belong to a longer prefix."""
 _AT_ONCE: Final = 500

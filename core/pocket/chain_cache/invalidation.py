@@ -25,6 +25,7 @@ from pocket.errors import NotFound, PocketError
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_errors import translated
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import RedisUnavailable
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -67,12 +68,16 @@ async def publish_invalidation(redis: "Redis", keys: RedisKeys, cache_key: Cache
 
 @dataclass(slots=True)
 class InvalidationSubscriber:
-    """Evicts changed records from one process's memory while `run` is running."""
+    """Evicts changed records from one process's memory while `run` is running.
+
+    It also receives the blocks that are published, for processes that have no other source of them.
+    """
 
     redis: "Redis"
     keys: RedisKeys
     chain: CachedChain
     on_invalidation: Callable[[int], None] = lambda _: None
+    on_block: Callable[[bytes], None] | None = None
     rng: Callable[[], float] = random.random
     version: int = -1
 
@@ -82,7 +87,8 @@ class InvalidationSubscriber:
             try:
                 with translated():
                     async with self.redis.pubsub() as subscription:
-                        await subscription.subscribe(self.keys.cache_invalidations)
+                        blocks = [] if self.on_block is None else [self.keys.blocks]
+                        await subscription.subscribe(self.keys.cache_invalidations, *blocks)
                         await self._follow(subscription)
             except (RedisUnavailable, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache invalidations not read, retrying", error=error)
@@ -94,8 +100,10 @@ class InvalidationSubscriber:
             if message is None or message["type"] == "subscribe":
                 # Just subscribed, or silent for long: the version shows missed messages.
                 await self._catch_up()
-            elif message["type"] == "message":
+            elif message["type"] == "message" and text_of(message["channel"]) != self.keys.blocks:
                 self._take(message["data"])
+            elif message["type"] == "message" and self.on_block is not None:
+                self.on_block(message["data"])
 
     async def _catch_up(self) -> None:
         now = int(await self.redis.get(self.keys.cache_version) or 0)

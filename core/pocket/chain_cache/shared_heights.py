@@ -1,12 +1,13 @@
 """Share the chain's height through Redis, from the miners' leader to relayers.
 
-A watcher that gets nothing new for longer than two blocks queries a node.
+A block is published on a channel, and kept for those that start or missed it. A watcher that gets nothing new for
+longer than two blocks queries a node.
 """
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from redis.asyncio import Redis
 
@@ -14,8 +15,10 @@ from pocket.chain.model import Block, checked_block
 from pocket.chain.plausible_heights import Belief, HeightGuard
 from pocket.errors import DecodingError, PocketError
 from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.runtime.ticks import sleep_to_tick
 
 
 def encode_block(block: Block) -> str:
@@ -36,6 +39,14 @@ def decode_block(text: str | bytes) -> Block | None:
         return None
 
 
+# KEYS: latest block   ARGV: channel, block. Published first: a full Redis still forwards it.
+_PUBLISH: Final = Script("""
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+""")
+
+
 class LatestBlockPublisher:
     """Publishes each new block to Redis."""
 
@@ -46,7 +57,7 @@ class LatestBlockPublisher:
     async def publish(self, block: Block) -> None:
         """Publish on a best-effort basis. A watcher that misses it queries a node."""
         with contextlib.suppress(RedisUnavailable):
-            await self._redis.set(self._keys.block, encode_block(block))
+            await _PUBLISH.run(self._redis, [self._keys.block], [self._keys.blocks, encode_block(block)])
 
 
 class LatestBlockWatcher:
@@ -72,7 +83,7 @@ class LatestBlockWatcher:
         self._guard = HeightGuard(block_seconds)
         self.height = 0
         """The latest height, 0 before the first."""
-        self._published: Block | None = None
+        self._published: str | bytes | None = None
         self.updated_at = clock()
 
     def _learn(self, block: Block | None) -> None:
@@ -85,20 +96,22 @@ class LatestBlockWatcher:
         """Return whether no source reported a new block for more than twice the patience."""
         return self.height == 0 or self._clock() - self.updated_at > 2 * self._patience
 
+    def receive(self, published: str | bytes | None) -> None:
+        """Learn a block as it is published, None without one."""
+        if published != self._published:  # the same again is no second answer
+            self._published = published
+            self._learn(decode_block(published) if published else None)
+
     async def poll(self) -> None:
         """Poll Redis once, and a node if Redis has had nothing new for too long."""
         with contextlib.suppress(RedisUnavailable):
-            raw = await self._redis.get(self._keys.block)
-            published = decode_block(raw) if raw else None
-            if published != self._published:  # the same again is no second answer
-                self._published = published
-                self._learn(published)
+            self.receive(await self._redis.get(self._keys.block))
         if self.height == 0 or self._clock() - self.updated_at > self._patience:
             with contextlib.suppress(PocketError, TimeoutError):
                 self._learn(await self._ask_node())
 
     async def run(self, seconds: float) -> None:
-        """Poll every `seconds` seconds, without end."""
+        """Poll every `seconds` seconds, without end, in case a published block is missed."""
         while True:
             await self.poll()
-            await asyncio.sleep(seconds)
+            await sleep_to_tick(seconds)

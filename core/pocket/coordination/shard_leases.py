@@ -226,7 +226,7 @@ class ShardLeaseManager:
             await asyncio.shield(self.release_all())
 
     async def _pause(self, stop: asyncio.Event) -> None:
-        seconds = self._timing.retry * self._rng.uniform(0.4, 0.6)
+        seconds = self._timing.retry * self._rng.uniform(0.7, 1.0)
         now = self._clock()
         for name, view in self._views.items():
             if (

@@ -111,6 +111,11 @@ class RedisKeys:
         return f"{self.prefix}:block"
 
     @property
+    def blocks(self) -> str:
+        """Return the channel of new blocks, as the key of the latest one holds it."""
+        return f"{self.prefix}:blocks"
+
+    @property
     def cache_known(self) -> str:
         """Return the sorted set of records that processes read, by unix second of the last read."""
         return f"{self.prefix}:cache-known"

@@ -47,6 +47,7 @@ from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
+from pocket.runtime.ticks import sleep_to_tick
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
@@ -314,7 +315,7 @@ class RelayRecorder:
                 self.redis_error = ""
             except (RedisStoreError, OSError) as error:  # of Redis, and of the log's disk
                 self.redis_error = str(error) if isinstance(error, RedisUnavailable) else ""
-            await asyncio.sleep(seconds)
+            await sleep_to_tick(seconds)
 
     async def maintain_once(self) -> None:
         """Run one heartbeat. Raises RedisUnavailable."""
@@ -324,14 +325,13 @@ class RelayRecorder:
         self.log_problem = problem
         state = await inspect_primaries(self._redis)
         self._memory_ratio = state.combined.memory_ratio()
-        restarted = bool(self._histories.known)
+        restarted, failure = bool(self._histories.known), state.failure
         self._histories.observe(state)
         if self._beats % _BEATS_PER_SEGMENT == 0:
             self._log.take_back(await asyncio.to_thread(self._log.readable_again))
         if self._suspicious or self._beats % self._log.beats_between_looks(_BEATS_PER_SEGMENT) == 0:
             self._suspicious = False
             await self._find_lost(dict(self._incarnations), self._histories.appended(self._log.segments))
-        failure = state.failure
         due = [s for s in self._log.segments if not s.damaged and self._histories.due_sessions(s)]
         if due:
             await self.replay("Redis was restarted" if restarted else "first contact with Redis", due)

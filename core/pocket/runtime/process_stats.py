@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-_STATM: Final = Path("/proc/self/statm")
+from pocket.runtime.ticks import next_tick
+
+_STATM: Final = "/proc/self/statm"
 _TICK_SECONDS: Final = 0.25
 
 
@@ -38,8 +39,9 @@ class LoopLagMonitor:
     async def run(self) -> None:
         """Measure for ever: a timer that fires late was delayed by a busy loop."""
         while True:
-            due = self._clock() + _TICK_SECONDS
-            await self._sleep(_TICK_SECONDS)
+            now = self._clock()
+            due = next_tick(now, _TICK_SECONDS)
+            await self._sleep(due - now)
             self._worst = max(self._worst, self._clock() - due)
 
     def reset(self) -> ProcessStats:
@@ -51,6 +53,7 @@ class LoopLagMonitor:
 def resident_bytes() -> int:
     """Return the resident memory of this process in bytes, 0 if unknown."""
     try:
-        return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        with open(_STATM, "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time of Path.read_text
+            return int(file.read(200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0

@@ -36,6 +36,7 @@ from pocket.redis_store.store_errors import RedisStoreError, RedisUnavailable
 from pocket.runtime.debug_server import Debug
 from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.public_urls import PublicUrlChecker
+from pocket.runtime.ticks import sleep_to_tick
 from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
@@ -61,6 +62,7 @@ from pocket_miner.suppliers.read_only_volume import until_writable
 from pocket_miner.suppliers.sealed_work import SealedWork
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_REDIS_SECONDS = 1.0
 _REDIS_SETTLES_SECONDS = 5.0
 _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
@@ -388,7 +390,7 @@ class MinerProcess:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis unavailable, retrying", error=error)
-            await asyncio.sleep(0.5)
+            await sleep_to_tick(max(0.5, min(_REDIS_SECONDS, self._config.chain.block_seconds)))
 
     async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor, redis: "Redis") -> None:
         """Update the metrics of the whole process at every block."""
@@ -426,7 +428,7 @@ class MinerProcess:
             if ends := await asyncio.to_thread(volume.mirror.reopened):
                 _LOG.warning("relays can be read from the volume again, restarting the miner", session_ends=ends)
                 self._stop.set()
-            await asyncio.sleep(_VOLUME_SECONDS)
+            await sleep_to_tick(_VOLUME_SECONDS)
 
     async def _retain(self, audit: Audit, reports: Reports) -> None:
         """Delete outcomes that are older than `retention_days`."""

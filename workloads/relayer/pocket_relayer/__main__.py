@@ -4,11 +4,11 @@ Usage: `python -m pocket_relayer --config FILE`.
 """
 
 import argparse
-import asyncio
 import gc
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import uvloop
 from prometheus_client import values
@@ -41,6 +41,17 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def supervise(config: RelayerConfig, file: Path) -> NoReturn:
+    """Replace this program by the supervisor, which then has not loaded what validated the configuration."""
+    from pocket_relayer.process.supervisor import SupervisorSettings  # noqa: PLC0415 - no worker needs it
+
+    settings = SupervisorSettings(
+        file.absolute(), config.data_dir, config.workers, config.host, config.port, config.admin_host,
+        config.admin_port, config.drain_seconds, config.hung_worker_seconds,
+    )  # fmt: skip
+    os.execv(sys.executable, [sys.executable, "-m", "pocket_relayer.process", settings.encode()])  # noqa: S606 - it becomes the supervisor
+
+
 def main() -> int:
     """Run the relayer and return its exit code.
 
@@ -60,9 +71,7 @@ def main() -> int:
         sys.stderr.write(f"relayer: {error}\n")
         return os.EX_CONFIG
     if options.worker is None:
-        from pocket_relayer.process.supervisor import Supervisor  # noqa: PLC0415 - the parent loads no relay code
-
-        return run_program("relayer", Supervisor(config, options.config).run(), asyncio.run)
+        supervise(config, options.config)
     _name_metrics_once()
     from pocket_relayer.process.reports import ReportWriter  # noqa: PLC0415 - the environment decides where metrics are kept first
     from pocket_relayer.process.worker import Worker  # noqa: PLC0415 - as above

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket.runtime.ticks import sleep_to_tick
 from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 
@@ -80,4 +81,4 @@ class VolumeProbe:
                 _LOG.warning("volume answers again", folder=str(self._folder))
             self._begun = None
             await work
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await sleep_to_tick(_PAUSE_SECONDS)

@@ -21,6 +21,7 @@ from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket.runtime.concurrency import map_bounded
+from pocket.runtime.ticks import sleep_to_tick
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in
 from pocket_miner.suppliers.error_scope import STEP_ERRORS
@@ -38,6 +39,7 @@ _AT_ONCE = 12
 _TAILED_AT_ONCE = 12
 _FOLLOW_AT_ONCE = 4
 _KEYS_SECONDS = 1.0
+_FOLLOW_SECONDS = 0.5
 _HEAL_SECONDS = 5.0
 _LEFTOVERS_SECONDS = 60.0
 _AGAIN_SECONDS = 2.0
@@ -273,7 +275,7 @@ class SupplierManager:
             self._suppliers.observe_signer()
             miner_metrics.SHARDS.set(len(self._epochs))
             miner_metrics.LEADER.set(self.keeper.leads)
-            await asyncio.sleep(_KEYS_SECONDS)
+            await sleep_to_tick(_KEYS_SECONDS)
 
     async def listen(self, wakes: NotificationReader) -> None:
         """Wake the suppliers that Redis notifies of new relays."""
@@ -295,7 +297,7 @@ class SupplierManager:
         loop = asyncio.get_running_loop()
         healed = cleaned = loop.time()
         while True:
-            await asyncio.sleep(0.5)
+            await sleep_to_tick(_FOLLOW_SECONDS)
             shards = self.keeper.standby_for()
             wanted = {a for a in self._suppliers.addresses if self._shard(a) in shards and a not in self._running}
             for address in set(self._standbys) - wanted:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.notifications import NOTIFY_SECONDS
 from pocket.redis_store.store_errors import StaleEpoch
+from pocket.runtime.ticks import sleep_to_tick
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.suppliers.error_scope import STEP_ERRORS
@@ -144,14 +144,14 @@ class SupplierWorker:
         if read:
             wanted = _BATCH * since / read
             self._tick = next((tick for tick in _TICKS if wanted < 1.5 * tick), _TICKS[-1])
-            await _sleep_to_tick(now, self._tick)
+            await sleep_to_tick(self._tick, now)
         elif since < NOTIFY_SECONDS:
-            await _sleep_to_tick(now + NOTIFY_SECONDS - since, self._tick)
+            await sleep_to_tick(self._tick, now + NOTIFY_SECONDS - since)
         else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_HEAL_SECONDS * self.chance.uniform(0.8, 1.2)):
                     await self._woken.wait()
-            await _sleep_to_tick(asyncio.get_running_loop().time(), self._tick)
+            await sleep_to_tick(self._tick)
         self._woken.clear()
 
     async def _decide(self) -> None:
@@ -167,9 +167,3 @@ class SupplierWorker:
             bind_contextvars(height=block.height)  # of this task
             self.stages = await self.supplier.on_block(block, await self.params.at(block.height))
         self.seen = block.height
-
-
-async def _sleep_to_tick(time: float, tick: float) -> None:
-    """Sleep until the first multiple of `tick` seconds after a time (loop's clock)."""
-    now = asyncio.get_running_loop().time()
-    await asyncio.sleep((math.floor(time / tick) + 1) * tick - now)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -11,20 +12,20 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from structlog.typing import FilteringBoundLogger
 
 from pocket.api.problems import Problem, ProblemCode
-from pocket.api.workload import RelayerConfig
 from pocket.errors import ConfigurationError
 from pocket.runtime.backoff import Backoff
 from pocket.runtime.program import require_writable
 from pocket_relayer.process.liveness import POLL_SECONDS, LivenessDeadlines, SilenceTimer, WorkerState, assess
+from pocket_relayer.process.plain_http import PlainResponse, PlainServer
 from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -63,6 +64,31 @@ def _metrics_folder(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"pocket-relayer-metrics-{os.getuid()}-{instance}"
 
 
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """The part of a relayer's configuration that its supervisor needs, and the file with all of it."""
+
+    config_file: Path
+    data_dir: Path
+    workers: int
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    drain_seconds: float
+    hung_worker_seconds: float
+
+    def encode(self) -> str:
+        """Return the settings as JSON."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def decode(cls, text: str) -> "SupervisorSettings":
+        """Return the settings of a text of `encode`."""
+        row = json.loads(text)
+        return cls(**{**row, "config_file": Path(row["config_file"]), "data_dir": Path(row["data_dir"])})
+
+
 @dataclass(slots=True)
 class _Worker:
     """A worker's process and its last report."""
@@ -96,12 +122,10 @@ class Supervisor:
 
     def __init__(
         self,
-        config: RelayerConfig,
-        config_path: Path,
+        config: SupervisorSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._config = config
-        self._config_path = config_path
         self._sleep = sleep
         self._stop = asyncio.Event()
         self._metrics = _metrics_folder(config.data_dir)
@@ -128,7 +152,7 @@ class Supervisor:
                 for number in range(config.workers):
                     group.create_task(self._supervise_worker(number))
         finally:
-            await admin.cleanup()
+            await admin.close()
             shutil.rmtree(self._metrics, ignore_errors=True)
 
     async def _supervise_worker(self, number: int) -> None:
@@ -168,8 +192,9 @@ class Supervisor:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "pocket_relayer", "--config", str(self._config_path), "--worker", str(number),
-                "--report-fd", str(write_end), "--kept-config", str(self._metrics / "services.kept"),
+                sys.executable, "-m", "pocket_relayer", "--config", str(self._config.config_file),
+                "--worker", str(number), "--report-fd", str(write_end),
+                "--kept-config", str(self._metrics / "services.kept"),
                 env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}, pass_fds=(write_end,),
             )  # fmt: skip
         except BaseException:
@@ -254,46 +279,46 @@ class Supervisor:
             return [Problem(code=ProblemCode.DRAINING, message="draining")]
         return not_ready(self._reports(), self._config.workers, self._silent())
 
-    async def _serve_admin(self) -> web.AppRunner:
-        async def show_metrics(_: web.Request) -> web.Response:
+    async def _serve_admin(self) -> PlainServer:
+        def show_metrics() -> PlainResponse:
             registry = CollectorRegistry()
             # prometheus_client has no annotations there.
             multiprocess.MultiProcessCollector(registry, path=str(self._metrics))  # type: ignore[no-untyped-call]
-            return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+            return PlainResponse(generate_latest(registry), "text/plain; charset=utf-8")
 
-        async def show_health(_: web.Request) -> web.Response:
+        def show_health() -> PlainResponse:
             # The health of this process. It kills a hanging worker, which is no reason to kill the others.
             hung = sorted(self._silent())
             status = "degraded" if hung else "ok"
             processes = {str(number): worker.process.pid for number, worker in sorted(self._workers.items())}
-            return web.json_response(
+            return PlainResponse.of_json(
                 {"status": status, "workers": len(self._workers), "processes": processes, "hung": hung,
                  "restarts": self._restarts}
             )  # fmt: skip
 
-        async def show_ready(_: web.Request) -> web.Response:
+        def show_ready() -> PlainResponse:
             found = self._problems()
             rows = [problem.model_dump() for problem in found]
             body = {"ready": not found, "problem": str(found[0]) if found else "", "problems": rows}
-            return web.json_response(body, status=503 if found else 200)
+            return PlainResponse.of_json(body, HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK)
 
-        async def show_report(_: web.Request) -> web.Response:
+        def show_report() -> PlainResponse:
             report = summary(self._reports(), self._config.workers, self._silent())
-            return web.json_response({**report, "restarts": self._restarts})
+            return PlainResponse.of_json({**report, "restarts": self._restarts})
 
-        app = web.Application()
-        app.router.add_get("/metrics", show_metrics)
-        app.router.add_get("/health", show_health)
-        app.router.add_get("/ready", show_ready)
-        app.router.add_get("/status", show_report)
-        app.router.add_get("/report", show_report)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await runner.setup()
+        server = PlainServer(
+            {
+                "/metrics": show_metrics,
+                "/health": show_health,
+                "/ready": show_ready,
+                "/status": show_report,
+                "/report": show_report,
+            }
+        )
         try:
-            await web.TCPSite(runner, self._config.admin_host, self._config.admin_port).start()
+            await server.start(self._config.admin_host, self._config.admin_port)
         except OSError as error:
-            await runner.cleanup()
             raise ConfigurationError(
                 f"relayer: admin port {self._config.admin_port} is taken: {error.strerror}"
             ) from error
-        return runner
+        return server

@@ -41,6 +41,7 @@ from pocket.runtime.debug_server import Debug
 from pocket.runtime.logs import set_level
 from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.supervise import supervise
+from pocket.runtime.ticks import sleep_to_tick
 from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
@@ -71,6 +72,9 @@ from pocket_relayer.transports.websocket import WebSockets
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _RELOAD_SECONDS = 1.0
+_OBSERVE_SECONDS = 1.0
+_ORPHAN_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _MIN_REDIS_DRAIN_SECONDS = 5.0
 
 
@@ -142,7 +146,7 @@ class Worker:
             except Exception:  # noqa: BLE001 - a worker that cannot describe itself still serves
                 _LOG.exception("building the report failed")
                 self._writer.write(self._starting_report())
-            await asyncio.sleep(REPORT_SECONDS)
+            await sleep_to_tick(REPORT_SECONDS)
 
     def _starting_report(self) -> WorkerReport:
         waits = [Problem(code=code, message=text) for code, text in self._waits.items() if text]
@@ -300,14 +304,14 @@ class Worker:
 
         async def reload() -> None:
             nonlocal limits
-            await asyncio.to_thread(keyring.reload)
+            _, changed = await asyncio.to_thread(lambda: (keyring.reload(), reloaded.reload()))
             relayer_metrics.observe_keys(keyring)
-            if await asyncio.to_thread(reloaded.reload):
+            if changed:
                 set_level(reloaded.current.log_level)
                 limits = reloaded.current.limits()
-                changed = registry.update(reloaded.current.services)
+                services = registry.update(reloaded.current.services)
                 relayer_metrics.start_at_zero(service.id for service in reloaded.current.services)
-                _LOG.info("configuration reloaded", services=changed)
+                _LOG.info("configuration reloaded", services=services)
 
         try:
             async with watch, asyncio.TaskGroup() as group:
@@ -315,9 +319,11 @@ class Worker:
                     "node monitor": lambda: watch.run(max(1.0, config.chain.block_seconds / 2), platform.rng),
                     "recorder": recorder.run,
                     "write-ahead log": recorder.maintain,
-                    "latest block": lambda: latest_block.run(min(0.25, config.chain.block_seconds / 4)),
+                    "latest block": lambda: latest_block.run(min(_POLL_SECONDS, config.chain.block_seconds)),
                     "budgets": budgets.run,
-                    "cache invalidation": InvalidationSubscriber(redis, keys, chain, rng=platform.rng.random).run,
+                    "cache invalidation": InvalidationSubscriber(
+                        redis, keys, chain, on_block=latest_block.receive, rng=platform.rng.random
+                    ).run,
                     "health checks": registry.run,
                     "event loop lag": loop_lag.run,
                     "configuration": lambda: self._reload(reload),
@@ -368,13 +374,9 @@ class Worker:
             log.close()
 
     def _serving_report(
-        self,
-        keyring: Keyring,
-        latest_block: LatestBlockWatcher,
-        recorder: RelayRecorder,
-        pipeline: RelayPipeline,
+        self, keyring: Keyring, latest_block: LatestBlockWatcher, recorder: RelayRecorder, pipeline: RelayPipeline,
         problem: Callable[[], Problem | None],
-    ) -> WorkerReport:
+    ) -> WorkerReport:  # fmt: skip
         """Return what is loaded, and whose relays may still be recorded."""
         loaded = set(keyring.addresses)
         found = problem()
@@ -394,7 +396,7 @@ class Worker:
 
     async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(_RELOAD_SECONDS)
+            await sleep_to_tick(_RELOAD_SECONDS)
             try:
                 await reload()
             except (PocketError, OSError) as error:
@@ -406,21 +408,14 @@ class Worker:
         An orphan would keep the port.
         """
         parent = os.getppid()
-        while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for a parent's end
-            await asyncio.sleep(0.5)
+        while os.getppid() == parent:
+            await sleep_to_tick(_ORPHAN_SECONDS)
         self._stop.set()
 
     async def _observe(
-        self,
-        recorder: RelayRecorder,
-        latest_block: LatestBlockWatcher,
-        log: WriteAheadLog,
-        chain: CachedChain,
-        registry: ServiceRegistry,
-        loop_lag: LoopLagMonitor,
-        connections: Connections,
-        redis: "Redis",
-    ) -> None:
+        self, recorder: RelayRecorder, latest_block: LatestBlockWatcher, log: WriteAheadLog, chain: CachedChain,
+        registry: ServiceRegistry, loop_lag: LoopLagMonitor, connections: Connections, redis: "Redis",
+    ) -> None:  # fmt: skip
         trimming = MemoryTrimmer(system_trim())
         relayer_metrics.BUILD.labels(*build_labels()).set(1)
         while True:
@@ -442,4 +437,4 @@ class Worker:
             relayer_metrics.LOG_DAMAGED_RECORDS.set(log.damaged_records)
             for source, number in chain.counters.taken():
                 relayer_metrics.CACHE.labels(source).inc(number)
-            await asyncio.sleep(1.0)
+            await sleep_to_tick(_OBSERVE_SECONDS)
