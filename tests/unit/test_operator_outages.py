@@ -286,7 +286,7 @@ async def test_a_deleted_secret_of_sealing_keys_is_written_again_with_all_loaded
 
 
 def ending(**more):
-    return snapshot(relay_miner=gone(RM), suppliers=(gone(ALICE),), **{"namespace_ends": True, **more})
+    return snapshot(suppliers=(gone(ALICE),), **{"relay_miner": gone(RM), "namespace_ends": True, **more})
 
 
 def test_in_a_namespace_that_is_being_deleted_nothing_is_waited_for_once_no_miner_is_left():
@@ -299,6 +299,35 @@ def test_in_a_namespace_that_is_being_deleted_nothing_is_waited_for_once_no_mine
     assert plan(replace(ending(pods=(), reports=()), namespace_ends=False)).release == (), (
         "absence alone is no evidence"
     )
+
+
+@pytest.mark.parametrize("value", [{"paused": True}, {"redis": {}}], ids=["paused", "invalid"])
+def test_in_a_namespace_that_is_being_deleted_a_relay_miner_that_is_left_alone_goes_too(value):
+    relay_miner = gone({**RM, "spec": RM["spec"] | value})
+    nothing_left = {"relay_miner": relay_miner, "pods": (), "reports": ()}
+    assert {row.kind for row in plan(ending(**nothing_left)).release} == {"RelayMiner", "Supplier"}
+    assert plan(ending(**nothing_left, namespace_ends=False)).release == ()
+    assert plan(ending(relay_miner=relay_miner, pods=(MINER_POD,), reports=())).release == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (KubeError("being terminated", 403, cause=NAMESPACE_ENDS), True), (KubeError("no rights", 403), False),
+        (KubeError("exists", 409), False), (ObjectNotFound("gone", 404), False), (None, False),
+    ],
+)  # fmt: skip
+async def test_whether_a_namespace_is_being_deleted_is_asked_without_writing(error, ends):
+    asked = []
+
+    class Server:
+        async def call(self, method, path, *, body, query):
+            asked.append((method, path, query))
+            if error is not None:
+                raise error
+
+    assert await ChildWriter(Server(), ObjectCache(), lambda: 0.0).namespace_ends(KEY) is ends
+    assert asked == [("POST", "/api/v1/namespaces/ns/configmaps", {"dryRun": "All"})]
 
 
 def test_the_namespaces_end_is_known_by_the_api_servers_own_cause():
