@@ -369,7 +369,7 @@ def specification() -> dict[str, Any]:
             "resourceRules": [
                 {
                     "apiGroups": [GROUP], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
-                    "resources": ["relayminers"],
+                    "resources": ["relayminers"], "scope": "*",
                 }
             ]
         },

@@ -165,7 +165,10 @@ def namespace_policy(values: Values) -> list[Object]:
             "paramKind": {"apiVersion": API_VERSION, "kind": PROTECTED_NAMESPACES.name},
             "matchConstraints": {
                 "resourceRules": [
-                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"]}
+                    {
+                        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"],
+                        "scope": "*",
+                    }
                 ]
             },
             "matchConditions": [{"name": "not-forced", "expression": f"!({forced})"}],
@@ -214,7 +217,7 @@ def definition_policy(values: Values) -> list[Object]:
                 "resourceRules": [
                     {
                         "apiGroups": ["apiextensions.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
-                        "resources": ["customresourcedefinitions"],
+                        "resources": ["customresourcedefinitions"], "scope": "*",
                     }
                 ]
             },
