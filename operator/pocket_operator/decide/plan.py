@@ -278,7 +278,7 @@ def _release_paused(
 ) -> tuple[FinalizerChange, ...]:
     """Return the finalizers to remove while paused: by the annotation, or where the namespace is being deleted.
 
-    Nobody could resume it there once its miners are gone.
+    No miner can be created there again.
     """
     if snapshot.namespace_ends:
         return _release(snapshot, key_checks, drains)
