@@ -33,8 +33,11 @@ def documents() -> dict[Path, str]:
         base / "cluster/namespace.yaml": _yaml(install.namespace_object(values)),
         base / "cluster/operator.yaml": _yaml(*install.objects(values, cluster_wide=True)),
         base / "cluster/kustomization.yaml": _kustomization("../../crds", "namespace.yaml", "operator.yaml"),
-        base / "namespaced-admin/policy.yaml": _yaml(*install.namespace_policy(values)),
-        base / "namespaced-admin/kustomization.yaml": _kustomization("../../crds", "policy.yaml"),
+        base / "namespaced-admin/policy.yaml": _yaml(
+            *install.namespace_policy(values), *install.template_policy(values)
+        ),
+        base / "namespaced-admin/namespace.yaml": _yaml(install.namespace_object(values)),
+        base / "namespaced-admin/kustomization.yaml": _kustomization("../../crds", "namespace.yaml", "policy.yaml"),
         base / "monitoring/monitors.yaml": _yaml(*install.monitors(values)),
         base / "monitoring/kustomization.yaml": _kustomization("monitors.yaml"),
         base / "monitoring/dashboards/operator.json": _json(operator_dashboard()),

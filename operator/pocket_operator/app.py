@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 
 import kopf
 import structlog
@@ -21,12 +20,13 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.coordination.leader_lease import LeaseElector
 from pocket.errors import ConfigurationError
-from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ResourceKind, connect
+from pocket.kube.api_client import KubeApi, KubeError, ResourceKind, connect
 from pocket.runtime.backoff import Backoff
 from pocket.runtime.concurrency import map_bounded
 from pocket.runtime.version import build_labels
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.books_keeper import BooksKeeper
+from pocket_operator.controller.discovery import Discovery
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
 from pocket_operator.controller.namespace_guard import NamespaceGuard
@@ -40,11 +40,8 @@ from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
-from pocket_operator.decide.schemas import INDEX as SCHEMAS_INDEX
-from pocket_operator.decide.schemas import PATH as SCHEMAS_PATH
-from pocket_operator.decide.schemas import Schemas, published_version
 from pocket_operator.decide.snapshot import Settings
-from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
+from pocket_operator.resources.kinds import PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 
@@ -85,9 +82,6 @@ class Operator:
         self._options = options
         self._stop = asyncio.Event()
         self._synced = False
-        self._capabilities: frozenset[str] = frozenset()
-        self._schemas = Schemas()
-        self._schemas_version = ""
         self._cache = ObjectCache()
         self._queue: WorkQueue[ReconcileKey] = WorkQueue(time.monotonic)
         self._heartbeat: WatchHeartbeat | None = None
@@ -132,11 +126,11 @@ class Operator:
 
     async def _act(self, api: KubeApi) -> None:
         settings, clock = self._options.settings, time.monotonic
-        sealing = SealingKeys(api, settings.namespace)
+        sealing, discovery = SealingKeys(api, settings.namespace), Discovery(api)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retry_until_success(sealing.refresh, "sealing keys"))
-            group.create_task(self._retry_until_success(lambda: self._discover(api), "discovery"))
-            group.create_task(self._retry_until_success(lambda: self._compare_schemas(api), "schemas"))
+            group.create_task(self._retry_until_success(lambda: self._discover(discovery), "discovery"))
+            group.create_task(self._retry_until_success(discovery.compare_schemas, "schemas"))
             # A RelayMiner listed before its Suppliers would lose its keys, so no decision precedes a complete listing.
             group.create_task(self._retry_until_success(lambda: self._relist(api), "listing"))
         if self._stop.is_set():
@@ -155,13 +149,13 @@ class Operator:
             reports=reports,
             books=books,
             events=events,
-            capabilities=lambda: self._capabilities,
-            schemas=lambda: self._schemas,
+            capabilities=lambda: discovery.optional_kinds,
+            schemas=lambda: discovery.schemas,
             updates=UpdateQueue(self._cache, settings, clock),
             clock=clock,
             now=_now,
         )
-        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events, lambda: self._schemas)
+        keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events, lambda: discovery.schemas)
         poller = Poller(self._cache, reports, books, self._queue.add)
         watches = registry(self._cache, self._queue.add, self._heartbeat.receive)
         self._synced = True
@@ -176,10 +170,10 @@ class Operator:
                 group.create_task(
                     self._run_periodically(_GUARD_SECONDS, guard.refresh, "namespaces", immediately=True)
                 ),
-                group.create_task(self._run_periodically(_DISCOVERY_SECONDS, lambda: self._discover(api), "discovery")),
                 group.create_task(
-                    self._run_periodically(_SCHEMA_SECONDS, lambda: self._compare_schemas(api), "schemas")
+                    self._run_periodically(_DISCOVERY_SECONDS, lambda: self._discover(discovery), "discovery")
                 ),
+                group.create_task(self._run_periodically(_SCHEMA_SECONDS, discovery.compare_schemas, "schemas")),
                 group.create_task(self._run_periodically(_STAKING_SECONDS, keeper.once, "staking", immediately=True)),
                 group.create_task(self._resync_loop(api)),
                 *(group.create_task(self._work(reconciler)) for _ in range(_WORKERS)),
@@ -247,45 +241,11 @@ class Operator:
         except TimeoutError:
             return
 
-    async def _discover(self, api: KubeApi) -> None:
+    async def _discover(self, discovery: Discovery) -> None:
         """Find the optional kinds of this cluster, and requeue every RelayMiner after a change."""
-        found: set[str] = set()
-        for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
-            try:
-                known = {row["kind"] for row in (await api.call("GET", f"/apis/{version}")).get("resources") or ()}
-            except KubeError as error:
-                if error.status != HTTPStatus.NOT_FOUND:
-                    raise
-                continue
-            found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
-        if frozenset(found) != self._capabilities:
-            self._capabilities = frozenset(found)
-            _LOG.info("optional kinds changed", kinds=sorted(found))
+        if await discovery.find_optional_kinds():
             for key in self._cache.everything():
                 self._queue.add(key)
-
-    async def _compare_schemas(self, api: KubeApi) -> None:
-        """Compare the installed definitions of our kinds with those of this release, once they changed.
-
-        The API server publishes changed definitions some seconds after it serves them.
-        """
-        try:
-            version = published_version(await api.call("GET", SCHEMAS_INDEX))
-            if version and version == self._schemas_version:
-                return
-            self._schemas = Schemas.of(await api.call("GET", SCHEMAS_PATH))
-            self._schemas_version = version
-        except KubeError as error:
-            if error.status in NO_ANSWER:
-                raise
-            _LOG.warning("cannot read the schemas of our kinds, keeping those that are known", error=error)
-            return
-        for kind in (RELAY_MINERS.name, SUPPLIERS.name):
-            found = self._schemas.difference(kind)
-            for what, paths in (("missing", found.missing), ("unknown", found.unknown)):
-                operator_metrics.SCHEMA.labels(kind, what).set(len(paths))
-                if paths:
-                    _LOG.warning(f"the installed definition has {what} fields", kind=kind, fields=paths[:10])
 
     async def _relist(self, api: KubeApi) -> None:
         """List every kind and requeue every RelayMiner, which heals what a watch missed."""

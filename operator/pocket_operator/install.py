@@ -5,6 +5,7 @@ from typing import Any
 
 from pocket.api.base import API_VERSION, GROUP
 from pocket.runtime.version import VERSION
+from pocket_operator import admission_policy
 from pocket_operator.controller.namespace_guard import PROTECTED
 from pocket_operator.controller.secrets import SEALING_PUBLIC, SEALING_SECRET
 from pocket_operator.controller.watch_heartbeat import NAME as HEARTBEAT
@@ -164,7 +165,10 @@ def namespace_policy(values: Values) -> list[Object]:
             "paramKind": {"apiVersion": API_VERSION, "kind": PROTECTED_NAMESPACES.name},
             "matchConstraints": {
                 "resourceRules": [
-                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"]}
+                    {
+                        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"],
+                        "scope": "*",
+                    }
                 ]
             },
             "matchConditions": [{"name": "not-forced", "expression": f"!({forced})"}],
@@ -177,18 +181,22 @@ def namespace_policy(values: Values) -> list[Object]:
             ],
         },
     )  # fmt: skip
-    return [policy, _binding(name, values), *definition_policy(values)]
+    parameters = {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"}
+    return [policy, _binding(name, values, paramRef=parameters), *definition_policy(values)]
 
 
-def _binding(name: str, values: Values) -> Object:
+def _binding(name: str, values: Values, **more: Any) -> Object:
     return _named(
         "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", name, values,
-        spec={
-            "policyName": name,
-            "validationActions": ["Deny"],
-            "paramRef": {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"},
-        },
+        spec={"policyName": name, "validationActions": ["Deny"], **more},
     )  # fmt: skip
+
+
+def template_policy(values: Values) -> list[Object]:
+    """Build the policy that rejects pod settings which Kubernetes would reject in the pods."""
+    group, name = "admissionregistration.k8s.io/v1", f"{NAME}-templates"
+    policy = _named(group, "ValidatingAdmissionPolicy", name, values, spec=admission_policy.specification())
+    return [policy, _binding(name, values)]
 
 
 def definition_policy(values: Values) -> list[Object]:
@@ -209,7 +217,7 @@ def definition_policy(values: Values) -> list[Object]:
                 "resourceRules": [
                     {
                         "apiGroups": ["apiextensions.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
-                        "resources": ["customresourcedefinitions"],
+                        "resources": ["customresourcedefinitions"], "scope": "*",
                     }
                 ]
             },
@@ -226,7 +234,8 @@ def definition_policy(values: Values) -> list[Object]:
             ],
         },
     )  # fmt: skip
-    return [policy, _binding(name, values)]
+    parameters = {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"}
+    return [policy, _binding(name, values, paramRef=parameters)]
 
 
 def deployment(values: Values, *, cluster_wide: bool) -> Object:
@@ -349,5 +358,5 @@ def objects(values: Values, *, cluster_wide: bool) -> list[Object]:
     """Return all objects of an installation except CRDs and namespace."""
     found = rights(values, cluster_wide=cluster_wide)
     if cluster_wide:
-        found += [*aggregated_roles(values), *namespace_policy(values)]
+        found += [*aggregated_roles(values), *namespace_policy(values), *template_policy(values)]
     return [*found, deployment(values, cluster_wide=cluster_wide), disruption_budget(values)]

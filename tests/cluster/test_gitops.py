@@ -4,6 +4,7 @@ import pytest
 from waits import all_well, create
 
 from pocket.kube.api_client import KubeApi, ResourceKind
+from pocket_operator import install
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, changed, key_secret, relay_miner, supplier
 
@@ -28,6 +29,10 @@ POD = {
                             {"name": "side", "image": "s", "ports": [{"containerPort": 1}]}],
              "volumes": [{"name": "v", "configMap": {"name": "c"}}, {"name": "s", "secret": {"secretName": "s"}}]},
 }  # fmt: skip
+POLICIES = {
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+}
 
 
 def added_to_lists(wanted, found, path=""):
@@ -61,6 +66,21 @@ async def test_the_api_server_adds_nothing_to_entries_of_lists(api, namespace, s
     alice = changed(supplier(namespace), "spec.stake", staked)
     for kind, body in ((RELAY_MINERS, miner), (SUPPLIERS, alice)):
         found = await apply(api, kind, body, server_side=server_side)
+        assert list(added_to_lists(body["spec"], found["spec"])) == []
+
+
+@pytest.mark.parametrize("server_side", [True, False])
+async def test_the_api_server_adds_nothing_to_the_lists_of_the_installed_policies(api, server_side):
+    values = install.Values()
+    for row in (*install.namespace_policy(values), *install.template_policy(values)):
+        body = changed(row, "metadata.name", f"{row['metadata']['name']}-tried")
+        path = f"/apis/{row['apiVersion']}/{POLICIES[row['kind']]}"
+        if server_side:
+            query = {"dryRun": "All", "fieldManager": "argocd-controller"}
+            place = f"{path}/{body['metadata']['name']}"
+            found = await api.call("PATCH", place, body=body, query=query, content_type="application/apply-patch+yaml")
+        else:
+            found = await api.call("POST", path, body=body, query={"dryRun": "All"})
         assert list(added_to_lists(body["spec"], found["spec"])) == []
 
 

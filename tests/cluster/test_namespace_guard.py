@@ -74,8 +74,9 @@ async def test_a_namespace_may_be_deleted_once_nothing_in_it_is_open_or_somebody
     assert deletion("crd", "suppliers.pocket.network").returncode == 0
 
 
+@pytest.mark.parametrize("paused", [False, True])
 async def test_a_namespace_that_is_deleted_anyway_is_gone_soon_after_its_last_miner(
-    api, cluster, namespace, nodes, tmp_path
+    api, cluster, namespace, nodes, tmp_path, paused
 ):
     """Nobody can mine in it again, so its finalizers do not wait for the deadline of hours."""
     home = (await api.create(NAMESPACES, "", {"metadata": {"generateName": "t-"}}))["metadata"]["name"]
@@ -86,6 +87,8 @@ async def test_a_namespace_that_is_deleted_anyway_is_gone_soon_after_its_last_mi
         nodes.open[address("alice")] = 1
         await create(api, key_secret(namespace), relay_miner(namespace), supplier(namespace))
         await all_well(api, namespace, "alice")
+        if paused:
+            await api.merge(RELAY_MINERS, namespace, "main", {"spec": {"paused": True}})
         await api.delete(NAMESPACES, "", namespace)
         await gone(api, SUPPLIERS, namespace, "alice", seconds=60)
         await gone(api, RELAY_MINERS, namespace, "main", seconds=60)

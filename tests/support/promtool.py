@@ -29,10 +29,10 @@ def without_others(rules, *names):
     return {"groups": [{"name": "tested", "rules": kept}]}
 
 
-def passes(folder: Path, rules, *tests, every="1m"):
-    """Check that promtool finds the tests of these rules, which it evaluates at an interval, to pass."""
+def passes(folder: Path, rules, *tests, step="1m"):
+    """Check that promtool finds the tests of these rules, evaluated at each step, to pass."""
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
-    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": every, "tests": list(tests)}
+    wanted = {"rule_files": ["rules.yaml"], "evaluation_interval": step, "tests": list(tests)}
     (folder / "test.yaml").write_text(yaml.safe_dump(wanted))
     found = promtool("test", "rules", str(folder / "test.yaml"))
     assert found.returncode == 0, found.stdout + found.stderr

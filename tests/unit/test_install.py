@@ -43,6 +43,27 @@ def test_every_field_of_the_schemas_is_structural(crd):
     walk(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], crd["spec"]["names"]["kind"])
 
 
+def objects_of(folder):
+    """Return the objects of a kustomization and of those that it names."""
+    (file,) = folder.glob("kustomization.yaml")
+    for name in yaml.safe_load(file.read_text())["resources"]:
+        path = (folder / name).resolve()
+        yield from objects_of(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
+
+
+def test_each_flavours_commands_make_the_namespace_before_what_is_in_it():
+    flavours = re.findall(
+        r"^\| (?:cluster-wide|namespaced) \|.*$", (ROOT / "docs/install.md").read_text(), re.MULTILINE
+    )
+    assert len(flavours) == 2
+    for row in flavours:
+        made = set()
+        for folder in re.findall(r"`kubectl apply [^`]*-k (manifests[^` ]*)`", row):
+            rows = list(objects_of(ROOT / folder))
+            made |= {row["metadata"]["name"] for row in rows if row["kind"] == "Namespace"}
+            assert {row["metadata"].get("namespace") for row in rows} - {None} <= made, f"{folder} in {made}"
+
+
 @pytest.mark.parametrize("cluster_wide", [True, False])
 def test_the_flavours_bind_the_operators_own_account_in_its_own_namespace(cluster_wide):
     rows = objects(Values(namespace="here"), cluster_wide=cluster_wide)

@@ -103,7 +103,9 @@ def test_a_ratio_is_that_of_bad_to_all_events(tmp_path, record):
     shown = f'{record}{{namespace="pocket",pocket_network_relayminer="main"}}'
     expected = {"expr": f"round({record}, 0.001)", "eval_time": "59m",
                 "exp_samples": [{"labels": shown.replace(record, ""), "value": value}]}  # fmt: skip
-    test = {"interval": "1m", "input_series": list(series(inputs)), "promql_expr_test": [expected]}
+    anothers = dict.fromkeys((SERVED, MINED, SETTLED), "0x60") | dict.fromkeys((OURS, UNRECORDED, LOST), "0+900x60")
+    rows_ = [*series(inputs), *series(anothers, "other")]
+    test = {"interval": "1m", "input_series": rows_, "promql_expr_test": [expected]}
     nothing_bad = {name: values if name in (SERVED, MINED, SETTLED) else "0x60" for name, values in inputs.items()}
     none = {**expected, "exp_samples": [{"labels": shown.replace(record, ""), "value": 0}]}
     sound = {"interval": "1m", "input_series": list(series(nothing_bad)), "promql_expr_test": [none]}
@@ -112,19 +114,23 @@ def test_a_ratio_is_that_of_bad_to_all_events(tmp_path, record):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("record", RECORDS)
-def test_a_ratio_forgets_what_is_older_than_its_window(tmp_path, record):
-    """Steps of a window's half: bad events in the first of eight, good ones in all."""
-    window = record.rpartition(":ratio_increase")[2]
-    minutes = int(window[:-1]) * {"m": 1, "h": 60, "d": 1440}[window[-1]]
-    bad = {OURS: "0 9x7", UNRECORDED: "0 9x7", LOST: "0 9x7"}
-    good = {SERVED: "0+1x8", MINED: "0+1x8", SETTLED: "0+1x8"}
+def test_a_ratio_counts_what_is_in_its_window_and_forgets_what_is_older(tmp_path, record):
+    """Bad events between the third and the fourth quarter: within six quarters' window, outside of eight quarters'."""
+    number, unit = re.fullmatch(r"(\d+)([mhd])", record.rpartition(":ratio_increase")[2]).groups()
+    quarter = int(number) * {"m": 60, "h": 3600, "d": 86400}[unit] // 4
+    bad = dict.fromkeys((OURS, UNRECORDED, LOST), "0x3 9x8")
+    good = dict.fromkeys((SERVED, MINED, SETTLED), "0+1x8")
     labels = '{namespace="pocket",pocket_network_relayminer="main"}'
-    step = max(1, minutes // 2)
     asked = [
-        {"expr": record, "eval_time": f"{8 * step}m", "exp_samples": [{"labels": record + labels, "value": 0}]},
-    ]
-    test = {"interval": f"{step}m", "input_series": list(series(good | bad)), "promql_expr_test": asked}
-    passes(tmp_path, without_others(rule(), record), test, every=f"{step}m")
+        {
+            "expr": f"{record} > bool 0", "eval_time": f"{quarters * quarter}s",
+            "exp_samples": [{"labels": labels, "value": value}],
+        }
+        for quarters, value in ((6, 1), (8, 0))
+    ]  # fmt: skip
+    step = f"{quarter}s"
+    test = {"interval": step, "input_series": list(series(good | bad)), "promql_expr_test": asked}
+    passes(tmp_path, without_others(rule(), record), test, step=step)
 
 
 @pytest.mark.processes

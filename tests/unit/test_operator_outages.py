@@ -8,6 +8,7 @@ import pytest
 from pocket.keys.sealed_box import Subject, seal
 from pocket.kube.api_client import NAMESPACE_ENDS, Conflict, KubeError, ObjectNotFound
 from pocket_operator.controller.child_writer import ChildWriter
+from pocket_operator.controller.discovery import Discovery
 from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.reconciler import retry_new
 from pocket_operator.controller.secrets import SEALING_SECRET, SealingKeys
@@ -15,6 +16,7 @@ from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import FinalizerChange, plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.schemas import INDEX, PATH
 from pocket_operator.decide.snapshot import Rejection, repeated
 from pocket_operator.resources import names
 from resources import address, key_of
@@ -163,6 +165,83 @@ async def test_events_that_cannot_be_read_are_not_taken_for_none(status):
         await FailedCreates(Events(), lambda: 100.0).read(KEY, children)
 
 
+@pytest.mark.parametrize("status", [403, 500])
+async def test_a_known_refusal_of_pods_stays_while_the_events_cannot_be_read(status):
+    clock, error, row = [100.0], None, {"message": "exceeded quota", "lastTimestamp": "2026-01-01T00:00:00Z"}
+
+    class Events:
+        async def list(self, *_, **__):
+            if error is not None:
+                raise error
+            return [row]
+
+    children = {("StatefulSet", "main-miner"): {"metadata": {"uid": "u"}, "spec": {"replicas": 2}, "status": {}}}
+    creates = FailedCreates(Events(), lambda: clock[0])
+    first = await creates.read(KEY, children)
+    error = KubeError("no", status)
+    clock[0] += 60
+    assert await creates.read(KEY, children) == first == {("StatefulSet", "main-miner"): "exceeded quota"}
+
+
+def document(*kinds):
+    """Return an OpenAPI document whose definitions have an older release's fields."""
+    gvk = {"group": "pocket.network", "version": "v1beta1"}
+    fields = {"spec": {"type": "object"}, "status": {"properties": {"phase": {"type": "string"}}}}
+    rows = {kind: {"properties": fields, "x-kubernetes-group-version-kind": [gvk | {"kind": kind}]} for kind in kinds}
+    return {"components": {"schemas": rows}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [KubeError("no", 403), KubeError("no", 404), KubeError("no", 500), {}, {"components": {}}, document("Supplier")],
+    ids=["403", "404", "500", "empty", "no schemas", "one kind only"],
+)
+async def test_schemas_that_cannot_be_read_change_nothing(answer):
+    """What an older definition lacks would be written again, and each status refused."""
+    answers = {INDEX: {}, PATH: document("RelayMiner", "Supplier")}
+
+    class Server:
+        async def call(self, _, path):
+            if isinstance(answers[path], KubeError):
+                raise answers[path]
+            return answers[path]
+
+    discovery = Discovery(Server())
+    await discovery.compare_schemas()
+    for path in (PATH, INDEX):
+        answers[path] = answer
+        await discovery.compare_schemas()
+        status = {"phase": "Ready", "served": 1}
+        assert discovery.schemas.pruned_status("RelayMiner", status) == {"phase": "Ready"}, path
+    answers |= {INDEX: {}, PATH: document("RelayMiner", "Supplier")}
+    await discovery.compare_schemas()
+    for status in (0, 429, 503):
+        answers[PATH] = KubeError("later", status)
+        with pytest.raises(KubeError):
+            await discovery.compare_schemas()
+
+
+async def test_an_optional_kind_goes_when_its_group_does_and_not_with_an_empty_answer():
+    monitoring = {"resources": [{"kind": "PodMonitor"}, {"kind": "PrometheusRule"}]}
+    answer = [monitoring]
+
+    class Server:
+        async def call(self, _, path):
+            if "monitoring" not in path or answer[0] is None:
+                raise KubeError("no such group", 404)
+            return answer[0]
+
+    discovery = Discovery(Server())
+    assert await discovery.find_optional_kinds()
+    for empty in ({}, {"resources": None}, {"resources": []}):
+        answer[0] = empty
+        assert not await discovery.find_optional_kinds()
+        assert discovery.optional_kinds == {"PodMonitor", "PrometheusRule"}
+    answer[0] = None
+    assert await discovery.find_optional_kinds()
+    assert discovery.optional_kinds == frozenset()
+
+
 class Vault:
     """Secrets and ConfigMaps by name."""
 
@@ -207,7 +286,7 @@ async def test_a_deleted_secret_of_sealing_keys_is_written_again_with_all_loaded
 
 
 def ending(**more):
-    return snapshot(relay_miner=gone(RM), suppliers=(gone(ALICE),), **{"namespace_ends": True, **more})
+    return snapshot(suppliers=(gone(ALICE),), **{"relay_miner": gone(RM), "namespace_ends": True, **more})
 
 
 def test_in_a_namespace_that_is_being_deleted_nothing_is_waited_for_once_no_miner_is_left():
@@ -220,6 +299,35 @@ def test_in_a_namespace_that_is_being_deleted_nothing_is_waited_for_once_no_mine
     assert plan(replace(ending(pods=(), reports=()), namespace_ends=False)).release == (), (
         "absence alone is no evidence"
     )
+
+
+@pytest.mark.parametrize("value", [{"paused": True}, {"redis": {}}], ids=["paused", "invalid"])
+def test_in_a_namespace_that_is_being_deleted_a_relay_miner_that_is_left_alone_goes_too(value):
+    relay_miner = gone({**RM, "spec": RM["spec"] | value})
+    nothing_left = {"relay_miner": relay_miner, "pods": (), "reports": ()}
+    assert {row.kind for row in plan(ending(**nothing_left)).release} == {"RelayMiner", "Supplier"}
+    assert plan(ending(**nothing_left, namespace_ends=False)).release == ()
+    assert plan(ending(relay_miner=relay_miner, pods=(MINER_POD,), reports=())).release == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (KubeError("being terminated", 403, cause=NAMESPACE_ENDS), True), (KubeError("no rights", 403), False),
+        (KubeError("exists", 409), False), (ObjectNotFound("gone", 404), False), (None, False),
+    ],
+)  # fmt: skip
+async def test_whether_a_namespace_is_being_deleted_is_asked_without_writing(error, ends):
+    asked = []
+
+    class Server:
+        async def call(self, method, path, *, body, query):
+            asked.append((method, path, query))
+            if error is not None:
+                raise error
+
+    assert await ChildWriter(Server(), ObjectCache(), lambda: 0.0).namespace_ends(KEY) is ends
+    assert asked == [("POST", "/api/v1/namespaces/ns/configmaps", {"dryRun": "All"})]
 
 
 def test_the_namespaces_end_is_known_by_the_api_servers_own_cause():

@@ -27,6 +27,7 @@ class Server:
     def __init__(self, *claims: dict) -> None:
         self.claims = {row["metadata"]["name"]: row for row in claims}
         self.refusal: KubeError | None = None
+        self.unreadable: KubeError | None = None
         self.lists = 0
 
     async def list(self, kind, namespace, selector):
@@ -34,6 +35,8 @@ class Server:
         assert "app.kubernetes.io/component=miner" in selector
         assert "pocket.network/relayminer=main" in selector
         self.lists += 1
+        if self.unreadable is not None:
+            raise self.unreadable
         return list(self.claims.values())
 
     async def merge(self, kind, namespace, name, patch, *, manager):
@@ -95,6 +98,30 @@ async def test_a_refusal_is_kept_for_the_status_and_an_outage_is_none(clock):
     server.refusal = KubeError("etcd is away", 503)
     with pytest.raises(KubeError, match="etcd"):
         await volumes.grown(KEY, LARGER, MINERS)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_claims_that_cannot_be_read_are_not_taken_for_none(clock, status):
+    server = Server(claim())
+    volumes = VolumeExpander(server, lambda: clock[0])
+    server.refusal = KubeError("only dynamically provisioned pvc can be resized", 403)
+    refused = await volumes.grown(KEY, LARGER, MINERS)
+    clock[0] += 60
+    server.unreadable = KubeError("no", status)
+    assert await volumes.grown(KEY, LARGER, MINERS) == refused
+    assert server.lists == 2
+    clock[0] += 60
+    server.unreadable = server.refusal = None
+    (grown,) = await volumes.grown(KEY, LARGER, MINERS)
+    assert grown.requested == "20Gi"
+
+
+@pytest.mark.parametrize("status", [0, 429, 503])
+async def test_an_outage_at_the_claims_is_tried_again(clock, status):
+    server = Server(claim())
+    server.unreadable = KubeError("later", status)
+    with pytest.raises(KubeError, match="later"):
+        await VolumeExpander(server, lambda: clock[0]).grown(KEY, LARGER, MINERS)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,22 @@ class ChildWriter:
         self._cache = cache
         self._clock = clock
 
+    async def namespace_ends(self, key: ReconcileKey) -> bool:
+        """Return whether the API server refuses new objects because the namespace is being deleted.
+
+        Nothing is created. Raises KubeError if the API server does not answer.
+        """
+        kind = BY_KIND["ConfigMap"]
+        name = names.drain_anchor(key.name)
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": name}}
+        try:
+            await self._api.call("POST", kind.path(key.namespace), body=body, query={"dryRun": "All"})
+        except KubeError as error:
+            if error.status in NO_ANSWER:
+                raise
+            return error.cause == NAMESPACE_ENDS
+        return False
+
     async def apply_all(
         self, planned: Plan, snapshot: Snapshot, repairs: Repairs
     ) -> tuple[dict[ChildKey, Rejection], list[str]]:

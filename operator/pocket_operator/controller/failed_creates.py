@@ -50,9 +50,13 @@ class FailedCreates:
         except KubeError as error:
             if error.status in NO_ANSWER:
                 raise
-            _LOG.warning("cannot read the events of a StatefulSet", stateful_set=name, error=error)
-            events = []
-        latest = max(events, key=lambda row: str(row.get("lastTimestamp") or row.get("eventTime") or ""), default={})
-        message = str(latest.get("message", ""))
+            _LOG.warning(
+                "cannot read the events of a StatefulSet, keeping what is known", stateful_set=name, error=error
+            )
+        else:
+            latest = max(
+                events, key=lambda row: str(row.get("lastTimestamp") or row.get("eventTime") or ""), default={}
+            )
+            message = str(latest.get("message", ""))
         self._known[key, name] = (self._clock(), message)
         return message

@@ -240,8 +240,11 @@ class Reconciler:
                 drain_anchor_uid = await self._drain_anchor(key, relay_miner)
         before, state.unread = state.unread, frozenset(refused)
         retry_new(refused, before)
-        state.namespace_ends &= relay_miner is None or bool(relay_miner["metadata"].get("deletionTimestamp"))
+        state.namespace_ends &= relay_miner is None or _deleted(relay_miner)
         pods = tuple(Pod.of(pod) for pod in self._cache.pods(key))
+        if _deleted(relay_miner) and not any(pod.component == names.MINER for pod in pods):
+            # What is paused or invalid writes nothing, so no rejection shows it.
+            state.namespace_ends = state.namespace_ends or await self._writer.namespace_ends(key)
         addresses = {operator_address(supplier) for supplier in suppliers}
         owners = {address: self._cache.owner(address) for address in addresses}
         known = {address: owner["metadata"] for address, owner in owners.items() if owner is not None}
@@ -412,6 +415,10 @@ def _forget_metrics(key: ReconcileKey) -> None:
 def relevant(status: Object) -> list[Condition]:
     """Return the conditions of a status as models."""
     return [Condition.model_validate(row) for row in status.get("conditions") or ()]
+
+
+def _deleted(resource: Object | None) -> bool:
+    return resource is not None and bool(resource["metadata"].get("deletionTimestamp"))
 
 
 def _place(metadata: Object) -> tuple[str, str]:

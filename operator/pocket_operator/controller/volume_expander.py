@@ -69,9 +69,10 @@ class VolumeExpander:
         except KubeError as error:
             if error.status in NO_ANSWER:
                 raise
-            _LOG.warning("cannot read the volume claims of the miners", error=error)
-            rows = []
-        claims = tuple([await self._grow(key, VolumeClaim.of(row), size) for row in rows])
+            _LOG.warning("cannot read the volume claims of the miners, keeping those that are known", error=error)
+            claims = known.claims if known is not None else ()
+        else:
+            claims = tuple([await self._grow(key, VolumeClaim.of(row), size) for row in rows])
         self._read[key] = _Read(self._clock(), size, miners, claims)
         return claims
 

@@ -127,7 +127,7 @@ def plan(snapshot: Snapshot) -> Plan:
         invalid = BlockingProblem(ConditionReason.INVALID_SPEC, problem_of(error))
         return _blocked_plan(snapshot, key_checks, drains, invalid)
     if is_paused(snapshot.relay_miner):
-        release = _release_forced(snapshot, key_checks)
+        release = _release_paused(snapshot, key_checks, drains)
         return Plan(None, key_checks, drains, paused=True, release=release, unknown=unknown)
     redis_digest, blocked_by = redis_secret(parsed, snapshot)
     if snapshot.prefix_owner:
@@ -190,7 +190,7 @@ def _blocked_plan(
         keys = snapshot.children.get(("Secret", names.keys(snapshot.name, names.RELAYER))) or {}
         withdraw = tuple(sorted(set(keys.get("data") or {}) - staying))
     else:
-        release = _release_forced(snapshot, key_checks)
+        release = _release_paused(snapshot, key_checks, drains)
     return Plan(None, key_checks, drains, blocked_by, withdraw=withdraw, release=release)
 
 
@@ -273,8 +273,15 @@ def _release_all(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...]) -> tuple[
     return (*_release_finalizers(key_checks), FinalizerChange("RelayMiner", snapshot.name, wanted=False))
 
 
-def _release_forced(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
-    """Return the finalizers to remove by the annotation alone, which also works while paused or invalid."""
+def _release_paused(
+    snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus]
+) -> tuple[FinalizerChange, ...]:
+    """Return the finalizers to remove while paused: by the annotation, or where the namespace is being deleted.
+
+    No miner can be created there again.
+    """
+    if snapshot.namespace_ends:
+        return _release(snapshot, key_checks, drains)
     relay_miner = snapshot.relay_miner
     if (
         relay_miner is not None

@@ -50,6 +50,10 @@ class Schemas:
                     found[str(row.get("kind"))] = schema
         return cls(found)
 
+    def covered_by(self, other: "Schemas") -> bool:
+        """Return whether the other document has all of our kinds that this one has. One that lacks some is partial."""
+        return bool(other.installed) and self.installed.keys() <= other.installed.keys()
+
     def difference(self, kind: str) -> Difference:
         """Return how the installed definition differs from that of this release."""
         installed, ours = self.installed.get(kind), _ours().get(kind)

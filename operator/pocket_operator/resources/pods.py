@@ -1,7 +1,7 @@
 """Build the parts that the pods of both workloads share. They pass Pod Security `restricted`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pocket.api.kubernetes import PodPlacement, PodTemplate, Resources, amount_of
 from pocket_operator.resources import names
@@ -22,6 +22,7 @@ from pocket_operator.resources.context import Context, Object
 from pocket_operator.resources.pod_overlay import merge_pod_spec
 
 USER = 65532
+SPREAD_KEYS: Final = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 CONTAINER_SECURITY: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -57,7 +58,7 @@ def spread(context: Context, component: str) -> list[Object]:
     selector = {"matchLabels": names.selector(context.name, component)}
     return [
         {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        for key in SPREAD_KEYS
     ]
 
 

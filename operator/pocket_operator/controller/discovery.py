@@ -1,0 +1,70 @@
+"""Read what the API server serves: the schemas of our kinds, and the optional kinds."""
+
+from http import HTTPStatus
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError
+from pocket_operator.controller import operator_metrics
+from pocket_operator.decide.schemas import INDEX, PATH, Schemas, published_version
+from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, RELAY_MINERS, SUPPLIERS
+
+_LOG: FilteringBoundLogger = structlog.get_logger()
+
+
+class Discovery:
+    """What was read last. An answer that lacks what it must have changes nothing."""
+
+    def __init__(self, api: KubeApi) -> None:
+        self._api = api
+        self.schemas = Schemas()
+        self.optional_kinds: frozenset[str] = frozenset()
+        self._version = ""
+
+    async def find_optional_kinds(self) -> bool:
+        """Find the optional kinds of this cluster.
+
+        Returns True if they changed. Raises KubeError if the API server does not answer.
+        """
+        found: set[str] = set()
+        for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
+            try:
+                rows = (await self._api.call("GET", f"/apis/{version}")).get("resources")
+            except KubeError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                continue
+            # A group without resources is not served (404).
+            known = {row["kind"] for row in rows} if rows else self.optional_kinds
+            found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
+        if found == self.optional_kinds:
+            return False
+        self.optional_kinds = frozenset(found)
+        _LOG.info("optional kinds changed", kinds=sorted(found))
+        return True
+
+    async def compare_schemas(self) -> None:
+        """Compare the installed definitions of our kinds with those of this release, once they changed.
+
+        The API server publishes changed definitions some seconds after it serves them. Raises KubeError if it does not
+        answer.
+        """
+        try:
+            version = published_version(await self._api.call("GET", INDEX))
+            if version and version == self._version:
+                return
+            found = Schemas.of(await self._api.call("GET", PATH))
+        except KubeError as error:
+            if error.status in NO_ANSWER:
+                raise
+            _LOG.warning("cannot read the schemas of our kinds, keeping those that are known", error=error)
+            return
+        if self.schemas.covered_by(found):
+            self.schemas, self._version = found, version
+        for kind in (RELAY_MINERS.name, SUPPLIERS.name):
+            difference = self.schemas.difference(kind)
+            for what, paths in (("missing", difference.missing), ("unknown", difference.unknown)):
+                operator_metrics.SCHEMA.labels(kind, what).set(len(paths))
+                if paths:
+                    _LOG.warning(f"the installed definition has {what} fields", kind=kind, fields=paths[:10])
