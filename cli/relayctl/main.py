@@ -16,6 +16,7 @@ from pocket.runtime.version import COMMIT, VERSION
 from pocket_console.commands import console, top
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
+from pocket_signer.signer_commands import signer
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.entry_point import run_in_words
@@ -27,7 +28,6 @@ from relayctl.option_types import PORT_OR_FREE
 from relayctl.probe import probe
 from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
-from relayctl.signer.signer_commands import signer
 from relayctl.stake_commands import stake
 
 

@@ -60,7 +60,7 @@ SUPPLIERS = list(yaml.safe_load_all((SAMPLES / "suppliers.yaml").read_text()))
 
 
 def as_written_by_kubectl(documents):
-    """The documents as `kubectl get -o yaml` prints them: a List, with status, the Secrets in base64."""
+    """Write documents as `kubectl get -o yaml` does: a List, with status, the Secrets in base64."""
     items = copy.deepcopy(documents)
     for item in items:
         item["metadata"]["resourceVersion"] = "7"
