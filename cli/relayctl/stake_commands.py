@@ -33,6 +33,7 @@ from pocket.staking.stake_model import Signing, StakePlan, StakeState
 from pocket.staking.stake_plan import plan_stake
 from relayctl.key_commands import KEY_FILE, read_key
 from relayctl.key_files import read_small_text
+from relayctl.option_types import account_address
 
 T = TypeVar("T")
 _REFUSED, _NOTHING = 3, 4
@@ -114,7 +115,7 @@ def stake() -> None:
 @click.option("-f", "--file", "files", type=click.Path(path_type=Path, exists=True), multiple=True, required=True,
               help="YAML file or folder that holds the Supplier")  # fmt: skip
 @click.option("--name", help="Name of the Supplier. Default: the only one with spec.stake")
-@click.option("--signer", help="Address that signs and pays. Default: the operator")
+@click.option("--signer", callback=account_address, help="Address that signs and pays. Default: the operator")
 @click.option("--gas-price", default="0.000001upokt", show_default=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path, dir_okay=False),
               help="File for `relayctl stake sign`")  # fmt: skip
