@@ -16,6 +16,7 @@ from pocket.runtime.version import COMMIT, VERSION
 from pocket_console.commands import console, top
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
 from pocket_miner.console.ledger_commands import ledger
+from pocket_signer.signer_commands import signer
 from relayctl.config_commands import config
 from relayctl.demo import DemoOptions, run_demo
 from relayctl.entry_point import run_in_words
@@ -23,11 +24,10 @@ from relayctl.k8s.plugin import k8s
 from relayctl.key_commands import keys
 from relayctl.local_redis import Topology
 from relayctl.migrating.migrate_commands import migrate
-from relayctl.option_types import PORT_OR_FREE
+from relayctl.option_types import PORT_OR_FREE, account_address
 from relayctl.probe import probe
 from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session
-from relayctl.signer.signer_commands import signer
 from relayctl.stake_commands import stake
 
 
@@ -140,9 +140,10 @@ def _relay_options(command: click.decorators.FC) -> click.decorators.FC:
         click.option("--grpc", "node_grpc", required=True, help="A chain node, grpc://host:port"),
         click.option("--rpc", "node_rpc", default="http://127.0.0.1:26657", show_default=True,
                      help="CometBFT RPC of the chain node"),
-        click.option("--app", required=True, help="Application address"),
+        click.option("--app", required=True, callback=account_address, help="Application address"),
         click.option("--service", required=True, help="Service id"),
-        click.option("--supplier", help="Supplier operator address. Default: all of the session's"),
+        click.option("--supplier", callback=account_address,
+                     help="Supplier operator address. Default: all of the session's"),
         click.option("--key-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
                      help="File with the hex key of the application or gateway"),
         click.option("--method", default="eth_blockNumber", show_default=True, help="JSON-RPC method"),

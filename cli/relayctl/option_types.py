@@ -1,9 +1,12 @@
-"""Checks of options: ports, and names that the API server accepts."""
+"""Checks of options: ports, addresses, and names that the API server accepts."""
 
 import re
 from typing import Final
 
 import click
+
+from pocket.errors import InvalidAddress
+from pocket.protocol.crypto.addresses import parse_address
 
 PORT: Final = click.IntRange(1, 65535)
 PORT_OR_FREE: Final = click.IntRange(0, 65535)
@@ -26,3 +29,14 @@ def namespace_name(_context: click.Context, _option: click.Parameter, value: str
     if len(value) <= _LONGEST_LABEL and _LABEL.fullmatch(value):
         return value
     raise click.BadParameter(f"{value!r}: write at most {_LONGEST_LABEL} lower case letters, digits and - inside")
+
+
+def account_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Return an address. Raises BadParameter for one that no node accepts, before any is asked."""
+    if value is None:
+        return value
+    try:
+        parse_address(value)
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error)) from None
+    return value

@@ -81,7 +81,7 @@ def write_secrets(folder: Path, relay_miner: RelayMiner, manifests: Manifests) -
             name = backend.auth.secret_ref.name
             entries = manifests.secrets.get(name)
             if entries is None:
-                raise ConfigurationError(f"service {service.id}: Secret {name} is not among the files (stringData)")
+                raise ConfigurationError(f"service {service.id}: Secret {name} is not among the files")
             for entry, value in entries.items():
                 write_private(folder / name / entry, value)
 

@@ -11,6 +11,7 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.errors import NotFound, PocketError
 from relayctl.gateway import session_ring
+from relayctl.option_types import account_address
 
 _RPC_NAMES = {number: name for name, number in RPC_NUMBERS.items()}
 
@@ -46,7 +47,7 @@ async def describe_session(chain: ChainClient, application: str, service: str) -
 
 @click.command("session")
 @click.option("--grpc", "node", required=True, help="A chain node, grpc://host:port")
-@click.option("--app", "application", required=True, help="Application address")
+@click.option("--app", "application", required=True, callback=account_address, help="Application address")
 @click.option("--service", required=True, help="Service id")
 def show_session(node: str, application: str, service: str) -> None:
     """Print the current session with its ring and suppliers as JSON."""

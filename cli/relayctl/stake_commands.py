@@ -33,6 +33,7 @@ from pocket.staking.stake_model import Signing, StakePlan, StakeState
 from pocket.staking.stake_plan import plan_stake
 from relayctl.key_commands import KEY_FILE, read_key
 from relayctl.key_files import read_small_text
+from relayctl.option_types import account_address
 
 T = TypeVar("T")
 _REFUSED, _NOTHING = 3, 4
@@ -114,7 +115,7 @@ def stake() -> None:
 @click.option("-f", "--file", "files", type=click.Path(path_type=Path, exists=True), multiple=True, required=True,
               help="YAML file or folder that holds the Supplier")  # fmt: skip
 @click.option("--name", help="Name of the Supplier. Default: the only one with spec.stake")
-@click.option("--signer", help="Address that signs and pays. Default: the operator")
+@click.option("--signer", callback=account_address, help="Address that signs and pays. Default: the operator")
 @click.option("--gas-price", default="0.000001upokt", show_default=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path, dir_okay=False),
               help="File for `relayctl stake sign`")  # fmt: skip
@@ -245,6 +246,21 @@ def sign_command(plan_file: Path, key_file: Path | None, out: Path, checksum: st
     click.echo(f"signed {plan_file} with checksum {content.checksum}: {signed.tx_hash}")
 
 
+def signed_transaction(file: Path) -> tuple[bytes, int]:
+    """Return the bytes of a signed transaction and its gas limit. Raises ClickException."""
+    try:
+        raw = base64.b64decode(read_small_text(file), validate=True)
+        transaction = tx_pb.TxRaw.FromString(raw)
+        gas_limit = tx_pb.AuthInfo.FromString(transaction.auth_info_bytes).fee.gas_limit
+    except (binascii.Error, ValueError, DecodeError) as error:
+        raise click.ClickException(
+            f"{file}: not a signed transaction as base64 text, as `pocketd tx encode` prints it"
+        ) from error
+    if not transaction.body_bytes or not any(transaction.signatures):
+        raise click.ClickException(f"{file}: the transaction is not signed: sign it first, then `pocketd tx encode`")
+    return raw, gas_limit
+
+
 @stake.command("send")
 @click.argument("signed_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--wait", "seconds", type=click.FloatRange(0, 3600), default=120.0, show_default=True,
@@ -256,11 +272,7 @@ def send_command(signed_file: Path, seconds: float, **node: str) -> None:
     The file holds base64 bytes, also those of `pocketd tx encode`. The transaction is simulated first: what the chain
     would refuse costs no fee. Sending the same file twice is harmless.
     """
-    try:
-        raw = base64.b64decode(read_small_text(signed_file), validate=True)
-        gas_limit = tx_pb.AuthInfo.FromString(tx_pb.TxRaw.FromString(raw).auth_info_bytes).fee.gas_limit
-    except (binascii.Error, ValueError, DecodeError) as error:
-        raise click.ClickException(f"{signed_file}: not a signed transaction as base64 text") from error
+    raw, gas_limit = signed_transaction(signed_file)
 
     async def deliver() -> None:
         tx_hash = transaction_hash(raw)

@@ -2,22 +2,20 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pocket.keys.remote_signer import RemoteKey
-from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_relay_response
 from pocket_relayer import relayer_metrics
 from relayctl.local_process import Process, wait_until
 from relays import relaying
 from signing import client_of, running_signer
-from trial import key_in_the_samples
+from trial import remote_samples
 from world import address, key
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
@@ -64,26 +62,6 @@ async def test_without_its_signer_a_supplier_rejects_relays_and_the_others_serve
         async with asyncio.timeout(20):
             while (await relayer.send(relayer.request(body=b"{}")))[0] != 200:  # noqa: ASYNC110 - the client polls
                 await asyncio.sleep(0.01)
-
-
-def remote_samples(folder, socket):
-    """Copy the samples with the keys of all suppliers at a signer, and write its keys. Returns both folders."""
-    samples, keys = folder / "samples", folder / "keys"
-    shutil.copytree(SAMPLES, samples)
-    keys.mkdir()
-    documents = list(yaml.safe_load_all((samples / "suppliers.yaml").read_text()))
-    suppliers = [row for row in documents if row["kind"] == "Supplier"]
-    for supplier in suppliers:
-        text = key_in_the_samples(supplier["metadata"]["name"])
-        file = keys / supplier["spec"]["operatorAddress"]
-        file.touch(mode=0o600)
-        file.write_text(text)
-        supplier["spec"]["key"] = {"remote": {"publicKey": PrivateKey.from_hex(text).public_key.hex()}}
-    (samples / "suppliers.yaml").write_text(yaml.safe_dump_all(suppliers))
-    (relay_miner,) = yaml.safe_load_all((samples / "relayminer.yaml").read_text())
-    relay_miner["spec"]["signer"] = {"url": f"unix:{socket}"}
-    (samples / "relayminer.yaml").write_text(yaml.safe_dump(relay_miner))
-    return samples, keys
 
 
 @pytest.mark.processes

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from relayctl.main import main
@@ -182,6 +183,14 @@ async def test_a_file_that_is_no_transaction_is_named(command, content):
     code, shown = await command.send()
     assert code == 1
     assert "not a signed transaction" in shown
+
+
+@pytest.mark.parametrize("unsigned", [b"", tx_pb.TxRaw(body_bytes=b"\x0a\x00").SerializeToString()])
+async def test_a_transaction_without_a_signature_is_not_sent(command, unsigned):
+    command.signed.write_text(base64.b64encode(unsigned).decode())
+    code, shown = await command.send()
+    assert code == 1
+    assert f"{command.signed}: the transaction is not signed" in shown
 
 
 async def test_two_writers_with_one_sequence_pay_once(command):

@@ -18,21 +18,24 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.gateway import Gateway, json_rpc_envelope
-from relayctl.local_process import Process, await_http, await_port, free_port
+from relayctl.local_process import Process, await_http, await_port, free_port, wait_until
 from relayctl.local_redis import redis_server
 from relayctl.local_stack import resolve
 from relayctl.main import main
+from trial import remote_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "manifests/samples/trial"
 COMPOSE = yaml.safe_load((ROOT / "examples/compose/compose.yaml").read_text())["services"]
+SIGNER = yaml.safe_load((ROOT / "examples/compose/signer.yaml").read_text())["services"]["signer"]
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.timeout(120)]
 
 
 def command_of(source: str, name: str) -> list[str]:
     """Return the arguments of a workload's Python as the example has them."""
     if source == "compose":
-        return COMPOSE[name]["command"][1:]
+        command = SIGNER["command"] if name == "signer" else COMPOSE[name]["command"]
+        return [word.replace("${CHAIN_ID:-pocket}", "pocket") for word in command[1:]]
     text = (ROOT / f"examples/systemd/pocket-{name}.service").read_text()
     line = next(row for row in text.splitlines() if row.startswith("ExecStart="))
     return shlex.split(line.removeprefix("ExecStart="))[1:]
@@ -42,7 +45,7 @@ class Standalone:
     """Redis, localnet and backend, and the rendered files of the samples in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "pocket"
+        self.folder, self.root, self.samples = folder, folder / "pocket", SAMPLES
         self.ports = {
             name: free_port() for name in ("redis", "grpc", "rpc", "backend", "relayer", "relayer-admin", "miner-admin")
         }
@@ -77,11 +80,11 @@ class Standalone:
         """Render as docs/standalone.md has it, with free ports."""
         names = {"localnet:9090": "grpc", "localnet:26657": "rpc", "backend:8545": "backend"}
         hosts = {name: f"127.0.0.1:{self.ports[port]}" for name, port in names.items()}
-        relay_miner = resolve(load_manifests([SAMPLES / "relayminer.yaml"]).relay_miners[0], hosts)
+        relay_miner = resolve(load_manifests([self.samples / "relayminer.yaml"]).relay_miners[0], hosts)
         document = json.loads(relay_miner.model_dump_json(by_alias=True, exclude_none=True))
         document["spec"]["relayer"]["port"] = self.ports["relayer"]
         (self.folder / "relayminer.yaml").write_text(yaml.safe_dump(document))
-        files = [str(self.folder / "relayminer.yaml"), str(SAMPLES / "suppliers.yaml")]
+        files = [str(self.folder / "relayminer.yaml"), str(self.samples / "suppliers.yaml")]
         words = ["config", "render", *files, "-o", str(self.root), "--root", str(self.root)]
         done = CliRunner().invoke(main, [*words, "--data", str(self.folder / "data"), "--host", "127.0.0.1"])
         assert done.exit_code == 0, done.output
@@ -95,18 +98,36 @@ class Standalone:
         url = COMPOSE[name]["environment"]["POCKET_REDIS_URL"].replace("redis:6379", f"127.0.0.1:{self.ports['redis']}")
         return self.run(name, sys.executable, *words, POCKET_REDIS_URL=url)
 
+    def start_signer(self, source: str) -> Process:
+        """Move the keys of the samples to a signer."""
+        socket, data = self.folder / "s.sock", self.folder / "signed"
+        self.samples, keys = remote_samples(self.folder, socket)
+        places = {
+            "/etc/pocket-signer/keys": keys,
+            "/var/lib/pocket-signer": data,
+            "/run/pocket-signer/signer.sock": socket,
+        }
+        words = [str(places.get(word, word)) for word in command_of(source, "signer")]
+        assert {str(place) for place in places.values()} < set(words)
+        signer = self.run("signer", sys.executable, *words)
+        assert wait_until(socket.exists, 20, ignored=()), signer.tail()
+        return signer
+
     def stop(self) -> None:
         for process in reversed(self.processes):
             process.stop()
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("source", ["compose", "systemd"])
-async def test_the_commands_of_the_examples_serve_and_store_a_relay(tmp_path, source):
+@pytest.mark.parametrize(("source", "with_signer"), [("compose", False), ("compose", True), ("systemd", True)])
+async def test_the_commands_of_the_examples_serve_and_store_a_relay(tmp_path, source, with_signer):
     there = Standalone(tmp_path)
     try:
         await asyncio.to_thread(there.start_others)
+        signer_process = [await asyncio.to_thread(there.start_signer, source)] if with_signer else []
         there.render()
+        keys = [path.read_text() for path in (there.root / "keys").iterdir()]
+        assert all(text.startswith("remote:") is with_signer for text in keys)
         relayer, miner = there.start(source, "relayer"), there.start(source, "miner")
         url = f"http://127.0.0.1:{there.ports['relayer']}"
         await asyncio.to_thread(await_http, f"{url}/ready", relayer)
@@ -133,7 +154,7 @@ async def test_the_commands_of_the_examples_serve_and_store_a_relay(tmp_path, so
             subprocess.run, words, capture_output=True, text=True, env=environment, check=False
         )
         assert json.loads(done.stdout)["supplier"] == supplier, done.stderr
-        for process in (relayer, miner):
+        for process in (relayer, miner, *signer_process):
             await asyncio.to_thread(process.stop, 40)
             assert process.child.returncode == 0, process.tail()
     finally:

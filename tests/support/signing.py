@@ -18,9 +18,9 @@ from pocket.protocol.transactions.build import (
     submit_proof_message,
     unsigned_transaction,
 )
-from relayctl.signer.signable import SigningPolicy
-from relayctl.signer.signed_roots import SignedRoots
-from relayctl.signer.signer_server import SignerServer
+from pocket_signer.signable import SigningPolicy
+from pocket_signer.signed_roots import SignedRoots
+from pocket_signer.signer_server import SignerServer
 from world import address, key
 
 POLICY = SigningPolicy("pocket", 1000)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,26 @@ def key_in_the_samples(supplier: str) -> str:
     manifests = load_manifests([TRIAL / "suppliers.yaml"])
     found = next(row for row in manifests.suppliers if row.metadata.name == supplier)
     return key_of(found, manifests, Controller.of_texts(manifests.secrets[SECRET_OF_NAMESPACE]))
+
+
+def remote_samples(folder: Path, address: Path) -> tuple[Path, Path]:
+    """Copy the samples with the keys of all suppliers at a signer, and write its keys. Returns both folders."""
+    samples, keys = folder / "samples", folder / "keys"
+    shutil.copytree(TRIAL, samples)
+    keys.mkdir()
+    documents = list(yaml.safe_load_all((samples / "suppliers.yaml").read_text()))
+    suppliers = [row for row in documents if row["kind"] == "Supplier"]
+    for supplier in suppliers:
+        text = key_in_the_samples(supplier["metadata"]["name"])
+        file = keys / supplier["spec"]["operatorAddress"]
+        file.touch(mode=0o600)
+        file.write_text(text)
+        supplier["spec"]["key"] = {"remote": {"publicKey": PrivateKey.from_hex(text).public_key.hex()}}
+    (samples / "suppliers.yaml").write_text(yaml.safe_dump_all(suppliers))
+    (relay_miner,) = yaml.safe_load_all((samples / "relayminer.yaml").read_text())
+    relay_miner["spec"]["signer"] = {"url": f"unix:{address}"}
+    (samples / "relayminer.yaml").write_text(yaml.safe_dump(relay_miner))
+    return samples, keys
 
 
 @dataclass

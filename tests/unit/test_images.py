@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = dict(
@@ -79,3 +80,31 @@ def test_whatever_the_program_of_an_image_imports_is_installed_in_it(image):
                 missing.add(f"{path.relative_to(ROOT)} imports {name}")
     assert len(files) > 10
     assert not missing
+
+
+LISTS = {
+    "scripts/images": r"for component in ([a-z ]+);",
+    "scripts/lock": r"for image in ([a-z ]+);",
+    "hack/image-archives": r'components="([a-z ]+)"',
+    "images/Dockerfile": r"COMPONENT is ([a-z, ]+) or ([a-z]+);",
+    ".github/workflows/release.yml": r"component: \[([a-z, ]+)\]",
+}
+
+
+@pytest.mark.parametrize("file", LISTS)
+def test_whatever_builds_the_images_builds_all_of_them(file):
+    found = re.search(LISTS[file], (ROOT / file).read_text())
+    assert sorted(re.findall("[a-z]+", " ".join(found.groups()))) == sorted(MEMBERS)
+
+
+def test_a_release_publishes_the_images_that_the_manifests_and_examples_name():
+    release = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    (build,) = (step["with"] for step in release["jobs"]["images"]["steps"] if step.get("id") == "build")
+    repository = build["tags"].replace("${{ env.REGISTRY }}", release["env"]["REGISTRY"])
+    repository = repository.replace("${{ github.repository_owner }}", "pocket-relay-mining").rpartition(":")[0]
+    published = {repository.replace("${{ matrix.component }}", image) for image in MEMBERS}
+    texts = [(ROOT / "operator/pocket_operator/install.py").read_text()]
+    texts += [path.read_text() for path in sorted((ROOT / "examples/compose").iterdir())]
+    named = set(re.findall(r"ghcr\.io/[a-z/-]+", "\n".join(texts)))
+    assert len(named) == 5
+    assert named <= published

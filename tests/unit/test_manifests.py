@@ -1,7 +1,11 @@
+import base64
+import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pocket.api.base import ManifestError
 from pocket.api.manifests import load_manifests
@@ -50,6 +54,70 @@ def test_in_cluster_names_are_resolved_and_keys_written_for_the_owner_only(tmp_p
     assert {p.stat().st_mode & 0o777 for p in (tmp_path / "keys").iterdir()} == {0o600}
     secret = next(iter(manifests.secrets.values()))["hex"]
     assert secret not in repr(manifests)
+
+
+SUPPLIERS = list(yaml.safe_load_all((SAMPLES / "suppliers.yaml").read_text()))
+
+
+def as_written_by_kubectl(documents):
+    """Write documents as `kubectl get -o yaml` does: a List, with status, the Secrets in base64."""
+    items = copy.deepcopy(documents)
+    for item in items:
+        item["metadata"]["resourceVersion"] = "7"
+        if item["kind"] == "Secret":
+            item["data"] = {key: base64.b64encode(v.encode()).decode() for key, v in item.pop("stringData").items()}
+        else:
+            item["status"] = {"loadedPods": 3}
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [
+        ("one.yml", yaml.safe_dump_all),
+        ("one.json", lambda documents: json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})),
+        ("one.yaml", as_written_by_kubectl),
+    ],
+)
+def test_a_folder_holds_whatever_kubectl_applies_from_it_and_prints(tmp_path, file, write):
+    (tmp_path / file).write_text(write(SUPPLIERS))
+    (tmp_path / "README.md").write_text("# not a resource: [")
+    expected = load_manifests([SAMPLES / "suppliers.yaml"])
+    loaded = load_manifests([tmp_path])
+    assert (loaded.suppliers, loaded.secrets) == (expected.suppliers, expected.secrets)
+
+
+@pytest.mark.parametrize("version", ["pocket.network/v1alpha1", "pocket.network/v1", "", None])
+@pytest.mark.parametrize("kind", ["Supplier", "RelayMiner"])
+def test_a_resource_of_another_version_is_an_error_and_never_left_out(tmp_path, kind, version):
+    document = {"apiVersion": version, "kind": kind, "metadata": {"name": "alice"}, "spec": {}}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ManifestError, match=rf"one.yaml: {kind} alice: apiVersion .*: write pocket.network/v1beta1"):
+        load_manifests([tmp_path])
+
+
+def test_a_kind_of_another_group_is_none_of_ours(tmp_path):
+    document = {"apiVersion": "shop.example/v1", "kind": "Supplier", "metadata": {"name": "baker"}, "spec": {}}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(document))
+    assert load_manifests([tmp_path]).suppliers == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"data": {"hex": "hunter2!"}}, "data.hex is not base64 of a text"),
+        ({"data": {"hex": "/w=="}}, "data.hex is not base64 of a text"),
+        ({"data": ["hunter2"]}, "data is not a mapping"),
+        ({"stringData": "hunter2"}, "stringData is not a mapping"),
+        ({"metadata": ["hunter2"]}, "metadata is not a mapping"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_is_named_without_its_value(tmp_path, fields, why):
+    document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "alice-key"}} | fields
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ManifestError, match=why) as error:
+        load_manifests([tmp_path])
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_supplier_without_its_secret_is_named(tmp_path):

@@ -95,6 +95,15 @@ def test_a_setting_alone_is_taken_or_named_with_a_reason(path):
     assert said or read or same, "it vanished"
 
 
+def test_no_setting_is_called_unknown_because_another_one_overrides_it():
+    relayer, miner = RELAYER, {"pocket_node": {}}
+    for setting, value in OF_RELAYER.items():
+        relayer = put(relayer, setting, value)
+    for setting, value in OF_MINER.items():
+        miner = put(miner, setting, value)
+    assert [note for note in converted(relayer, miner).notes if note.kind == "unknown"] == []
+
+
 def test_profiles_apply_to_the_backends_that_name_them():
     tree = RELAYER
     for path, value in OF_RELAYER.items():

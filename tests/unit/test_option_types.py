@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from relayctl.main import main
-from world import key
+from world import address, key
 
 NAMES = ("A B", "a_b", "-a", "a-", "", "a" * 254, "a..b", "a\nb", "ä")
 
@@ -49,3 +49,33 @@ def test_a_prefix_with_characters_of_patterns_is_refused(prefix):
     done = CliRunner().invoke(main, ["redis", "acl", "--prefix", prefix])
     assert done.exit_code == 1
     assert "Redis key prefix" in done.output
+
+
+@pytest.mark.parametrize(
+    "value", ["", "pokt1bad", "alice", address("alice")[:-1] + "b", "cosmos" + address("alice")[4:]]
+)
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("relay send", "--app"), ("relay load", "--supplier"), ("relay session", "--app"), ("stake plan", "--signer")],
+)
+def test_an_address_that_no_node_takes_is_refused_before_a_node_is_asked(command, option, value):
+    words = [*command.split(), option, value, *(["-f", __file__] if command == "stake plan" else [])]
+    needed = {
+        "--grpc": "grpc://127.0.0.1:1",
+        "--url": "http://127.0.0.1:1",
+        "--app": address("bob"),
+        "--service": "eth",
+    }
+    taken = {name for row in found(command).params for name in row.opts}
+    words += [part for name in sorted(set(needed) & taken - {option}) for part in (name, needed[name])]
+    done = CliRunner().invoke(main, words + (["--key-file", __file__] if "--key-file" in taken else []))
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output
+
+
+def found(command):
+    """Return the command of a line of words."""
+    group = main
+    for word in command.split():
+        group = group.commands[word]
+    return group

@@ -26,9 +26,9 @@ from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.protocol.transactions.decode import decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket_miner.submission.sender import Sender, SendError
+from pocket_signer.signable import ClaimedRoot
+from pocket_signer.signer_commands import ServerTls, listen_on_socket
 from relayctl.main import main
-from relayctl.signer.signable import ClaimedRoot
-from relayctl.signer.signer_commands import ServerTls, listen_on_socket
 from signing import (
     HEADER,
     OTHER_ROOT,

@@ -8,9 +8,9 @@ from pocket.keys.signer_protocol import DocumentType, Refusal
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import RelayResponse
 from pocket.protocol.transactions.build import Message
+from pocket_signer.signable import NotSignable, roots_to_claim
+from pocket_signer.signed_roots import SignedRoots
 from relayctl.main import main
-from relayctl.signer.signable import NotSignable, roots_to_claim
-from relayctl.signer.signed_roots import SignedRoots
 from signing import (
     HEADER,
     OTHER_ROOT,

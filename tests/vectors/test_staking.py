@@ -6,6 +6,7 @@ from corpus import load, unhex
 from pocket.errors import DecodingError
 from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.transactions.build import GasPrice, Message, Timestamp, TransactionPlan, sign_transaction
 from pocket.protocol.transactions.staking import (
@@ -19,7 +20,9 @@ from pocket.protocol.transactions.staking import (
     unsigned_json,
     unstake_message,
 )
+from relayctl.stake_commands import signed_transaction
 
+MULTISIG_KEY = "/cosmos.crypto.multisig.LegacyAminoPubKey"
 ACCEPTED = load("staking/transactions")["cases"]
 CASES = ACCEPTED + load("staking/refusals")["cases"]
 # Written by hand, so that the client's code did not make them: an unknown field, an amount that is no number.
@@ -90,6 +93,28 @@ def test_the_unsigned_form_is_what_the_node_decodes_and_reads_back_to_the_same_b
     assert shown["body"] == case["tx"]["decoded_body"]
     assert tuple(message_of_json(row) for row in shown["body"]["messages"]) == messages
     assert shown["auth_info"]["fee"]["amount"] == [{"denom": "upokt", "amount": case["tx"]["fee_amount"]}]
+
+
+@pytest.mark.parametrize("case", load("staking/multisig")["cases"], ids=ids)
+def test_what_a_multisig_account_signed_is_the_unsigned_form_and_can_be_sent(case, tmp_path):
+    unsigned = case["unsigned"]
+    messages = tuple(map(message_of_json, unsigned["body"]["messages"]))
+    fee = unsigned["auth_info"]["fee"]
+    plan = TransactionPlan(
+        messages, case["chain_id"], case["account_number"], int(fee["gas_limit"]), int(fee["amount"][0]["amount"]),
+        None, "", case["sequence"], unordered=False,
+    )  # fmt: skip
+    assert unsigned_json(plan) == unsigned
+    file = tmp_path / "signed.txt"
+    file.write_text(f"{case['encoded']}\n")
+    raw, gas_limit = signed_transaction(file)
+    transaction = tx_pb.TxRaw.FromString(raw)
+    assert transaction.body_bytes == sign_transaction(plan, PrivateKey.from_hex("01" * 32)).body_bytes
+    info = tx_pb.AuthInfo.FromString(transaction.auth_info_bytes)
+    assert (info.fee.amount[0].amount, gas_limit) == (fee["amount"][0]["amount"], int(fee["gas_limit"]))
+    (signer,) = info.signer_infos
+    assert (signer.public_key.type_url, signer.sequence) == (MULTISIG_KEY, case["sequence"])
+    assert len(transaction.signatures[0]) > 2 * 64
 
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=ids)

@@ -175,19 +175,20 @@ class _Converter:
 
     def _service(self, service_id: str) -> Tree:
         take, path = self.relayer.take, f"services.{service_id}"
-        mode = take(f"{path}.validation_mode") or take("default_validation_mode") or "optimistic"
-        self.relayer.take("default_validation_mode")
+        default_mode, default_limit = take("default_validation_mode"), take("default_max_body_size_bytes")
+        default_factor = self.miner.take("default_service_factor")
+        mode = take(f"{path}.validation_mode") or default_mode or "optimistic"
         service: Tree = {"id": service_id, "validation": mode}
         if mode == "optimistic":
             text = "validated while the backend works and before the response; the Go relayer responds first"
             self.note("changed", f"{path}.validation_mode", text)
-        limit = take(f"{path}.max_body_size_bytes") or take("default_max_body_size_bytes")
+        limit = take(f"{path}.max_body_size_bytes") or default_limit
         if limit:
             service["maxBodyBytes"] = whole(limit, f"{path}.max_body_size_bytes")
         if default := take(f"{path}.default_backend"):
             self._default_backend(service, path, str(default))
         factor = self.miner.take(f"service_factors.{service_id}")
-        factor = factor if factor is not None else self.miner.take("default_service_factor")
+        factor = factor if factor is not None else default_factor
         if factor:
             service["serviceFactor"] = decimal(factor, f"service_factors.{service_id}")
         profile = str(take(f"{path}.timeout_profile") or "")

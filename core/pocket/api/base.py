@@ -15,6 +15,7 @@ VERSION = "v1beta1"
 API_VERSION = f"{GROUP}/{VERSION}"
 UNKNOWN_FIELD = "extra_forbidden"
 """Pydantic's type of error for a field that a model does not know."""
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
 class ManifestError(Exception):
@@ -81,13 +82,13 @@ def _fields_at(model: type[BaseModel] | None, location: tuple[int | str, ...]) -
 
 
 def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
-    """Read YAML documents of files and of the *.yaml files in folders, in name order.
+    """Read YAML documents of files and of folders' *.yaml, *.yml and *.json files, in name order, as kubectl does.
 
-    Raises ManifestError.
+    The items of a List are documents of their own. Raises ManifestError.
     """
     documents_by_file: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
-        files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        files = sorted(row for row in path.iterdir() if row.suffix in _SUFFIXES) if path.is_dir() else [path]
         for file in files:
             try:
                 documents = read_yaml(file)
@@ -96,9 +97,17 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
             for document in documents:
                 if document is None:
                     continue
-                if not isinstance(document, dict):
-                    raise ManifestError(
-                        f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata"
-                    )
-                documents_by_file.append((file, document))
+                documents_by_file += [(file, row) for row in _items_of(file, document)]
     return documents_by_file
+
+
+def _items_of(file: Path, document: object) -> list[dict[str, Any]]:
+    """Return a document, or what a List holds, such as the output of `kubectl get`. Raises ManifestError."""
+    if not isinstance(document, dict):
+        raise ManifestError(f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata")
+    if document.get("apiVersion") != "v1" or document.get("kind") != "List":
+        return [document]
+    items = document.get("items") or []
+    if not isinstance(items, list):
+        raise ManifestError(f"{file}: items of the List is no list")
+    return [row for item in items for row in _items_of(file, item)]

@@ -1,5 +1,6 @@
 """Reading of resources from YAML files, as `kubectl apply -f` would."""
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pocket.api.base import API_VERSION, ManifestError, problem_of, read_documents
+from pocket.api.base import API_VERSION, GROUP, ManifestError, problem_of, read_documents
 from pocket.api.crd import structural_schema
 from pocket.api.relayminer import RelayMiner, RelayMinerSpec
 from pocket.api.schema import unknown_fields
@@ -29,7 +30,7 @@ class Manifests:
 
 
 def load_manifests(paths: Iterable[Path]) -> Manifests:
-    """Load RelayMiners, Suppliers and Secrets (stringData) of files and folders.
+    """Load RelayMiners, Suppliers and Secrets of files and folders. Their status is ignored, as at `kubectl apply`.
 
     Raises ManifestError.
     """
@@ -37,19 +38,24 @@ def load_manifests(paths: Iterable[Path]) -> Manifests:
     suppliers: list[Supplier] = []
     secrets: dict[str, dict[str, str]] = {}
     for file, document in read_documents(paths):
-        kind, name = document.get("kind"), (document.get("metadata") or {}).get("name", "?")
+        kind = document.get("kind")
+        name = _mapping(document, "metadata", f"{file}: {kind}").get("name", "?")
+        where = f"{file}: {kind} {name}"
+        if document.get("apiVersion") == "v1" and kind == "Secret":
+            secrets[str(name)] = _entries(document, where)
+        if kind not in ("RelayMiner", "Supplier") or not _is_ours(document.get("apiVersion"), where):
+            continue
         model: type[BaseModel] = RelayMiner if kind == "RelayMiner" else Supplier
+        declared = {field: value for field, value in document.items() if field != "status"}
         try:
-            if document.get("apiVersion") == API_VERSION and kind == "RelayMiner":
-                miners.append(RelayMiner.model_validate(document))
-            elif document.get("apiVersion") == API_VERSION and kind == "Supplier":
-                suppliers.append(Supplier.model_validate(document))
-            elif document.get("apiVersion") == "v1" and kind == "Secret":
-                secrets[str(name)] = _string_data(document)
+            if kind == "RelayMiner":
+                miners.append(RelayMiner.model_validate(declared))
+            else:
+                suppliers.append(Supplier.model_validate(declared))
         except ValidationError as error:
-            raise ManifestError(f"{file}: {kind} {name}: {problem_of(error, model)}") from error
+            raise ManifestError(f"{where}: {problem_of(error, model)}") from error
         if model is RelayMiner:
-            _check_kubernetes_parts(document, f"{file}: {kind} {name}")
+            _check_kubernetes_parts(document, where)
     return Manifests(tuple(miners), tuple(suppliers), secrets)
 
 
@@ -68,6 +74,34 @@ def _spec_schema() -> dict[str, Any]:
     return structural_schema(RelayMinerSpec)
 
 
-def _string_data(document: dict[str, Any]) -> dict[str, str]:
-    data = document.get("stringData") or {}
-    return {str(key): str(value) for key, value in data.items()}
+def _is_ours(version: object, where: str) -> bool:
+    """Return whether a resource is of this project's group.
+
+    Raises ManifestError for another version of it, or none: such a resource would be left out unnoticed.
+    """
+    if version == API_VERSION:
+        return True
+    if version and not str(version).startswith(f"{GROUP}/"):
+        return False
+    raise ManifestError(f"{where}: apiVersion {version or 'is missing'}: write {API_VERSION}")
+
+
+def _entries(secret: dict[str, Any], where: str) -> dict[str, str]:
+    """Return a Secret's `data`, replaced by its `stringData` as at the API server.
+
+    Raises ManifestError, without the value.
+    """
+    entries: dict[str, str] = {}
+    for key, value in _mapping(secret, "data", where).items():
+        try:
+            entries[str(key)] = base64.b64decode(str(value), validate=True).decode()
+        except ValueError:
+            raise ManifestError(f"{where}: data.{key} is not base64 of a text") from None
+    return entries | {str(key): str(value) for key, value in _mapping(secret, "stringData", where).items()}
+
+
+def _mapping(document: dict[str, Any], field: str, where: str) -> dict[str, Any]:
+    value = document.get(field) or {}
+    if not isinstance(value, dict):
+        raise ManifestError(f"{where}: {field} is not a mapping")
+    return value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pocket.errors import ConfigurationError
 from pocket.runtime.sqlite_opening import closed_on_error
-from relayctl.signer.signable import ClaimedRoot
+from pocket_signer.signable import ClaimedRoot
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS roots (public_key BLOB NOT NULL, session_id TEXT NOT NULL, root BLOB NOT NULL,"

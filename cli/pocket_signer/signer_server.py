@@ -31,8 +31,8 @@ from pocket.keys.signer_protocol import (
 )
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from relayctl.signer.signable import NotSignable, SigningPolicy, roots_to_claim
-from relayctl.signer.signed_roots import SignedRoots
+from pocket_signer.signable import NotSignable, SigningPolicy, roots_to_claim
+from pocket_signer.signed_roots import SignedRoots
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 LARGEST_BODY: Final = 32 * 1024 * 1024

@@ -1,0 +1,6 @@
+"""Run the signer where relayctl is not installed, such as in its image: `python -m pocket_signer serve`."""
+
+from pocket_signer.signer_commands import signer
+
+if __name__ == "__main__":
+    signer(prog_name="python -m pocket_signer")
