@@ -9,12 +9,11 @@ import functools
 import random
 from dataclasses import dataclass, replace
 
-from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, WINDOW_BLOCKS, Fault, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SESSION_ENDS, SUPPLIERS, WINDOW_BLOCKS, Fault, Kind
 
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
 _EDGES = (10, 12, 20, 22, 28, 30, 38)  # heights at which windows open and close
-_SESSION_ENDS = (10, 20)  # heights
 _SETTLEMENTS = (28, 38)  # heights
 _MINERS = ("miner-0", "miner-1")
 _RELAYERS = ("relayer-0", "relayer-1")
@@ -227,9 +226,9 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
         add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
     chosen = chance.sample(_SCENES, chance.choice((1, 1, 2)))
     for scene in chosen:
-        end = chance.choice(_SESSION_ENDS)
+        end = chance.choice(SESSION_ENDS)
         if scene[0][0].kind is Kind.REDIS_AWAY:
-            end = _SESSION_ENDS[-1]  # no other session's relays may wait for Redis
+            end = SESSION_ENDS[-1]  # no other session's relays may wait for Redis
         for row, first, last in scene:
             is_lie = row.kind in _ABOUT_NODES_THAT_LIE
             if is_lie and not liar:
@@ -271,7 +270,7 @@ def _takes_the_last_sender(gone: Fault, lost: Fault) -> bool:
     """
     if lost.kind is not Kind.MEMPOOL_LOSS or gone.kind not in _TAKEN_OVER:
         return False
-    closes = (end + 2 + number * WINDOW_BLOCKS for end in _SESSION_ENDS for number in (1, 2))
+    closes = (end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2))
     return any(
         close - WINDOW_BLOCKS <= lost.at / BLOCK_SECONDS <= gone.at / BLOCK_SECONDS < close
         and gone.at / BLOCK_SECONDS >= close - 5

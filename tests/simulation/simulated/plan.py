@@ -9,6 +9,8 @@ WINDOW_BLOCKS = 8
 NODES = ("node0", "node1")
 SUPPLIERS = ("alice", "bob", "carol")
 SERVICES = ("eth", "base")
+SESSION_ENDS = (10, 20)  # heights
+NO_ANSWER_SHARE = 0.9  # of calls that fail: whoever has so many fail gets no answer
 
 
 class Kind(StrEnum):
