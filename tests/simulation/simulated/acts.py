@@ -7,6 +7,7 @@ from dataclasses import replace
 from simulated import promises
 from simulated.plan import NODES, SERVICES, Fault, Kind
 from simulated.system import System
+from world import address
 
 
 async def _redis_full(system: System, fault: Fault) -> None:
@@ -75,9 +76,21 @@ async def _disk_slow(system: System, fault: Fault) -> None:
     system.tell(f"over: {fault.kind.value} {fault.target}")
 
 
+async def _no_funds(system: System, fault: Fault) -> None:
+    """Take a supplier's balance away for a while."""
+    system.tell(f"{fault}")
+    balances, operator = system.chain.state.balances, address(fault.target)
+    gone, balances[operator] = balances.get(operator, 0), 0
+    await asyncio.sleep(fault.seconds)
+    balances = system.chain.state.balances
+    balances[operator] = balances.get(operator, 0) + gone
+    system.tell(f"over: {fault.kind.value} {fault.target}")
+
+
 ACTS: dict[Kind, Callable[[System, Fault], object]] = {
     Kind.REDIS_FULL: _redis_full, Kind.MEMPOOL_LOSS: _mempool_loss, Kind.MEMPOOL_REFUSES: _mempool_refuses,
     Kind.NO_TRANSACTIONS: _no_transactions, Kind.PROOF_PARAMS: _proof_params, Kind.PRICES: _prices,
     Kind.CLOCK_JUMP: _clock_jumps, Kind.GARBAGE_ROWS: _garbage_rows, Kind.DISK_SLOW: _disk_slow,
+    Kind.DISK_HANGS: _disk_slow, Kind.NO_FUNDS: _no_funds,
 }  # fmt: skip
 """What is no state that lasts and ends (`Network.holding`), by kind. A coroutine is awaited."""

@@ -71,6 +71,7 @@ class Judges:
         self._excused = {f.target for f in faults if f.kind in (Kind.SUPPLIER_AWAY, Kind.APPLICATION_AWAY)}
         self._seeds_are_doubted = any(f.kind is Kind.NODE_OTHER_HASH for f in faults)
         self._redis_is_troubled = any(f.kind.name.startswith("REDIS") for f in faults)
+        self._gas_is_wrong = any(f.kind is Kind.NODE_LOW_GAS for f in faults)
         self._nodes_lie = any(f.kind in _LIES_ABOUT_PROOFS for f in faults)
         self.problems: list[str] = []
         self._paid: dict[Pair, int] = {}
@@ -190,7 +191,7 @@ class Judges:
     def _count_included(self) -> None:
         rows = list(self.system.chain.transactions.values())
         for row in rows[self._counted :]:
-            if row.result.code == _OUT_OF_GAS:
+            if row.result.code == _OUT_OF_GAS and not self._gas_is_wrong:
                 self.wrong(f"a transaction ran out of gas: {row.result.log[:60]}")
             if row.result.code:
                 continue

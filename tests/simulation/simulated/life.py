@@ -371,6 +371,17 @@ class Life:
         redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
         redis.fail_over(data, cut=bool(fault.seed % 2))
 
+    def _redis_key_lost(self, fault: Fault, _: Program | None) -> None:
+        redis, operator = self.system.redis, address(fault.target).encode()
+        keys = sorted(key for key in redis.primary.model.data.values if operator in key)
+        if not keys or not redis.primary.up:
+            return
+        data, key = redis.primary.model.data.copy(), keys[fault.seed % len(keys)]
+        data.values.pop(key), data.ends.pop(key, None)
+        if self._may_lose("Redis", redis=data):
+            self.system.tell(f"{fault}: {key.decode().replace(address(fault.target), fault.target)}")
+            redis.primary.model.data = data
+
     async def _pace_changes(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
         self._pace = fault.share
@@ -386,7 +397,7 @@ _ACTS = {
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.BLOCKS_SLOW: Life._pace_changes,
-    Kind.BLOCKS_FAST: Life._pace_changes,
+    Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost,
 }  # fmt: skip
 
 

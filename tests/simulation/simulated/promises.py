@@ -43,4 +43,6 @@ def peers_are_away(faults: Sequence[Fault], now: float) -> bool:
     A copy on one miner's volume is then out of the others' reach, and any of them may be the next owner.
     """
     ends = now + _TO_SEAL_SECONDS
-    return any(f.kind is Kind.PEERS_AWAY and f.at < ends and now < f.at + f.seconds for f in faults)
+    return any(
+        f.kind in (Kind.PEERS_AWAY, Kind.PEERS_GARBAGE) and f.at < ends and now < f.at + f.seconds for f in faults
+    )
