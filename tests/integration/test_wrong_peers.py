@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import json
 
 import aiohttp
@@ -68,6 +69,18 @@ async def test_an_answer_without_end_is_not_read_to_its_end(alice, monkeypatch):
     monkeypatch.setattr(peers, "_ANSWER_BYTES", 1000)
     async with lying({"/peer/sessions": lambda _: json.dumps(["x" * 1000])}) as asked:
         assert await asked.sessions(alice.supplier) == (False, [])
+
+
+async def test_a_page_with_relays_that_names_no_later_one_is_not_the_last(alice):
+    taken, known = [], peers.PeerSession("", alice.header().session_id, b"", "1-0", "x", 1)
+
+    async def take(values):
+        taken.extend(values)
+
+    async with lying({"/peer/relays": lambda _: json.dumps({"relays": ["AAAA"], "next": None})}) as asked:
+        (url,) = asked._urls()
+        assert not await asked.relays(dataclasses.replace(known, url=url), alice.supplier, 10, take)
+    assert taken == []
 
 
 async def test_peers_that_hang_are_waited_for_together(alice):

@@ -9,12 +9,11 @@ import functools
 import random
 from dataclasses import dataclass, replace
 
-from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, WINDOW_BLOCKS, Fault, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SESSION_ENDS, SUPPLIERS, WINDOW_BLOCKS, Fault, Kind
 
 _LAST_SECONDS = 108.0
 _APART_SECONDS = 3.5 * BLOCK_SECONDS
 _EDGES = (10, 12, 20, 22, 28, 30, 38)  # heights at which windows open and close
-_SESSION_ENDS = (10, 20)  # heights
 _SETTLEMENTS = (28, 38)  # heights
 _MINERS = ("miner-0", "miner-1")
 _RELAYERS = ("relayer-0", "relayer-1")
@@ -166,6 +165,17 @@ _SCENES: tuple[tuple[tuple[_Row, float, float], ...], ...] = (
 )  # fmt: skip
 """What may befall a session, with the blocks after its end between which each fault begins."""
 
+_UNLIKELY = (
+    (_Row(Kind.REDIS_KEY_LOST, SUPPLIERS), -9.0, 12.0),
+    (_Row(Kind.LEASES_EMPTY, (*_MINERS, ""), (10.0, 40.0), (0.1, 0.4)), -9.0, 12.0),
+    (_Row(Kind.LEASES_FAIL, (*_MINERS, ""), (10.0, 40.0), (0.1, 0.5)), -9.0, 12.0),
+    (_Row(Kind.PEERS_GARBAGE, _EVERYBODY, (10.0, 40.0), (0.2, 0.8)), -9.0, 8.0),
+    (_Row(Kind.NODE_LOW_GAS, _EVERYBODY, (22.0, 52.0), (0.05, 0.4)), 1.0, 2.5),
+    (_Row(Kind.NO_FUNDS, SUPPLIERS, (3.0, 9.0)), 1.5, 12.0),
+    (_Row(Kind.DISK_HANGS, _MINERS, (3.0, 8.0), (3.0, 9.0)), -9.0, 12.0),
+)
+"""As `_SCENES`, each of them alone and in few lives."""
+
 
 def probability(seed: int) -> float:
     """Return with which probability the chain requires proofs when a life begins.
@@ -227,14 +237,15 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
         add(chance.choice(_OF_ONE), chance.uniform(0, 0.6 * _LAST_SECONDS))
     chosen = chance.sample(_SCENES, chance.choice((1, 1, 2)))
     for scene in chosen:
-        end = chance.choice(_SESSION_ENDS)
+        end = chance.choice(SESSION_ENDS)
         if scene[0][0].kind is Kind.REDIS_AWAY:
-            end = _SESSION_ENDS[-1]  # no other session's relays may wait for Redis
+            end = SESSION_ENDS[-1]  # no other session's relays may wait for Redis
         for row, first, last in scene:
             is_lie = row.kind in _ABOUT_NODES_THAT_LIE
             if is_lie and not liar:
                 liar = chance.choice(NODES)
             add(row, (end + chance.uniform(first, last)) * BLOCK_SECONDS, liar if is_lie else None)
+    found += _unlikely(seed, len(found))
     lies = [fault for fault in found if fault.kind in _ABOUT_NODES_THAT_LIE]
     apart = [fault for fault in found if fault.kind not in _ABOUT_NODES or not any(_together(fault, x) for x in lies)]
     apart = [
@@ -245,6 +256,17 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
     apart = [fault for fault in apart if not any(_takes_the_last_sender(fault, x) for x in found)]
     kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
     return tuple(sorted(map(_hanging, apart), key=lambda fault: fault.at)), kinds
+
+
+def _unlikely(seed: int, number: int) -> list[Fault]:
+    """Draw a fault more for every third life, apart from the others: so those stay what they were."""
+    chance = random.Random(f"unlikely {seed}")
+    if chance.random() > 0.35:
+        return []
+    row, first, last = chance.choice(_UNLIKELY)
+    at = (chance.choice(SESSION_ENDS) + chance.uniform(first, last)) * BLOCK_SECONDS
+    return [Fault(number, row.kind, at, chance.uniform(*row.seconds), chance.choice(row.targets),
+                  chance.uniform(*row.share), chance.getrandbits(32))]  # fmt: skip
 
 
 def _hanging(fault: Fault) -> Fault:
@@ -271,7 +293,7 @@ def _takes_the_last_sender(gone: Fault, lost: Fault) -> bool:
     """
     if lost.kind is not Kind.MEMPOOL_LOSS or gone.kind not in _TAKEN_OVER:
         return False
-    closes = (end + 2 + number * WINDOW_BLOCKS for end in _SESSION_ENDS for number in (1, 2))
+    closes = (end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2))
     return any(
         close - WINDOW_BLOCKS <= lost.at / BLOCK_SECONDS <= gone.at / BLOCK_SECONDS < close
         and gone.at / BLOCK_SECONDS >= close - 5

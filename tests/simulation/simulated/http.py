@@ -17,6 +17,15 @@ from simulated.nodes import Down, Node, Subscription
 from simulated.plan import Kind
 
 Handler = Callable[[web.Request], Any]
+_GARBAGE = (
+    (404, b"404: Not Found"),  # an older version
+    (500, b"500: Internal Server Error"),
+    (200, b"<html>200 OK</html>"),
+    (200, b'{"relays": ["AAAA"], "next": "'),  # cut
+    (200, b'[{"session_id": 7, "header": "no hex", "position": "later", "end": "soon", "seal": {}}]'),
+    (200, b'{"relays": ["bm8gcmVsYXk="], "next": null, "ended": 3}'),
+)
+"""Status and body of what a peer must not answer."""
 
 
 class Ports:
@@ -130,6 +139,9 @@ class Http:
         await asyncio.wait([served])
         await network.pause("peer")
         found = served.result()
+        for fault in network.of(Kind.PEERS_GARBAGE, target=PROCESS.get().name):
+            if network.strikes(fault):
+                return Response(*_GARBAGE[network.hits[fault.kind.value] % len(_GARBAGE)])
         return Response(found.status, found.body if isinstance(found.body, bytes) else b"")
 
     async def request(self, method: str, url: Any, **_: Any) -> Response:

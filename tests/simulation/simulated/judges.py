@@ -71,6 +71,7 @@ class Judges:
         self._excused = {f.target for f in faults if f.kind in (Kind.SUPPLIER_AWAY, Kind.APPLICATION_AWAY)}
         self._seeds_are_doubted = any(f.kind is Kind.NODE_OTHER_HASH for f in faults)
         self._redis_is_troubled = any(f.kind.name.startswith("REDIS") for f in faults)
+        self._gas_is_wrong = any(f.kind is Kind.NODE_LOW_GAS for f in faults)
         self._nodes_lie = any(f.kind in _LIES_ABOUT_PROOFS for f in faults)
         self.problems: list[str] = []
         self._paid: dict[Pair, int] = {}
@@ -101,25 +102,34 @@ class Judges:
                 found.append(pair)
         return found
 
-    def missing(self, *, without: Program | None = None, redis: Data | None = None) -> int:
+    def missing(self, *, without: Program | None = None, redis: Data | None = None, apart: bool = False) -> int:
         """How many acknowledged relays of open sessions nobody holds.
 
-        `without` a program's volume, or with other data in `redis`, is what would be.
+        `without` a program's volume, or with other data in `redis`, is what would be. `apart` counts volumes only
+        where each miner's has a relay.
         """
         system, pairs = self.system, self._open()
-        held = self._held(pairs, without=without, redis=redis)
+        held = self._held(pairs, without=without, redis=redis, apart=apart)
         return sum(len(system.acknowledged[pair] - held[pair]) for pair in pairs)
 
     def _held(
-        self, pairs: list[Pair], *, without: Program | None = None, redis: Data | None = None
+        self, pairs: list[Pair], *, without: Program | None = None, redis: Data | None = None, apart: bool = False
     ) -> dict[Pair, set[bytes]]:
         system, held = self.system, defaultdict[Pair, set[bytes]](set)
         for pair, relay in in_redis(redis or system.redis.primary.model.data, pairs):
             held[pair].add(relay)
+        volumes: list[set[tuple[Pair, bytes]]] = []
         for program in system.programs.values():
-            if program is not without and program.folder.exists():
-                for pair, relay in in_log(program.folder) if program.relayer else on_volume(program.folder):
+            if program is without or not program.folder.exists():
+                continue
+            if program.relayer:
+                for pair, relay in in_log(program.folder):
                     held[pair].add(relay)
+            else:
+                volumes.append(set(on_volume(program.folder)))
+        merge = set.intersection if apart else set.union
+        for pair, relay in merge(*volumes) if volumes else ():
+            held[pair].add(relay)
         return held
 
     def at_block(self) -> None:
@@ -181,7 +191,7 @@ class Judges:
     def _count_included(self) -> None:
         rows = list(self.system.chain.transactions.values())
         for row in rows[self._counted :]:
-            if row.result.code == _OUT_OF_GAS:
+            if row.result.code == _OUT_OF_GAS and not self._gas_is_wrong:
                 self.wrong(f"a transaction ran out of gas: {row.result.log[:60]}")
             if row.result.code:
                 continue

@@ -65,11 +65,17 @@ class LeaseApi(KubeApi):
     ) -> Any:  # fmt: skip
         network = self._server.network
         network.loop.note(PROCESS.get(), "leases", method)
+        failing = [f for f in network.of(Kind.LEASES_FAIL, target=PROCESS.get().name) if network.strikes(f)]
+        after = any(network.hits[f.kind.value] % 2 for f in failing)  # every second one fails after it was executed
         await network.pause("leases")
         self._away(method)
+        if failing and not after:
+            raise KubeError(f"{method}: status 500")
         found = self._answer(method, path, body)
         await network.pause("leases")
         self._away(method)
+        if failing:
+            raise KubeError(f"{method}: status 504")
         return found
 
     def _away(self, method: str) -> None:
@@ -79,6 +85,9 @@ class LeaseApi(KubeApi):
     def _answer(self, method: str, path: str, body: Any) -> Any:
         rows, name = self._server.rows, path.rsplit("/", 1)[-1]
         if method == "GET":
+            network = self._server.network
+            if any(network.strikes(f) for f in network.of(Kind.LEASES_EMPTY, target=PROCESS.get().name)):
+                return {"items": []}
             return {"items": [{**row} for row in rows.values()]}
         if method == "POST":
             name = body["metadata"]["name"]

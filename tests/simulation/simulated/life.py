@@ -14,13 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from simulated import acts, promises
 from simulated.draw import draw, probability
 from simulated.judges import Judges
 from simulated.loop import PROCESS, Loop, Stuck
 from simulated.plan import SERVICES, SUPPLIERS, Fault, Kind
 from simulated.system import (
     BLOCK_SECONDS,
-    NODES,
     RELAYS,
     SESSION_BLOCKS,
     SETTLED,
@@ -189,22 +189,30 @@ class Life:
         await asyncio.sleep(fault.at)
         program = self.system.programs.get(fault.target)
         act: Callable[[Fault, Program | None], object] | None = _ACTS.get(fault.kind)
-        if act is None:
-            self.system.tell(f"begins: {fault}")
-            self.system.network.holding.append(fault)
-            if fault.kind in (Kind.NODE_DOWN, Kind.NODE_RESTART):
-                for name, node in self.system.nodes.items():
-                    if fault.target in ("", name):
-                        node.cut()
-            await asyncio.sleep(fault.seconds)
-            self.system.network.holding.remove(fault)
-            if fault.kind is Kind.NODE_RESTART:
-                self.system.nodes[fault.target].waits_for_block = self.system.chain.height + 1
-            self.system.tell(f"over: {fault.kind.value} {fault.target}")
-            return
-        done = act(self, fault, program)
+        if fault.kind in acts.ACTS:
+            done = acts.ACTS[fault.kind](self.system, fault)
+        elif act is not None:
+            done = act(self, fault, program)
+        else:
+            done = self._hold(fault)
         if asyncio.iscoroutine(done):
             await done
+
+    async def _hold(self, fault: Fault) -> None:
+        """Let a fault last, unless nothing could survive it now."""
+        if promises.leaves_no_time(fault, self.system.lost_at, self.system.chain.height):
+            return
+        self.system.tell(f"begins: {fault}")
+        self.system.network.holding.append(fault)
+        if fault.kind in (Kind.NODE_DOWN, Kind.NODE_RESTART):
+            for name, node in self.system.nodes.items():
+                if fault.target in ("", name):
+                    node.cut()
+        await asyncio.sleep(fault.seconds)
+        self.system.network.holding.remove(fault)
+        if fault.kind is Kind.NODE_RESTART:
+            self.system.nodes[fault.target].waits_for_block = self.system.chain.height + 1
+        self.system.tell(f"over: {fault.kind.value} {fault.target}")
 
     async def _kill(self, fault: Fault, program: Program) -> None:
         if not program.alive or program.name in self._held:
@@ -298,8 +306,12 @@ class Life:
         self.system.tell("the miners: go on")
 
     def _may_lose(self, what: str, **lost: Any) -> bool:
-        """Return whether a copy may be destroyed: after another kind was, it may be the only one."""
-        if self._destroyed - {what} and self.judges.missing(**lost):
+        """Return whether a copy may be destroyed: after another kind was, it may be the only one.
+
+        While peers cannot be reached, a copy on one volume alone counts for nothing.
+        """
+        apart = promises.peers_are_away(self.faults, self.loop.time())
+        if (apart or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart):
             return False
         self._destroyed.add(what)
         return True
@@ -359,66 +371,22 @@ class Life:
         redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
         redis.fail_over(data, cut=bool(fault.seed % 2))
 
-    async def _redis_full(self, fault: Fault, _: Program | None) -> None:
-        self.system.tell(f"{fault}")
-        instance = self.system.redis.primary
-        instance.full = True
-        await asyncio.sleep(fault.seconds)
-        instance.full = self.system.redis.primary.full = False
-        self.system.tell("Redis: has space again")
-
-    def _mempool_loss(self, fault: Fault, _: Program | None) -> None:
-        self.system.tell(f"{fault}")
-        self.system.losing = int(fault.share)
-
-    def _mempool_refuses(self, fault: Fault, _: Program | None) -> None:
-        self.system.tell(f"{fault}")
-        rows = [(20, "sdk", "mempool is full"), (18, "sdk", "failed to add unordered nonce: x"),
-                (13, "sdk", "insufficient fees; got: 0upokt required: 1upokt")]  # fmt: skip
-        self.system.chain.faults.refuse += [rows[fault.seed % len(rows)]] * int(fault.share) * len(NODES)  # by each
-
-    def _no_transactions(self, fault: Fault, _: Program | None) -> None:
-        self.system.tell(f"{fault}")
-        self.system.chain.faults.hold_blocks = int(fault.share)
+    def _redis_key_lost(self, fault: Fault, _: Program | None) -> None:
+        redis, operator = self.system.redis, address(fault.target).encode()
+        keys = sorted(key for key in redis.primary.model.data.values if operator in key)
+        if not keys or not redis.primary.up:
+            return
+        data, key = redis.primary.model.data.copy(), keys[fault.seed % len(keys)]
+        data.values.pop(key), data.ends.pop(key, None)
+        if self._may_lose("Redis", redis=data):
+            self.system.tell(f"{fault}: {key.decode().replace(address(fault.target), fault.target)}")
+            redis.primary.model.data = data
 
     async def _pace_changes(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
         self._pace = fault.share
         await asyncio.sleep(fault.seconds)
         self._pace = 1.0
-
-    def _proof_params(self, fault: Fault, _: Program | None) -> None:
-        state = self.system.chain.state
-        old = state.proof_params.proof_request_probability
-        others = [chance for chance in (0.0, 0.5, 1.0) if chance != old]
-        state.proof_params = replace(
-            state.proof_params, proof_request_probability=others[fault.seed % 2] if old else 1.0
-        )
-        self.system.tell(f"{fault}: probability {state.proof_params.proof_request_probability}")
-
-    def _prices(self, fault: Fault, _: Program | None) -> None:
-        self.system.tell(f"{fault}")
-        self.system.chain.change_compute_units(SERVICES[fault.seed % 2], 50 + fault.seed % 200)
-
-    def _garbage_rows(self, fault: Fault, _: Program | None) -> None:
-        self.system.tell(f"{fault}")
-        self.system.put_garbage(fault.target)
-
-    def _clock_jumps(self, fault: Fault, program: Program) -> None:
-        if program.process is not None:
-            self.system.tell(f"{fault}")
-            program.process.wall_offset_seconds += fault.share
-
-    async def _disk_slow(self, fault: Fault, program: Program | None) -> None:
-        programs = [program] if program else [p for p in self.system.programs.values() if not p.relayer]
-        slow = [p.process for p in programs if p.process is not None]
-        self.system.tell(f"{fault}")
-        for process in slow:
-            process.disk_seconds = fault.share
-        await asyncio.sleep(fault.seconds)
-        for process in slow:
-            process.disk_seconds = 0.0
-        self.system.tell(f"over: {fault.kind.value} {fault.target}")
 
 
 _ACTS = {
@@ -428,11 +396,8 @@ _ACTS = {
     Kind.REDIS_EMPTY_UNREAD: Life._redis_empty_unread, Kind.UPGRADE: Life._upgrade,
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
-    Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.REDIS_FULL: Life._redis_full,
-    Kind.MEMPOOL_LOSS: Life._mempool_loss, Kind.MEMPOOL_REFUSES: Life._mempool_refuses,
-    Kind.NO_TRANSACTIONS: Life._no_transactions, Kind.BLOCKS_SLOW: Life._pace_changes,
-    Kind.BLOCKS_FAST: Life._pace_changes, Kind.PROOF_PARAMS: Life._proof_params, Kind.PRICES: Life._prices,
-    Kind.CLOCK_JUMP: Life._clock_jumps, Kind.GARBAGE_ROWS: Life._garbage_rows, Kind.DISK_SLOW: Life._disk_slow,
+    Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.BLOCKS_SLOW: Life._pace_changes,
+    Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost,
 }  # fmt: skip
 
 

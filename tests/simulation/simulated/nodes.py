@@ -1,6 +1,7 @@
 """Chain nodes over one chain: each answers for itself, as the network lets it."""
 
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -113,10 +114,19 @@ class Node:
             return hollow.SerializeToString(), int(height) or self._chain.height
         headless = bool(network.of(Kind.NODE_HEADLESS, target=self.name))
         found, told = self._answered(method, name, request, "0" if headless else height)
+        if name == "Simulate":
+            found = self._with_low_gas(found)
         await network.pause("chain")
         if self.down or self._strikes(Kind.NODE_REPLY_LOST):
             raise Down
         return found, 0 if headless else told
+
+    def _with_low_gas(self, found: bytes) -> bytes:
+        for fault in self._network.of(Kind.NODE_LOW_GAS, target=self.name):
+            answer = tx_pb.SimulateResponse.FromString(found)
+            answer.gas_info.gas_used = int(answer.gas_info.gas_used * fault.share)
+            return answer.SerializeToString()
+        return found
 
     def _is_about_one_that_is_away(self, name: str, request: bytes) -> bool:
         away = [address(f.target) for f in self._network.holding if f.kind is Kind.SUPPLIER_AWAY]
@@ -267,6 +277,7 @@ def tx_hash_of(request: bytes) -> str:
     return transaction_hash(tx_pb.BroadcastTxRequest.FromString(request).tx_bytes)
 
 
+@functools.lru_cache(64)  # the same bytes are sent a dozen times
 def messages_of(request: bytes) -> tuple[Any, ...]:
     """Return the messages of a BroadcastTx request, or none if the chain cannot read it."""
     try:

@@ -9,6 +9,8 @@ WINDOW_BLOCKS = 8
 NODES = ("node0", "node1")
 SUPPLIERS = ("alice", "bob", "carol")
 SERVICES = ("eth", "base")
+SESSION_ENDS = (10, 20)  # heights
+NO_ANSWER_SHARE = 0.9  # of calls that fail: whoever has so many fail gets no answer
 
 
 class Kind(StrEnum):
@@ -31,6 +33,8 @@ class Kind(StrEnum):
     NODE_HEADLESS = "chain node ignores the height that is asked"
     NODE_OTHER_CHAIN = "address leads to another network's node"
     NODE_OTHER_HASH = "chain node tells another hash"
+    NODE_LOW_GAS = "chain nodes simulate with too little gas"  # (part of it that it tells)
+    NO_FUNDS = "a supplier's account is empty"
     MEMPOOL_LOSS = "mempool loses transactions"  # (how many)
     MEMPOOL_REFUSES = "mempool refuses"  # (how many)
     NO_TRANSACTIONS = "blocks without transactions"  # (blocks)
@@ -49,8 +53,12 @@ class Kind(StrEnum):
     REDIS_EMPTY_UNREAD = "Redis comes back empty before the miners have read it"
     REDIS_AWAY = "Redis away for a window"
     REDIS_OLDER = "Redis comes back with an older file"  # (seconds)
+    REDIS_KEY_LOST = "Redis lacks one key of a supplier"
     LEASES_AWAY = "API server away"
+    LEASES_EMPTY = "API server lists no Leases"
+    LEASES_FAIL = "API server fails, before or after it has written"
     PEERS_AWAY = "peers cannot be reached"
+    PEERS_GARBAGE = "peers answer with what is no answer"
     BACKEND_FAILS = "backend fails"
     KILL = "SIGKILL"
     GONE = "SIGKILL, back after others took over"
@@ -61,6 +69,7 @@ class Kind(StrEnum):
     UPGRADE = "rolling upgrade"
     SCALE_UP = "one more miner"
     DISK_SLOW = "disk is slow"  # (seconds)
+    DISK_HANGS = "disk hangs"  # (seconds)
     DISK_FULL = "volume is full"
     VOLUME_LOST = "volume is lost"
     LOG_LOST = "relayer pod deleted"

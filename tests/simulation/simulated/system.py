@@ -160,6 +160,7 @@ class System:
     refused: int = 0
     lost_volumes: int = 0
     losing: int = 0
+    lost_at: int = 0  # height at which a transaction was lost last
     observed: list[str] = field(default_factory=list)
     disturbed_at: float = 0.0
 
@@ -241,7 +242,7 @@ class System:
         pending = self.chain._mempool
         while self.losing and pending:
             lost = pending.pop(0)
-            self.losing -= 1
+            self.losing, self.lost_at = self.losing - 1, self.chain.height
             if self.losing % 2:
                 self.chain._known.discard(lost.tx_hash)
 

@@ -228,11 +228,11 @@ class Peers:
                 page = await self._get(session.url, "/peer/relays", {**query, "after": after})
                 values = [base64.b64decode(text, validate=True) for text in page["relays"]]
                 before, after = after, str(page["next"] or "")
-                if after and bytes.fromhex(after) <= bytes.fromhex(before):
-                    raise ValueError("the page after the last one is not a later one")
+                if values and bytes.fromhex(after) <= bytes.fromhex(before):
+                    raise ValueError("the page names no later one")
             except (*_PEER_ERRORS, binascii.Error) as error:
                 _LOG.warning("relays not read from a peer", peer=session.url, error=error)
                 return False
-            if not values or not after:
+            if not values:
                 return True
             await take(values)

@@ -1,0 +1,48 @@
+"""Where the system's promise ends, decided when a fault would begin: one that nothing could survive does not.
+
+What depends on the plan alone is in `draw`. Here counts what has happened: blocks that came late, transactions that
+were lost long after their fault was drawn, the place of the last copy.
+"""
+
+from collections.abc import Sequence
+
+from simulated.plan import BLOCK_SECONDS, NO_ANSWER_SHARE, SESSION_ENDS, WINDOW_BLOCKS, Fault, Kind
+
+_CLOSES = tuple(sorted(end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2)))
+"""Heights at which windows of claims and of proofs close."""
+_MOST_SECONDS_AWAY = 2 * BLOCK_SECONDS
+_TO_SEAL_SECONDS = 10 * BLOCK_SECONDS  # from the loss of a copy to the seals, at most
+
+
+def reaches_last_chance(height: int, empty_blocks: int) -> bool:
+    """Return True if blocks without transactions after `height` reach the last blocks of a window.
+
+    There is no later block to wait for then, and nobody can tell an empty block from a lost transaction. So bytes that
+    came late are signed again, and both may be included: a second fee is less than a claim or stake.
+    """
+    last = height + empty_blocks
+    return any(height < close <= last + empty_blocks for close in _CLOSES)
+
+
+def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
+    """Return True if no node can be reached for blocks of a window in which a transaction was lost, at `lost_at`.
+
+    Nodes may still say that they have it. It is given up once as many blocks have passed as are left, and without
+    nodes in these there is nobody to give new bytes to.
+    """
+    nobody = not fault.target and (
+        fault.kind is Kind.NODE_DOWN or (fault.kind is Kind.NODE_FAILS and fault.share > NO_ANSWER_SHARE)
+    )
+    same = any(close - WINDOW_BLOCKS <= lost_at <= height < close for close in _CLOSES)
+    return nobody and same and fault.seconds > _MOST_SECONDS_AWAY
+
+
+def peers_are_away(faults: Sequence[Fault], now: float) -> bool:
+    """Return True if peers cannot be reached before the sessions that are open now are sealed.
+
+    A copy on one miner's volume is then out of the others' reach, and any of them may be the next owner.
+    """
+    ends = now + _TO_SEAL_SECONDS
+    return any(
+        f.kind in (Kind.PEERS_AWAY, Kind.PEERS_GARBAGE) and f.at < ends and now < f.at + f.seconds for f in faults
+    )

@@ -1,0 +1,38 @@
+"""What the world does not do: faults that nothing could survive, each with its nearest one that counts."""
+
+import pytest
+from simulated.plan import Fault, Kind
+from simulated.promises import leaves_no_time, peers_are_away, reaches_last_chance
+
+
+def fault(kind, seconds, *, target="", share=1.0, at=0.0):
+    return Fault(0, kind, at, seconds, target, share, 1)
+
+
+@pytest.mark.parametrize(("height", "blocks", "skipped"), [
+    (12, 2, False), (15, 2, False), (16, 2, True), (19, 2, True), (20, 2, False), (17, 1, False), (18, 1, True),
+    (24, 2, True), (36, 1, True), (38, 2, False),
+])  # fmt: skip
+def test_empty_blocks_keep_clear_of_a_windows_last_chance(height, blocks, skipped):
+    assert reaches_last_chance(height, blocks) is skipped
+
+
+@pytest.mark.parametrize(("away", "lost_at", "height", "skipped"), [
+    (fault(Kind.NODE_FAILS, 15.0, share=0.99), 13, 15, True),
+    (fault(Kind.NODE_DOWN, 8.0), 13, 19, True),
+    (fault(Kind.NODE_DOWN, 5.0), 13, 15, False),
+    (fault(Kind.NODE_FAILS, 15.0, share=0.7), 13, 15, False),
+    (fault(Kind.NODE_FAILS, 15.0, share=0.99, target="node0"), 13, 15, False),
+    (fault(Kind.NODE_FAILS, 15.0, share=0.99), 11, 15, False),
+    (fault(Kind.NODE_FAILS, 15.0, share=0.99), 13, 20, False),
+    (fault(Kind.NODE_FAILS, 15.0, share=0.99), 0, 5, False),
+    (fault(Kind.NODE_LAGS, 15.0), 13, 15, False),
+])  # fmt: skip
+def test_nodes_are_not_all_away_for_long_in_a_window_that_lost_a_transaction(away, lost_at, height, skipped):
+    assert leaves_no_time(away, lost_at, height) is skipped
+
+
+def test_peers_that_are_away_before_the_seals_leave_each_volume_to_itself():
+    away = [fault(Kind.PEERS_AWAY, 20.0, at=50.0)]
+    assert [peers_are_away(away, now) for now in (19.0, 21.0, 69.0, 71.0)] == [False, True, True, False]
+    assert not peers_are_away([fault(Kind.KILL, 20.0, at=50.0)], 55.0)
