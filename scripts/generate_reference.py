@@ -20,7 +20,7 @@ from pocket.api.supplier import SupplierSpec
 from pocket_miner import miner_metrics
 from pocket_operator.controller import operator_metrics
 from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import RejectionReason
+from pocket_relayer.limits.rejection import RejectionReason
 from pocket_relayer.transports.grpc_relays import STATUS
 from pocket_relayer.transports.websocket import close_code
 

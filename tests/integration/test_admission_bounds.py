@@ -8,9 +8,9 @@ import pytest
 from direct import DirectChain
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.cold_queries import NegativeCache
-from pocket_relayer.rejection import Rejected, RejectionReason
 from world import World, address
 
 

@@ -12,9 +12,9 @@ from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_localnet.hydration import hydrate
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
-from pocket_relayer.rejection import Rejected, RejectionReason
 from relays import relaying
 from transports import consumed
 from world import World, address, key

@@ -14,10 +14,10 @@ from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import RelayRequest
 from pocket.redis_store.budgets import BudgetLimits, Budgets
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.session_context import SessionContexts
-from pocket_relayer.rejection import Rejected
 from world import address
 from wrong_nodes import APP, KEYS, SILENT, Node, cached, localnet
 

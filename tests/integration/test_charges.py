@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 
 from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisUnavailable, SessionClosed
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
-from pocket_relayer.rejection import Rejected, RejectionReason
 from relays import listening, relaying
 from transports import consumed
 

@@ -14,7 +14,7 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpRequest
-from pocket_relayer.framing import frame
+from pocket_relayer.backends.framing import frame
 from relayctl.client_transports import ClientTransport
 from relayctl.gateway import Gateway, json_rpc_envelope, rest_envelope
 from relayctl.local_stack import LocalStack

@@ -10,7 +10,7 @@ from one_miner import a_miner, codes, until
 from pocket.errors import ConfigurationError
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
-from pocket_miner import process
+from pocket_miner.process import miner_process
 from pocket_miner.storage import volume
 from servers import RedisServer, free_port
 from world import World
@@ -77,7 +77,7 @@ async def test_a_miner_whose_volume_takes_long_to_be_looked_at_answers_probes_an
     tmp_path, redis_process, monkeypatch
 ):
     looking, look_on = asyncio.Event(), asyncio.Event()
-    original = process.opened
+    original = miner_process.opened
 
     @contextlib.asynccontextmanager
     async def slowly(*arguments):
@@ -86,7 +86,7 @@ async def test_a_miner_whose_volume_takes_long_to_be_looked_at_answers_probes_an
         async with original(*arguments) as found:
             yield found
 
-    monkeypatch.setattr(process, "opened", slowly)
+    monkeypatch.setattr(miner_process, "opened", slowly)
     async with a_node() as node, a_miner(tmp_path, redis_process.url, node) as (ask, _):
         await asyncio.wait_for(looking.wait(), 20)
         assert (await ask("/health"))[1] == {"status": "ok", "phase": "opening", "height": 0, "role": "standby"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pocket.protocol.relays.envelope import HttpRequest
-from pocket_relayer.framing import frame as grpc_frame
+from pocket_relayer.backends.framing import frame as grpc_frame
 from relays import listening, relaying
 from transports import Sockets, connected, frame
 

@@ -16,7 +16,7 @@ from hostile_clients import held
 from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.relays.messages import decode_mined_relay, decode_relay_response
 from pocket_relayer import relayer_metrics
-from pocket_relayer.rejection import RejectionReason
+from pocket_relayer.limits.rejection import RejectionReason
 from relays import KEYS
 from transports import all_transports, consumed
 from world import address, key

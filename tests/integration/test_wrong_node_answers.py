@@ -18,9 +18,9 @@ from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket_localnet.hydration import hydrate
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.session_context import SessionContexts
-from pocket_relayer.rejection import Rejected, RejectionReason
 from world import address
 from wrong_nodes import APP, SILENT, WORLD, Node, cached, localnet
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.write_ahead_log import WriteAheadLog
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.outcomes import OutcomeRecord, SessionOutcome
 from pocket_miner.storage.relay_store import RelayStore

@@ -6,7 +6,7 @@ import contextlib
 import aiohttp
 
 from pocket.api.workload import MinerConfig
-from pocket_miner.process import MinerProcess
+from pocket_miner.process.miner_process import MinerProcess
 from servers import free_port
 from world import key
 

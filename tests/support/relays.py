@@ -23,7 +23,7 @@ from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.limits.memory_budget import MemoryBudget
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline

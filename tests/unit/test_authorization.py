@@ -11,8 +11,8 @@ from pocket.chain.model import Session
 from pocket.protocol.crypto.ring import ExpectedRing, sign_ring
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.authorization import SessionContext, authorize
-from pocket_relayer.rejection import Rejected, RejectionReason
 from world import address, key
 
 HEADER = SessionHeader(address("app"), "eth", "session", 11, 20)

@@ -14,7 +14,7 @@ from pocket_relayer.backends.health import check_problem, checkers, endpoints_be
 from pocket_relayer.backends.pools import Pool
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from relays import Backend as Scripted
 from relays import listening
 

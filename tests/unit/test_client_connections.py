@@ -3,8 +3,8 @@
 import pytest
 
 from pocket.api.relayminer import ConnectionLimits
-from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.memory_budget import MemoryBudget
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.client_connections import CONNECTION_BYTES, Connections, address_of
 
 

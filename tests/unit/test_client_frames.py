@@ -9,8 +9,8 @@ from h2.connection import H2Connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.memory_budget import MemoryBudget
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.http2_protocol import ServerProtocol
 from pocket_relayer.transports.websocket_frames import FrameFollower, IncomingMessages

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from pocket.redis_store.connection import PoolUsage
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.connection_slots import ConnectionSlots
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.relayer_metrics import BackendConnections
 
 

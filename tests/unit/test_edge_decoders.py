@@ -22,12 +22,12 @@ from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.envelope import HttpRequest, decode_http_request, decode_http_response
 from pocket.protocol.relays.messages import SessionHeader, decode_relay_request, decode_relay_response
 from pocket_relayer.backends.backend_connection import BackendConnection
+from pocket_relayer.backends.framing import Framing, frame
 from pocket_relayer.backends.grpc_calls import metadata_of
 from pocket_relayer.backends.header_fields import answer_headers, request_headers
 from pocket_relayer.backends.paths import backend_target, grpc_method
 from pocket_relayer.backends.response_bodies import ResponseBodyDecoder
-from pocket_relayer.framing import Framing, frame
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.http1_messages import parse_head
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.http2_protocol import ServerProtocol

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.limits.memory_budget import MemoryBudget
 from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.fair_input import FairInput

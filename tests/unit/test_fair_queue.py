@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.fair_queue import MAX_WAIT_SECONDS, PER_ITERATION, FairQueue
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 
 async def granted(queue, turns):

@@ -8,11 +8,11 @@ import pytest
 
 from pocket.api.services import ServiceSpec
 from pocket.protocol.relays.envelope import HttpRequest
+from pocket_relayer.backends.framing import frame
 from pocket_relayer.backends.grpc_calls import call_grpc, channel_to, metadata_of
 from pocket_relayer.backends.responses import RetryableBackendError
 from pocket_relayer.backends.service import ServiceBackends
-from pocket_relayer.framing import frame
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 ENVELOPES = {"no message": b"", "one message": frame(b"x"), "two messages": frame(b"x") + frame(b"y")}
 UNSENDABLE = [{"X A": ("b",)}, {"X-A": ("a\nb",)}, {"X-A": ("\u00e9",)}, {"X-\u00e9": ("b",)}, {"X!": ("b",)}]

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryBudget
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 
 MIB = 1024 * 1024

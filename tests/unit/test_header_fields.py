@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pocket.protocol.relays.envelope import HttpRequest
 from pocket_relayer.backends.header_fields import check_method, request_headers
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 EXTRA = {"Pocket-Supplier": "pokt1a"}
 CONFIGURED = {"X-Api-Key": "SECRET"}

@@ -1,6 +1,6 @@
 """Memory of HTTP/2 connections themselves: which of them make room for others, and which end."""
 
-from pocket_relayer.memory_budget import MemoryBudget
+from pocket_relayer.limits.memory_budget import MemoryBudget
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.http2_memory import CONNECTION_BYTES, Http2Memory
 

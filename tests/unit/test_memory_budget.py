@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryBudget
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 LIMIT = 1_000
 

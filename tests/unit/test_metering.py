@@ -15,8 +15,8 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult, RateLimiter
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.metering import Meter, RecentBudgets, relay_cost, session_budget
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 KEYS = RedisKeys("budgets")
 

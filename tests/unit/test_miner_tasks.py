@@ -14,8 +14,8 @@ from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
+from pocket_miner.process.supervise import supervise
 from pocket_miner.storage.corruption import VolumeCorrupted
-from pocket_miner.supervise import supervise
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight

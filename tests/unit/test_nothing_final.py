@@ -17,7 +17,7 @@ from pocket_miner.ingest import peer_merge, relay_consumer
 from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.evidence import REJECTIONS, Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.terms import SessionTerms

@@ -10,7 +10,7 @@ from pocket_miner.storage import outcomes
 from pocket_operator.resources.context import Context, Images
 from pocket_operator.resources.monitoring import rules
 from pocket_operator.resources.objectives import LOSSES, OBJECTIVES, UNSERVED_REASONS
-from pocket_relayer.rejection import RejectionReason
+from pocket_relayer.limits.rejection import RejectionReason
 from promtool import passes, without_others
 from resources import relay_miner
 

@@ -1,8 +1,8 @@
 """What became of the relays of the last five minutes."""
 
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats, is_our_failure
 from pocket_relayer.process.reports import WorkerReport, summary
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 
 def test_figures_are_those_of_five_minutes_and_memory_stays_bounded():

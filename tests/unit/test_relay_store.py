@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_miner.leaf import Leaf
-from pocket_miner.storage.relay_rows import LeafBatch
+from pocket_miner.relay_rows import Leaf, LeafBatch
 from pocket_miner.storage.relay_store import RelayStore
 
 EARLIER = """

@@ -4,7 +4,7 @@ import pytest
 
 from pocket.protocol.smst.bulk import LeafSet
 from pocket.protocol.smst.digest import leaf_digest
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.storage import sealed_leaves as module
 from pocket_miner.storage.relay_store import SessionEndFile
 from pocket_miner.storage.sealed_leaves import sealed_leaves

@@ -15,12 +15,12 @@ from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import LocalChain
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline import session_context
 from pocket_relayer.pipeline.admission import Admission, verification_cost
 from pocket_relayer.pipeline.authorization import plausible_problem, supplier_rejection
 from pocket_relayer.pipeline.fair_queue import QUANTUM
 from pocket_relayer.pipeline.session_context import SessionContexts
-from pocket_relayer.rejection import Rejected, RejectionReason
 from world import World, address
 
 HEADER = SessionHeader(address("app"), "eth", "session", 11, 20)

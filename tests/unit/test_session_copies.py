@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pocket.protocol.smst.bulk import LeafContent, LeafSet
 from pocket.protocol.smst.digest import leaf_digest
 from pocket_miner.ingest.session_copies import _Copy
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 
 PATHS = st.one_of(st.binary(min_size=32, max_size=32), st.integers(0, 40).map(lambda n: n.to_bytes(32)))
 

@@ -9,7 +9,7 @@ from pocket.errors import DecodingError
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession

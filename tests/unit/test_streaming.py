@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.errors import DecodingError
-from pocket_relayer.framing import Framing, frame
+from pocket_relayer.backends.framing import Framing, frame
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.streaming import BATCH_LINES, LINE_BYTES, batches
-from pocket_relayer.rejection import Rejected
 
 
 async def chunks_of(*parts, gate=None):

@@ -6,8 +6,8 @@ from pocket.chain.model import StakedSupplier
 from pocket.chain.node_answer import NodeAnswer
 from pocket.protocol.pb import pocket_supplier_pb2 as supplier_pb
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.admission import Admission
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 REQUEST = RelayRequest(HEADER, b"", "pokt1a", b"")

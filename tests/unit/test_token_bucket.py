@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_relayer.token_bucket import TokenBucket
+from pocket_relayer.limits.token_bucket import TokenBucket
 
 STEPS = st.lists(st.tuples(st.integers(0, 20), st.integers(1, 30)), min_size=1, max_size=30)
 

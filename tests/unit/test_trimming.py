@@ -2,7 +2,7 @@
 
 import pytest
 
-from pocket_relayer.memory_trimming import MemoryTrimmer, mmap_large_allocations, system_trim
+from pocket_relayer.limits.memory_trimming import MemoryTrimmer, mmap_large_allocations, system_trim
 
 MIB = 1024 * 1024
 

@@ -21,16 +21,16 @@ from pocket.protocol.relays.wire import bytes_field
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_localnet.hydration import hydrate
 from pocket_localnet.local_chain import CommittedBlock, LocalChain
-from pocket_miner.miner_platform import MinerPlatform
-from pocket_miner.process import MinerProcess
+from pocket_miner.process.miner_platform import MinerPlatform
+from pocket_miner.process.miner_process import MinerProcess
 from pocket_miner.storage.trie_pool import SealedSet, compute_proof, compute_root
 from pocket_relayer.backends.http_calls import Clients
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.pipeline import RelayResult
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
+from pocket_relayer.process.relayer_platform import RelayerPlatform
 from pocket_relayer.process.reports import WorkerReport
 from pocket_relayer.process.worker import Worker
-from pocket_relayer.rejection import Rejected
-from pocket_relayer.relayer_platform import RelayerPlatform
 from simulated.http import Http, Ports
 from simulated.leases import LeaseServer
 from simulated.loop import Loop, Process

@@ -12,7 +12,7 @@ from pocket.api.base import ManifestError
 from pocket.api.workload import MinerConfig, read_config
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
-from pocket_miner.process import MinerProcess
+from pocket_miner.process.miner_process import MinerProcess
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from pocket.api.base import ManifestError
 from pocket.api.workload import RelayerConfig, read_config
 from pocket.runtime import logs
 from pocket.runtime.program import run_program
-from pocket_relayer.memory_trimming import mmap_large_allocations
+from pocket_relayer.limits.memory_trimming import mmap_large_allocations
 
 
 def _name_metrics_once() -> None:

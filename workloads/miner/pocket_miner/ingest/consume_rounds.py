@@ -21,10 +21,10 @@ from pocket.redis_store.redis_errors import redis_deadline
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, StreamReader
 from pocket_miner.ingest.batch_size import AdaptiveBatchSize
+from pocket_miner.relay_rows import LeafBatch
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.storage.relay_rows import LeafBatch
 from pocket_miner.storage.relay_store import RelayStore
 
 _ROUND_SECONDS: Final = 10.0

@@ -17,7 +17,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.relay_signatures import is_signed, ring_of
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
 from pocket_miner.sessions.recorded_terms import encode_params
 from pocket_miner.sessions.tracked_session import TrackedSession

@@ -17,7 +17,7 @@ from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnati
 from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf, LeafBatch
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
 from pocket_miner.sessions.recorded_terms import encode_params, restored_session
@@ -28,7 +28,6 @@ from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_rows import LeafBatch
 from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 
 _LOG: FilteringBoundLogger = structlog.get_logger()

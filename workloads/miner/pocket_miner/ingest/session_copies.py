@@ -25,7 +25,7 @@ from pocket_miner.ingest.peer_merge import extents, new_leaves
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.relay_signatures import ring_of
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
 from pocket_miner.sessions.relay_sources import CopyFailed
 from pocket_miner.sessions.tracked_session import TrackedSession

@@ -12,7 +12,7 @@ from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.relays.wire import BYTES, bytes_field
 from pocket.protocol.smst.digest import leaf_digest, path_of
 from pocket_miner import miner_metrics
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf
 
 _FIELD_1, _FIELD_2, _FIELD_4 = (number << 3 | BYTES for number in (1, 2, 4))
 _SIGNATURE_BYTES: Final = 64

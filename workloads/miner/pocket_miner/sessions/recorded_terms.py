@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import Final
 
 from pocket.protocol.sessions.windows import SharedParams
+from pocket_miner.relay_rows import StoredSession
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import TrackedSession, header_of
-from pocket_miner.storage.relay_rows import StoredSession
 
 _TARGET_BYTES: Final = 32
 

@@ -17,11 +17,10 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.protocol.smst.bulk import LeafContent
 from pocket_miner import miner_metrics
-from pocket_miner.leaf import Leaf
+from pocket_miner.relay_rows import Leaf, LeafBatch, StoredSession
 from pocket_miner.storage import relay_schema as sql
 from pocket_miner.storage.corruption import corruption_in, files_of, quarantine
 from pocket_miner.storage.database import open_to_read, open_to_write
-from pocket_miner.storage.relay_rows import LeafBatch, StoredSession
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _NAME: Final = re.compile(r"end-([0-9]{1,18})\.sqlite")

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Final
 
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 _SHARE: Final = 3  # an application may hold this many times the free connections
 _QUEUE: Final = 2  # times the connections: limit of waiting relays of one application ...

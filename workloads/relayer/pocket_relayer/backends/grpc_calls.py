@@ -16,11 +16,11 @@ import grpc
 
 from pocket.errors import DecodingError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
+from pocket_relayer.backends.framing import Framing, frame
 from pocket_relayer.backends.header_fields import sent_fields
 from pocket_relayer.backends.responses import RetryableBackendError
-from pocket_relayer.framing import Framing, frame
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 _OWN: Final = {
     "te", "content-type", "user-agent", "host", "connection", "content-length", "accept-encoding", "transfer-encoding",

@@ -14,7 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from pocket.protocol.relays.envelope import Headers, HttpRequest, canonical_header_name
 from pocket.runtime.bounded_dict import BoundedDict
 from pocket_relayer.backends.backend_connection import BrokenResponse
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Methods of relays and of the requests inside them."""

@@ -18,7 +18,7 @@ from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.paths import public_origin
 from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.service import ServiceBackends
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.rejection import Rejected
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ANSWER_BYTES = 1024 * 1024

@@ -28,8 +28,8 @@ from pocket_relayer.backends.paths import backend_target, origin_of
 from pocket_relayer.backends.redirects import without_endpoint
 from pocket_relayer.backends.response_bodies import plain_body, plain_chunks
 from pocket_relayer.backends.responses import BackendStream, RetryableBackendError
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 STREAMED: Final = frozenset({"text/event-stream", "application/x-ndjson"})
 """Media types of responses that are forwarded as they arrive."""

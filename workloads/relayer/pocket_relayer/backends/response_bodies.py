@@ -10,7 +10,7 @@ from typing import Final
 
 from pocket.protocol.relays.envelope import Headers
 from pocket_relayer.backends.responses import RetryableBackendError
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 _MAGIC: Final = b"\x1f\x8b"
 _GZIP: Final = ("gzip", "x-gzip")

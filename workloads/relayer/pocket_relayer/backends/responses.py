@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pocket.fast_init import fast_init
 from pocket.protocol.relays.envelope import Headers, HttpResponse
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.rejection import Rejected
 
 
 class RetryableBackendError(Exception):

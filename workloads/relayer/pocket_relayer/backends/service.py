@@ -23,8 +23,8 @@ from pocket_relayer.backends.http_calls import Clients, call_http
 from pocket_relayer.backends.paths import grpc_method, public_origin
 from pocket_relayer.backends.pools import BackendEndpoint, Pool
 from pocket_relayer.backends.responses import BackendResponse, BackendStream, RetryableBackendError
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.relayer_metrics import BackendConnections
 
 _LOG: FilteringBoundLogger = structlog.get_logger()

@@ -14,10 +14,10 @@ from pocket.chain.model import StakedSupplier
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.authorization import Admitted, authorize, supplier_rejection
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.pipeline.session_context import ChainQueries, SessionContexts
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _HASHED_IN_PLACE = 256 * 1024  # bytes of a payload up to which no thread is used

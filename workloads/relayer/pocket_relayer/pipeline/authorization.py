@@ -12,7 +12,7 @@ from pocket.fast_init import fast_init
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.sessions.windows import Windows
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 _HEADER_FIELDS: Final = tuple(field.name for field in fields(SessionHeader) if field.compare)
 _FARTHEST: Final = 10_000  # blocks between a plausible session and the chain's height

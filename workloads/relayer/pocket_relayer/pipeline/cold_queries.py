@@ -5,8 +5,8 @@ from typing import Final, Generic, TypeVar
 
 from cachetools import LRUCache
 
-from pocket_relayer.rejection import Rejected, RejectionReason
-from pocket_relayer.token_bucket import TokenBucket
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.token_bucket import TokenBucket
 
 K = TypeVar("K")
 _ADDRESSES: Final = 4096

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 QUANTUM: Final = 1.0
 """Cost that a flow may spend in one round: about that of verifying one relay."""

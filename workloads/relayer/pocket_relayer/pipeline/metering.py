@@ -21,8 +21,8 @@ from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.metric_batches import BatchedCounter
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 LIMIT_REACHED = "session relay limit reached"
 """Gateways search for this text, and do not penalise the supplier for it."""

@@ -27,7 +27,8 @@ from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisStor
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.memory_budget import MemoryReservation
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
@@ -39,7 +40,6 @@ from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
 from pocket_relayer.pipeline.streaming import batches
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 _REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
 _LIMITS: Final = frozenset(

@@ -13,9 +13,9 @@ from pocket.protocol.relays.envelope import HttpRequest, decode_http_request
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader, decode_relay_request
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.memory_budget import MemoryReservation
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.authorization import plausible_problem
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 RPC_TYPES: Final[Mapping[str, str]] = {
     "1": "grpc", "grpc": "grpc",

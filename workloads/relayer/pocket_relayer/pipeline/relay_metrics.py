@@ -7,10 +7,10 @@ import functools
 from abc import ABC, abstractmethod
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.metric_batches import BatchedCounter, BatchedHistogram
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats, is_our_failure
-from pocket_relayer.rejection import Rejected
 
 
 class RelayMetrics(ABC):

@@ -28,10 +28,10 @@ from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.agreed_targets import AgreedTargets
 from pocket_relayer.pipeline.authorization import SessionContext, check_session
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
-from pocket_relayer.rejection import Rejected, RejectionReason
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 T = TypeVar("T")

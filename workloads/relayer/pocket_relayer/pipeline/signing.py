@@ -10,7 +10,7 @@ from pocket.keys.signer_protocol import DocumentType
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.relays.envelope import HttpResponse
 from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader, encode_response
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 
 async def sign_response(header: SessionHeader, answer: HttpResponse, key: SigningKey) -> RelayResponse:

@@ -19,11 +19,11 @@ from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.simulated import SESSION_ID
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.token_bucket import TokenBucket
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo
-from pocket_relayer.rejection import Rejected, RejectionReason
-from pocket_relayer.token_bucket import TokenBucket
 
 HEADER: Final = "Pocket-Simulation-Key-Id"
 CONNECTION_SECONDS: Final = 60.0

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 _BUCKETS: Final = 30
 _BUCKET_SECONDS: Final = 10.0

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 BATCH_BYTES: Final = 100 * 1024
 BATCH_LINES: Final = 100

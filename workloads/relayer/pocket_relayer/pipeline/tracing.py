@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.relay import AdmissibleRelay
-from pocket_relayer.rejection import Rejected
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 

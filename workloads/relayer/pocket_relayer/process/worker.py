@@ -46,8 +46,8 @@ from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.memory_budget import MemoryBudget
-from pocket_relayer.memory_trimming import MemoryTrimmer, system_trim
+from pocket_relayer.limits.memory_budget import MemoryBudget
+from pocket_relayer.limits.memory_trimming import MemoryTrimmer, system_trim
 from pocket_relayer.metric_batches import write_due
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
@@ -56,10 +56,10 @@ from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
 from pocket_relayer.process.open_files import raise_limit, within_open_files
+from pocket_relayer.process.relayer_platform import RelayerPlatform
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
 from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, worker_problem
-from pocket_relayer.relayer_platform import RelayerPlatform
 from pocket_relayer.transports.client_connections import Connections
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.first_requests import FirstRequests

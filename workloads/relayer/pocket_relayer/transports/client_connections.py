@@ -11,9 +11,9 @@ from cachetools import LRUCache
 
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer import relayer_metrics
-from pocket_relayer.memory_budget import ConnectionMemoryBudget, MemoryBudget, overloaded
-from pocket_relayer.rejection import Rejected
-from pocket_relayer.token_bucket import TokenBucket
+from pocket_relayer.limits.memory_budget import ConnectionMemoryBudget, MemoryBudget, overloaded
+from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.limits.token_bucket import TokenBucket
 
 CONNECTION_BYTES: Final = 4 * 1024
 """Memory of a connection without a request."""

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
-from pocket_relayer.rejection import Rejected
 from pocket_relayer.transports.client_connections import Connection
 
 _LEAST, _MOST = 128, 64 * 1024  # bytes of a portion

@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from pocket_relayer.limits.token_bucket import TokenBucket
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
-from pocket_relayer.token_bucket import TokenBucket
 from pocket_relayer.transports.client_connections import Connection
 
 _COST: Final = 4 * QUANTUM

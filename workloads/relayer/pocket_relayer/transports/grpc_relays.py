@@ -13,10 +13,10 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
-from pocket_relayer.framing import TRAILERS, Framing, frame
+from pocket_relayer.backends.framing import TRAILERS, Framing, frame
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.pipeline import RelayPipeline, RelayResult
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
-from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
 _LOG: FilteringBoundLogger = structlog.get_logger()

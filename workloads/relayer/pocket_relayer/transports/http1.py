@@ -8,9 +8,9 @@ import structlog
 from aiohttp import web, web_response
 from structlog.typing import FilteringBoundLogger
 
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
-from pocket_relayer.traceback_frames import clear_frames_of
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.first_requests import FirstRequests

@@ -12,9 +12,9 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.pipeline.fair_queue import FairQueue
-from pocket_relayer.rejection import Rejected
-from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.fair_input import FairInput

@@ -14,9 +14,9 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
-from pocket_relayer.memory_budget import MemoryReservation, overloaded
-from pocket_relayer.rejection import Rejected
-from pocket_relayer.traceback_frames import clear_frames_of
+from pocket_relayer.limits.memory_budget import MemoryReservation, overloaded
+from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.first_requests import FirstRequests

@@ -24,9 +24,9 @@ from multidict import CIMultiDict
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.pipeline.fair_queue import FairQueue
-from pocket_relayer.rejection import Rejected
-from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.fair_input import FairInput

@@ -6,7 +6,7 @@ to 9518: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty frames. CVE-2023-44487: 
 
 from typing import Final
 
-from pocket_relayer.token_bucket import TokenBucket
+from pocket_relayer.limits.token_bucket import TokenBucket
 
 _PREFACE_BYTES: Final = 24
 _HEAD_BYTES: Final = 9

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.client_connections import Connection
 
 CONNECTION_BYTES: Final = 24 * 1024

@@ -9,8 +9,8 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from pocket_relayer.memory_budget import MemoryReservation, overloaded
-from pocket_relayer.rejection import Rejected
+from pocket_relayer.limits.memory_budget import MemoryReservation, overloaded
+from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.replies import too_late
 

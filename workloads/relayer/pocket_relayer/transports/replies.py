@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from pocket.fast_init import fast_init
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pocket_relayer.backends.connection_slots import WAIT_SECONDS, ConnectionSlots
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 _PORTION: Final = 1024 * 1024
 _WAITING: Final = (32, 512)  # compressed requests of one address and of all in the queue

@@ -15,9 +15,9 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.api.relayminer import ResponseCompression
 from pocket_relayer.backends.header_fields import METHODS, check_method, stream_headers
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.pipeline import RelayPipeline, StreamedResult
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
-from pocket_relayer.rejection import Rejected, RejectionReason
 from pocket_relayer.transports import grpc_relays
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 

@@ -22,15 +22,15 @@ from pocket.protocol.relays.envelope import HttpResponse
 from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.token_bucket import TokenBucket
+from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.pipeline.authorization import Admitted, plausible_problem
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline
 from pocket_relayer.pipeline.relay import AdmissibleRelay, Transport, TransportInfo, pocket_headers
 from pocket_relayer.pipeline.signing import sign_payload
 from pocket_relayer.pipeline.simulated_relays import CONNECTION_SECONDS
-from pocket_relayer.rejection import Rejected, RejectionReason
-from pocket_relayer.token_bucket import TokenBucket
-from pocket_relayer.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection

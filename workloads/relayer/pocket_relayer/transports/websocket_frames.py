@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from pocket_relayer.memory_budget import MemoryReservation
-from pocket_relayer.rejection import Rejected, RejectionReason
-from pocket_relayer.token_bucket import TokenBucket
+from pocket_relayer.limits.memory_budget import MemoryReservation
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.token_bucket import TokenBucket
 
 _CONTROL: Final = 0x08
 _LONGEST_HEAD: Final = 14

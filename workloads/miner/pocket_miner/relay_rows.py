@@ -1,9 +1,17 @@
-"""What a session-end file stores of leaves and sessions."""
+"""Leaves and sessions as ingest, sessions and storage exchange them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from pocket_miner.leaf import Leaf
+
+class Leaf(NamedTuple):
+    """A leaf that passed validation."""
+
+    path: bytes
+    digest: bytes
+    weight: int
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True)

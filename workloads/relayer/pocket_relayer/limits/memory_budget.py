@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from pocket_relayer.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 DEFAULT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 _ADDRESS_SHARE: Final = 0.75  # share of the limit that one address may hold ...

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pocket.platform import Platform
-from pocket_miner.admin_server import serve_admin
+from pocket_miner.process.admin_server import serve_admin
 from pocket_miner.storage.trie_pool import TriePool, Tries
 
 if TYPE_CHECKING:

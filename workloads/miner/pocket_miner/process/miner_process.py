@@ -28,7 +28,6 @@ from pocket.chain_cache.shared_heights import LatestBlockPublisher
 from pocket.coordination.elector import timing_for_blocks
 from pocket.errors import ConfigurationError
 from pocket.protocol.transactions.build import GasPrice
-from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.prefix_owner import PrefixOwner
 from pocket.redis_store.redis_keys import RedisKeys
@@ -37,14 +36,14 @@ from pocket.runtime.debug_server import Debug
 from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.public_urls import PublicUrlChecker
 from pocket.runtime.ticks import sleep_to_tick
-from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.ingest import peers
-from pocket_miner.miner_platform import MinerPlatform
 from pocket_miner.ownership.ownership import peer_urls, serves_peers, shard_keeper
 from pocket_miner.ownership.redis_watch import RedisWatch
-from pocket_miner.process_status import MinedParts, ProcessStatus
-from pocket_miner.sessions.stages import Stage
+from pocket_miner.process.miner_platform import MinerPlatform
+from pocket_miner.process.process_metrics import report_metrics
+from pocket_miner.process.process_status import MinedParts, ProcessStatus
+from pocket_miner.process.supervise import running_loops, supervise
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.chain_diagnostics import ChainDiagnostics
 from pocket_miner.status.readiness import Phase, Readiness
@@ -54,7 +53,6 @@ from pocket_miner.storage.corruption import quarantine, quarantine_corrupted
 from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.storage.volume import Volume, opened, owned
 from pocket_miner.storage.volume_probe import VolumeProbe
-from pocket_miner.supervise import running_loops, supervise
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
@@ -296,7 +294,9 @@ class MinerProcess:
             "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.rng),
             "stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
             "public URLs": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
-            "metrics": lambda: self._observe(parts.chain, parts.fleet, pulse, parts.redis),
+            "metrics": lambda: report_metrics(
+                self._board, self._config.chain.block_seconds, parts.chain, parts.fleet, pulse, parts.redis
+            ),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
             "cache invalidation": InvalidationSubscriber(
@@ -391,29 +391,6 @@ class MinerProcess:
                 miner_metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis unavailable, retrying", error=error)
             await sleep_to_tick(max(0.5, min(_REDIS_SECONDS, self._config.chain.block_seconds)))
-
-    async def _observe(self, chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor, redis: "Redis") -> None:
-        """Update the metrics of the whole process at every block."""
-        miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
-        miner_metrics.start_at_zero()
-        seen = written = 0
-        while True:
-            await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
-            seen = self._board.height
-            stages = fleet.stages()
-            for stage in Stage:
-                miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
-            sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
-            miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
-            vitals = pulse.reset()
-            miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
-            miner_metrics.TASKS.set(vitals.tasks)
-            miner_metrics.show_connections(pool_usage(redis))
-            miner_metrics.LAG.set(len(sessions))
-            for source, number in chain.counters.taken():
-                miner_metrics.CACHE.labels(source).inc(number)
-            miner_metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
-            written = fleet.keeper.writes
 
     async def _watch_volume(self, volume: Volume | None) -> None:
         """Measure the volume, warn long before it is full and manage its reserve."""

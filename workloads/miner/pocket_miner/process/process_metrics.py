@@ -1,0 +1,45 @@
+"""Report the metrics of a whole miner process."""
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from pocket.chain_cache.cached_client import CachedChain
+from pocket.redis_store.connection import pool_usage
+from pocket.runtime.process_stats import LoopLagMonitor
+from pocket.runtime.version import build_labels
+from pocket_miner import miner_metrics
+from pocket_miner.sessions.stages import Stage
+from pocket_miner.suppliers.fleet import SupplierManager
+from pocket_miner.suppliers.latest_block import LatestBlock
+
+
+async def report_metrics(
+    board: LatestBlock,
+    block_seconds: float,
+    chain: CachedChain,
+    fleet: SupplierManager,
+    pulse: LoopLagMonitor,
+    redis: "Redis",
+) -> None:
+    """Update the metrics at every block, at the latest after `block_seconds` or one second."""
+    miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
+    miner_metrics.start_at_zero()
+    seen = written = 0
+    while True:
+        await board.wait_newer(seen, max(1.0, block_seconds))
+        seen = board.height
+        stages = fleet.stages()
+        for stage in Stage:
+            miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
+        sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
+        miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
+        vitals = pulse.reset()
+        miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+        miner_metrics.TASKS.set(vitals.tasks)
+        miner_metrics.show_connections(pool_usage(redis))
+        miner_metrics.LAG.set(len(sessions))
+        for source, number in chain.counters.taken():
+            miner_metrics.CACHE.labels(source).inc(number)
+        miner_metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
+        written = fleet.keeper.writes

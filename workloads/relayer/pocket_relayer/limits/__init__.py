@@ -1,0 +1,1 @@
+"""Limit what clients may use, and state what is rejected and why."""
