@@ -30,6 +30,25 @@ async def test_one_answer_without_leases_ends_no_ownership_and_two_do(monkeypatc
     assert not owner.acts
 
 
+async def test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone(monkeypatch):
+    _, clocks, members = group(2)
+    await settled(members, clocks)
+    (survivor, owner, connection), clock, read = members[0], clocks[0], members[0][2].read
+    answers = 0
+
+    async def now_and_then_nothing():
+        nonlocal answers
+        answers += 1
+        return {} if answers % 4 == 0 else await read()
+
+    monkeypatch.setattr(connection, "read", now_and_then_nothing)
+    gone_at = clock.now
+    while len(owner.acts) < SHARDS:
+        clock.now += 1.0
+        await survivor.tick()
+        assert clock.now - gone_at < 20, "takeover is promised within 20 s"
+
+
 async def test_a_lease_with_a_duration_that_no_member_writes_is_taken_once_its_holder_is_gone():
     world, clocks, members = group(1)
     await settled(members, clocks)

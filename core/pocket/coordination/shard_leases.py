@@ -107,7 +107,7 @@ class ShardLeaseManager:
         self._views: dict[str, CandidateState] = {}
         self._seen: dict[str, tuple[str, float]] = {}
         self._stored: Mapping[str, StoredLease] = {}
-        self._doubted: set[str] = set()  # owned Leases that the last answer lacked, and the one before did not
+        self._doubted: set[str] = set()  # held Leases that the last answer lacked, and the one before did not
         self._renewed: dict[str, float] = {}
         self._owned: dict[int, int] = {}
         self._stale_epochs: dict[int, int] = {}
@@ -263,8 +263,7 @@ class ShardLeaseManager:
     async def _read(self) -> None:
         self._stored = await self._store.read()
         now = self._read_at = self._clock()
-        missing = {name for shard in self._owned if (name := self._names.shards[shard]) not in self._stored}
-        self._doubted = missing - self._doubted  # the second answer without a Lease in a row is believed
+        self._doubted = self._missing() - self._doubted  # the second answer without a Lease in a row is believed
         for name in {*self._stored, *self._names.shards, self._names.leader, *self._views} - self._doubted:
             stored = self._stored.get(name)
             record, version = (stored.record, stored.version) if stored else (None, None)
@@ -272,6 +271,16 @@ class ShardLeaseManager:
         self._seen |= {name: (identity, now) for name, identity in self._live_members().items()}
         oldest = now - 2 * self._timing.lease
         self._seen = {name: row for name, row in self._seen.items() if row[1] >= oldest}
+
+    def _missing(self) -> set[str]:
+        """Return the owned and the others' Leases that the last answer lacks. Our member Lease is written at once."""
+        owned = {self._names.shards[shard] for shard in self._owned}
+        held = {
+            name
+            for name, view in self._views.items()
+            if view.record is not None and view.record.holder not in ("", self.identity)
+        }
+        return (owned | held) - set(self._stored)
 
     def _view(self, name: str) -> CandidateState:
         return self._views.get(name) or CandidateState(self.identity)
