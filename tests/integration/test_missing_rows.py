@@ -69,6 +69,9 @@ async def test_the_loss_of_redis_is_remembered_until_everything_was_put_back(ali
             done.append(supplier)
             return True, []
 
+        async def seals(self, supplier):
+            return []
+
     alice.miner.peers = NoPeers()
     owner, name = {
         "sessions": (type(alice.miner.consumer.tail), "sessions"),

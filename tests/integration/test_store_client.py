@@ -34,7 +34,7 @@ async def rejections(redis):
         failed, value = await pipe.execute(raise_on_error=False)
     assert isinstance(failed, CommandRejected)
     assert value == b"x"
-    script = Script("return redis.call('GET', KEYS[1])")
+    script = Script("return redis.call('GET', KEYS[1])", bytes)
     with pytest.raises(NoScriptError):
         await redis.evalsha(script.digest, 1, "text")
     assert await script.run(redis, ["text"], []) == b"x"
@@ -93,7 +93,7 @@ async def test_while_a_server_hangs_one_command_waits_for_it_and_the_others_fail
                 with pytest.raises(RedisUnavailable):
                     await (redis.get("text") if number % 2 else redis.pipeline(transaction=False).get("text").execute())
             with pytest.raises(RedisUnavailable):
-                await Script("return redis.call('GET', KEYS[1])").run(redis, ["text"], [])
+                await Script("return redis.call('GET', KEYS[1])", bytes).run(redis, ["text"], [])
             assert loop.time() - began < 2.5
             server.child.send_signal(signal.SIGCONT)
             async with asyncio.timeout(5):

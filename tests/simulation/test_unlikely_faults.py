@@ -89,7 +89,7 @@ async def test_no_garbage_of_a_peer_is_an_answer(number, monkeypatch):
     known = PeerSession(URL, "one", b"", "1-0", "origin", 1)
     assert await peers.sessions("alice") == (False, [])
     assert await peers.ended("alice", ["one"]) == (False, set())
-    assert await peers.seals("alice") == {}
+    assert await peers.seals("alice") == []
     assert not await peers.relays(known, "alice", 10, take)
     assert taken == []
 

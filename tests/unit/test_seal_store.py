@@ -41,7 +41,7 @@ async def store(redis):
         for name in KEYS.spent(SUPPLIER, session_id):
             await redis.set(name, 1)
     await made.seal([seal_of(name) for name in SESSIONS], await made.close(SESSIONS), f"{END}/claim/ended", CLAIM)
-    await made.share_proofs(END, "hash", PROOF)
+    await made.share_signed(END, "proof", PROOF)
     await made.share_costs("hash", "claim", dict.fromkeys(SESSIONS, 1))
     return made
 

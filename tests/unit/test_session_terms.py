@@ -27,7 +27,7 @@ SEAL = SessionSeal("session", ROOT, bytes(32), 12, 1)
 SENT = Delivery(Submission(b"raw", "hash", 13))
 PARAMS = SharedParams(compute_units_to_tokens_multiplier=1, compute_unit_cost_granularity=1)
 TERMS = LeafTerms("alice", HEADER, BASE_TARGET, 100)
-COSTS = Costs(claim=1, proof=100)
+COSTS = Costs(claim=1, proof=lambda relay_bytes: 100 * relay_bytes)
 
 
 def test_a_session_is_claimed_by_one_of_its_suppliers_with_every_field_of_the_chains_header():
@@ -66,7 +66,7 @@ def test_terms_have_one_name_exactly_if_they_make_the_same_leaves(one, other):
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_sealed_session_owes_what_its_windows_still_ask_for(sealed, proven, claimed, requirement, height):
     session = TrackedSession(HEADER, params=PARAMS, requirement=requirement)
-    session.seal = SEAL if sealed else None
+    session.seal, session.largest_relay = SEAL if sealed else None, 7
     session.claim_on_chain = Claim("alice", HEADER, ROOT) if claimed else None
     session.proof = SENT if proven else Delivery()
     claim = sealed and not claimed and height < session.windows.claim_close
@@ -74,7 +74,7 @@ def test_a_sealed_session_owes_what_its_windows_still_ask_for(sealed, proven, cl
         sealed and not proven and requirement is not ProofRequirement.NOT_REQUIRED
         and height < session.windows.proof_close
     )  # fmt: skip
-    assert owed_upokt([session], height, COSTS) == claim * COSTS.claim + proof * COSTS.proof
+    assert owed_upokt([session], height, COSTS) == claim + proof * 700
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.001])

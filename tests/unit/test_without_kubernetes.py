@@ -169,8 +169,8 @@ def test_units_and_compose_use_the_paths_that_are_rendered_by_default(tmp_path):
 def test_the_signer_listens_where_relayer_and_miner_may_reach_it():
     own, relayer = (unit(ROOT / f"examples/systemd/pocket-{name}.service")["Service"] for name in ("signer", "relayer"))
     words = shlex.split(own["ExecStart"])
-    assert words[1:5] == ["-m", "relayctl.main", "signer", "serve"]
-    options = dict(zip(words[5::2], words[6::2], strict=True))
+    assert words[1:4] == ["-m", "pocket_signer", "serve"]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
     known = {name for row in main.commands["signer"].commands["serve"].params for name in row.opts}
     assert set(options) <= known
     assert options["--data"] == f"/var/lib/{own['StateDirectory']}"
