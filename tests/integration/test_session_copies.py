@@ -54,7 +54,7 @@ def left_over():
 
 async def root_of(copies, session, **options):
     async with copies.of(session, **options) as path:
-        return (await asyncio.to_thread(compute_root, str(path), session.terms.supplier, session.session_id)).root
+        return (await asyncio.to_thread(compute_root, str(path), copies.consumer.supplier, session.session_id)).root
 
 
 async def test_a_copy_has_the_relays_of_volume_stream_and_peers_once(alice):
@@ -83,6 +83,22 @@ async def test_a_proof_from_a_copy_is_that_of_the_volume(alice):
         assert proof == await asyncio.to_thread(compute_proof, of_volume, supplier, session.session_id, path)
 
 
+@pytest.mark.parametrize("known", [b"", bytes(48), b"short", None])
+async def test_without_terms_a_known_root_suffices_for_a_copy(alice, known):
+    header = alice.header()
+    rows = alice.relays(header, 5)
+    await alice.record(rows[:4])
+    await alice.miner.tail()
+    session = alice.miner.sessions[header.session_id]
+    session.terms = None
+    copies = SessionCopies(alice.miner.consumer, alice.mirror, OnePeer(header, rows[3:]))
+    if known is None:
+        assert await root_of(copies, session, root=slow_root(rows)) == slow_root(rows)
+    else:
+        with pytest.raises(CopyFailed, match="terms"):
+            await root_of(copies, session, root=known)
+
+
 @pytest.mark.parametrize("root_known", [False, True])
 async def test_without_redis_only_a_copy_whose_root_is_known_is_made(alice, monkeypatch, root_known):
     header = alice.header()
@@ -97,7 +113,7 @@ async def test_without_redis_only_a_copy_whose_root_is_known_is_made(alice, monk
     monkeypatch.setattr(alice.miner.consumer.tail, "read", away)
     copies = SessionCopies(alice.miner.consumer, alice.mirror)
     if root_known:
-        assert await root_of(copies, session, root_known=True) == slow_root(rows)
+        assert await root_of(copies, session, root=slow_root(rows)) == slow_root(rows)
     else:
         with pytest.raises(RedisUnavailable):
             await root_of(copies, session)

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
+from pocket.protocol.smst.digest import DIGEST_BYTES
 from pocket.protocol.transactions.build import transaction_hash
 from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
@@ -31,7 +32,6 @@ from pocket.redis_store.store_errors import (
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _UNREADABLE_KEPT = 1000
 _LIVES = 3
-_ROOT_BYTES = 48
 _OTHER_CHAIN_BLOCKS = 100
 """A lagging node reports a lower height, but not by this many blocks."""
 _COSTS_SECONDS = 7 * 24 * 3600
@@ -61,7 +61,7 @@ class SessionSeal:
         try:
             row = json.loads(text)
             root = bytes.fromhex(row["root"])
-            if len(root) != _ROOT_BYTES:
+            if len(root) != DIGEST_BYTES:
                 raise ValueError("the root has another length")
             leaf_digest = bytes.fromhex(row["leaf_digest"])
             return cls(str(row["session_id"]), root, leaf_digest, int(row["height"]), int(row["epoch"]))

@@ -26,7 +26,7 @@ from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ingest.relay_signatures import ring_of
 from pocket_miner.relay_rows import Leaf
-from pocket_miner.sessions.leaf_validation import LeafTerms, valid_leaves
+from pocket_miner.sessions.leaf_validation import LeafTerms, terms_of_root, valid_leaves
 from pocket_miner.sessions.relay_sources import CopyFailed
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.corruption import VolumeCorrupted
@@ -50,24 +50,23 @@ class SessionCopies:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextlib.asynccontextmanager
-    async def of(
-        self, session: TrackedSession, *, root_known: bool = False, nearest: bytes = b""
-    ) -> AsyncIterator[Path]:
+    async def of(self, session: TrackedSession, *, root: bytes = b"", nearest: bytes = b"") -> AsyncIterator[Path]:
         """Copy a session and return the path of the copy, which is deleted at the end of the context.
 
         The copy has the values of the leaves that may be nearest to the path `nearest`, no values without it. If the
-        root is known, an incomplete copy does no harm, and Redis may be unavailable. Raises CopyFailed, OSError,
-        sqlite3.Error, and RedisUnavailable.
+        leaves' `root` is known, an incomplete copy does no harm, so Redis, the terms and the ring may be unavailable.
+        Raises CopyFailed, OSError, sqlite3.Error, and RedisUnavailable.
         """
-        if session.terms is None:
+        terms = session.terms or terms_of_root(self.consumer.supplier, session.header, root)
+        if terms is None:
             raise CopyFailed("the terms of the session are not known yet")
         async with self.turn:
             folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=FOLDER_PREFIX))
             try:
-                copy = _Copy(folder / "copy.sqlite", session, session.terms, nearest)
+                copy = _Copy(folder / "copy.sqlite", session, terms, nearest)
                 try:
                     await asyncio.to_thread(copy.open)
-                    await self._fill(copy, session, root_known=root_known)
+                    await self._fill(copy, session, root_known=bool(root))
                 finally:
                     await asyncio.to_thread(copy.close)
                 yield copy.path

@@ -7,10 +7,10 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from pocket.protocol.pb import shannon_relay_pb2 as pb
-from pocket.protocol.relays.difficulty import is_applicable
+from pocket.protocol.relays.difficulty import BASE_TARGET, is_applicable
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.relays.wire import BYTES, bytes_field
-from pocket.protocol.smst.digest import leaf_digest, path_of
+from pocket.protocol.smst.digest import DIGEST_BYTES, Root, leaf_digest, path_of
 from pocket_miner import miner_metrics
 from pocket_miner.relay_rows import Leaf
 
@@ -35,6 +35,18 @@ class LeafTerms:
     def name(self) -> str:
         """Return a text that identifies what decides over a leaf, besides the session."""
         return f"{self.target_hash.hex()}/{self.compute_units_per_relay}"
+
+
+def terms_of_root(supplier: str, header: SessionHeader, root: bytes) -> LeafTerms | None:
+    """Return terms by which all leaves of a known root are valid, None if it is no root of relays at one price.
+
+    Its sum and count give the compute units per relay. Every relay passes the target, so whether leaves are those of
+    the root shows only when theirs is computed.
+    """
+    if len(root) != DIGEST_BYTES or not Root(root).count:
+        return None
+    units, rest = divmod(Root(root).total, Root(root).count)
+    return None if rest or not units else LeafTerms(supplier, header, BASE_TARGET, units)
 
 
 class InvalidEntry(Exception):

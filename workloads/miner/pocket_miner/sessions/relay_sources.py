@@ -30,6 +30,9 @@ class SessionCopier(Protocol):
     """Copies a session from Redis and peers where the volume cannot be used."""
 
     def of(
-        self, session: TrackedSession, *, root_known: bool = False, nearest: bytes = b""
+        self, session: TrackedSession, *, root: bytes = b"", nearest: bytes = b""
     ) -> AbstractAsyncContextManager[Path]:
-        """Copy a session and return the path of the copy, which is deleted at the end of the context."""
+        """Copy a session whose leaves must have `root`, where it is known, and return the path of the copy.
+
+        It is deleted at the end of the context.
+        """

@@ -95,7 +95,7 @@ class LeafSets:
         try:
             if self.copies is None:
                 raise CopyFailed("sessions are not copied here")
-            async with self.copies.of(session, root_known=bool(known)) as path:
+            async with self.copies.of(session, root=known) as path:
                 return await self.pool.root(path, self.supplier, session.session_id, known)
         except (PocketError, OSError, sqlite3.Error) as error:
             if fallback is not VolumeFallback.PARTIAL or isinstance(error, StaleEpoch):

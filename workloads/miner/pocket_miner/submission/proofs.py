@@ -289,5 +289,5 @@ class ProofSubmitter:
             if corruption_in(error) is not None or self.copies is None:
                 raise
             _LOG.error("the leaves of a session cannot be read from the volume", session=session_id, error=error)
-        async with self.copies.of(session, root_known=True, nearest=path) as copy:
+        async with self.copies.of(session, root=sealed, nearest=path) as copy:
             return await self.pool.proof(copy, self.supplier, session_id, path, sealed)
