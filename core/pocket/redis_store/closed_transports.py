@@ -19,7 +19,7 @@ def closed_transports() -> Iterator[None]:
     except RuntimeError as error:
         if type(error) is not RuntimeError:
             raise  # such as a RecursionError
-        raise RedisConnectionError(f"the connection was closed: {error}") from error
+        raise RedisConnectionError("the connection was closed") from error
 
 
 class TranslatedTransport:
