@@ -190,8 +190,7 @@ class LeaseElector:
                 continue
             if self.holder not in ("", self.identity):
                 return f"the Lease {self._name} is held by {self.holder}"
-            if self._view.held_until is None or self._clock() >= self._view.held_until:
-                return f"the Lease {self._name} could not be renewed for {self._timing.renew:g} s"
+            return f"the Lease {self._name} could not be renewed for {self._timing.renew:g} s"
         return ""
 
     async def release(self) -> None:
