@@ -1,11 +1,10 @@
 """Check the branch coverage of each part of the money path alone: a sum would hide a part that is not covered.
 
-usage: scripts/check_coverage.py [all]   (`.coverage` is of `make test COVERAGE=1`; all: every part must reach it)
+usage: scripts/check_coverage.py [aim]   (`.coverage` is of `make test COVERAGE=1`; aim: every part must reach the aim)
 """
 
 import sys
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 
 from coverage import Coverage
@@ -22,12 +21,11 @@ PARTS = {
     "operator decisions": "operator/pocket_operator/decide",
 }
 LEAST = 95.0
-GATE = 90.0
-"""Minimum coverage of a required part, in percent.
+GATE = 94.0
+"""Minimum coverage of each part, in percent.
 
 The aim is LEAST.
 """
-REQUIRED = ("protocol", "redis_store", "chain", "operator decisions")
 
 
 def percent(coverage: Coverage, files: list[str]) -> float:
@@ -42,10 +40,10 @@ def files_of(part: str, measured: set[str]) -> list[str]:
     return [name for name in measured if name.startswith(root) and "/pb/" not in name]
 
 
-def main(required: Collection[str], least: float) -> int:
+def main(least: float) -> int:
     """Print the coverage of each part.
 
-    Returns 1 if a required part is below `least` percent.
+    Returns 1 if a part is below `least` percent.
     """
     coverage = Coverage(config_file=str(SOURCE / "pyproject.toml"))
     coverage.load()
@@ -56,10 +54,10 @@ def main(required: Collection[str], least: float) -> int:
             found = percent(coverage, files_of(part, measured))
         except NoDataError:
             found = 0.0
-        low += found < least and part in required
+        low += found < least
         print(f"{found:6.1f} %  {part}" + (f"  (below {LEAST:g} %)" if found < LEAST else ""))
     return 1 if low else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(PARTS, LEAST) if "all" in sys.argv[1:] else main(REQUIRED, GATE))
+    sys.exit(main(LEAST if "aim" in sys.argv[1:] else GATE))
