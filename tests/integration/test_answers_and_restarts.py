@@ -24,6 +24,7 @@ EASY, HARD = b"\xff" * 32, b"\x7f" + b"\xff" * 31
 PROVEN = {"proof_request_probability": 1.0, "proof_missing_penalty": 10**6}
 
 
+@pytest.mark.usefixtures("no_recorded_terms")
 @pytest.mark.parametrize("wrong", ["too high", "too low", "units"])
 @pytest.mark.parametrize("restart", [True, False])
 async def test_relays_that_were_stored_by_wrong_terms_are_validated_again(redis, tmp_path, wrong, restart):
@@ -67,6 +68,7 @@ async def test_relays_that_were_stored_by_the_same_terms_are_not_read_again_afte
     assert unharmed(alice, header)
 
 
+@pytest.mark.usefixtures("no_recorded_terms")
 @pytest.mark.parametrize("at", [14, 15])
 @pytest.mark.parametrize(
     "method",

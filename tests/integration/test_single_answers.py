@@ -112,6 +112,7 @@ async def test_of_two_targets_that_contradict_each_other_the_one_is_sealed_that_
     assert 0 < alice.outcomes()[header.session_id]["details"]["relays"] < 12
 
 
+@pytest.mark.usefixtures("no_recorded_terms")
 @pytest.mark.parametrize("silent", [False, True], ids=["", "no node confirms it"])
 async def test_after_a_restart_a_wrong_target_of_one_node_leaves_no_proof_out(redis, tmp_path, monkeypatch, silent):
     """The claim is worth more than the threshold by the real target, and less by the easier one of the caches."""
