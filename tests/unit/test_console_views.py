@@ -176,6 +176,15 @@ def test_filters_select_sessions(wanted, found):
     assert view.services == ("eth", "weather")
 
 
+def test_the_overview_counts_stages_in_the_words_of_the_table():
+    stages = ("PROVEN", "PROOF_NOT_REQUIRED", "PROOF_NOT_REQUIRED", "A_NEW_STAGE", "")
+    rows = tuple(opened(n, stage=name) for n, name in enumerate(stages, 1))
+    shot = snapshot(miners=(miner(sessions=rows, outcomes=()),))
+    counted = {"no proof due": 2, "proven": 1, "a new stage": 1, "starting": 1}
+    assert dict(overview(shot).stages) == counted
+    assert {row.stage for row in sessions(shot).rows} == set(counted)
+
+
 def test_stages_and_outcomes_have_tones():
     rows = (opened(1, stage="ACTIVE"), opened(2, stage="PROVEN"), opened(3, closing=True), opened(4, problem="refused"))
     shot = snapshot(miners=(miner(sessions=rows, outcomes=(ended(1), lost(2), ended(3, outcome="empty", paid=False))),))

@@ -1,5 +1,6 @@
 """Answer an owner's first questions: what was earned, what is at risk, what is wrong."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ from pocket_console.views.fleet import (
     volume_rows,
 )
 from pocket_console.views.merged import Merged, all_days
-from pocket_console.views.sessions import SessionRow, Tone, row_of
+from pocket_console.views.sessions import SessionRow, Tone, row_of, stage_of
 from pocket_console.views.suppliers import supplier_rows
 from pocket_console.views.timeline import Axis, axis_of
 
@@ -67,7 +68,7 @@ class RedisRow:
 
 @dataclass(frozen=True, slots=True)
 class OverviewView:
-    """The first page. `stages` counts open sessions by stage."""
+    """The first page. `stages` counts open sessions by stage, named as in the tables."""
 
     height: int
     today: str
@@ -107,9 +108,7 @@ def overview_view(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> Ove
         state.block_age_seconds + (miner.freshness.age(now) or 0.0)
         for miner in snapshot.miners if (state := miner.state) is not None and state.height
     ]  # fmt: skip
-    stages: dict[str, int] = {}
-    for session in picture.open:
-        stages[session.stage] = stages.get(session.stage, 0) + 1
+    stages = Counter(stage_of(session)[0] for session in picture.open)
     return OverviewView(
         height=picture.height,
         today=picture.today,

@@ -166,7 +166,7 @@ def stage_of(session: Session) -> tuple[str, Tone]:
     if isinstance(session, EndedSession):
         tone = Tone.GOOD if session.paid else Tone.BAD if session.lost else Tone.QUIET
         return session.outcome.replace("_", " "), tone
-    name, tone = _STAGES.get(session.stage, (session.stage.lower(), Tone.QUIET))
+    name, tone = _STAGES.get(session.stage, (session.stage.lower().replace("_", " "), Tone.QUIET))
     if session.problem:
         return name, Tone.BAD
     return (name, Tone.WARN) if session.closing else (name, tone)
