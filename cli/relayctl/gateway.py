@@ -9,12 +9,12 @@ import aiohttp
 
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Session
+from pocket.chain.ring_queries import query_ring
 from pocket.errors import ChainError, DecodingError, InvalidRelay, NotFound, system_reason
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.protocol.crypto.ring import sign_ring
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, decode_http_response, url_text
 from pocket.protocol.relays.messages import RelayRequest, RelayResponse, decode_relay_response
-from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 
 
@@ -47,22 +47,6 @@ class SessionSigner:
         return RelayRequest(self.session.header, signature.encode(), supplier, unsigned.payload)
 
 
-async def session_ring(chain: ChainClient, session: Session) -> tuple[bytes, ...]:
-    """Return the public keys that may sign for a session.
-
-    Raises ChainError, and NotFound for a member without a public key on chain.
-    """
-    application = await chain.application(session.header.application_address)
-    addresses = ring_addresses(application.delegations, session.header.session_end_block_height)
-    keys: dict[str, bytes] = {}
-    for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
-        account = await chain.account(address)
-        if account.public_key is None:
-            raise NotFound(f"{address} has no public key on chain: it must sign a transaction once")
-        keys[address] = account.public_key
-    return ring_keys(addresses, keys)
-
-
 class Gateway:
     """Signs with one key for any application that is, or delegates to, its owner."""
 
@@ -75,7 +59,8 @@ class Gateway:
     async def signer(self, application: str, service: str, height: int = 0) -> SessionSigner:
         """Return the signer for the session that includes `height` (0 = now). Raises ChainError."""
         session = await self._chain.session(application, service, height)
-        ring = await session_ring(self._chain, session)
+        header = session.header
+        ring = await query_ring(self._chain, header.application_address, header.session_end_block_height)
         if self._key.public_key not in ring:
             raise InvalidRelay(f"the key is neither application {application}'s nor a delegated gateway's")
         return SessionSigner(session, ring, self._key)

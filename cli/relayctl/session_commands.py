@@ -9,8 +9,8 @@ import click
 from pocket.api.services import RPC_NUMBERS
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
+from pocket.chain.ring_queries import query_ring
 from pocket.errors import NotFound, PocketError
-from relayctl.gateway import session_ring
 from relayctl.option_types import account_address
 
 _RPC_NAMES = {number: name for name, number in RPC_NUMBERS.items()}
@@ -38,9 +38,10 @@ async def describe_session(chain: ChainClient, application: str, service: str) -
         }
         suppliers[address] = {"public_key": account.public_key.hex(), "endpoints": endpoints}
     header = session.header
+    ring = await query_ring(chain, header.application_address, header.session_end_block_height)
     return {
         "header": {row.name: getattr(header, row.name) for row in dataclasses.fields(header) if row.init},
-        "ring": [key.hex() for key in await session_ring(chain, session)],
+        "ring": [key.hex() for key in ring],
         "suppliers": suppliers,
     }
 

@@ -7,6 +7,7 @@ import pytest
 
 from direct import DirectChain
 from pocket.api.services import RPC_NUMBERS
+from pocket.chain import ring_queries
 from pocket.chain.model import ServiceConfig, StakedSupplier
 from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainUnavailable, NotFound
@@ -149,13 +150,13 @@ async def test_a_ring_counts_for_half_a_minute_and_until_an_application_or_accou
 
 async def test_the_ring_of_a_session_has_the_gateways_that_were_delegated_to_until_its_end(monkeypatch):
     known, ends = Known(blocks=4), []
-    members = session_context.ring_addresses
+    members = ring_queries.ring_addresses
 
     def noted(delegations, session_end):
         ends.append(session_end)
         return members(delegations, session_end)
 
-    monkeypatch.setattr(session_context, "ring_addresses", noted)
+    monkeypatch.setattr(ring_queries, "ring_addresses", noted)
     header = known.header(5)
     context = await known.contexts.of(header)
     assert isinstance(context.ring, ExpectedRing)

@@ -4,24 +4,16 @@ The streams hold what relayers have verified. A peer may give anything, and a si
 """
 
 from pocket.chain.client import ChainClient
-from pocket.errors import DecodingError, InvalidSignature, NotFound
+from pocket.chain.ring_queries import query_ring
+from pocket.errors import DecodingError, InvalidSignature
 from pocket.protocol.crypto.ecdsa import verify_signature_by_address
 from pocket.protocol.crypto.ring import ExpectedRing, verify_request_signature
 from pocket.protocol.relays.messages import SessionHeader, decode_relay
-from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
 
 
 async def ring_of(chain: ChainClient, header: SessionHeader) -> ExpectedRing:
     """Return the ring that signs the requests of a session. Raises ChainError while it is unknown."""
-    application = await chain.application(header.application_address)
-    addresses = ring_addresses(application.delegations, header.session_end_block_height)
-    keys: dict[str, bytes] = {}
-    for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
-        account = await chain.account(address)
-        if account.public_key is None:
-            raise NotFound(f"{address} has no public key on chain")
-        keys[address] = account.public_key
-    return ExpectedRing.of(ring_keys(addresses, keys))
+    return ExpectedRing.of(await query_ring(chain, header.application_address, header.session_end_block_height))
 
 
 def is_signed(relay_bytes: bytes, supplier: str, ring: ExpectedRing) -> bool:

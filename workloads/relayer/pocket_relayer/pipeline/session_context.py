@@ -21,10 +21,11 @@ from pocket.chain.agreement import (
     confirm_supplier,
 )
 from pocket.chain.model import Account, Application, Difficulty, Session, StakedSupplier
+from pocket.chain.ring_queries import query_ring
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError, NotFound
 from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.protocol.relays.messages import SessionHeader
-from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses, ring_keys
+from pocket.protocol.rings import PLACEHOLDER_ADDRESS, ring_addresses
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
@@ -383,15 +384,7 @@ class SessionContexts:
         return older[2]
 
     async def _ring(self, key: _RingKey) -> ExpectedRing:
-        generation, (application_address, session_end) = self._generation(), key
-        application = await self._chain.application(application_address)
-        addresses = ring_addresses(application.delegations, session_end)
-        keys: dict[str, bytes] = {}
-        for address in set(addresses) - {PLACEHOLDER_ADDRESS}:
-            account = await self._chain.account(address)
-            if account.public_key is None:
-                raise NotFound(f"{address} has no public key on chain")
-            keys[address] = account.public_key
-        ring = ExpectedRing.of(ring_keys(addresses, keys))
+        generation = self._generation()
+        ring = ExpectedRing.of(await query_ring(self._chain, *key))
         self._rings[key] = (self._clock() + _RING_SECONDS, generation, ring)
         return ring
