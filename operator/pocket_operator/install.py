@@ -181,15 +181,15 @@ def namespace_policy(values: Values) -> list[Object]:
             ],
         },
     )  # fmt: skip
-    parameters = {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"}
-    return [policy, _binding(name, values, paramRef=parameters), *definition_policy(values)]
+    return [policy, _binding(name, values, protected=True), *definition_policy(values)]
 
 
-def _binding(name: str, values: Values, **more: Any) -> Object:
-    return _named(
-        "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", name, values,
-        spec={"policyName": name, "validationActions": ["Deny"], **more},
-    )  # fmt: skip
+def _binding(name: str, values: Values, *, protected: bool = False) -> Object:
+    """Build the binding of a policy, with the protected namespaces as its parameters if it has any."""
+    spec: Object = {"policyName": name, "validationActions": ["Deny"]}
+    if protected:
+        spec["paramRef"] = {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"}
+    return _named("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", name, values, spec=spec)
 
 
 def template_policy(values: Values) -> list[Object]:
@@ -234,8 +234,7 @@ def definition_policy(values: Values) -> list[Object]:
             ],
         },
     )  # fmt: skip
-    parameters = {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"}
-    return [policy, _binding(name, values, paramRef=parameters)]
+    return [policy, _binding(name, values, protected=True)]
 
 
 def deployment(values: Values, *, cluster_wide: bool) -> Object:
