@@ -3,14 +3,18 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from cachetools import FIFOCache
 from redis.asyncio import Redis
 
 from pocket.redis_store.lua_scripts import STATES
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
 from pocket.redis_store.store_errors import RedisUnavailable, foreign_reply
+
+_MOST: Final = 10_000
+"""Streams with deleted entries whose numbers are known."""
 
 
 def states_arguments(keys: RedisKeys, supplier: str, session_ids: Iterable[str]) -> tuple[list[str], list[Any]]:
@@ -43,7 +47,8 @@ class StreamLosses:
 
     redis: "Redis"
     keys: RedisKeys
-    _deleted: dict[tuple[str, str], int] = field(default_factory=dict)
+    _deleted: FIFOCache[tuple[str, str], int] = field(default_factory=lambda: FIFOCache(_MOST))
+    """(supplier, session id) → entries that are known to be deleted. What is forgotten is found once more."""
 
     async def find(self, incarnations: Mapping[str, str], pairs: Collection[tuple[str, str]]) -> set[str]:
         """Return the suppliers whose relays Redis has lost.

@@ -280,9 +280,12 @@ class Concluder:
 
     async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, OutcomeRecord]]) -> None:
         """Record outcomes in one durable step and publish those that are new."""
-        ids = [session.session_id for session, _, _ in rows]
-        fees = [await asyncio.to_thread(self.audit.spent_by_kind, self.supplier, session_id) for session_id in ids]
-        added = await asyncio.to_thread(self.audit.record_all, [outcome for _, _, outcome in rows])
+
+        def record() -> tuple[list[dict[str, int]], list[OutcomeRecord]]:
+            fees = [self.audit.spent_by_kind(self.supplier, session.session_id) for session, _, _ in rows]
+            return fees, self.audit.record_all([outcome for _, _, outcome in rows])
+
+        fees, added = await asyncio.to_thread(record)
         for (session, result, outcome), spent in zip(rows, fees, strict=True):
             if any(outcome is row for row in added):
                 self._publish(session, result, outcome)

@@ -70,9 +70,9 @@ class TransactionTables:
     def _delete_signed(self, supplier: str) -> None:
         """Delete the signed transactions of session ends without an open seal."""
         self._database.execute(
-            "DELETE FROM signed WHERE supplier=?1 AND NOT EXISTS (SELECT 1 FROM seal s WHERE s.supplier=?1 AND "
-            "s.session_end=signed.session_end AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.supplier=?1 AND "
-            "o.session_id=s.session_id))",
+            "DELETE FROM signed WHERE supplier=? AND NOT EXISTS (SELECT 1 FROM seal s WHERE s.supplier=signed.supplier "
+            "AND s.session_end=signed.session_end AND NOT EXISTS (SELECT 1 FROM outcome o "
+            "WHERE o.supplier=s.supplier AND o.session_id=s.session_id))",
             (supplier,),
         )
 
