@@ -30,9 +30,10 @@ from benchmarks.machine import cpu_seconds, proportional_mib, resident_mib
 from benchmarks.parts import wheel_only_ring
 from pocket.protocol.crypto.addresses import address_of
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from realchain import RealNode, free_ports
+from realchain import NODE_PORTS, RealNode
 from realstack import RealStack, prepared
-from relayctl.local_process import Process, await_port, free_port
+from relayctl.local_ports import free_port, free_ports
+from relayctl.local_process import Process, await_port
 from relayctl.local_redis import redis_server
 
 SERVICE, APPLICATION = "develop-http", "app1"
@@ -62,7 +63,7 @@ class Side:
 @contextlib.contextmanager
 def _chain(folder: Path, relayer_url: str) -> Iterator[RealNode]:
     """Run a node whose only session lasts as long as the comparison."""
-    node = RealNode(folder, free_ports())
+    node = RealNode(folder, free_ports(NODE_PORTS))
     node.up(
         "--block-seconds", _BLOCK_SECONDS, "--blocks-per-session", _SESSION_BLOCKS, "--suppliers", _SUPPLIERS,
         "--relayer-url", relayer_url, "--units", 1,
@@ -95,7 +96,7 @@ def _peer(program: str, folder: Path, node: RealNode, backend: str) -> Iterator[
         address = node.address
         arguments = [
             "--rpc", address.rpc, "--grpc", address.grpc.partition("://")[2], "--redis", f"redis://127.0.0.1:{port}",
-            "--backend", backend, "--port", str(free_ports()), "--suppliers", str(_SUPPLIERS),
+            "--backend", backend, "--port", str(free_ports(NODE_PORTS)), "--suppliers", str(_SUPPLIERS),
             "--block-seconds", str(_BLOCK_SECONDS),
         ]  # fmt: skip
         started = subprocess.run([program, "start", folder, *arguments], stdout=subprocess.PIPE, text=True, check=True)

@@ -39,7 +39,8 @@ from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from relayctl.local_process import Process, await_http, await_port, free_port
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process, await_http, await_port
 from relayctl.local_redis import redis_server
 
 SAMPLES = Path(__file__).resolve().parent.parent / "manifests/samples/trial"

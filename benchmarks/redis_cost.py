@@ -18,7 +18,8 @@ from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from relayctl.local_process import Process, free_port
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process
 from relayctl.local_redis import redis_server
 
 

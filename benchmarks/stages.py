@@ -31,7 +31,8 @@ from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_relayer.backends.service import ServiceBackends
 from pocket_relayer.pipeline.signing import signed_payload
-from relayctl.local_process import Process, free_port
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process
 from relayctl.local_redis import redis_server
 
 HEADERS = {"Content-Type": ("application/json",)}

@@ -21,7 +21,8 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
-from relayctl.local_process import Process, await_http, free_port
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process, await_http
 
 NAMESPACE = "bench"
 STAKE = 60_000_000_000

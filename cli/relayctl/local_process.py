@@ -15,13 +15,6 @@ from urllib.request import urlopen
 from pocket.errors import ConfigurationError
 
 
-def free_port() -> int:
-    """Return a free loopback port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass(slots=True)
 class Process:
     """A child process in its own process group."""

@@ -13,7 +13,8 @@ from redis import Redis
 from pocket.errors import ConfigurationError
 from pocket.redis_store.redis_errors import NATIVE_ERRORS
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
-from relayctl.local_process import Process, await_port, free_port, wait_until
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process, await_port, wait_until
 
 SERVICE: Final = "relays"
 _SLOTS: Final = 16384

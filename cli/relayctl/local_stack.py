@@ -20,7 +20,8 @@ from pocket_operator.resources.workload_config import (
     suppliers_of,
 )
 from relayctl.key_files import write_private
-from relayctl.local_process import Process, await_http, free_port
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process, await_http
 from relayctl.local_redis import LocalRedis, Topology
 
 

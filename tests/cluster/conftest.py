@@ -16,7 +16,7 @@ from kube import CHOICES, NAMESPACES, ROOT, Cluster, FakeKubelet, assets, kubeco
 from nodes import await_that
 from pocket.kube.api_client import KubeApi, ObjectNotFound
 from pocket_operator import install
-from relayctl.local_process import free_port
+from relayctl.local_ports import free_port
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from waits import all_well, create
 from kube import eventually, kubeconfig_of
 from pocket.kube.api_client import KubeError
 from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS
-from relayctl.local_process import free_port
+from relayctl.local_ports import free_port
 from resources import address, changed, key_of, key_secret, relay_miner, supplier
 
 NAME = "main-console"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pocket_operator.resources.dashboards import dashboard
-from relayctl.local_stack import free_port
+from relayctl.local_ports import free_port
 
 pytestmark = [pytest.mark.processes, pytest.mark.redis, pytest.mark.long, pytest.mark.timeout(170)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from pocket.errors import ConfigurationError
 from pocket.runtime.debug_server import HOST, Debug
-from servers import free_port
+from relayctl.local_ports import free_port
 
 SECRET = "5e" * 32
 

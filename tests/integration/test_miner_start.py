@@ -12,7 +12,8 @@ from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
 from pocket_miner.process import miner_process
 from pocket_miner.storage import volume
-from servers import RedisServer, free_port
+from relayctl.local_ports import free_port
+from servers import RedisServer
 from world import World
 
 pytestmark = pytest.mark.redis

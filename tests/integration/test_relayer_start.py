@@ -10,7 +10,8 @@ import pytest
 
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.server import serve
-from servers import RedisServer, free_port
+from relayctl.local_ports import free_port
+from servers import RedisServer
 from world import World, key
 
 pytestmark = [pytest.mark.processes, pytest.mark.redis]

@@ -13,7 +13,7 @@ from pocket.redis_store.relay_recorder import RecorderLimits
 from pocket.redis_store.sentinel import NamedPrimary, chosen
 from pocket.redis_store.store_errors import RedisUnavailable
 from recording import entries, publishing, record
-from relayctl.local_process import free_port
+from relayctl.local_ports import free_port
 from relayctl.local_redis import redis_server
 from servers import clients, running_redis, until, wait_for_port
 

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from pocket_relayer.transports.request_router import RequestRouter
+from relayctl.local_ports import free_port
 from relays import relaying
-from servers import free_port, wait_for_port
+from servers import wait_for_port
 
 pytestmark = pytest.mark.redis
 HIDDEN = b"POST /hidden HTTP/1.1\r\nHost: relayer\r\nContent-Length: 1\r\n\r\nx"

@@ -18,7 +18,8 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.gateway import Gateway, json_rpc_envelope
-from relayctl.local_process import Process, await_http, await_port, free_port, wait_until
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process, await_http, await_port, wait_until
 from relayctl.local_redis import redis_server
 from relayctl.local_stack import resolve
 from relayctl.main import main

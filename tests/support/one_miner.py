@@ -7,7 +7,7 @@ import aiohttp
 
 from pocket.api.workload import MinerConfig
 from pocket_miner.process.miner_process import MinerProcess
-from servers import free_port
+from relayctl.local_ports import free_port
 from world import key
 
 

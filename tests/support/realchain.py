@@ -6,11 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import re
 import select
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 from pocket.chain.failover import NodeAddress
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES
+from relayctl.local_ports import free_ports
 
 REALCHAIN = os.environ.get("REALCHAIN", "")
 SUPPLIERS = ("supplier1", "supplier2", "supplier3")
@@ -40,21 +39,9 @@ PARAMS = {
 }
 """With a probability of 0, a claim needs a proof where it is worth the threshold, and nowhere else."""
 
-_PORTS = 5
+NODE_PORTS = 5
+"""How many ports in a row a node listens on."""
 _START_SECONDS = 150
-
-
-def free_ports() -> int:
-    """Return a number followed by five free loopback ports in a row."""
-    while True:
-        base = random.SystemRandom().randrange(20_000, 31_000)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(base, base + _PORTS):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return base
 
 
 def _program(*arguments: object) -> str:
@@ -85,7 +72,7 @@ class RealNode:
     @classmethod
     def start(cls, folder: Path, *, block_seconds: float, relayer_url: str) -> "RealNode":
         """Start a new chain with one validator."""
-        made = cls(folder, free_ports())
+        made = cls(folder, free_ports(NODE_PORTS))
         made.up(
             "--block-seconds", block_seconds, "--blocks-per-session", 10, "--suppliers", len(SUPPLIERS) + 1,
             "--relayer-url", relayer_url, "--proof-probability", 0, "--units", UNITS, "--params", json.dumps(PARAMS),
@@ -128,13 +115,13 @@ def peer_of(node: RealNode, folder: Path, through_port: int) -> RealNode:
 
     It reaches the first one through a port of this machine.
     """
-    made = RealNode(folder, free_ports())
+    made = RealNode(folder, free_ports(NODE_PORTS))
     home = folder / "home"
     (home / "config").mkdir(parents=True)
     (home / "data").mkdir()
     for name in ("genesis.json", "config.toml", "app.toml", "client.toml"):
         text = (node.folder / "home/config" / name).read_text()
-        for offset in range(1, _PORTS):
+        for offset in range(1, NODE_PORTS):
             text = text.replace(f":{node.port_base + offset}", f":{made.port_base + offset}")
         (home / "config" / name).write_text(text)
     identity = _node_id(json.loads((node.folder / "home/config/node_key.json").read_text()))

@@ -13,7 +13,8 @@ from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator.resources.trial_redis import REDIS_OPTIONS
 from pocket_operator.resources.workload_config import RuntimePaths, miner_config, relayer_config, reloadable_config
 from realchain import SUPPLIERS
-from relayctl.local_process import Process, await_http, await_port, free_port
+from relayctl.local_ports import free_port
+from relayctl.local_process import Process, await_http, await_port
 from relayctl.local_redis import redis_server
 
 PARTS = ("redis", "backend", "relayer", "relayer-admin", "miner-admin")

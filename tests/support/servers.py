@@ -12,13 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocket.redis_store.connection import connect
+from relayctl.local_ports import free_port
 from relayctl.local_redis import redis_server
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
