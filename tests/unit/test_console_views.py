@@ -92,6 +92,15 @@ def test_a_miner_that_does_not_answer_is_shown_and_its_values_are_stale_not_empt
     assert suppliers(shot).paging.rows[0].stale
 
 
+def test_a_process_whose_last_poll_failed_is_not_shown_as_ready():
+    refused = {"answered_at": NOW - 3, "error": "no connection: refused"}
+    shot = snapshot(miners=(miner(**refused),), relayers=(relayer(**refused),))
+    view, shown = overview(shot), fleet(shot)
+    assert [(row.state, row.tone) for row in (*shown.miners, *shown.relayers)] == [("no answer", Tone.WARN)] * 2
+    assert {row.text for row in view.attention} == {"does not answer: no connection: refused"}
+    assert {row.tone for row in view.attention} == {Tone.WARN}
+
+
 def test_a_miner_that_never_answered_is_shown():
     shot = snapshot(miners=(silent(),))
     assert fleet(shot).miners[0].state == "never answered"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pocket.api.miner_status import NodeState
-from pocket_console.snapshot import ConsoleSnapshot, MinerSnapshot, RelayerSnapshot, UnhealthyEndpoint
+from pocket_console.snapshot import AnswerFreshness, ConsoleSnapshot, MinerSnapshot, RelayerSnapshot, UnhealthyEndpoint
 from pocket_console.views.merged import Merged
 from pocket_console.views.sessions import Tone
 
@@ -120,7 +120,7 @@ def relayer_row(relayer: RelayerSnapshot, now: float) -> ProcessRow:
         backends = tuple(_unavailable(row) for row in state.unhealthy)
     if latest is not None:
         detail += [("in flight", f"{latest.in_flight:g}"), ("connections", f"{latest.connections:g}")]
-    label, tone = _state(known=state is not None, problems=problems, stale=relayer.freshness.stale(now))
+    label, tone = _state(relayer.freshness, problems, now, known=state is not None)
     return ProcessRow(
         name=relayer.origin.name,
         component="relayer",
@@ -152,7 +152,7 @@ def miner_row(miner: MinerSnapshot, now: float) -> ProcessRow:
             ("suppliers", f"{len(state.owned)} of {len(state.suppliers)}"),
             ("open sessions", str(sum(state.sessions.values()))), ("version", state.version),
         ]  # fmt: skip
-    label, tone = _state(known=state is not None, problems=problems, stale=miner.freshness.stale(now))
+    label, tone = _state(miner.freshness, problems, now, known=state is not None)
     return ProcessRow(
         name=miner.origin.name,
         component="miner",
@@ -170,11 +170,13 @@ def _with_error(problems: tuple[str, ...], error: str) -> tuple[str, ...]:
     return (f"does not answer: {error}", *problems) if error else problems
 
 
-def _state(*, known: bool, problems: tuple[str, ...], stale: bool) -> tuple[str, Tone]:
+def _state(freshness: AnswerFreshness, problems: tuple[str, ...], now: float, *, known: bool) -> tuple[str, Tone]:
     if not known:
         return "never answered", Tone.BAD
-    if stale:
+    if freshness.stale(now):
         return "no answer", Tone.BAD
+    if freshness.error:
+        return "no answer", Tone.WARN
     return ("not ready", Tone.WARN) if problems else ("ready", Tone.GOOD)
 
 
