@@ -5,13 +5,14 @@ import fcntl
 import os
 import random
 import socket
-import tempfile
 from pathlib import Path
 
 from pocket.errors import ConfigurationError
 
 _FIRST, _LAST = 10_000, 29_999
 """Below those of outgoing connections (Linux: from 32768, macOS: from 49152) and below the node ports of Kubernetes."""
+_FOLDER = Path(f"/tmp/pocket-ports-{os.getuid()}")  # noqa: S108 - only this user can write to it
+"""The same for all processes of a user, whatever their TMPDIR is."""
 _ATTEMPTS = 2000
 _reserved: dict[int, int] = {}
 """The descriptors of the locked files of this process by port. A file is unlocked when the process ends."""
@@ -29,14 +30,13 @@ def free_ports(count: int) -> int:
     outgoing connection. So a program may be started on them later, and again after it ended. Raises ConfigurationError
     if none are free.
     """
-    folder = Path(tempfile.gettempdir(), f"pocket-ports-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    _FOLDER.mkdir(mode=0o700, exist_ok=True)
     chance = random.SystemRandom()
     for _ in range(_ATTEMPTS):
         first = chance.randrange(_FIRST, _LAST + 2 - count)
         ports = range(first, first + count)
         with contextlib.ExitStack() as undo:
-            if all(_reserve(folder, port, undo) for port in ports):
+            if all(_reserve(port, undo) for port in ports):
                 undo.pop_all()
                 return first
     raise ConfigurationError(
@@ -45,11 +45,11 @@ def free_ports(count: int) -> int:
     )
 
 
-def _reserve(folder: Path, port: int, undo: contextlib.ExitStack) -> bool:
+def _reserve(port: int, undo: contextlib.ExitStack) -> bool:
     """Lock the file of a port and return True if the port is free; `undo` takes that back."""
     if port in _reserved:
         return False
-    file = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.open(_FOLDER / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
