@@ -307,7 +307,7 @@ def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
         miners = "miner" if options.miners == 1 else f"{options.miners} miners"
         console.print(
             f"{_REDIS[options.redis]}, localnet, backend, relayer (2 workers) and {miners} started in "
-            f"{time.monotonic() - begun:.1f} s"
+            f"{time.monotonic() - begun:.1f} s. A block every {stack.block_seconds:.1f} s."
         )
         console.print(f"console: {stack.url('console')}/")
         code = asyncio.run(_run(options, stack, console))

@@ -1,6 +1,7 @@
 """The workloads as local processes, from the same resources that `kubectl apply` takes."""
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,8 @@ class LocalStack:
     """True to serve the console, too."""
     processes: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    block_seconds: float = 0.0
+    """The time between blocks. It is longer than the manifest's on a machine on which processes start slowly."""
     redis: LocalRedis = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,15 +114,17 @@ class LocalStack:
         self.ports = {name: free_port() for name in names}
         write_keys(self.folder / "keys", self.manifests)
         self.redis.start()
-        self._write_configs()
         python = sys.executable
-        self._add(
-            "localnet", [python, "-m", "pocket_localnet", "chain", "--genesis", str(self._write_genesis()),
-                         "--grpc-port", str(self.ports["grpc"]), "--rpc-port", str(self.ports["rpc"])],
-        )  # fmt: skip
         self._add(
             "backend", [python, "-m", "pocket_localnet", "backend", "--port", str(self.ports["backend"]),
                         "--grpc-port", str(self.ports["backend-grpc"])],
+        )  # fmt: skip
+        self.block_seconds = max(self.relay_miner.spec.chain.block_seconds, self._start_seconds("backend"))
+        self._write_configs()
+        self._add(
+            "localnet", [python, "-m", "pocket_localnet", "chain", "--genesis", str(self._write_genesis()),
+                         "--grpc-port", str(self.ports["grpc"]), "--rpc-port", str(self.ports["rpc"]),
+                         "--block-seconds", f"{self.block_seconds:.3f}"],
         )  # fmt: skip
         self._add("relayer", [python, "-m", "pocket_relayer", "--config", str(self.folder / "relayer.json")])
         for name in self.miner_names:
@@ -127,11 +132,19 @@ class LocalStack:
         if self.console:
             self._add("console", self._console_command())
         for process in self.processes.values():
-            process.start()
+            if not process.running:
+                process.start()
         self.processes.update(self.redis.processes)
-        for name in ("backend", "localnet", *self.miner_names, "relayer", "console"):
+        for name in ("localnet", *self.miner_names, "relayer", "console"):
             if name in self.processes:
                 self.await_part(name)
+
+    def _start_seconds(self, name: str) -> float:
+        """Start a part and return after how many seconds it answers."""
+        begun = time.monotonic()
+        self.processes[name].start()
+        self.await_part(name)
+        return time.monotonic() - begun
 
     def revive(self) -> None:
         """Start the parts that do not run, and wait until all answer. Raises ConfigurationError."""
@@ -182,8 +195,10 @@ class LocalStack:
 
     def _write_configs(self) -> None:
         ports = self.ports
+        chain = self.relay_miner.spec.chain.model_copy(update={"block_seconds": self.block_seconds})
+        spec = self.relay_miner.spec.model_copy(update={"chain": chain})
         local = resolve(
-            self.relay_miner,
+            self.relay_miner.model_copy(update={"spec": spec}),
             {
                 "localnet:9090": f"127.0.0.1:{ports['grpc']}",
                 "localnet:26657": f"127.0.0.1:{ports['rpc']}",

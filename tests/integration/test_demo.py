@@ -28,7 +28,7 @@ def demo(folder):
     def run(*arguments, **environment):
         command = [sys.executable, "-m", "relayctl.main", "demo", "--sessions", "1", *arguments]
         environment = {**os.environ, "TMPDIR": str(folder), **environment}
-        return subprocess.run(command, capture_output=True, text=True, timeout=160, env=environment, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment, check=False)
 
     return run
 
