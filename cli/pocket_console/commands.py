@@ -14,6 +14,7 @@ from rich.console import Console as Terminal
 
 from pocket.errors import PocketError
 from pocket.kube.api_client import KubeError, connect
+from pocket.runtime.port_options import PORT_OR_FREE
 from pocket_console.collector import Collector
 from pocket_console.discovery import ClusterPods, Finder, GivenAddresses
 from pocket_console.fetch import Fetcher, HttpFetcher, KubernetesFetcher
@@ -103,7 +104,7 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 @click.command()
 @_sources
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on")
-@click.option("--port", type=click.IntRange(0, 65535), default=8900, show_default=True, help="0: any free port")
+@click.option("--port", type=PORT_OR_FREE, default=8900, show_default=True, help="0: any free port")
 @click.option("--allow-host", "hosts", multiple=True, help="Host name under which a proxy serves the console")
 @click.option("--block-url", default="", help="Link to blocks of an explorer, with {height}")
 @click.option("--transaction-url", default="", help="Link to transactions of an explorer, with {hash}")

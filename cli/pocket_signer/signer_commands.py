@@ -8,7 +8,6 @@ import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import click
 import structlog
@@ -18,13 +17,13 @@ from structlog.typing import FilteringBoundLogger
 from pocket.errors import ConfigurationError, system_reason
 from pocket.keys.keyring import Keyring
 from pocket.runtime import logs
+from pocket.runtime.port_options import PORT
 from pocket_signer.signable import SigningPolicy
 from pocket_signer.signed_roots import SignedRoots
 from pocket_signer.signer_server import SignerServer
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _CERTIFICATE_SECONDS = 60.0
-_PORT: Final = click.IntRange(1, 65535)
 _ROOTS_FILE = "signed-roots.sqlite"
 
 
@@ -162,7 +161,7 @@ def signer() -> None:
 )
 @click.option("--socket", type=click.Path(path_type=Path), help="Serve on a Unix socket")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Serve on this address, with --port")
-@click.option("--port", type=_PORT, help="Serve with TLS on this port, with --tls")
+@click.option("--port", type=PORT, help="Serve with TLS on this port, with --tls")
 @click.option(
     "--tls",
     "tls_dir",
@@ -170,7 +169,7 @@ def signer() -> None:
     help="Folder with tls.crt, tls.key, and ca.crt, which issued the clients' certificates",
 )
 @click.option("--admin-host", default="127.0.0.1", show_default=True)
-@click.option("--admin-port", type=_PORT, help="Serve /upcheck and /metrics without TLS")
+@click.option("--admin-port", type=PORT, help="Serve /upcheck and /metrics without TLS")
 def serve(
     keys_dir: Path, data: Path, chain_id: str, max_fee_upokt: int, socket: Path | None, host: str, port: int | None,
     tls_dir: Path | None, admin_host: str, admin_port: int | None,

@@ -12,6 +12,7 @@ import click
 
 from pocket.errors import PocketError
 from pocket.runtime import logs
+from pocket.runtime.port_options import PORT_OR_FREE
 from pocket.runtime.version import COMMIT, VERSION
 from pocket_console.commands import console, top
 from pocket_miner.console.inspect_commands import cache_group, inspect_group
@@ -24,7 +25,7 @@ from relayctl.k8s.plugin import k8s
 from relayctl.key_commands import keys
 from relayctl.local_redis import Topology
 from relayctl.migrating.migrate_commands import migrate
-from relayctl.option_types import PORT_OR_FREE, account_address
+from relayctl.option_types import account_address
 from relayctl.probe import probe
 from relayctl.redis_commands import redis_group
 from relayctl.session_commands import show_session

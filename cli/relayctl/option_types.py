@@ -1,4 +1,4 @@
-"""Checks of options: ports, addresses, and names that the API server accepts."""
+"""Checks of options: addresses, and names that the API server accepts."""
 
 import re
 from typing import Final
@@ -8,8 +8,6 @@ import click
 from pocket.errors import InvalidAddress
 from pocket.protocol.crypto.addresses import parse_address
 
-PORT: Final = click.IntRange(1, 65535)
-PORT_OR_FREE: Final = click.IntRange(0, 65535)
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_LABEL: Final = 63
 _LONGEST_NAME: Final = 253

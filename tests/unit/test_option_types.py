@@ -10,11 +10,17 @@ NAMES = ("A B", "a_b", "-a", "a-", "", "a" * 254, "a..b", "a\nb", "ä")
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "99999999"])
-@pytest.mark.parametrize("option", ["--grpc-port", "--rpc-port"])
-def test_a_port_that_no_socket_has_is_refused(option, port):
-    done = CliRunner().invoke(main, ["localnet", "up", option, port])
+@pytest.mark.parametrize(
+    ("words", "smallest"),
+    [
+        (("localnet", "up", "--grpc-port"), 0), (("localnet", "up", "--rpc-port"), 0), (("console", "--port"), 0),
+        (("signer", "serve", "--port"), 1), (("signer", "serve", "--admin-port"), 1),
+    ],
+)  # fmt: skip
+def test_a_port_that_no_socket_has_is_refused(words, smallest, port):
+    done = CliRunner().invoke(main, [*words, port])
     assert done.exit_code == 2
-    assert "is not in the range 0<=x<=65535" in done.output
+    assert f"is not in the range {smallest}<=x<=65535" in done.output
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a.b", "a" * 64])
