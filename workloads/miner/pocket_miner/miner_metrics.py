@@ -1,10 +1,15 @@
-"""Metric families of the miner."""
+"""Metric families of the miner.
+
+The processes of tries load them, too, so no client is imported here.
+"""
 
 import contextlib
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pocket.redis_store.connection import PoolUsage
+if TYPE_CHECKING:
+    from pocket.redis_store.connection import PoolUsage
 
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
 FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays mirrored as the standby.", ["supplier"])
@@ -121,7 +126,7 @@ def start_at_zero() -> None:
     CACHE.labels("divergent")
 
 
-def show_connections(redis: PoolUsage) -> None:
+def show_connections(redis: "PoolUsage") -> None:
     """Show the connections to Redis."""
     REDIS_CONNECTIONS.labels("used").set(redis.used)
     REDIS_CONNECTIONS.labels("idle").set(redis.idle)
