@@ -19,6 +19,7 @@ from relayctl.key_import.armored_key import read_armored
 from relayctl.key_import.cosmos_keyring import keyring_folder, read_keyring
 from relayctl.key_import.import_errors import KeyImportError, library
 from relayctl.key_import.mnemonic_key import COSMOS_PATH, derive, following, parse_path, read_mnemonic, seed_of
+from relayctl.key_import.secret_service import read_secret_service
 
 FOLDER = Path(__file__).resolve().parents[1] / "vectors/keyrings"
 TWELVE = " ".join(["abandon"] * 11 + ["about"])
@@ -256,3 +257,41 @@ def test_no_passphrase_is_an_error(tmp_path):
 def test_a_missing_library_names_what_to_install():
     with pytest.raises(KeyImportError, match=r"no_such_library is not installed.*extra `keys`"):
         library("no_such_library.part")
+
+
+@pytest.fixture
+def secret_tool(tmp_path):
+    """Return a program that prints what `secret-tool` printed of a GNOME Keyring with keys of `pocketd keys`."""
+    program = tmp_path / "bin/secret-tool"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\n[ "$#" = 3 ] && [ "$1 $2 ${3#*.}" = "lookup profile info" ] || { echo "usage" >&2; exit 2; }\n'
+        f'exec cat "{FOLDER}/secret-service/${{3%.info}}.json"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.processes
+def test_keys_of_a_desktop_are_read_through_its_secret_service(tmp_path, secret_tool, monkeypatch):
+    assert digits(read_secret_service(["first"], str(secret_tool))) == dict([FIRST])
+    monkeypatch.setenv("PATH", str(secret_tool.parent), prepend=os.pathsep)
+    out = tmp_path / "key"
+    done = run("secret-service", "--name", "first", "-o", out, "--form", "hex")
+    assert (done.exit_code, out.read_text()) == (0, f"{FIRST[0]}\n")
+    assert FIRST[0] not in done.output
+
+
+@pytest.mark.processes
+def test_a_key_that_a_desktop_does_not_give_says_why(tmp_path, secret_tool):
+    with pytest.raises(
+        KeyImportError, match=r"no key fourth in the desktop's keyring, or it is locked: .*No such file"
+    ):
+        read_secret_service(["first", "fourth"], str(secret_tool))
+    with pytest.raises(KeyImportError, match="key watcher of the desktop's keyring: the key has a public key only"):
+        read_secret_service(["watcher"], str(secret_tool))
+    with pytest.raises(KeyImportError, match=r"is not installed.*libsecret-tools"):
+        read_secret_service(["first"], str(tmp_path / "none"))
+    secret_tool.write_text("#!/bin/sh\necho '{}'\n")
+    with pytest.raises(KeyImportError, match="not a record of a current keyring"):
+        read_secret_service(["first"], str(secret_tool))

@@ -40,8 +40,9 @@ def keyring_folder(path: Path) -> Path:
         if folder.is_dir() and any(folder.glob("*.info")):
             return folder
     raise KeyImportError(
-        f"{path}: no *.info file there, in keyring-file or in keyring-test. Keys of the backend `os` that a desktop or "
-        "macOS stores are in no folder: export its keys with `pocketd keys export NAME` and import the armored text"
+        f"{path}: no *.info file there, in keyring-file or in keyring-test. Keys of the backend `os` that a desktop "
+        "stores are in no folder: `relayctl keys import secret-service` reads them. Those of macOS are exported with "
+        "`pocketd keys export NAME` and imported as armored text"
     )
 
 
@@ -60,30 +61,35 @@ def read_keyring(folder: Path, passphrase: str, names: Collection[str] = ()) -> 
         raise KeyImportError(f"{folder}: no key {', '.join(missing)}. There are: {', '.join(files) or 'none'}")
     keys = {}
     for name in names or files:
-        record = _record(files[name], passphrase)
-        kind = next((text for field, text in _KINDS.items() if field in record), "")
-        if kind and name not in names:
+        record = _record(str(files[name]), _content(files[name], passphrase))
+        if name not in names and any(field in record for field in _KINDS):
             continue
-        if kind:
-            raise KeyImportError(f"{files[name]}: the key {kind}, so it cannot be imported")
-        key = _private_key(files[name], record)
+        key = _private_key(str(files[name]), record)
         keys[address_of(key.public_key)] = key
     return keys
 
 
-def _record(file: Path, passphrase: str) -> Mapping[str, Any]:
+def decoded_key(where: str, content: bytes) -> PrivateKey:
+    """Return the key of a decrypted item. `where` names it in errors. Raises KeyImportError."""
+    return _private_key(where, _record(where, content))
+
+
+def _content(file: Path, passphrase: str) -> bytes:
     try:
         if file.stat().st_size > _LARGEST:
             raise KeyImportError(f"{file}: larger than 1 MiB, so it is no key")
         text = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise KeyImportError(f"{file}: cannot be read ({type(error).__name__})") from None
-    content = _decrypted(file, text, passphrase)
+    return _decrypted(file, text, passphrase)
+
+
+def _record(where: str, content: bytes) -> Mapping[str, Any]:
     try:
         data = base64.b64decode(json.loads(content)["Data"], validate=True)
         record: Mapping[str, Any] = decode(_RECORD, data)
     except (ValueError, KeyError, TypeError, binascii.Error, DecodingError):
-        raise KeyImportError(f"{file}: not a record of a current keyring. Run `pocketd keys migrate` first") from None
+        raise KeyImportError(f"{where}: not a record of a current keyring. Run `pocketd keys migrate` first") from None
     return record
 
 
@@ -99,11 +105,13 @@ def _decrypted(file: Path, text: str, passphrase: str) -> bytes:
     return content
 
 
-def _private_key(file: Path, record: Mapping[str, Any]) -> PrivateKey:
+def _private_key(where: str, record: Mapping[str, Any]) -> PrivateKey:
+    if kind := next((text for field, text in _KINDS.items() if field in record), ""):
+        raise KeyImportError(f"{where}: the key {kind}, so it cannot be imported")
     try:
         private = record["local"]["priv_key"]
         if private["type_url"] != _SECP256K1:
-            raise KeyImportError(f"{file}: the key is of another type than secp256k1")
+            raise KeyImportError(f"{where}: the key is of another type than secp256k1")
         return PrivateKey.from_hex(decode(_KEY, private["value"])["key"].hex())
     except (KeyError, TypeError, DecodingError):
-        raise KeyImportError(f"{file}: the record has no private key") from None
+        raise KeyImportError(f"{where}: the record has no private key") from None

@@ -22,6 +22,7 @@ from relayctl.key_import.armored_key import read_armored
 from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password, keyring_folder, read_keyring
 from relayctl.key_import.import_errors import KeyImportError
 from relayctl.key_import.mnemonic_key import COSMOS_PATH, following, read_mnemonic
+from relayctl.key_import.secret_service import read_secret_service
 from relayctl.migrating.migration import supplier, supplier_name
 from relayctl.option_types import namespace_name, object_name
 
@@ -138,6 +139,14 @@ def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | N
     known = has_test_password(keyring)
     passphrase = TEST_PASSWORD if known else secret_text("Passphrase of the keyring", passphrase_fd)
     return read_keyring(keyring, passphrase, names)
+
+
+@import_keys.command("secret-service")
+@click.option("--name", "names", multiple=True, required=True, help="Name of a key. May be repeated")
+@_target
+def secret_service_command(names: tuple[str, ...]) -> Keys:
+    """Import keys of the backend `os` from the keyring of a Linux desktop, with `secret-tool` of libsecret."""
+    return read_secret_service(names)
 
 
 @import_keys.command("armor")

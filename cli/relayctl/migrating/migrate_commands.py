@@ -60,8 +60,9 @@ def _keyring(row: Mapping[str, Any]) -> Path:
         return home  # what that backend writes where it finds no service that stores secrets
     if backend not in ("file", "test"):
         raise click.ClickException(
-            f"keys.keyring.backend {backend}: only file and test are read. Export the keys with `pocketd keys export "
-            "NAME`, import them with `relayctl keys import armor`, and name the result with --keys-file"
+            f"keys.keyring.backend {backend}: only file and test are read. Import the keys of a Linux desktop with "
+            "`relayctl keys import secret-service --name NAME`, others from `pocketd keys export NAME` with "
+            "`relayctl keys import armor`, each with --form keys-file, and name the result with --keys-file"
         )
     return home / f"keyring-{backend}" if (home / f"keyring-{backend}").is_dir() else home
 
