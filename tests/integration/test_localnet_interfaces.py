@@ -135,9 +135,25 @@ async def test_control_steps_shows_state_and_takes_faults(net):
         assert address("alice") in (await answer.json())["balances"]
     faults = {"evict": 1, "lag_blocks": 2, "refuse": [{"code": 20, "codespace": "sdk", "log": "mempool is full"}]}
     async with http.post(localnet.rpc_url + "/localnet/faults", json=faults) as answer:
-        assert (await answer.json())["evict"] == 1
+        assert await answer.json() == {"evict": 1, "hold_blocks": 0, "lag_blocks": 2, "refuse": 1}
     assert await latest_over_grpc(client) == localnet.chain.height - 2
     assert (await client.broadcast(b"x")).code == 20
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("step?blocks=x", "", "blocks"), ("step?blocks=0", "", "blocks"), ("faults", '{"evct": 1}', "evct"),
+        ("faults", '{"hold_blocks": -1}', "hold_blocks"), ("faults", '{"refuse": [{"code": 1}]}', "codespace"),
+        ("faults", "[", "JSON"),
+    ],
+)  # fmt: skip
+async def test_control_names_what_is_wrong_with_a_request(net, path, body, named):
+    localnet, _, _, http = net
+    height = localnet.chain.height
+    async with http.post(f"{localnet.rpc_url}/localnet/{path}", data=body) as answer:
+        assert (answer.status, named in await answer.text()) == (400, True)
+    assert localnet.chain.height == height
 
 
 async def test_an_occupied_port_is_a_configuration_error(net):

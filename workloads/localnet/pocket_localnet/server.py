@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pocket.api.base import problem_of
 from pocket.errors import ConfigurationError
 from pocket_localnet.comet_service import CometService
 from pocket_localnet.grpc_service import start_grpc
@@ -31,9 +33,40 @@ class Localnet:
             self.step()
 
 
+class _Refusal(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    code: int
+    codespace: str
+    log: str
+
+
+class _FaultRequest(BaseModel):
+    """The faults that a request sets. What it does not name stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    evict: int | None = Field(None, ge=0)
+    hold_blocks: int | None = Field(None, ge=0)
+    lag_blocks: int | None = Field(None, ge=0)
+    refuse: list[_Refusal] = []
+
+
+class _StepRequest(BaseModel):
+    blocks: int = Field(1, ge=1, le=10_000)
+
+
+def _bad_request(error: ValidationError) -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(text=f"{problem_of(error)}\n")
+
+
 def _control(chain: LocalChain, step: Callable[[], CommittedBlock]) -> list[web.RouteDef]:
     async def do_step(request: web.Request) -> web.Response:
-        for _ in range(min(int(request.query.get("blocks", "1")), 10_000)):
+        try:
+            wanted = _StepRequest.model_validate(dict(request.query))
+        except ValidationError as error:
+            raise _bad_request(error) from None
+        for _ in range(wanted.blocks):
             step()
         return web.json_response({"height": chain.height})
 
@@ -50,19 +83,26 @@ def _control(chain: LocalChain, step: Callable[[], CommittedBlock]) -> list[web.
         }
         return web.json_response(body)
 
-    async def faults(request: web.Request) -> web.Response:
-        body = await request.json()
-        for name in ("evict", "hold_blocks", "lag_blocks"):
-            if name in body:
-                setattr(chain.faults, name, int(body[name]))
-        for row in body.get("refuse", []):
-            chain.faults.refuse.append((int(row["code"]), str(row["codespace"]), str(row["log"])))
-        return web.json_response({"evict": chain.faults.evict, "refuse": len(chain.faults.refuse)})
+    async def set_faults(request: web.Request) -> web.Response:
+        try:
+            wanted = _FaultRequest.model_validate_json(await request.read())
+        except ValidationError as error:
+            raise _bad_request(error) from None
+        faults = chain.faults
+        for name, value in wanted.model_dump(exclude={"refuse"}, exclude_none=True).items():
+            setattr(faults, name, value)
+        faults.refuse += [(row.code, row.codespace, row.log) for row in wanted.refuse]
+        return web.json_response(
+            {
+                "evict": faults.evict, "hold_blocks": faults.hold_blocks, "lag_blocks": faults.lag_blocks,
+                "refuse": len(faults.refuse),
+            }
+        )  # fmt: skip
 
     return [
         web.post("/localnet/step", do_step),
         web.get("/localnet/state", show),
-        web.post("/localnet/faults", faults),
+        web.post("/localnet/faults", set_faults),
     ]
 
 
