@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import zip_longest
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import yaml
 from docs_nav import expanded
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket_miner.console.__main__ import main as console
+from relayctl.k8s.plugin import k8s
 from relayctl.main import main as relayctl
 from sweep_outages import UNAVOIDABLE, outage_table
 from sweep_points import HARDENING, between_markers, sweep_columns, sweep_rows
@@ -19,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = ["core/pocket", "workloads", "operator", "cli", "scripts"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-GROUPS = {"relayctl": relayctl, "python -m pocket_miner.console": console}
+GROUPS = {"relayctl": relayctl, "python -m pocket_miner.console": console, "kubectl pocket": k8s}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +66,7 @@ def test_the_protocol_index_lists_every_document():
 def commands(text):
     """(group, words) of every command line of ours: in blocks, and between backticks."""
     blocks = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
-    for line in [*blocks.splitlines(), *re.findall(r"`([^`\n]+)`", text)]:
+    for line in [*blocks.splitlines(), *(row.replace(r"\|", "|") for row in re.findall(r"`([^`\n]+)`", text))]:
         for start, group in GROUPS.items():
             before, found, rest = line.partition(f"{start} ")
             if found and not before.endswith(("'", '"')) and not rest.startswith(("in ", "and ")):
@@ -82,10 +84,19 @@ def problem(group, words):
                 return f"no command {word}"
             command = command.commands[word]
             continue
-        options = {text for parameter in command.params for text in (*parameter.opts, *parameter.secondary_opts)}
-        for given in words[place:]:
-            if given.startswith("-") and given != "-" and given.split("=")[0] not in options:
+        options = {text: row for row in command.params for text in (*row.opts, *row.secondary_opts)}
+        for given, after in zip_longest(words[place:], words[place + 1 :], fillvalue=""):
+            if not given.startswith("-") or given == "-":
+                continue
+            name, sign, value = given.partition("=")
+            if name not in options:
                 return f"no option {given}"
+            kind = options[name].type
+            named = set((value if sign else after).split("|"))  # one of them, or all
+            if isinstance(kind, click.Choice) and not named <= set(kind.choices):
+                return f"{name} is one of {kind.choices}"
+            if isinstance(kind, click.Choice) and len(named) > 1 and named != set(kind.choices):
+                return f"{name} has {kind.choices}"
         return None
     return None
 
@@ -97,7 +108,8 @@ def test_every_command_exists_with_its_options(name):
 
 
 def test_a_wrong_command_or_option_would_be_noticed():
-    for line in ("relayctl inspect nothing", "relayctl ledger export --nothing"):
+    for line in ("relayctl inspect nothing", "relayctl ledger export --nothing", "kubectl pocket nothing",
+                 "kubectl pocket earnings --by year", r"kubectl pocket earnings --by session\|day"):  # fmt: skip
         ((group, words),) = commands(f"`{line}`")
         assert problem(group, words)
     assert not list(commands("`relayctl`"))
