@@ -86,6 +86,8 @@ class Journey:
     ledger: Ledger = field(default_factory=Ledger)
     seen: int = 0
     number: int = 0
+    relays: Mapping[str, int] = field(default_factory=lambda: RELAYS)
+    """Relays of each session and service, by the supplier's name."""
 
     async def height(self) -> int:
         """Return the latest height, and wait while the node is away."""
@@ -110,9 +112,9 @@ class Journey:
         stakes = await self._stakes()
         start = (self.seen - 1) // 10 * 10 + 11
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._traffic(start, sessions))
+            group.create_task(self.traffic(start, sessions))
             group.create_task(self._acts(start, acts))
-            await self._follow(start + 10 * (sessions - 1) + 9 + BLOCKS_TO_SETTLE)
+            await self.follow(start + 10 * (sessions - 1) + 9 + BLOCKS_TO_SETTLE)
         assert await self._stakes() == stakes
         await self._judge(balances, sessions, again=again)
 
@@ -121,14 +123,15 @@ class Journey:
             await self.reach(start + offset)
             await act()
 
-    async def _traffic(self, start: int, sessions: int) -> None:
+    async def traffic(self, start: int, sessions: int) -> None:
+        """Send the relays of some sessions, the first of which starts at a height."""
         gateway = Gateway(self.chain, self.http, self.keys["gateway1"])
         for number in range(sessions):
             await self.reach(start + 10 * number)
             for service, application in APPLICATIONS.items():
                 address = address_of(self.keys[application].public_key)
                 signer = await _until_known(gateway, address, service, start + 10 * number)
-                for name, count in RELAYS.items():
+                for name, count in self.relays.items():
                     for _ in range(count):
                         await self._relay(gateway, signer, address_of(self.keys[name].public_key))
 
@@ -154,7 +157,7 @@ class Journey:
             assert height <= last, f"no relay was answered in the session that ends at {last}, now {height}: {failure}"
             await asyncio.sleep(0.2)
 
-    async def _follow(self, last: int) -> None:
+    async def follow(self, last: int) -> None:
         """Read every block up to a height."""
         while self.seen < last:
             await self.reach(self.seen + 1)
@@ -188,7 +191,7 @@ class Journey:
 
     async def _judge(self, before: Mapping[str, int], sessions: int, *, again: bool) -> None:
         book, split = self.ledger, await self.chain.tokenomics_params()
-        assert len(self.sent) == sessions * len(APPLICATIONS) * len(RELAYS)
+        assert len(self.sent) == sessions * len(APPLICATIONS) * len(self.relays)
         assert [kind for kind in book.others if "Slashed" in kind or "Expired" in kind or "Discarded" in kind] == []
         assert book.failed == [], "\n".join(book.failed)
         for pair, count in self.sent.items():

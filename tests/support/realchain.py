@@ -70,12 +70,14 @@ class RealNode:
     pid: int = 0
 
     @classmethod
-    def start(cls, folder: Path, *, block_seconds: float, relayer_url: str) -> "RealNode":
+    def start(
+        cls, folder: Path, *, block_seconds: float, relayer_url: str, params: Mapping[str, Any] = PARAMS
+    ) -> "RealNode":
         """Start a new chain with one validator."""
         made = cls(folder, free_ports(NODE_PORTS))
         made.up(
             "--block-seconds", block_seconds, "--blocks-per-session", 10, "--suppliers", len(SUPPLIERS) + 1,
-            "--relayer-url", relayer_url, "--proof-probability", 0, "--units", UNITS, "--params", json.dumps(PARAMS),
+            "--relayer-url", relayer_url, "--proof-probability", 0, "--units", UNITS, "--params", json.dumps(params),
         )  # fmt: skip
         made.kill(signal.SIGTERM)
         _set(folder / "home/config/app.toml", {"minimum-gas-prices": f'"{GAS_PRICE}"'})

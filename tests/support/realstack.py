@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pocket.api.relayminer import RelayMiner
@@ -21,16 +21,18 @@ PARTS = ("redis", "backend", "relayer", "relayer-admin", "miner-admin")
 
 
 class RealStack:
-    """The workloads of the three suppliers.
+    """The workloads of some suppliers.
 
     `point_at` changes the node that they query.
     """
 
-    def __init__(self, folder: Path, keys: Mapping[str, PrivateKey], block_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, keys: Mapping[str, PrivateKey], block_seconds: float, names: Sequence[str] = SUPPLIERS
+    ) -> None:
         self.folder = folder
         self.block_seconds = block_seconds
         self.ports = {name: free_port() for name in PARTS}
-        self.suppliers = {name: keys[name] for name in SUPPLIERS}
+        self.suppliers = {name: keys[name] for name in names}
         self.processes: dict[str, Process] = {}
         (folder / "keys").mkdir(parents=True, mode=0o700)
         (folder / "redis").mkdir()
@@ -131,9 +133,11 @@ class RealStack:
 
 
 @contextlib.contextmanager
-def prepared(folder: Path, keys: Mapping[str, PrivateKey], block_seconds: float) -> Iterator[RealStack]:
+def prepared(
+    folder: Path, keys: Mapping[str, PrivateKey], block_seconds: float, names: Sequence[str] = SUPPLIERS
+) -> Iterator[RealStack]:
     """Yield a stack, stop it at the end and keep its logs in the folder."""
-    stack = RealStack(folder, keys, block_seconds)
+    stack = RealStack(folder, keys, block_seconds, names)
     try:
         yield stack
     finally:
