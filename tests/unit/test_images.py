@@ -108,3 +108,14 @@ def test_a_release_publishes_the_images_that_the_manifests_and_examples_name():
     named = set(re.findall(r"ghcr\.io/[a-z/-]+", "\n".join(texts)))
     assert len(named) == 5
     assert named <= published
+
+
+def test_both_ways_to_build_stand_on_one_python_and_docker_on_a_pinned_base():
+    recipe, archives = ((ROOT / name).read_text() for name in ("images/Dockerfile", "hack/image-archives"))
+    base = re.search(r"^ARG BASE=python:(3\.\d+)\.\d+-slim-(\w+)@sha256:[0-9a-f]{64}$", recipe, re.MULTILINE)
+    assert base
+    python, debian = base.groups()
+    assert set(re.findall(r"^FROM (\S+)", recipe, re.MULTILINE)) == {"${BASE}"}
+    assert set(re.findall(r"python(3\.\d+)", recipe)) == {python}
+    assert set(re.findall(r"python(?:-version )?(3\.\d+)", archives)) == {python}
+    assert f" {debian} " in archives
