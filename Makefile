@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := core operator workloads cli scripts hack tests benchmarks
 
-.PHONY: help demo setup lint unit test browser cluster e2e e2e-kind test-all mutants mutate simulate simulate-faults fuzz sweep repeat bench bench-compare bench-chain soak realchain lock manifests docs images clean
+.PHONY: help demo setup lint unit test pythons browser cluster e2e e2e-kind test-all mutants mutate simulate simulate-faults fuzz sweep repeat bench bench-compare bench-chain soak realchain lock manifests docs images clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,11 +21,14 @@ unit: setup ## the tests that start no process and need no Redis: seconds (EXAMP
 test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measures the money path, at least 95 %)
 	@scripts/test local
 
+pythons: setup ## make unit with every other CPython 3.11 to 3.14 of this machine
+	@scripts/other-pythons
+
 cluster: setup ## the operator against a real API server (KUBEBUILDER_ASSETS, or hack/kubernetes/prepare once)
 	@scripts/test cluster
 
 test-all: ## everything: test, many examples, long, cluster, e2e, simulate, mutants and a demo with chaos, each step's seconds
-	@scripts/steps "make test" "make unit EXAMPLES=10" "scripts/test long" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
+	@scripts/steps "make test" "make unit EXAMPLES=10" "make pythons" "scripts/test long" "make demo CHAOS=7" "make simulate SEEDS=1000" "make sweep" "make fuzz" "make mutants" "scripts/test browser" "scripts/test cluster" "scripts/test realchain" "scripts/test e2e"
 
 lint: setup ## style, types, layers, file sizes, English
 	@.venv/bin/ruff check $(SOURCES)
