@@ -43,6 +43,50 @@ def test_a_suitable_interpreter_is_found(tmp_path):
     assert find(tmp_path).stdout.strip() == str(wrapper)
 
 
+@pytest.mark.processes
+def test_an_interpreter_that_is_named_is_used_or_refused(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(tmp_path / "none")}
+    run = subprocess.run(["/bin/sh", str(FIND)], env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert f"PYTHON={tmp_path / 'none'} cannot be used" in run.stderr
+
+
+_STAND_IN = """#!/bin/sh
+case "$*" in
+  -) cat > /dev/null ;;
+  "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python; cp /bin/true .venv/bin/uv ;;
+  *version_info*) echo "{version}" ;;
+esac
+"""
+
+
+@pytest.mark.processes
+def test_setup_uses_the_interpreter_that_is_named_though_another_one_is_installed(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "requirements").mkdir()
+    for name in ("setup", "find-python"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    (tmp_path / "scripts/build_accelerator").symlink_to("/bin/true")
+    for name in ("pyproject.toml", "requirements/bootstrap.txt", "requirements/runtime.txt"):
+        (tmp_path / name).touch()
+    pythons = {version: tmp_path / f"python{version}" for version in ("3.12", "3.14")}
+    for version, program in pythons.items():
+        program.write_text(_STAND_IN.replace("{version}", version))
+        program.chmod(0o755)
+
+    def set_up(python):
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": python}
+        command = ["/bin/sh", str(tmp_path / "scripts/setup"), "runtime"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "with Python 3.12" in set_up(str(pythons["3.12"]))
+    assert set_up(str(pythons["3.12"])) == set_up("") == "", "nothing is left to do"
+    assert "Replacing .venv, which has Python 3.12" in set_up(str(pythons["3.14"]))
+    assert (tmp_path / ".venv/bin/python").read_text() == pythons["3.14"].read_text()
+
+
 def test_the_generated_messages_are_those_of_the_proto_files():
     assert drifted() == []
 
