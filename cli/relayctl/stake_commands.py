@@ -178,15 +178,13 @@ def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec
         manifests = load_manifests(files)
     except ManifestError as error:
         raise click.ClickException(str(error)) from None
-    staked = [
-        (s.metadata.name, s.spec.operator_address, s.spec.stake)
-        for s in manifests.suppliers
-        if s.spec.stake is not None and name in (None, s.metadata.name)
-    ]
-    if len(staked) != 1:
-        names = ", ".join(row[0] for row in staked) or "none"
-        raise click.ClickException(f"--name must choose one Supplier with spec.stake. Found: {names}")
-    _, operator, spec = staked[0]
+    staked = {s.metadata.name: (s.spec.operator_address, s.spec.stake) for s in manifests.suppliers if s.spec.stake}
+    if not staked:
+        raise click.ClickException("no Supplier in these files has spec.stake, which declares a stake: docs/staking.md")
+    chosen = name if name is not None or len(staked) > 1 else next(iter(staked))
+    if chosen not in staked:
+        raise click.ClickException(f"choose a Supplier with --name. Those with spec.stake: {', '.join(sorted(staked))}")
+    operator, spec = staked[chosen]
     stakes = {row.metadata.name: row.spec.stake for row in manifests.suppliers}
     try:
         whole, inherited = with_defaults(spec, stakes.get(spec.defaults_from.name) if spec.defaults_from else None)

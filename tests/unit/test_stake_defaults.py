@@ -84,3 +84,23 @@ def test_the_command_line_takes_them_too(tmp_path):
     done = CliRunner().invoke(main, ["stake", "plan", "-f", str(tmp_path), "--grpc", "grpc://127.0.0.1:1"])
     assert done.exit_code == 1
     assert "Supplier base, which spec.stake.defaultsFrom names, does not exist" in done.output
+
+
+@pytest.mark.parametrize(
+    ("suppliers", "words", "said"),
+    [
+        ([supplier("ns")], (), "no Supplier in these files has spec.stake"),
+        (
+            [supplier("ns", name, stake={"amountUpokt": 1}) for name in ("bob", "alice")],
+            (),
+            "Those with spec.stake: alice, bob",
+        ),
+        ([supplier("ns", stake={"amountUpokt": 1})], ("--name", "bob"), "with --name. Those with spec.stake: alice"),
+    ],
+)
+def test_a_plan_without_its_supplier_says_which_there_are(tmp_path, suppliers, words, said):
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump_all(suppliers))
+    done = CliRunner().invoke(
+        main, ["stake", "plan", "-f", str(tmp_path / "s.yaml"), "--grpc", "grpc://127.0.0.1:1", *words]
+    )
+    assert (done.exit_code, said in done.output) == (1, True), done.output
