@@ -22,7 +22,7 @@ from pocket_operator.resources.kinds import CONFIG_MAPS, SECRETS
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
-_CONCURRENCY = 16
+_CONCURRENCY = 32
 _PER_SECOND = 5.0
 """Reads of Secrets per second at rest. With 500 Secrets a change is therefore noticed within 100 s."""
 _JITTER = 0.2
