@@ -9,7 +9,7 @@ import pytest
 
 from pocket.coordination.elector import LeaseTiming
 from pocket.coordination.leader_lease import LeaseElector
-from pocket.kube.api_client import KubeApi, KubeError, ObjectNotFound
+from pocket.kube.api_client import Conflict, KubeApi, KubeError, ObjectNotFound
 from pocket_operator.controller.lease_thread import LeaseThread
 from pocket_operator.resources.kinds import LEASES
 
@@ -30,6 +30,8 @@ class LeaseServer:
             if self.lease is None:
                 raise ObjectNotFound("no such Lease")
             return copy.deepcopy(self.lease)
+        if method == "PUT" and body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            raise Conflict("a stale version")
         self.version += 1
         self.lease = copy.deepcopy(body)
         self.lease["metadata"]["resourceVersion"] = str(self.version)
