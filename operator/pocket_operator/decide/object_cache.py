@@ -68,7 +68,7 @@ class ObjectCache:
             self._by_prefix[prefix_of(observed)].add(place)
         elif (key := _labelled(observed)) is not None:
             self._labelled[key].add((kind, place))
-        self._objects[kind][place] = with_packed_books(observed) if kind == SUPPLIERS.name else observed
+        self._objects[kind][place] = _kept(kind, observed)
         return concerned
 
     def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:
@@ -183,6 +183,14 @@ class ObjectCache:
             if component == names.DRAIN_ANCHOR and (key := _labelled(observed)) is not None:
                 found.add(key)
         return found | set(self._suppliers_of)
+
+
+def _kept(kind: str, observed: Object) -> Object:
+    """Return what the cache keeps: of the many Suppliers and pods nothing that no decision needs."""
+    if kind in (SUPPLIERS.name, PODS.name):
+        metadata = {name: value for name, value in observed["metadata"].items() if name != "managedFields"}
+        observed = {**observed, "metadata": metadata}
+    return with_packed_books(observed) if kind == SUPPLIERS.name else observed
 
 
 def _labelled(observed: Mapping[str, Any]) -> ReconcileKey | None:
