@@ -24,6 +24,7 @@ from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.operator_claim import OperatorClaim
 from pocket_operator.controller.operator_conflicts import OperatorConflicts
 from pocket_operator.controller.pod_report_cache import PodReportCache
+from pocket_operator.controller.prefix_owners import PrefixOwners
 from pocket_operator.controller.reconcile_state import ReconcileState
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import without_staking
@@ -42,7 +43,7 @@ from pocket_operator.decide.plan import (
     plan,
 )
 from pocket_operator.decide.reasons import ConditionReason
-from pocket_operator.decide.redis_secrets import redis_of, redis_secrets_of
+from pocket_operator.decide.redis_secrets import redis_secrets_of
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.served import served_suppliers
@@ -104,7 +105,7 @@ class Reconciler:
         self._api = api
         self._cache = cache
         self._settings = settings
-        self._secrets = secrets
+        self._secrets, self._prefixes = secrets, PrefixOwners(cache, secrets)
         self._sealing = sealing
         self._guard = guard
         self._reports = reports
@@ -253,7 +254,7 @@ class Reconciler:
         if rolling != state.rolling.name:
             state.rolling = UpdateStep(rolling, self._clock())
         return Snapshot(
-            prefix_owner=self._prefix_owner(key, relay_miner, secrets),
+            prefix_owner=await self._prefixes.other(relay_miner, secrets),
             failed_creates=await self._failed_creates.read(key, children),
             claims=await self._claims.grown(key, relay_miner, children),
             rolling_since=state.rolling.since if rolling else None,
@@ -283,20 +284,6 @@ class Reconciler:
             namespace_ends=state.namespace_ends,
             unprotected={place: rejection.message for place, rejection in refused.items()},
         )
-
-    def _prefix_owner(
-        self, key: ReconcileKey, relay_miner: Object | None, secrets: Mapping[str, SecretView | None]
-    ) -> str:
-        """Return the oldest other RelayMiner with the same Redis and prefix if it is older, else an empty string."""
-        if relay_miner is None:
-            return ""
-        redis = redis_of(relay_miner, secrets)
-        same = [
-            other for other in self._cache.same_prefix(relay_miner)
-            if redis and redis_of(other, self._secrets.known(ReconcileKey(*namespaced(other)))) == redis
-        ]  # fmt: skip
-        oldest = min([relay_miner, *same], key=age)
-        return "" if namespaced(oldest) == key else "/".join(namespaced(oldest))
 
     async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object) -> str:
         """Return the uid of the drain anchor, which is created before everything that it co-owns."""
@@ -436,13 +423,3 @@ def _secret_of(supplier: Object, sealing: Controller) -> str:
     if (sealed := key.get("sealed")) is not None:
         return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE
     return str((key.get("secretRef") or {}).get("name", ""))
-
-
-def namespaced(resource: Object) -> tuple[str, str]:
-    """Return namespace and name of a resource."""
-    return str(resource["metadata"]["namespace"]), str(resource["metadata"]["name"])
-
-
-def age(resource: Object) -> tuple[str, str]:
-    """Return a key that sorts resources by age."""
-    return str(resource["metadata"].get("creationTimestamp", "")), str(resource["metadata"].get("uid", ""))

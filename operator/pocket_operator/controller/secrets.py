@@ -98,10 +98,6 @@ class SecretReader:
             raise new[0]
         return {name: view for name, (_, view) in known.items()}
 
-    def known(self, key: ReconcileKey) -> Mapping[str, SecretView | None]:
-        """Return the Secrets of a RelayMiner as last read."""
-        return {name: view for name, (_, view) in self._known.get(key, {}).items()}
-
 
 class SealingKeys:
     """The operator's sealing keys: a Secret in its namespace, with the public key in a ConfigMap.
