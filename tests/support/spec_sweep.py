@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pocket.api.crd import definitions
@@ -194,7 +195,7 @@ def place_in(base: Object, path: tuple[str, ...]) -> tuple[Any, Any] | None:
         key: Any = int(part) if isinstance(place, list) else part
         if part == "*" and isinstance(place, dict) and place:
             key = next(iter(place))
-        if isinstance(place, list) and key >= len(place) or isinstance(place, dict) and key not in place:
+        if (isinstance(place, list) and key >= len(place)) or (isinstance(place, dict) and key not in place):
             return None
         if number == len(path) - 1:
             return place, key
@@ -218,8 +219,27 @@ def _misspelt(name: str) -> str:
     return name + "s" if not name.endswith("s") else name[:-1]
 
 
-def cases(plural: str) -> Iterator[tuple[str, Any, Object]]:
-    """Return path, value and resource of each case.
+@dataclass(frozen=True)
+class Case:
+    """A resource with one wrong or odd field. `field` is its path as the API server shows it."""
+
+    field: str
+    value: Any
+    base: Object
+    path: tuple[str, ...]
+    change: Callable[[Any, Any], None]
+
+    def resource(self) -> Object:
+        """Return the resource to write."""
+        tried = copy.deepcopy(self.base)
+        found = place_in(tried, self.path)
+        if found is not None:
+            self.change(*found)
+        return tried
+
+
+def cases(plural: str) -> Iterator[Case]:
+    """Return each case of a kind.
 
     Fields of the same schema and name in several places, such as the backends of a service, are tried in one of them.
     """
@@ -232,29 +252,33 @@ def cases(plural: str) -> Iterator[tuple[str, Any, Object]]:
         if digest in seen:
             continue
         seen.add(digest)
+        field = shown(path, base)
         locator = any(word in ".".join(path[-2:]).lower() for word in _LOCATORS)
-        values = [*VALUES[schema["type"]], *(URLS if locator and schema["type"] == "string" else ())]
-        for value in values:
-            tried = copy.deepcopy(base)
-            place, key = place_in(tried, path) or ({}, "")
-            if value == [{}] and schema.get("items", {}).get("type") != "object":
-                continue
-            place[key] = value
-            yield shown(path, base), value, tried
-        for variant, changed in _of_structure(schema, base, path):
-            yield f"{shown(path, base)}{variant}", ..., changed
+        of_objects = schema.get("items", {}).get("type") == "object"
+        for value in (*VALUES[schema["type"]], *(URLS if locator and schema["type"] == "string" else ())):
+            if value != [{}] or of_objects:
+                yield Case(field, value, base, path, _setting(value))
+        if schema["type"] == "array":
+            yield Case(f"{field}[1]", "twice", base, path, _doubled)
+        place, key = place_in(base, path) or ({}, "")
+        for name in schema.get("properties", {}) if "externalDocs" not in schema else ():
+            if name in place[key]:
+                yield Case(f"{field}.{_misspelt(name)}", "misspelt", base, path, _misspelling(name))
 
 
-def _of_structure(schema: Object, base: Object, path: tuple[str, ...]) -> Iterator[tuple[str, Object]]:
-    """Return a misspelt name for each field of an object, and an entry twice in a list."""
-    tried = copy.deepcopy(base)
-    place, key = place_in(tried, path) or ({}, "")
-    if schema["type"] == "array":
-        place[key] = place[key] * 2
-        yield "[1]", tried
-    for name in schema.get("properties", {}) if "externalDocs" not in schema else ():
-        if name in place[key]:
-            other = copy.deepcopy(base)
-            row, last = place_in(other, path) or ({}, "")
-            row[last] = {(_misspelt(n) if n == name else n): v for n, v in row[last].items()}
-            yield f".{_misspelt(name)}", other
+def _setting(value: Any) -> Callable[[Any, Any], None]:
+    def change(place: Any, key: Any) -> None:
+        place[key] = copy.deepcopy(value)
+
+    return change
+
+
+def _doubled(place: Any, key: Any) -> None:
+    place[key] = place[key] * 2
+
+
+def _misspelling(name: str) -> Callable[[Any, Any], None]:
+    def change(place: Any, key: Any) -> None:
+        place[key] = {(_misspelt(n) if n == name else n): v for n, v in place[key].items()}
+
+    return change

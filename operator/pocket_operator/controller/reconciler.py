@@ -46,6 +46,7 @@ from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secrets_of
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.served import served_suppliers
 from pocket_operator.decide.snapshot import (
     ChildKey,
@@ -419,7 +420,7 @@ def _without(status: Object, fields: frozenset[str]) -> Object:
 
 def _secret_of(supplier: Object, sealing: Controller) -> str:
     """Return the Secret that a Supplier's key needs, empty for a key sealed for the operator."""
-    key = (supplier.get("spec") or {}).get("key") or {}
+    key = section(supplier, "spec", "key")
     if (sealed := key.get("sealed")) is not None:
         return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE
-    return str((key.get("secretRef") or {}).get("name", ""))
+    return str(section(key, "secretRef").get("name", ""))
