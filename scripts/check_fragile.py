@@ -79,7 +79,12 @@ def hardening_problems(text: str | None = None) -> list[str]:
 
 def losses() -> set[str]:
     """Return the names of everything that can cost money, as docs/hardening.md lists them."""
-    return {row[0] for row in _LOSS.findall(_HARDENING.read_text(encoding="utf-8"))}
+    return {row[0] for row in loss_rows()}
+
+
+def loss_rows() -> list[tuple[str, str, str]]:
+    """Return loss, metric and alert ("none" without one) of each row."""
+    return _LOSS.findall(_HARDENING.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

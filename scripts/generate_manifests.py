@@ -31,11 +31,9 @@ def documents() -> dict[Path, str]:
         Path("crds/kustomization.yaml"): _kustomization(*(f"{plural}.yaml" for plural in definitions())),
         base / "kustomization.yaml": _kustomization("cluster"),
         base / "cluster/namespace.yaml": _yaml(install.namespace_object(values)),
-        base / "cluster/operator.yaml": _yaml(*install.objects(values, cluster_wide=True)),
+        base / "cluster/operator.yaml": _yaml(*install.objects(values, cluster_wide=True), *install.policies(values)),
         base / "cluster/kustomization.yaml": _kustomization("../../crds", "namespace.yaml", "operator.yaml"),
-        base / "namespaced-admin/policy.yaml": _yaml(
-            *install.namespace_policy(values), *install.template_policy(values)
-        ),
+        base / "namespaced-admin/policy.yaml": _yaml(*install.policies(values)),
         base / "namespaced-admin/namespace.yaml": _yaml(install.namespace_object(values)),
         base / "namespaced-admin/kustomization.yaml": _kustomization("../../crds", "namespace.yaml", "policy.yaml"),
         base / "monitoring/monitors.yaml": _yaml(*install.monitors(values)),
@@ -76,6 +74,7 @@ _PLACEHOLDERS = {
     "@REDIS@": "{{ .Values.images.redis }}",
     "@PULL@": "{{ .Values.images.pullPolicy }}",
     "'@REPLICAS@'": "{{ .Values.replicas }}",
+    "@POLICIES@": f"{install.NAME}{{{{ if .Values.namespaced }}}}-{{{{ .Release.Namespace }}}}{{{{ end }}}}",
     "@LOG@": "{{ .Values.logLevel }}",
 }
 
@@ -88,7 +87,7 @@ def _chart(folder: Path) -> dict[Path, str]:
     values = Values(
         namespace="@NAMESPACE@", operator_image="@OPERATOR@", relayer_image="@RELAYER@", miner_image="@MINER@",
         console_image="@CONSOLE@", redis_image="@REDIS@", pull_policy="@PULL@", replicas="@REPLICAS@",
-        log_level="@LOG@",
+        log_level="@LOG@", policies="@POLICIES@",
     )  # fmt: skip
     defaults = Values()
 
@@ -116,6 +115,7 @@ def _chart(folder: Path) -> dict[Path, str]:
         "replicas": defaults.replicas,
         "logLevel": defaults.log_level,
         "monitoring": {"enabled": False},
+        "policies": "auto",
         "images": {
             "operator": defaults.operator_image,
             "relayer": defaults.relayer_image,
@@ -145,6 +145,11 @@ def _chart(folder: Path) -> dict[Path, str]:
                     "enabled": {"type": "boolean", "description": "PodMonitor and alerting rules of the operator."}
                 },
             },
+            "policies": {
+                "enum": ["auto", "always", "never"],
+                "description": "The admission policies, which belong to no namespace. auto: of a release for all "
+                "namespaces. always: also of a namespaced one, whose installer needs the right to create them.",
+            },
             "logLevel": {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},
             "images": {
                 "type": "object", "additionalProperties": False,
@@ -165,6 +170,10 @@ def _chart(folder: Path) -> dict[Path, str]:
         folder / "values.yaml": _yaml(settings),
         folder / "values.schema.json": json.dumps(schema, indent=2) + "\n",
         folder / "templates/operator.yaml": "{{- /* " + HEADER.strip("# \n") + " */}}\n" + both,
+        folder / "templates/policies.yaml": "{{- /* " + HEADER.strip("# \n") + " */}}\n"
+        '{{- if or (eq .Values.policies "always") (and (eq .Values.policies "auto") (not .Values.namespaced)) }}\n'
+        + filled(install.policies(values))
+        + "\n{{- end }}\n",
         folder / "templates/monitoring.yaml": "{{- /* " + HEADER.strip("# \n") + " */}}\n"
         "{{- if .Values.monitoring.enabled }}\n" + filled(install.monitors(values)) + "\n{{- end }}\n",
     }

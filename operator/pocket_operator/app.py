@@ -29,6 +29,7 @@ from pocket_operator.controller.books_keeper import BooksKeeper
 from pocket_operator.controller.discovery import Discovery
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.informers import CHILD_SELECTOR, registry, run_watches
+from pocket_operator.controller.lease_thread import LeaseThread
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.operator_claim import LEASE
 from pocket_operator.controller.pod_report_cache import PodReportCache, Poller
@@ -85,7 +86,9 @@ class Operator:
         self._cache = ObjectCache()
         self._queue: WorkQueue[ReconcileKey] = WorkQueue(time.monotonic)
         self._heartbeat: WatchHeartbeat | None = None
-        self._is_leader: Callable[[], bool] = lambda: False
+        self._lease = LeaseThread(
+            connect, lambda api: LeaseElector(api, options.settings.namespace, LEASE, options.identity)
+        )
 
     async def run(self) -> None:
         """Run until SIGTERM.
@@ -97,30 +100,27 @@ class Operator:
         self._listen_to_signals()
         health = await self._serve_health()
         try:
-            async with connect() as api:
-                api.observe = operator_metrics.observe_request
-                elector = LeaseElector(api, self._options.settings.namespace, LEASE, self._options.identity)
-                self._is_leader = lambda: elector.leads
-                try:
-                    if await elector.acquire(self._stop):
-                        await self._lead(api, elector)
-                finally:
-                    # Released now, so that the other replica need not wait until it expires.
-                    await elector.release()
-                    operator_metrics.LEADS.set(0)
+            # The Lease is released last, so that the other replica need not wait until it expires.
+            async with self._lease:
+                if await self._lease.acquire(self._stop):
+                    async with connect() as api:
+                        api.observe = operator_metrics.observe_request
+                        api.may_write = lambda: self._lease.leads
+                        await self._lead(api)
         except KubeError as error:
             raise ConfigurationError(f"operator: {error}") from error
         finally:
+            operator_metrics.LEADS.set(0)
             await health.cleanup()
 
-    async def _lead(self, api: KubeApi, elector: LeaseElector) -> None:
+    async def _lead(self, api: KubeApi) -> None:
         """Lead until stopped, renewing the Lease from the start because listing may outlast it.
 
         Raises LostLeadership.
         """
         operator_metrics.LEADS.set(1)
         async with asyncio.TaskGroup() as group:
-            holding = group.create_task(self._hold(elector))
+            holding = group.create_task(self._hold())
             await self._act(api)
             holding.cancel()
 
@@ -163,6 +163,7 @@ class Operator:
             tasks = [
                 group.create_task(self._watch(watches)),
                 group.create_task(poller.run()),
+                group.create_task(events.run()),
                 group.create_task(
                     self._run_periodically(_HEARTBEAT_SECONDS, self._heartbeat.send, "heartbeat", immediately=True)
                 ),
@@ -197,9 +198,8 @@ class Operator:
             await running
         self._stop.set()
 
-    async def _hold(self, elector: LeaseElector) -> None:
-        reason = await elector.hold(self._stop)
-        if reason:
+    async def _hold(self) -> None:
+        if reason := await self._lease.lost():
             raise LostLeadership(reason)
 
     async def _retry_until_success(self, step: Callable[[], Awaitable[None]], name: str) -> None:
@@ -304,12 +304,12 @@ class Operator:
             operator_metrics.WATCH_AGE.set(self._heartbeat.age if self._heartbeat else 0.0)
             found = self.problem()
             return web.json_response(
-                {"status": found or "ok", "leads": self._is_leader()}, status=503 if found else 200
+                {"status": found or "ok", "leads": self._lease.leads}, status=503 if found else 200
             )
 
         async def show_ready(_: web.Request) -> web.Response:
-            ready = self._synced or not self._is_leader()
-            return web.json_response({"ready": ready, "leads": self._is_leader()}, status=200 if ready else 503)
+            ready = self._synced or not self._lease.leads
+            return web.json_response({"ready": ready, "leads": self._lease.leads}, status=200 if ready else 503)
 
         async def show_metrics(_: web.Request) -> web.Response:
             operator_metrics.WATCH_AGE.set(self._heartbeat.age if self._heartbeat else 0.0)

@@ -33,6 +33,8 @@ class Values:
     pull_policy: str = "IfNotPresent"
     replicas: Any = 2
     log_level: str = "INFO"
+    policies: str = NAME
+    """First part of the names of the admission policies, which belong to no namespace."""
 
 
 def _rule(group: str, resources: list[str], verbs: list[str], names_: list[str] | None = None) -> Object:
@@ -149,7 +151,7 @@ def namespace_policy(values: Values) -> list[Object]:
     passes. The list has a kind of its own because of a defect of the API server (1.34): after a policy was deleted and
     created again, it goes on using the copy of a ConfigMap that it had before.
     """
-    group, name = "admissionregistration.k8s.io/v1", f"{NAME}-namespaces"
+    group, name = "admissionregistration.k8s.io/v1", f"{values.policies}-namespaces"
     escape = names.ANNOTATION_FORCE_DELETE
     forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
     message = (
@@ -194,14 +196,14 @@ def _binding(name: str, values: Values, *, protected: bool = False) -> Object:
 
 def template_policy(values: Values) -> list[Object]:
     """Build the policy that rejects pod settings which Kubernetes would reject in the pods."""
-    group, name = "admissionregistration.k8s.io/v1", f"{NAME}-templates"
+    group, name = "admissionregistration.k8s.io/v1", f"{values.policies}-templates"
     policy = _named(group, "ValidatingAdmissionPolicy", name, values, spec=admission_policy.specification())
     return [policy, _binding(name, values)]
 
 
 def definition_policy(values: Values) -> list[Object]:
     """Build the policy that rejects deleting our CRDs while any session is open: all resources would go with them."""
-    name, escape = f"{NAME}-definitions", names.ANNOTATION_FORCE_DELETE
+    name, escape = f"{values.policies}-definitions", names.ANNOTATION_FORCE_DELETE
     forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
     message = (
         "'with ' + request.name + ' all of its resources would be deleted, and sessions in namespaces ' + "
@@ -353,9 +355,14 @@ def monitors(values: Values) -> list[Object]:
     ]  # fmt: skip
 
 
+def policies(values: Values) -> list[Object]:
+    """Return the admission policies, which only an administrator of the cluster may create."""
+    return [*namespace_policy(values), *template_policy(values)]
+
+
 def objects(values: Values, *, cluster_wide: bool) -> list[Object]:
-    """Return all objects of an installation except CRDs and namespace."""
+    """Return all objects of an installation except CRDs, namespace and policies."""
     found = rights(values, cluster_wide=cluster_wide)
     if cluster_wide:
-        found += [*aggregated_roles(values), *namespace_policy(values), *template_policy(values)]
+        found += aggregated_roles(values)
     return [*found, deployment(values, cluster_wide=cluster_wide), disruption_budget(values)]

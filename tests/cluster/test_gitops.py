@@ -71,8 +71,7 @@ async def test_the_api_server_adds_nothing_to_entries_of_lists(api, namespace, s
 
 @pytest.mark.parametrize("server_side", [True, False])
 async def test_the_api_server_adds_nothing_to_the_lists_of_the_installed_policies(api, server_side):
-    values = install.Values()
-    for row in (*install.namespace_policy(values), *install.template_policy(values)):
+    for row in install.policies(install.Values()):
         body = changed(row, "metadata.name", f"{row['metadata']['name']}-tried")
         path = f"/apis/{row['apiVersion']}/{POLICIES[row['kind']]}"
         if server_side:

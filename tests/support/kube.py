@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -177,6 +178,11 @@ def condition(observed: dict[str, Any], kind: str) -> dict[str, Any]:
     return next((row for row in rows if row["type"] == kind), {})
 
 
+@functools.cache
+def _public_key(text: str) -> bytes:
+    return PrivateKey.from_hex(text).public_key
+
+
 @dataclass
 class FakeKubelet:
     """Makes pods of a namespace run as far as the API shows it, and answers /report as the workloads would.
@@ -251,7 +257,7 @@ class FakeKubelet:
         keys, publics = {}, []
         for owner, text in self._mounted.get(name, {}).items():
             with contextlib.suppress(DecodingError):
-                publics.append(PrivateKey.from_hex(text).public_key)
+                publics.append(_public_key(text))
                 keys[owner] = text
         publics.sort()
         digest = hashlib.sha256(b"".join(publics)).hexdigest() if publics else ""

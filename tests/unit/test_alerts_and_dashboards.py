@@ -9,6 +9,7 @@ import yaml
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
+from check_fragile import loss_rows
 from pocket.api.relayminer import RelayMiner
 from pocket_miner import miner_metrics
 from pocket_operator import install
@@ -336,6 +337,24 @@ def test_an_alert_fires_for_the_first_event_of_a_pod_that_restarted(tmp_path, al
             entry["exp_labels"]["pod"] = "new"
     test = {"interval": "1m", "input_series": list(series(rows, "main")), "alert_rule_test": [expected]}
     passes(tmp_path, without_others(rule["spec"], alert.name), test)
+
+
+LOSSES = [row for row in loss_rows() if row[2] != "none"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("loss", "metric", "name"), LOSSES, ids=lambda value: value.replace(" ", "_"))
+def test_the_alert_that_the_page_of_losses_names_fires_for_that_very_loss(tmp_path, loss, metric, name):
+    """A loss that is the value of a label fires it by that value, once, at the first event of a pod."""
+    (label,) = families(miner_metrics, relayer_metrics)[metric] & {"outcome", "reason"} or {""}
+    fires = {f'{metric}{{{label}="{loss}"}}': "0x50 1x10"} if label else CASES[name][0]
+    (rule,) = rules(context())
+    alert = next(row for group in rule["spec"]["groups"] for row in group["rules"] if row.get("alert") == name)
+    expected = _expected(alert, True)
+    for entry in expected["exp_alerts"]:
+        entry["exp_labels"] |= {label: loss} if label else {}
+    test = {"interval": "1m", "input_series": list(series(fires, "main")), "alert_rule_test": [expected]}
+    passes(tmp_path, without_others(rule["spec"], name), test)
 
 
 @pytest.mark.processes

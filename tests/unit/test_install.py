@@ -18,7 +18,7 @@ from generated import differing
 from pocket.api.crd import definitions
 from pocket.api.manifests import load_manifests
 from pocket_operator.decide.reasons import ConditionReason
-from pocket_operator.install import Values, monitors, objects
+from pocket_operator.install import Values, monitors, objects, policies
 from pocket_operator.resources.monitoring import ALERTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,9 @@ def test_the_flavours_bind_the_operators_own_account_in_its_own_namespace(cluste
 
 def test_the_chart_names_every_value_that_its_templates_use_and_no_other():
     chart = ROOT / "manifests/chart"
-    template = "".join((chart / f"templates/{name}.yaml").read_text() for name in ("operator", "monitoring"))
+    template = "".join(
+        (chart / f"templates/{name}.yaml").read_text() for name in ("operator", "policies", "monitoring")
+    )
     values = yaml.safe_load((chart / "values.yaml").read_text())
     flat = {f"{k}.{s}" for k, v in values.items() if isinstance(v, dict) for s in v}
     flat |= {k for k, v in values.items() if not isinstance(v, dict)}
@@ -92,6 +94,19 @@ def test_the_charts_monitoring_is_that_of_the_kustomize_folder():
     text = (ROOT / "manifests/chart/templates/monitoring.yaml").read_text()
     inside = text.split("{{- if .Values.monitoring.enabled }}")[1].split("{{- end }}")[0]
     assert list(yaml.safe_load_all(inside.replace("{{ .Release.Namespace }}", "pocket-system"))) == monitors(Values())
+
+
+@pytest.mark.parametrize("namespaced", [False, True])
+def test_the_charts_policies_are_those_of_the_kustomize_folder(namespaced):
+    """Those of a namespaced release have names of their own, so that two of them do not claim the same object."""
+    text = (ROOT / "manifests/chart/templates/policies.yaml").read_text()
+    condition = '(eq .Values.policies "always") (and (eq .Values.policies "auto") (not .Values.namespaced))'
+    inside = text.split(f"{{{{- if or {condition} }}}}")[1].removesuffix("{{- end }}\n")
+    suffix = "-{{ .Release.Namespace }}" if namespaced else ""
+    inside = inside.replace("{{ if .Values.namespaced }}-{{ .Release.Namespace }}{{ end }}", suffix)
+    names = f"pocket-operator{suffix}".replace("{{ .Release.Namespace }}", "pocket-system")
+    found = list(yaml.safe_load_all(inside.replace("{{ .Release.Namespace }}", "pocket-system")))
+    assert found == policies(Values(policies=names))
 
 
 def test_the_charts_two_flavours_are_the_kustomize_ones_with_other_values():

@@ -126,6 +126,8 @@ async def test_a_holder_renews_until_it_is_told_to_stop(world):
     assert await holder.hold(stop) == ""
     assert holder.leads
     assert world[0].calls.count("PUT") >= 10 * TIMING.lease / TIMING.renew
+    assert world[0].calls[:2] == ["GET", "POST"]
+    assert "GET" not in world[0].calls[2:], "a holder knows what it wrote: one round trip a renewal"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +147,17 @@ async def test_a_failure_or_a_lost_reply_ends_no_leadership(world, faults):
     assert await holder.hold(stop) == ""
     assert holder.leads
     assert world[0].faults == []
+
+
+async def test_a_renewal_whose_reply_was_lost_is_followed_by_a_read(world):
+    holder = await leader(world, "one_a_1")
+    world[0].faults[:] = [AFTER]
+    with pytest.raises(KubeError):
+        await holder.attempt()
+    world[0].calls.clear()
+    assert await holder.attempt()
+    assert await holder.attempt()
+    assert world[0].calls == ["GET", "PUT", "PUT"]
 
 
 async def test_leadership_ends_before_the_lease_can_be_taken_where_it_is_not_renewed(world):

@@ -259,6 +259,16 @@ def test_a_thousand_sessions_of_a_supplier_take_little_memory():
     assert books_in({"books": full_books(7)}) == books[7]
 
 
+@pytest.mark.parametrize(("kind", "kept"), [("Supplier", False), ("Pod", False), ("RelayMiner", True)])
+def test_who_wrote_a_field_is_kept_of_few_objects_only(kind, kept):
+    """It is as large as the status of a Supplier. Of a RelayMiner it shows who may have left."""
+    metadata = {"name": "one", "namespace": "ns", "uid": "1", "managedFields": [{"manager": "kubectl"}]}
+    cache, observed = ObjectCache(), {"metadata": metadata, "spec": {}}
+    cache.put(kind, observed)
+    assert ("managedFields" in cache.get(kind, "ns", "one")["metadata"]) is kept
+    assert "managedFields" in observed["metadata"]
+
+
 def test_packed_books_equal_what_they_hold_in_any_form():
     one, other = full_books(1), full_books(2)
     resource = {"metadata": {}, "status": {"books": one, "earnedUpokt": 5}}

@@ -133,7 +133,7 @@ def test_only_ready_says_that_all_is_well():
 def test_events_are_for_changes_of_ready_and_for_warnings():
     _, found = whole()
     rows = tuple(found.values())
-    assert [(n.reason, n.warning) for n in events_to_emit(rows, [])] == [("Ready", False)]
+    assert events_to_emit(rows, []) == [], "at first sight nothing has changed"
     _, later = whole(suppliers=(ALICE, BOB), now=NOW + timedelta(seconds=9))
     before = [row.model_dump(by_alias=True) for row in rows]
     told = {(n.reason, n.warning) for n in events_to_emit(later.values(), before)}
@@ -142,7 +142,7 @@ def test_events_are_for_changes_of_ready_and_for_warnings():
 
 def test_a_relay_miner_that_starts_warns_of_nothing():
     _, found = whole(children={}, reports=())
-    assert [(n.reason, n.warning) for n in events_to_emit(found.values(), [])] == [("RollingOut", False)]
+    assert events_to_emit(found.values(), []) == []
 
 
 NO_BLOCK = {"problems": ({"code": "NoNewBlock", "message": "no new block for 300 s"},)}

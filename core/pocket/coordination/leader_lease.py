@@ -88,6 +88,7 @@ class LeaseElector:
         self._known_epoch = known_epoch
         self._lease: dict[str, Any] | None = None
         self._view = CandidateState(identity)
+        self._written_last = False
         self._complained = ""
 
     @property
@@ -113,14 +114,12 @@ class LeaseElector:
     async def attempt(self) -> bool:
         """Read the Lease and write it at most once.
 
-        Returns True if this candidate leads afterwards. Raises KubeError.
+        A holder whose last write succeeded knows the Lease, so it renews with one request. Returns True if this
+        candidate leads afterwards. Raises KubeError.
         """
-        try:
-            self._lease = await self._call("GET", name=self._name)
-            record, version = record_of(self._lease), str(self._lease["metadata"]["resourceVersion"])
-        except ObjectNotFound:
-            self._lease, record, version = None, None, None
-        self._view = observe(self._view, record, version, self._clock())
+        known, self._written_last = self._written_last, False
+        if not known:
+            await self._read()
         step = next_step(self._view, self._clock(), self._timing)
         if step is ElectionStep.WAIT:
             return False
@@ -130,11 +129,22 @@ class LeaseElector:
             stored = await self._write(drafted)
         except Conflict:
             # Another candidate was faster, the next read shows which. After a lost reply it shows our own record.
+            if known:
+                await self._read()
             return self.leads
+        self._lease, self._written_last = stored, True
         self._view = after_write(
             self._view, drafted, str(stored["metadata"]["resourceVersion"]), sent_at, self._clock(), self._timing
         )
         return self.leads
+
+    async def _read(self) -> None:
+        try:
+            self._lease = await self._call("GET", name=self._name)
+            record, version = record_of(self._lease), str(self._lease["metadata"]["resourceVersion"])
+        except ObjectNotFound:
+            self._lease, record, version = None, None, None
+        self._view = observe(self._view, record, version, self._clock())
 
     async def _call(self, method: str, *, name: str = "", body: Any = None) -> dict[str, Any]:
         path = LEASES.path(self._namespace, name)
@@ -210,7 +220,7 @@ class LeaseElector:
                     await self._call("PUT", name=self._name, body=body)
                 break
             await asyncio.sleep(_RELEASE_PAUSE_SECONDS)
-        self._view = CandidateState(self.identity)
+        self._view, self._written_last = CandidateState(self.identity), False
 
     def _complain(self, error: KubeError) -> None:
         if str(error) != self._complained:

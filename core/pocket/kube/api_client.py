@@ -88,6 +88,8 @@ class KubeApi:
         self.writes = 0
         self.observe: Callable[[str, int, float], None] = lambda _method, _status, _seconds: None
         """Called after each request with its method, the status of the answer (0 for none) and its seconds."""
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before each write, which is not sent unless it returns True: a leader's may have ended meanwhile."""
 
     async def call(
         self,
@@ -155,6 +157,8 @@ class KubeApi:
     ) -> tuple[str, int]:
         seconds = self._timeout if timeout_seconds is None else timeout_seconds
         if method != "GET":
+            if not self.may_write():
+                raise KubeError(f"{method} {path}: not sent, since this process may no longer write")
             self.writes += 1
         try:
             request = await self._client.param_serialize(

@@ -25,6 +25,10 @@ CONTESTED = Counter(
     "Repairs of children that another client had changed or deleted for at least the third time in ten minutes.",
     ["kind"],
 )
+EVENTS_DROPPED = Counter(
+    "pocket_operator_events_dropped_total",
+    "Events that were not written: too many waited, or the API server rejected them.",
+)
 SCHEMA = Gauge(
     "pocket_operator_schema_fields",
     "Fields that the installed definitions lack (missing) or that this release does not know (unknown).",

@@ -22,7 +22,7 @@ from pocket_operator.resources.kinds import CONFIG_MAPS, SECRETS
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
-_CONCURRENCY = 16
+_CONCURRENCY = 32
 _PER_SECOND = 5.0
 """Reads of Secrets per second at rest. With 500 Secrets a change is therefore noticed within 100 s."""
 _JITTER = 0.2
@@ -97,10 +97,6 @@ class SecretReader:
         if new:
             raise new[0]
         return {name: view for name, (_, view) in known.items()}
-
-    def known(self, key: ReconcileKey) -> Mapping[str, SecretView | None]:
-        """Return the Secrets of a RelayMiner as last read."""
-        return {name: view for name, (_, view) in self._known.get(key, {}).items()}
 
 
 class SealingKeys:

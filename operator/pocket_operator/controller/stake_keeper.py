@@ -408,7 +408,7 @@ class StakeKeeper:
             raise Conflict(str(error), error.status) from error
         supplier["metadata"]["resourceVersion"] = patched["metadata"]["resourceVersion"]
         if fact is not None and self._events is not None and (event := stake_event(fact, kept)) is not None:
-            await self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
+            self._events.post({"apiVersion": SUPPLIERS.api_version, "kind": SUPPLIERS.name, **supplier}, event)
         return True
 
 

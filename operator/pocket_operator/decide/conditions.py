@@ -130,8 +130,11 @@ def reason_of_stake(status: Mapping[str, Any]) -> str:
 
 
 def stake_event(fact: StakeCondition, before: Mapping[str, Any]) -> EventToEmit | None:
-    """Return the Event of a stake's new reason, None for the same one and while the chain is unreachable."""
-    if before.get("reason") == fact.reason.value or fact.state == "Unknown":
+    """Return the Event of a stake's new reason.
+
+    None for the same one, for a stake that is as declared at first sight, and while the chain is unreachable.
+    """
+    if before.get("reason") == fact.reason.value or fact.state == "Unknown" or (fact.state == "True" and not before):
         return None
     warning = fact.state == "False" and fact.reason not in STAKE_PASSING
     return EventToEmit(warning, fact.reason.value, fact.message)
@@ -141,7 +144,7 @@ _ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.va
 
 
 def events_to_emit(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[EventToEmit]:
-    """Return one Event per new reason: changes of Ready, and warnings."""
+    """Return one Event per new reason: changes of a known Ready, and warnings."""
     known = {row.get("type"): (row.get("status"), row.get("reason")) for row in before}
     found: dict[str, EventToEmit] = {}
     for condition in after:
@@ -153,7 +156,7 @@ def events_to_emit(after: Iterable[Condition], before: Iterable[Mapping[str, Any
             continue
         good = condition.status == "True" and condition.type != ConditionType.STALLED.value
         warning = not good and condition.reason not in PASSING
-        if not warning and condition.type != ConditionType.READY.value:
+        if not warning and (condition.type != ConditionType.READY.value or condition.type not in known):
             continue
         found.setdefault(condition.reason, EventToEmit(warning, condition.reason, condition.message))
     return list(found.values())

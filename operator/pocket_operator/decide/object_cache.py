@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from pocket_operator.decide.packed_books import with_packed_books
+from pocket_operator.decide.sections import section
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import CONFIG_MAPS, PODS, RELAY_MINERS, SUPPLIERS
 
@@ -31,7 +32,7 @@ def _identity(observed: Mapping[str, Any]) -> tuple[str, int]:
 
 def relay_miner_of(supplier: Mapping[str, Any]) -> ReconcileKey:
     """Return the RelayMiner that a Supplier names."""
-    reference = (supplier.get("spec") or {}).get("relayMinerRef") or {}
+    reference = section(supplier, "spec", "relayMinerRef")
     return ReconcileKey(str(supplier["metadata"]["namespace"]), str(reference.get("name", "")))
 
 
@@ -68,7 +69,7 @@ class ObjectCache:
             self._by_prefix[prefix_of(observed)].add(place)
         elif (key := _labelled(observed)) is not None:
             self._labelled[key].add((kind, place))
-        self._objects[kind][place] = with_packed_books(observed) if kind == SUPPLIERS.name else observed
+        self._objects[kind][place] = _kept(kind, observed)
         return concerned
 
     def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:
@@ -185,6 +186,14 @@ class ObjectCache:
         return found | set(self._suppliers_of)
 
 
+def _kept(kind: str, observed: Object) -> Object:
+    """Return what the cache keeps: of the many Suppliers and pods nothing that no decision needs."""
+    if kind in (SUPPLIERS.name, PODS.name):
+        metadata = {name: value for name, value in observed["metadata"].items() if name != "managedFields"}
+        observed = {**observed, "metadata": metadata}
+    return with_packed_books(observed) if kind == SUPPLIERS.name else observed
+
+
 def _labelled(observed: Mapping[str, Any]) -> ReconcileKey | None:
     """Return the RelayMiner that a child's label names."""
     metadata = observed["metadata"]
@@ -200,10 +209,10 @@ def _discard(index: dict[K, set[V]], key: K, value: V) -> None:
 
 def prefix_of(relay_miner: Mapping[str, Any]) -> str:
     """Return the prefix of a RelayMiner's Redis keys."""
-    metadata, spec = relay_miner["metadata"], relay_miner.get("spec") or {}
+    metadata, spec = relay_miner["metadata"], section(relay_miner, "spec")
     return str(spec.get("prefix") or f"{metadata.get('namespace')}-{metadata.get('name')}")
 
 
 def operator_address(supplier: Mapping[str, Any]) -> str:
     """Return the operator address that a Supplier names."""
-    return str((supplier.get("spec") or {}).get("operatorAddress", ""))
+    return str(section(supplier, "spec").get("operatorAddress", ""))

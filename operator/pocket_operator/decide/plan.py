@@ -27,6 +27,7 @@ from pocket_operator.decide.kept_revisions import kept_revisions
 from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secret
 from pocket_operator.decide.rollout import RolloutState, plan_rollout
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.snapshot import ChildKey, Snapshot
 from pocket_operator.decide.stake_decision import transaction_on_its_way, unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck, check_key
@@ -97,14 +98,14 @@ def key_digest(keys: list[str]) -> str:
 def is_paused(relay_miner: Mapping[str, Any]) -> bool:
     """Return True if spec.paused or the annotation pauses the RelayMiner."""
     annotations = relay_miner["metadata"].get("annotations") or {}
-    return bool((relay_miner.get("spec") or {}).get("paused")) or annotations.get(names.ANNOTATION_RECONCILE) == (
+    return bool(section(relay_miner, "spec").get("paused")) or annotations.get(names.ANNOTATION_RECONCILE) == (
         "disabled"
     )
 
 
 def _deadline(relay_miner: Mapping[str, Any] | None) -> float:
     """Return the drain deadline in seconds, the default where the resource has no valid one."""
-    deletion = ((relay_miner or {}).get("spec") or {}).get("deletion")
+    deletion = section(relay_miner, "spec").get("deletion")
     try:
         return float(read_known(Deletion, deletion or {})[0].drain_deadline_seconds)
     except ValidationError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pocket.api.relayminer import RelayMiner
 from pocket_operator.decide.reasons import BlockingProblem, ConditionReason
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.snapshot import SecretView, Snapshot
 
 Object = dict[str, Any]
@@ -65,10 +66,10 @@ def _url_digest(url: str, uid: str) -> str:
 
 def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> str:
     """Return what identifies a RelayMiner's Redis, empty if its Secret was not read or is invalid."""
-    redis = (relay_miner.get("spec") or {}).get("redis") or {}
+    redis = section(relay_miner, "spec", "redis")
     if redis.get("trial") is not None:
         return f"trial of {relay_miner['metadata']['namespace']}/{relay_miner['metadata']['name']}"
-    reference = redis.get("urlSecretRef") or {}
+    reference = section(redis, "urlSecretRef")
     for kind in ("sentinel", "cluster"):
         if redis.get(kind) is not None:
             return f"{kind} {json.dumps(redis[kind], sort_keys=True)}"
@@ -78,7 +79,6 @@ def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> s
 
 def redis_secrets_of(relay_miner: Object | None) -> set[str]:
     """Return the names of the Secrets that name a RelayMiner's Redis or hold what it takes to log in."""
-    redis = ((relay_miner or {}).get("spec") or {}).get("redis") or {}
-    bundle = redis.get("caBundle") or {}
-    references = (redis.get("urlSecretRef"), redis.get("credentialsSecretRef"), bundle.get("secretRef"))
-    return {str((reference or {}).get("name", "")) for reference in references}
+    redis = section(relay_miner, "spec", "redis")
+    references = (("urlSecretRef",), ("credentialsSecretRef",), ("caBundle", "secretRef"))
+    return {str(section(redis, *path).get("name", "")) for path in references}

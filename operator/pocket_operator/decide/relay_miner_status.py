@@ -18,6 +18,7 @@ from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.served import NO_CHAIN, long_unserved, served_condition, served_suppliers
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
@@ -65,7 +66,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     generation = int(relay_miner["metadata"].get("generation") or 0)
     before = (relay_miner.get("status") or {}).get("conditions") or ()
     container = _container(deployment)
-    port = ((relay_miner.get("spec") or {}).get("relayer") or {}).get("service", {}).get("port", 80)
+    port = section(relay_miner, "spec", "relayer", "service").get("port", 80)
     return RelayMinerStatus(
         observed_generation=generation,
         conditions=conditions(specs, before, generation, snapshot.now),
@@ -192,9 +193,8 @@ _STATED = {
 
 def _durability(snapshot: Snapshot) -> str:
     """Return what the owner states about the durability of Redis, as a sentence for the condition."""
-    redis = ((snapshot.relay_miner or {}).get("spec") or {}).get("redis") or {}
-    stated = redis.get("durability")
-    return _STATED[Durability(stated)] if stated in set(Durability) else ""
+    stated = section(snapshot.relay_miner, "spec", "redis").get("durability")
+    return _STATED[Durability(stated)] if isinstance(stated, str) and stated in set(Durability) else ""
 
 
 def _redis(reports: list[Report], stated: str) -> ConditionSpec:

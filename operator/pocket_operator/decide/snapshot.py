@@ -13,6 +13,7 @@ from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller
 from pocket_operator.decide.books import Books
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.schemas import Schemas
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.volume_claims import VolumeClaim
 from pocket_operator.resources import names
 from pocket_operator.resources.context import Images
@@ -228,11 +229,10 @@ class Snapshot:
     @cached_property
     def offered(self) -> Mapping[str, frozenset[int]]:
         """The transports (chain numbers) that the RelayMiner serves, by service."""
-        spec = (self.relay_miner or {}).get("spec") or {}
-        services = spec.get("services")
+        services = section(self.relay_miner, "spec").get("services")
         return {
             str(service.get("id")): frozenset(
-                number for name, number in RPC_NUMBERS.items() if (service.get("backends") or {}).get(name) is not None
+                number for name, number in RPC_NUMBERS.items() if section(service, "backends").get(name) is not None
             )
             for service in (services if isinstance(services, list) else ())
             if isinstance(service, dict)

@@ -14,6 +14,7 @@ from pocket.staking.chain import SentOutcome, SentState
 from pocket.staking.stake_model import StakeChange, StakePlan, StakeRefusal, StakeState
 from pocket_operator.decide.conditions import StakeCondition, State
 from pocket_operator.decide.reasons import AnyStakeReason, StakeReason
+from pocket_operator.decide.sections import section
 
 APPROVAL: Final = "pocket.network/approve-stake-plan"
 _LONGEST_LOG: Final = 4096
@@ -180,7 +181,7 @@ def _undrained(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | 
 
 def unstakes(supplier: Mapping[str, Any]) -> bool:
     """Return True if a Supplier's owner approved that it unstakes, so that it must drain."""
-    stake = (supplier.get("spec") or {}).get("stake") or {}
+    stake = section(supplier, "spec", "stake")
     if stake.get("state") != "Unstaked" or stake.get("policy", StakePolicy.OBSERVE) == StakePolicy.OBSERVE:
         return False
     approved = str((supplier["metadata"].get("annotations") or {}).get(APPROVAL, ""))

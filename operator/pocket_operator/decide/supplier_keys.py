@@ -16,6 +16,7 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket_operator.decide.draining import has_finalizer
 from pocket_operator.decide.object_cache import operator_address
 from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.snapshot import SecretView, Snapshot
 
 Object = dict[str, Any]
@@ -59,7 +60,7 @@ class KeyCheck:
     @property
     def services(self) -> tuple[str, ...] | None:
         """The services that it is limited to, empty for all, None if the resource is invalid here."""
-        declared = (self.supplier.get("spec") or {}).get("services") or []
+        declared = section(self.supplier, "spec").get("services") or []
         return (
             tuple(declared) if isinstance(declared, list) and all(isinstance(name, str) for name in declared) else None
         )
@@ -131,7 +132,7 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
             )
         return text.strip().removeprefix("0x"), None
     if parsed.spec.key.remote is not None:
-        if not ((snapshot.relay_miner or {}).get("spec") or {}).get("signer"):
+        if not section(snapshot.relay_miner, "spec").get("signer"):
             raise _Broken(
                 ConditionReason.SIGNER_NOT_CONFIGURED,
                 "The key is remote, and the RelayMiner has no signer. Set its spec.signer.",

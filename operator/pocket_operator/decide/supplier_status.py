@@ -20,6 +20,7 @@ from pocket_operator.decide.earned import LARGEST, earnings, funds
 from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.served import is_served, long_unserved, mining_problem
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.stake_decision import unstakes
@@ -108,7 +109,7 @@ def _open_before(check: KeyCheck) -> int:
 def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expected: int) -> ConditionSpec:
     kind = ConditionType.KEYS_LOADED
     drain = plan.drains.get(check.address)
-    relay_miner = (check.supplier.get("spec") or {}).get("relayMinerRef", {}).get("name", "")
+    relay_miner = section(check.supplier, "spec", "relayMinerRef").get("name", "")
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
     if drain is not None and check.reason is not ConditionReason.KEY_IN_USE:
         why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.reason}"

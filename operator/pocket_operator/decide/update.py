@@ -14,6 +14,7 @@ from typing import Any
 
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.sections import section
 from pocket_operator.decide.snapshot import ChildKey, Pod, Settings, Snapshot, Turn, UpdateStep
 from pocket_operator.decide.workloads import annotation_of, image_of, is_rolling, partition_of, wanted_replicas
 from pocket_operator.resources import names
@@ -111,9 +112,7 @@ def target_of(settings: Settings) -> str:
 
 
 def _own_image(relay_miner: Mapping[str, Any], part: str) -> bool:
-    spec = relay_miner.get("spec") or {}
-    workload = spec.get(part) if isinstance(spec, dict) else None
-    return bool(workload.get("image")) if isinstance(workload, dict) else False
+    return bool(section(relay_miner, "spec", part).get("image"))
 
 
 def _outdated(relay_miner: Mapping[str, Any], installed: Installed, images: Images) -> tuple[bool, bool, bool]:
@@ -131,7 +130,7 @@ def _outdated(relay_miner: Mapping[str, Any], installed: Installed, images: Imag
 
 
 def _approved(relay_miner: Mapping[str, Any], target: str) -> bool:
-    supervised = (relay_miner.get("spec") or {}).get("updateStrategy") == "supervised"
+    supervised = section(relay_miner, "spec").get("updateStrategy") == "supervised"
     return not supervised or annotation_of(relay_miner, names.ANNOTATION_APPROVE_UPDATE) == target
 
 

@@ -9,6 +9,7 @@ from pocket.api.relayminer import MinerSpec
 from pocket.api.status import ConditionType
 from pocket_operator.decide.conditions import ConditionSpec
 from pocket_operator.decide.reasons import ConditionReason
+from pocket_operator.decide.sections import section
 
 _NAMED: Final = 3
 
@@ -49,8 +50,7 @@ def _below(left: str, right: str) -> bool:
 
 def declared_size(relay_miner: Mapping[str, Any] | None) -> str:
     """Return the declared size of a miner's volume, the default where the resource has no valid one."""
-    miner = ((relay_miner or {}).get("spec") or {}).get("miner")
-    size = miner.get("storage") if isinstance(miner, dict) else None
+    size = section(relay_miner, "spec", "miner").get("storage")
     return size if isinstance(size, str) else str(MinerSpec.model_fields["storage"].default)
 
 

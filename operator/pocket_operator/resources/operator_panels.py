@@ -83,6 +83,10 @@ OPERATOR_ROWS: Final = (
                 (("sum by (kind) (increase(pocket_operator_contested_writes_total[5m]))", "{{kind}}"),),
             ),
             Panel(
+                "Events that were not written",
+                (("sum(increase(pocket_operator_events_dropped_total[5m]))", "events"),),
+            ),
+            Panel(
                 "Versions",
                 (("count by (version, commit, python) (pocket_operator_build_info)", "{{version}} {{commit}}"),),
             ),

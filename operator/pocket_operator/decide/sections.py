@@ -1,0 +1,12 @@
+"""Read parts of resources that another release's definition may have let through in another form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def section(resource: Mapping[str, Any] | None, *path: str) -> Mapping[str, Any]:
+    """Return the object at a path of a resource, an empty one where there is none or something else."""
+    found: Any = resource
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
