@@ -22,7 +22,8 @@ class FairInput:
     """Feeds the input of one connection to its parser, in turns with other connections.
 
     Portions get smaller while they take long, and each pays for the time of the one before. `on_fed` is called once
-    nothing waits any more, so that reading goes on. A parser that is not `ready` gets nothing until `proceed` is called.
+    nothing waits any more, so that reading goes on. A parser that is not `ready` gets nothing until `proceed` is
+    called.
     """
 
     def __init__(
