@@ -17,6 +17,7 @@ _COST: Final = 4 * QUANTUM
 """Cost of a request with its response, of which two fit into one iteration of the event loop."""
 BURST: Final = 16.0  # requests of one connection without waiting ...
 PER_SECOND: Final = 4.0  # ... and later
+_BYTES: Final = 128 * 1024  # of a body, for one quantum
 _FRESH, _FREQUENT = "", "frequent"
 
 
@@ -36,14 +37,14 @@ class FirstRequests:
         self._sleep = sleep
         self._burst = burst
 
-    def take_free_turn(self, connection: Connection) -> bool:
-        """Count a request, and return True if it may be served without waiting."""
+    def take_free_turn(self, connection: Connection, size: int = 0) -> bool:
+        """Count a request with `size` bytes, and return True if it may be served without waiting."""
         bucket = connection.first_requests
         if bucket is None:
             bucket = connection.first_requests = TokenBucket(PER_SECOND, self._burst)
-        return bucket.take(1, self._clock()) and self.turns.take_free_turn(_COST)
+        return bucket.take(1, self._clock()) and self.turns.take_free_turn(_COST + cost_of(size))
 
-    async def turn(self, connection: Connection) -> None:
+    async def turn(self, connection: Connection, size: int = 0) -> None:
         """Wait until a counted request may be served.
 
         Connections that exceed their rate share one flow of their address, so that they delay no other connection
@@ -57,4 +58,9 @@ class FirstRequests:
             flow = _FREQUENT
             await self._sleep(min(1.0, missing) / PER_SECOND)
             missing -= 1.0
-        await self.turns.turn(connection.memory.address, _COST, flow)
+        await self.turns.turn(connection.memory.address, _COST + cost_of(size), flow)
+
+
+def cost_of(size: int) -> float:
+    """Return the cost of `size` bytes that are copied and parsed, in the fair queue's unit."""
+    return QUANTUM * size / _BYTES
