@@ -316,7 +316,7 @@ MUTANTS = [
            "tests/integration/test_publisher.py::test_the_log_is_released_when_the_session_is_finished"),
     Mutant("core/pocket/redis_store/redis_leases.py", "(redis.call('HGET', KEYS[1], ARGV[i]) or '') == ARGV[i + 1]", "true",
            "tests/integration/test_damaged_rows.py::test_a_lease_that_another_member_wrote_meanwhile_is_not_overwritten"),
-    Mutant("core/pocket/chain/claim_pages.py", " if row.supplier_operator_address == supplier]", "]",
+    Mutant("core/pocket/chain/pages.py", " if row.supplier_operator_address == supplier]", "]",
            "tests/unit/test_one_wrong_answer.py::test_claims_of_other_suppliers_on_any_page_are_not_taken_for_ours"),
     Mutant("core/pocket/chain/response_checks.py", "if not 0 < first <= (height or first) <= last or", "if",
            "tests/unit/test_failures.py::test_a_session_is_taken_as_the_answer_to_its_own_heights_only"),

@@ -132,6 +132,29 @@ async def test_what_the_chain_denied_is_asked_again_at_the_next_block_only():
     assert asked == [2, 2, 2, 3, 3], "params and session, then the session alone"
 
 
+async def test_a_first_application_behind_a_flooding_address_is_served_once_the_chain_has_listed_it():
+    world, node, now = World(), Node(), [0.0]
+    chain = LocalChain(world.genesis())
+    admission = Admission(DirectChain(chain, node.gate), lambda: 1, lambda: now[0])
+    header = hydrate(chain.state, chain.block_hash, world.application("eth"), "eth", 1).header
+    honest = world.request(header, address("alice"), b"{}")
+    strangers = [changed(honest, application_address=address(f"stranger {n}")) for n in range(200)]
+    for request in strangers:
+        await outcome(admission, request, "10.0.0.1")
+    asked = node.asked
+    await outcome(admission, honest, "10.0.0.1")
+    while (found := await outcome(admission, honest, "10.0.0.1")) is RejectionReason.OVERLOADED:
+        await outcome(admission, strangers[-1], "10.0.0.1")
+        await asyncio.sleep(0)
+    assert found is None
+    assert node.asked - asked < 10
+    assert await outcome(admission, strangers[-1], "10.0.0.1") is RejectionReason.OVERLOADED
+    now[0] = 20.0
+    for request in strangers:
+        await outcome(admission, request, "10.0.0.1")
+    assert node.asked - asked < 10 + 41, "two queries a second, and no second list within 30 seconds"
+
+
 async def test_an_address_that_asks_in_vain_is_held_back_and_no_other_and_not_for_ever():
     world, node, now = World(), Node(), [0.0]
     chain = LocalChain(world.genesis())

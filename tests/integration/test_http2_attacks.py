@@ -222,16 +222,16 @@ async def test_an_answer_for_which_no_window_is_opened_is_dropped_in_time(redis,
 
 async def test_unfinished_streams_of_strangers_replace_each_other_and_relays_go_on(redis, tmp_path):
     async with relaying(redis, tmp_path) as relayer:
-        relayer.http2.uploads = StrangersUploads(100)
+        relayer.http2.uploads = StrangersUploads(20)
         clients = [await Http2Client.dial(relayer) for _ in range(2)]
         for client in clients:
             client.send()
-            client.writer.write(b"".join(raw_frame(HEADERS, 2 * n + 1, POST, END_HEADERS) for n in range(100)))
-            await until(lambda: relayer.http2.uploads.unfinished == 100)
+            client.writer.write(b"".join(raw_frame(HEADERS, 2 * n + 1, POST, END_HEADERS) for n in range(20)))
+            await until(lambda: relayer.http2.uploads.unfinished == 20)
         answers = Answers()
-        while answers.rejected < 100:
+        while answers.rejected < 20:
             answers.feed(await asyncio.wait_for(clients[0].reader.read(65_536), 10))
-        assert relayer.http2.uploads.unfinished == 100
+        assert relayer.http2.uploads.unfinished == 20
         assert await served(relayer)
         for client in clients:
             client.writer.close()

@@ -133,3 +133,18 @@ def test_every_turn_is_granted_once_and_in_the_order_of_its_application(turns):
     for name in {key for key, _ in turns}:
         mine = [number for key, number in order if key == name]
         assert mine == sorted(mine)
+
+
+async def test_a_turn_beyond_the_limit_of_an_iteration_leaves_the_next_iterations_to_other_work():
+    queue, order, iterations = FairQueue(lambda: 0.0, per_iteration=2.0), [], 0
+
+    async def take(cost):
+        await queue.turn("stranger", cost)
+        order.append((cost, iterations))
+
+    tasks = [asyncio.create_task(take(cost)) for cost in (20.0, 1.0, 1.0, 1.0)]
+    while len(order) < len(tasks):
+        await asyncio.sleep(0)
+        iterations += 1
+    (_, costly), *others = order
+    assert [costly + 9 <= number <= costly + 12 for _, number in others] == [True] * 3

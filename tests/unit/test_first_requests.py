@@ -1,9 +1,12 @@
-"""HTTP/1.1 requests of connections without a served relay: in turns, and at a limited rate."""
+"""Requests of connections without a served relay: in turns, and at a limited rate."""
 
 import asyncio
 
+import pytest
+
 from pocket_relayer.limits.memory_budget import MemoryBudget
-from pocket_relayer.pipeline.fair_queue import FairQueue
+from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.pipeline.fair_queue import MAX_WAIT_SECONDS, FairQueue
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.first_requests import BURST, PER_SECOND, FirstRequests
 
@@ -67,6 +70,30 @@ async def test_connections_over_their_rate_delay_new_ones_of_their_address_by_a_
         for client in [*flood, newcomer]:
             group.create_task(serve(turns, client, served))
     assert served.index(newcomer) < 20
+
+
+async def test_requests_of_a_connection_that_wait_go_on_once_one_of_them_was_served_and_others_are_refused():
+    clock, gate = Clock(), asyncio.Event()
+
+    async def sleep(seconds):
+        clock.slept.append(seconds)
+        await gate.wait()
+
+    turns, client = FirstRequests(FairQueue(lambda: 0.0), clock, sleep), connection()
+    for _ in range(int(BURST)):
+        turns.take_free_turn(client)
+    waiting = []
+    for _ in range(int(PER_SECOND * MAX_WAIT_SECONDS)):
+        assert not turns.take_free_turn(client)
+        waiting.append(asyncio.create_task(turns.turn(client)))
+        await asyncio.sleep(0)
+    turns.take_free_turn(client)
+    with pytest.raises(Rejected):
+        await turns.turn(client)
+    client.trusted = True
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert clock.slept == [1 / PER_SECOND] * len(waiting), "one sleep each, though the last would wait two seconds"
 
 
 async def test_an_iteration_of_the_event_loop_serves_few_of_them():

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from pocket.chain.claim_pages import all_claims
 from pocket.chain.comet import announced_height, block_of, latest_block_of, network_of, result_of, retention_of
 from pocket.chain.model import Account, Block
+from pocket.chain.pages import all_claims
 from pocket.errors import ChainError, ChainQueryRejected, DecodingError
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.relays.messages import SessionHeader

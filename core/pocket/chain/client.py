@@ -17,7 +17,6 @@ from google.protobuf.message import DecodeError, Message
 from pocket.chain import convert
 from pocket.chain.broadcasting import Broadcaster
 from pocket.chain.channels import channel_of
-from pocket.chain.claim_pages import ALL_CLAIMS, all_claims
 from pocket.chain.failover import Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
@@ -32,6 +31,7 @@ from pocket.chain.model import (
 )
 from pocket.chain.node_answer import HEIGHT_HEADER, NodeAnswer, height_of
 from pocket.chain.node_health import ALLOWED_LAG_BLOCKS, NodeHealthTable
+from pocket.chain.pages import ALL_APPLICATIONS, ALL_CLAIMS, all_applications, all_claims
 from pocket.chain.response_checks import OF_THE_PRESENT, check_answer, required_height
 from pocket.errors import STATED, ChainError, ChainUnavailable, DecodingError, FailureClass, MethodNotImplemented
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams
@@ -271,6 +271,10 @@ class ChainClient:
             application_pb.QueryGetApplicationResponse,
         )
         return convert.application(answer.application)
+
+    async def staked_applications(self) -> frozenset[tuple[str, str]]:
+        """Return address and service id of all applications' stakes, page by page."""
+        return await all_applications(lambda request: self._call_raw(ALL_APPLICATIONS, request))
 
     async def supplier(self, operator_address: str) -> StakedSupplier:
         """Return the supplier's current record with its history. Raises NotFound."""

@@ -39,6 +39,7 @@ _REQUIRED: Final[Mapping[str, tuple[type[Message], tuple[str, ...]]]] = {
     "/pocket.application.Query/Application": (
         application_pb.QueryGetApplicationResponse, ("application.address",),
     ),
+    "/pocket.application.Query/AllApplications": (application_pb.QueryAllApplicationsResponse, ("pagination",)),
     "/pocket.supplier.Query/Supplier": (supplier_pb.QueryGetSupplierResponse, ("supplier.operator_address",)),
     "/pocket.supplier.Query/Params": (supplier_pb.QueryParamsResponse, ("params",)),
     "/pocket.service.Query/Service": (

@@ -95,6 +95,17 @@ def _application(query: QueryContext, request: application_pb.QueryGetApplicatio
     return application_pb.QueryGetApplicationResponse(application=encode.application(record))
 
 
+def _all_applications(query: QueryContext, request: application_pb.QueryAllApplicationsRequest) -> Message:
+    rows = [record for _, record in sorted(query.state.applications.items())]
+    start = int.from_bytes(request.pagination.key, "big") if request.pagination.key else request.pagination.offset
+    end = start + (request.pagination.limit or 100)
+    answer = application_pb.QueryAllApplicationsResponse(applications=[encode.application(a) for a in rows[start:end]])
+    answer.pagination.SetInParent()  # also when it is empty
+    if end < len(rows):
+        answer.pagination.next_key = end.to_bytes(8, "big")
+    return answer
+
+
 def _supplier(query: QueryContext, request: supplier_pb.QueryGetSupplierRequest) -> Message:
     record = query.state.suppliers.get(request.operator_address)
     if record is None:
@@ -305,6 +316,7 @@ METHODS: dict[str, tuple[type[Message], Handler]] = {
     "/pocket.session.Query/Params": (session_pb.QueryParamsRequest, _session_params),
     "/pocket.session.Query/GetSession": (session_pb.QueryGetSessionRequest, _get_session),
     "/pocket.application.Query/Application": (application_pb.QueryGetApplicationRequest, _application),
+    "/pocket.application.Query/AllApplications": (application_pb.QueryAllApplicationsRequest, _all_applications),
     "/pocket.supplier.Query/Supplier": (supplier_pb.QueryGetSupplierRequest, _supplier),
     "/pocket.supplier.Query/Params": (supplier_pb.QueryParamsRequest, _supplier_params),
     "/pocket.service.Query/Service": (service_pb.QueryGetServiceRequest, _service),

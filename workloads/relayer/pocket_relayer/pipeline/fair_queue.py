@@ -67,19 +67,24 @@ class FairQueue:
     The work of a turn follows it without another await. So an address with many or costly turns delays another one by
     one quantum per round, however many turns it queues and applications it names. The same holds between the
     applications of one address. Nothing waits while there is no contention.
+
+    After a turn that costs more than `per_iteration` the next iterations grant nothing: they belong to other work.
     """
 
-    def __init__(self, clock: Callable[[], float], max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self, clock: Callable[[], float], max_waiting: int = MAX_WAITING, per_iteration: float = PER_ITERATION
+    ) -> None:
         self._clock = clock
+        self._per_iteration = per_iteration
         self._max_waiting = max_waiting
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
         self._waiting = 0
         self._spent = 0.0
-        """Cost granted in this iteration of the event loop."""
+        """Cost granted in this iteration of the event loop, and in earlier ones beyond their limit."""
 
     def take_free_turn(self, cost: float = QUANTUM) -> bool:
         """Take a turn without waiting, and return False if others wait for theirs."""
-        if self._addresses or self._spent >= PER_ITERATION:
+        if self._addresses or self._spent >= self._per_iteration:
             return False
         if not self._spent:
             asyncio.get_running_loop().call_soon(self._grant_next)
@@ -110,8 +115,8 @@ class FairQueue:
 
     def _grant_next(self) -> None:
         """Grant the next turns, and come back in the next iteration if there were any."""
-        self._spent = 0.0
-        while self._addresses and self._spent < PER_ITERATION:
+        self._spent = max(0.0, self._spent - self._per_iteration)
+        while self._addresses and self._spent < self._per_iteration:
             self._grant_one()
         if self._spent:
             asyncio.get_running_loop().call_soon(self._grant_next)

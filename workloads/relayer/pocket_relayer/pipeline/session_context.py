@@ -33,6 +33,7 @@ from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.agreed_targets import AgreedTargets
 from pocket_relayer.pipeline.authorization import SessionContext, check_session
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
+from pocket_relayer.pipeline.staked_applications import ApplicationList, StakedApplications
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 T = TypeVar("T")
@@ -52,7 +53,7 @@ _CONCURRENT_CONFIRMATIONS = 4
 _MAX_CONFIRMATIONS = 64  # running and waiting
 
 
-class ChainQueries(ConfirmableChain, Protocol):
+class ChainQueries(ConfirmableChain, ApplicationList, Protocol):
     """Chain queries of admission, implemented by pocket.chain.client.ChainClient."""
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
@@ -128,6 +129,7 @@ class SessionContexts:
         )
         self._existing: BoundedDict[tuple[str, str], None] = BoundedDict(_RINGS)
         """Application and service of sessions that the chain stated. Their next session is queried in any case."""
+        self._staked = StakedApplications(chain, clock)
         self._confirmation_budget = ColdQueryBudget(
             clock, "this address sent too many relays that all chain nodes refuse", burst=16.0, per_second=1.0
         )
@@ -264,6 +266,14 @@ class SessionContexts:
             self._rings.pop(key, None)
             raise
 
+    def _check_budget(self, key: _SessionKey, address: str) -> None:
+        """Raise Rejected for an address with too many fruitless queries, unless the application is staked."""
+        try:
+            self._budget.check(address)
+        except Rejected:
+            if not self._staked.include(*key[:2]):
+                raise
+
     async def _known_session(self, header: SessionHeader, address: str) -> _SessionRow:
         """Return the chain's session of an application, service and start height.
 
@@ -275,7 +285,7 @@ class SessionContexts:
             return known
         self._negative_cache.check(key)
         if key[:2] not in self._existing:
-            self._budget.check(address)
+            self._check_budget(key, address)
         await self._check_grid(header)
         try:
             return await self._query(key, lambda: self._session(key))

@@ -13,7 +13,7 @@ from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.transports.client_connections import Connection
 
-_LEAST, _MOST = 128, 64 * 1024  # bytes of a portion
+_LEAST, _FIRST, _MOST = 16, 128, 64 * 1024  # bytes of a portion
 _PORTION_SECONDS: Final = 0.000_25
 """Time that parsing a portion may take: one quantum."""
 
@@ -21,8 +21,9 @@ _PORTION_SECONDS: Final = 0.000_25
 class FairInput:
     """Feeds the input of one connection to its parser, in turns with other connections.
 
-    Portions get smaller while they take long. `on_fed` is called once nothing waits any more, so that reading goes on.
-    A parser that is not `ready` gets nothing until `proceed` is called.
+    Portions get smaller while they take long, and each pays for the time of the one before. `on_fed` is called once
+    nothing waits any more, so that reading goes on. A parser that is not `ready` gets nothing until `proceed` is
+    called.
     """
 
     def __init__(
@@ -31,10 +32,10 @@ class FairInput:
         connection: Connection,
         feed: Callable[[bytes], None],
         on_fed: Callable[[], None],
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
         *,
         ready: Callable[[], bool] | None = None,
-        first_portion: int = _LEAST,
+        first_portion: int = _FIRST,
     ) -> None:
         self._turns = turns
         self._connection = connection
@@ -45,6 +46,7 @@ class FairInput:
         self._reservation = connection.memory.reserve()
         self._ready = ready or _always
         self._portion = first_portion
+        self._cost = QUANTUM
         self._parked: asyncio.Future[None] | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -56,7 +58,7 @@ class FairInput:
 
     def take(self, transport: asyncio.Transport, data: bytes) -> None:
         """Parse the next bytes, now or when it is their turn."""
-        if self._task is None and self._ready() and self._turns.take_free_turn():
+        if self._task is None and self._ready() and self._turns.take_free_turn(self._cost):
             portion, data = data[: self._portion], data[self._portion :]
             self._parse(portion)
         if not data or self._closed:
@@ -79,6 +81,7 @@ class FairInput:
         began = self._clock()
         self._feed(portion)
         seconds = self._clock() - began
+        self._cost = QUANTUM * max(1.0, seconds / _PORTION_SECONDS)
         if seconds > _PORTION_SECONDS:
             self._portion = max(_LEAST, self._portion // 2)
         elif 2 * seconds < _PORTION_SECONDS:
@@ -90,7 +93,7 @@ class FairInput:
             while self._waiting and not transport.is_closing():
                 self._reservation.on_evict = self._connection.abort
                 await self._until_ready()
-                await self._turns.turn(address, QUANTUM)
+                await self._turns.turn(address, self._cost)
                 self._reservation.on_evict = None  # what the portion needs may evict others of this connection
                 portion = bytes(self._waiting[: self._portion])
                 del self._waiting[: self._portion]

@@ -1,7 +1,7 @@
-"""Serve HTTP/1.1 requests of connections without a served relay in turns and at a limited rate.
+"""Serve requests of connections without a served relay in turns and at a limited rate.
 
 Requests that are refused cost their sender nothing. Served as they arrive, those of a few hundred connections would
-delay every relay. HTTP/2 limits its input in the same way (`FairInput`, `FrameBudget`).
+delay every relay. HTTP/2 limits its input as well (`FairInput`, `FrameBudget`).
 """
 
 import asyncio
@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pocket_relayer.limits.token_bucket import TokenBucket
-from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
+from pocket_relayer.pipeline.fair_queue import MAX_WAIT_SECONDS, QUANTUM, FairQueue, busy
 from pocket_relayer.transports.client_connections import Connection
 
 _COST: Final = 4 * QUANTUM
 """Cost of a request with its response, of which two fit into one iteration of the event loop."""
 BURST: Final = 16.0  # requests of one connection without waiting ...
 PER_SECOND: Final = 4.0  # ... and later
+_BYTES: Final = 128 * 1024  # of a body, for one quantum
 _FRESH, _FREQUENT = "", "frequent"
 
 
@@ -28,19 +29,22 @@ class FirstRequests:
         turns: FairQueue | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        burst: float = BURST,
     ) -> None:
         self.turns = turns or FairQueue(clock)
         self._clock = clock
         self._sleep = sleep
+        self._burst = burst
 
-    def take_free_turn(self, connection: Connection) -> bool:
-        """Count a request, and return True if it may be served without waiting."""
+    def take_free_turn(self, connection: Connection, size: int = 0) -> bool:
+        """Count a request with `size` bytes, and return True if it may be served without waiting."""
         bucket = connection.first_requests
         if bucket is None:
-            bucket = connection.first_requests = TokenBucket(PER_SECOND, BURST)
-        return bucket.take(1, self._clock()) and self.turns.take_free_turn(_COST)
+            bucket = connection.first_requests = TokenBucket(PER_SECOND, self._burst)
+        return bucket.take(1, self._clock()) and self.turns.take_free_turn(_COST + cost_of(size))
 
-    async def turn(self, connection: Connection) -> None:
+    async def turn(self, connection: Connection, size: int = 0) -> None:
         """Wait until a counted request may be served.
 
         Connections that exceed their rate share one flow of their address, so that they delay no other connection
@@ -48,7 +52,15 @@ class FirstRequests:
         """
         bucket, flow = connection.first_requests, _FRESH
         missing = 0.0 if bucket is None else -bucket.available(self._clock())
-        if missing > 0:
+        if missing > MAX_WAIT_SECONDS * PER_SECOND:
+            raise busy()
+        while missing > 0 and not connection.favoured:
             flow = _FREQUENT
-            await self._sleep(missing / PER_SECOND)
-        await self.turns.turn(connection.memory.address, _COST, flow)
+            await self._sleep(min(1.0, missing) / PER_SECOND)
+            missing -= 1.0
+        await self.turns.turn(connection.memory.address, _COST + cost_of(size), flow)
+
+
+def cost_of(size: int) -> float:
+    """Return the cost of `size` bytes that are copied and parsed, in the fair queue's unit."""
+    return QUANTUM * size / _BYTES

@@ -111,7 +111,7 @@ async def _call(
     pipeline: RelayPipeline, request: IncomingRequest, transport: Transport, *, text: bool = False
 ) -> tuple[bytes, dict[str, str]]:
     """Return the framed response, and the status as trailers."""
-    if request.method != "POST" or request.path.partition("?")[0] != METHOD:
+    if not is_relay(request.method, request.path):
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
     caller = TransportInfo(transport, request.headers, request.address, request.reservation)
     try:
@@ -144,6 +144,11 @@ async def answer(pipeline: RelayPipeline, request: IncomingRequest) -> OutgoingR
     if not body:
         return OutgoingResponse(200, {**headers, **trailers})
     return OutgoingResponse(200, headers, body, trailers=trailers)
+
+
+def is_relay(method: str, path: str) -> bool:
+    """Return True for a call of SendRelay, the only method that is served."""
+    return method == "POST" and path.partition("?")[0] == METHOD
 
 
 def is_preflight(request: IncomingRequest) -> bool:

@@ -19,8 +19,9 @@ from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
-from pocket_relayer.transports.first_requests import FirstRequests
+from pocket_relayer.transports.first_requests import FirstRequests, cost_of
 from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
+from pocket_relayer.transports.http1_uploads import Body, Upload
 from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
@@ -32,39 +33,6 @@ _PIECE: Final = 64 * 1024
 _DRAIN_POLL_SECONDS: Final = 0.05
 _PIPELINED: Final = 64 * 1024
 """Bytes of pipelined requests beyond which aiohttp serves them."""
-
-
-class _Body:
-    """A whole request body, which is let go once it is read."""
-
-    __slots__ = ("_body", "_rejection")
-
-    def __init__(self, body: bytes, rejection: Rejected | None = None) -> None:
-        self._body = body
-        self._rejection = rejection
-
-    async def read(self) -> bytes:
-        """Return the body, once.
-
-        Raises Rejected if it did not arrive.
-        """
-        if self._rejection is not None:
-            raise self._rejection
-        body, self._body = self._body, b""
-        return body
-
-
-class _Upload:
-    """A body that is still arriving."""
-
-    __slots__ = ("began", "body", "head", "reservation", "timer")
-
-    def __init__(self, head: RequestHead, reservation: MemoryReservation, began: float) -> None:
-        self.head = head
-        self.reservation = reservation
-        self.began = began
-        self.body = bytearray()
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class RelayServer:
@@ -114,7 +82,7 @@ class RelayConnection(asyncio.Protocol):
         self._unread = UnreadTimer(self._loop, server.timeouts.write_seconds)
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._upload: _Upload | None = None
+        self._upload: Upload | None = None
         self._behind = bytearray()
         self._pipelined = connection.memory.reserve()
         self._half_closed = False
@@ -208,7 +176,7 @@ class RelayConnection(asyncio.Protocol):
         head, at = found
         reservation = self.connection.memory.reserve()
         if len(data) - at < head.body_bytes:
-            self._upload = upload = _Upload(head, reservation, self._loop.time())
+            self._upload = upload = Upload(head, reservation, self._loop.time())
             reservation.on_evict = lambda: self._refuse_upload(upload, overloaded())
             upload.timer = self._loop.call_later(self._server.timeouts.read_seconds, self._check_upload, upload)
             self._take_upload(upload, data[at:], at)
@@ -217,49 +185,68 @@ class RelayConnection(asyncio.Protocol):
         try:
             reservation.acquire(end)
         except Rejected as rejected:
-            self._serve(head, _Body(b"", rejected), reservation)
+            self._serve(head, Body(b"", rejected), reservation)
         else:
-            self._serve(head, _Body(data[at:end]), reservation)
+            self._serve(head, Body(data[at:end]), reservation)
         if len(data) > end:
             self._keep_behind(data[end:])
 
-    def _take_upload(self, upload: _Upload, data: bytes, head_bytes: int = 0) -> None:
-        missing = upload.head.body_bytes - len(upload.body)
+    def _take_upload(self, upload: Upload, data: bytes, head_bytes: int = 0) -> None:
+        missing = upload.missing
         part = data[:missing]
         try:
             upload.reservation.acquire(head_bytes + len(part))
         except Rejected as rejected:
             self._refuse_upload(upload, rejected)
             return
-        upload.body += part
-        if len(upload.body) < upload.head.body_bytes:
+        upload.add(part)
+        if upload.missing:
+            if not self.connection.favoured:
+                self._read_on_in_turn(upload, len(part))
             return
-        body = bytes(upload.body)
+        body = b"".join(upload.parts)
         self._end_upload(upload)
-        self._serve(upload.head, _Body(body), upload.reservation)
+        self._serve(upload.head, Body(body), upload.reservation)
         if len(data) > missing:
             self._keep_behind(data[missing:])
 
-    def _check_upload(self, upload: _Upload) -> None:
+    def _read_on_in_turn(self, upload: Upload, size: int) -> None:
+        """Read the next part of a body when it is the turn of its address. `size` is that of the last part."""
+        turns, transport, cost = self._server.first_requests.turns, self._transport, cost_of(size)
+        if transport is None or turns.take_free_turn(cost):
+            return
+        transport.pause_reading()
+
+        async def read_on() -> None:
+            try:
+                await turns.turn(self.connection.memory.address, cost)
+            except Rejected as rejected:
+                self._refuse_upload(upload, rejected)
+            if not transport.is_closing() and not self._reading_paused:
+                transport.resume_reading()
+
+        upload.pause = self._loop.create_task(read_on())
+
+    def _check_upload(self, upload: Upload) -> None:
         """Refuse a body that arrives too slowly."""
-        left = upload.began + self._server.timeouts.to_read(len(upload.body)) - self._loop.time()
+        left = upload.began + self._server.timeouts.to_read(upload.size) - self._loop.time()
         if left > 0:
             upload.timer = self._loop.call_later(left, self._check_upload, upload)
         else:
             self._refuse_upload(upload, too_late())
 
-    def _refuse_upload(self, upload: _Upload, rejected: Rejected) -> None:
+    def _refuse_upload(self, upload: Upload, rejected: Rejected) -> None:
         """Answer a body that does not arrive, once. The rest of it is not read."""
         if self._upload is not upload:
             return
         self._end_upload(upload)
         self._last = self._upload_refused = True
-        self._serve(upload.head, _Body(b"", rejected), upload.reservation)
+        self._serve(upload.head, Body(b"", rejected), upload.reservation)
 
-    def _end_upload(self, upload: _Upload) -> None:
+    def _end_upload(self, upload: Upload) -> None:
         self._upload = None
         upload.reservation.on_evict = None
-        upload.body = bytearray()
+        upload.parts = []
         if upload.timer is not None:
             upload.timer.cancel()
             upload.timer = None
@@ -278,10 +265,10 @@ class RelayConnection(asyncio.Protocol):
         if half_closed and not protocol.eof_received():
             transport.close()
 
-    def _serve(self, head: RequestHead, body: _Body, reservation: MemoryReservation) -> None:
+    def _serve(self, head: RequestHead, body: Body, reservation: MemoryReservation) -> None:
         self.task = self._loop.create_task(self._answer(head, body, reservation))
 
-    async def _answer(self, head: RequestHead, body: _Body, reservation: MemoryReservation) -> None:
+    async def _answer(self, head: RequestHead, body: Body, reservation: MemoryReservation) -> None:
         """Serve one request, then take the next one."""
         server = self._server
         close = True
@@ -314,21 +301,21 @@ class RelayConnection(asyncio.Protocol):
             self.task = None
         self._next(close=close)
 
-    async def _await_turn(self, body: _Body) -> _Body:
+    async def _await_turn(self, body: Body) -> Body:
         """Wait for the turn of a connection without a served relay, and read nothing more of it meanwhile.
 
         Returns the body to serve, which is a rejection if the turn did not come in time.
         """
         turns, transport = self._server.first_requests, self._transport
-        if turns.take_free_turn(self.connection):
+        if turns.take_free_turn(self.connection, body.size):
             return body
         pause = transport is not None and not self._reading_paused
         if pause and transport is not None:
             transport.pause_reading()
         try:
-            await turns.turn(self.connection)
+            await turns.turn(self.connection, body.size)
         except Rejected as rejected:
-            body = _Body(b"", rejected)
+            body = Body(b"", rejected)
         if self._transport is None:
             raise ConnectionResetError("the client is gone")
         if pause:

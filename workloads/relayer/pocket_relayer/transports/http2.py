@@ -24,30 +24,35 @@ from multidict import CIMultiDict
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
+from pocket_relayer.limits.memory_budget import overloaded
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.limits.traceback_frames import clear_frames_of
-from pocket_relayer.pipeline.fair_queue import FairQueue
+from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.fair_input import FairInput
+from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.http2_memory import Http2Memory
 from pocket_relayer.transports.http2_protocol import ServerProtocol, go_away_frame
+from pocket_relayer.transports.http2_responses import Http2Responses
 from pocket_relayer.transports.http2_streams import StrangersUploads, Stream
 from pocket_relayer.transports.lingering_close import LingeringClose
-from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_large
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
-from pocket_relayer.transports.request_router import RequestRouter
+from pocket_relayer.transports.request_router import RequestRouter, needs_body
 from pocket_relayer.transports.unread_timer import UnreadTimer
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
+_STRANGERS_STREAMS: Final = 32  # before a served relay
 _WINDOW: Final = 1024 * 1024
 _HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
 _STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its headers and body
-_LARGEST_FRAME: Final = 64 * 1024  # bytes of a DATA frame, whatever a client allows
 _HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
-_NOT_IN_HTTP2 = {"connection", "keep-alive", "transfer-encoding", "upgrade", "proxy-connection"}
+_TURNS: Final = 2 * QUANTUM
+"""Cost of what strangers sent that one iteration of the event loop handles. A relay takes about ten iterations."""
+_DRAIN_POLL_SECONDS: Final = 0.05
 
 
 class Http2Server:
@@ -64,7 +69,8 @@ class Http2Server:
         self.timeouts = timeouts or ClientTimeouts()
         self.router = router
         self.max_body_bytes = max_body_bytes
-        self.turns = FairQueue(time.monotonic)
+        self.turns = FairQueue(time.monotonic, per_iteration=_TURNS)
+        self.first_requests = FirstRequests(self.turns, burst=_STRANGERS_STREAMS)
         self.uploads = StrangersUploads()
         self.connections: set[Http2Connection] = set()
 
@@ -76,15 +82,16 @@ class Http2Server:
         """Ask all clients to connect elsewhere, and wait for running requests."""
         for connection in list(self.connections):
             connection.go_away()
-        running = [task for connection in self.connections for task in connection.tasks]
-        if running:
-            await asyncio.wait(running, timeout=seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(connection.busy for connection in self.connections):  # noqa: ASYNC110 - rare and short
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
         for connection in list(self.connections):
             connection.close()
 
 
 class Http2Connection(asyncio.Protocol):
-    """One HTTP/2 connection. A task serves each stream."""
+    """One HTTP/2 connection. A task serves each stream whose body has arrived."""
 
     def __init__(self, server: Http2Server, connection: Connection) -> None:
         self._server = server
@@ -95,17 +102,20 @@ class Http2Connection(asyncio.Protocol):
         self._memory = Http2Memory(connection)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
-        self._window_opened = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._responses = Http2Responses(self._h2, self._frames, server.timeouts, self._flush)
         self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds)
         self._active_at = 0.0
         self._requested_at = 0.0
         """Time of the latest request. PING and other frames keep no connection."""
+        self._allowed_streams = _STRANGERS_STREAMS
         self._draining = False
         self._idle: asyncio.TimerHandle | None = None
         self._abort: asyncio.TimerHandle | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Return True while a request is being read or served."""
+        return bool(self._streams)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the connection with our settings."""
@@ -117,7 +127,7 @@ class Http2Connection(asyncio.Protocol):
         # After initiate_connection: h2 treats earlier changes as acknowledged without sending them.
         self._h2.update_settings(
             {
-                SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS,
+                SettingCodes.MAX_CONCURRENT_STREAMS: self._allowed_streams,
                 SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
                 SettingCodes.MAX_HEADER_LIST_SIZE: _HEADER_LIST,
             }
@@ -130,7 +140,7 @@ class Http2Connection(asyncio.Protocol):
     def _close_if_idle(self) -> None:
         """Close the connection after a long time without requests."""
         loop, seconds = asyncio.get_running_loop(), self._server.timeouts.idle_seconds
-        left = seconds if self.tasks else self._requested_at + seconds - loop.time()
+        left = seconds if self.busy else self._requested_at + seconds - loop.time()
         if left <= 0:
             self.go_away()
             self.close()
@@ -151,31 +161,28 @@ class Http2Connection(asyncio.Protocol):
                 timer.cancel()
         self._transport = None
         self._server.connections.discard(self)
-        self._window_opened.set()
-        self._writable.set()
-        for stream in self._streams.values():
-            stream.closed = True
-        for task in self.tasks:
-            task.cancel()
+        self._responses.close()
+        for stream in list(self._streams.values()):
+            self._end(stream)
         self._h2.release()
         self._memory.close()
 
     def pause_writing(self) -> None:
         """Pause reading from a client that does not read, and start its timer."""
-        self._writable.clear()
+        self._responses.writable.clear()
         if self._transport is not None:
             self._transport.pause_reading()
             self._unread.start(self._transport, self._abort_unread)
 
     def resume_writing(self) -> None:
         """Resume reading, and stop the timer."""
-        self._writable.set()
+        self._responses.writable.set()
         self._unread.stop()
         self._resume_reading()
 
     def _resume_reading(self) -> None:
         """Read on if the client reads, and if nothing waits to be parsed."""
-        if self._transport is not None and self._writable.is_set() and not self._input.waits:
+        if self._transport is not None and self._responses.writable.is_set() and not self._input.waits:
             self._transport.resume_reading()
 
     def _abort_unread(self) -> None:
@@ -230,7 +237,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._frames.take_content(contents, now):
             self._reject_flood()
             return
-        self._memory.release(idle=not self.tasks)
+        self._memory.release(idle=not self._streams)
         self._flush()
 
     def _handle(self, event: Event) -> bool:
@@ -243,13 +250,11 @@ class Http2Connection(asyncio.Protocol):
             elif isinstance(event, DataReceived):
                 self._receive_data(event)
             elif isinstance(event, StreamEnded):
-                if event.stream_id in self._streams:
-                    self._streams[event.stream_id].complete = True
-                    self._streams[event.stream_id].ended.set()
+                self._complete(event)
             elif isinstance(event, StreamReset):
                 self._reset(event)
             elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
-                self._window_opened.set()
+                self._responses.window_opened.set()
             elif isinstance(event, ConnectionTerminated):
                 self._flush()
                 self.close()
@@ -273,7 +278,7 @@ class Http2Connection(asyncio.Protocol):
         if size > _HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
             return
-        if self._draining or len(self.tasks) >= _STREAMS:
+        if self._draining or len(self._streams) >= self._allowed_streams:
             self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
             return
         reservation = self._connection.memory.reserve()
@@ -285,20 +290,63 @@ class Http2Connection(asyncio.Protocol):
         headers: CIMultiDict[str] = CIMultiDict()
         for name, value in event.headers:
             headers.add(_decode(name), _decode(value))
-        stream = self._streams[number] = Stream(headers, reservation, loop.time())
-        stream.task = loop.create_task(self._serve(number, stream))
-        self.tasks.add(stream.task)
-        stream.task.add_done_callback(self._on_stream_ended)
-        stream.task.add_done_callback(lambda _: reservation.close())  # a task that is cancelled at once never runs
+        stream = self._streams[number] = Stream(number, headers, reservation, loop.time())
+        if event.stream_ended is not None:
+            return  # its end is the next event
+        if not needs_body(stream.header(":method"), stream.header(":path"), headers):
+            self._start(stream)
+            return
+        reservation.on_evict = lambda: self._evict_upload(stream)
+        stream.start_timer(self._server.timeouts, self._reject_upload)
+        if not self._connection.trusted:
+            self._server.uploads.add(stream, reservation.on_evict)
 
-    def _on_stream_ended(self, task: "asyncio.Task[None]") -> None:
-        self.tasks.discard(task)
-        self._memory.release(idle=not self.tasks)
+    def _complete(self, event: StreamEnded) -> None:
+        """Serve a stream whose body has arrived."""
+        stream = self._streams.get(event.stream_id) if event.stream_id is not None else None
+        if stream is not None:
+            stream.complete = True
+            if stream.task is None:
+                self._start(stream)
+
+    def _start(self, stream: Stream) -> None:
+        stream.end_upload()
+        self._server.uploads.discard(stream)
+        stream.task = asyncio.get_running_loop().create_task(self._serve(stream))
+        stream.task.add_done_callback(lambda _: self._end(stream))  # a task that is cancelled at once never runs
+
+    def _reject_upload(self, stream: Stream, rejection: Rejected) -> None:
+        """Answer a body that is not taken, once. The rest of it is not read."""
+        stream.end_upload(rejection)
+        self._start(stream)
+
+    def _evict_upload(self, stream: Stream) -> None:
+        """End an unfinished stream that makes room for others. Those of a flood are not answered."""
+        if self._connection.trusted or self._server.turns.take_free_turn():
+            self._reject_upload(stream, overloaded())
+            return
+        self._end(stream)
+        with suppress(H2Error):
+            self._h2.reset_stream(stream.number, ErrorCodes.REFUSED_STREAM)
+        self._flush()
+
+    def _end(self, stream: Stream) -> None:
+        """Free a stream, and cancel what serves it."""
+        self._streams.pop(stream.number, None)
+        self._server.uploads.discard(stream)
+        task, stream.task = stream.task, None  # a cancelled task holds its frame, and with it this stream
+        stream.close()
+        if task is not None:
+            task.cancel()
+        self._memory.on_stream_ended(idle=not self._streams)
 
     def _trust(self) -> None:
         """Keep this connection and allow it more: it served a relay."""
         self._connection.trust()
         self._frames.trust()
+        if self._allowed_streams < _STREAMS and self._transport is not None:
+            self._allowed_streams = _STREAMS
+            self._h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: _STREAMS})
 
     def _reject_stream(self, number: int, code: ErrorCodes, cost: float, now: float) -> None:
         """Reject a stream. A client that continues like this loses its connection."""
@@ -324,48 +372,42 @@ class Http2Connection(asyncio.Protocol):
             return
         stream = self._streams.get(event.stream_id)
         self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
-        if stream is None or stream.rejection is not None:
+        if stream is None or stream.rejection is not None or stream.task is not None:
             return
         try:
-            stream.reservation.acquire(len(event.data))
-            stream.body += event.data
-            if len(stream.body) > self._server.max_body_bytes() + 5:
-                raise too_large(self._server.max_body_bytes())
+            stream.take(event.data, self._server.max_body_bytes())
         except Rejected as rejected:
-            stream.reject(rejected)
+            if stream.task is None and not stream.closed:  # it made room for itself
+                self._reject_upload(stream, rejected)
 
     def _reset(self, event: StreamReset) -> None:
-        stream = self._streams.pop(event.stream_id, None) if event.stream_id is not None else None
+        stream = self._streams.get(event.stream_id) if event.stream_id is not None else None
         if stream is not None:
-            stream.closed = True
-            if stream.task is not None:
-                stream.task.cancel()
-        self._window_opened.set()
+            self._end(stream)
+        self._responses.window_opened.set()
 
-    async def _serve(self, number: int, stream: Stream) -> None:
+    async def _serve(self, stream: Stream) -> None:
         """Serve one stream. Only cancellation leaves it."""
-        headers = stream.headers
+        headers, number = stream.headers, stream.number
         server = self._server
 
         async def read() -> bytes:
-            if stream.ended.is_set() or self._connection.trusted:
-                body = await stream.read(server.timeouts)
-            else:
-                with server.uploads.of(stream):
-                    body = await stream.read(server.timeouts)
+            body = stream.read()
             if is_gzipped(headers):
                 return await server.decoder.decode(body, server.max_body_bytes(), stream.reservation)
             return body
 
         reply: OutgoingResponse | None = None
         try:
+            if not self._connection.favoured and not server.first_requests.take_free_turn(self._connection):
+                await server.first_requests.turn(self._connection)
             incoming = IncomingRequest(
-                headers.get(":method", ""), headers.get(":path", ""), headers, read, stream.reservation,
+                stream.header(":method"), stream.header(":path"), headers, read, stream.reservation,
                 self._trust, server.decoder,
             )  # fmt: skip
             reply = await self._server.router.answer(incoming)
             stream.reservation.on_evict = lambda: self._evict(number, stream)
-            await self._send(number, stream, reply)
+            await self._responses.send(stream, reply)
             if not stream.complete and not stream.closed and self._transport is not None:
                 # The client need not send the rest of its body. gRPC clients wait for this reset.
                 self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
@@ -373,8 +415,9 @@ class Http2Connection(asyncio.Protocol):
         except (H2Error, TimeoutError, OSError, ValueError, Rejected) as error:
             _LOG.debug("stream cut", error=error)
             if not stream.closed and self._transport is not None:
+                refused = isinstance(error, Rejected) and reply is None
                 with suppress(H2Error):
-                    self._h2.reset_stream(number, ErrorCodes.CANCEL)
+                    self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM if refused else ErrorCodes.CANCEL)
                 self._flush()
             clear_frames_of(error)
         except asyncio.CancelledError as error:
@@ -383,60 +426,14 @@ class Http2Connection(asyncio.Protocol):
         finally:
             if reply is not None and reply.pieces is not None:
                 await reply.pieces.aclose()  # refunds what was not mined
-            stream.body.clear()
-            stream.reservation.close()
-            stream.task = None  # a cancelled task holds its frame, and with it this stream
-            self._streams.pop(number, None)
 
     def _evict(self, number: int, stream: Stream) -> None:
         """End a stream whose response is not read while its memory is needed."""
         stream.closed = True
         with suppress(H2Error):
             self._h2.reset_stream(number, ErrorCodes.CANCEL)
-        self._window_opened.set()
+        self._responses.window_opened.set()
         self._flush()
-
-    async def _send(self, number: int, stream: Stream, reply: OutgoingResponse) -> None:
-        headers = [(":status", str(reply.status))]
-        headers += [(n.lower(), v) for n, v in reply.headers.items() if n.lower() not in _NOT_IN_HTTP2]
-        empty = not reply.body and reply.pieces is None and not reply.trailers
-        empty = empty or stream.headers.get(":method") == "HEAD"  # RFC 9110, section 9.3.2
-        if stream.closed:
-            return
-        self._h2.send_headers(number, headers, end_stream=empty)
-        self._flush()
-        if empty:
-            return
-        await self._send_data(number, stream, reply.body)
-        if reply.pieces is not None:
-            async for piece in reply.pieces:
-                await self._send_data(number, stream, piece)
-                if stream.closed:
-                    return
-        if stream.closed:
-            return
-        if reply.trailers:
-            self._h2.send_headers(number, list(reply.trailers.items()), end_stream=True)
-        else:
-            self._h2.end_stream(number)
-        self._flush()
-
-    async def _send_data(self, number: int, stream: Stream, data: bytes) -> None:
-        view = memoryview(data)
-        async with asyncio.timeout(self._server.timeouts.to_write(len(data))):
-            while view and not stream.closed:
-                await self._writable.wait()
-                while not stream.closed and self._h2.local_flow_control_window(number) <= 0:
-                    self._window_opened.clear()
-                    await self._window_opened.wait()
-                if stream.closed:
-                    return
-                window = self._h2.local_flow_control_window(number)
-                room = min(window, self._h2.max_outbound_frame_size, _LARGEST_FRAME, len(view))
-                self._h2.send_data(number, bytes(view[:room]))
-                self._frames.sent(1)
-                view = view[room:]
-                self._flush()
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()

@@ -23,6 +23,7 @@ class Http2Memory:
         self._connection = connection
         self._state = connection.memory.reserve()
         self._unparsed = connection.memory.reserve()
+        self._handling = False
 
     def open(self) -> bool:
         """Count the connection. Without room for it the connection ends, and False is returned."""
@@ -36,14 +37,21 @@ class Http2Memory:
 
     def hold(self) -> None:
         """Keep the connection while frames are handled."""
+        self._handling = True
         self._unparsed.on_evict = self._state.on_evict = None
 
     def release(self, *, idle: bool) -> None:
         """Let an unfinished header block, and a connection without streams, make room for others."""
+        self._handling = False
         if self._unparsed.size > _FRAME_BYTES:
             self._unparsed.on_evict = self._connection.abort
         if idle:
             self._state.on_evict = self._connection.abort
+
+    def on_stream_ended(self, *, idle: bool) -> None:
+        """Let a connection without streams make room for others, unless its frames are being handled."""
+        if not self._handling:
+            self.release(idle=idle)
 
     def count_unparsed(self, size: int) -> bool:
         """Count the bytes of frames that have not ended.

@@ -2,87 +2,114 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from multidict import CIMultiDict
 
-from pocket_relayer.limits.memory_budget import MemoryReservation, overloaded
+from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
-from pocket_relayer.transports.replies import too_late
+from pocket_relayer.transports.replies import too_large, too_late
 
-_UPLOADS: Final = 4096
+_UPLOADS: Final = 1024
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A request whose body may still be arriving."""
+    """A request whose body may still be arriving. A task serves it afterwards."""
 
+    number: int
     headers: CIMultiDict[str]
     reservation: MemoryReservation
     began: float
     body: bytearray = field(default_factory=bytearray)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
     rejection: Rejected | None = None
     complete: bool = False
     closed: bool = False
     task: "asyncio.Task[None] | None" = None
+    timer: asyncio.TimerHandle | None = None
 
-    def reject(self, rejection: Rejected) -> None:
-        """Reject the body, release it and wake its reader."""
-        self.rejection = rejection
-        self.reservation.on_evict = None
-        self.body.clear()
-        self.ended.set()
+    def header(self, name: str) -> str:
+        """Return a header field, empty without it."""
+        return self.headers.get(name, "")
 
-    async def read(self, timeouts: ClientTimeouts) -> bytes:
-        """Return the body once it is complete.
+    def take(self, data: bytes, limit: int) -> None:
+        """Keep a part of the body.
 
-        It must keep arriving. Raises Rejected.
+        Raises Rejected for a body of more than `limit` bytes, or without memory for it.
         """
+        self.reservation.acquire(len(data))
+        self.body += data
+        if len(self.body) > limit + _GRPC_HEAD:
+            raise too_large(limit)
+
+    def start_timer(self, timeouts: ClientTimeouts, on_late: Callable[["Stream", Rejected], None]) -> None:
+        """Call `on_late` once the body does not keep arriving."""
         loop = asyncio.get_running_loop()
-        self.reservation.on_evict = lambda: self.reject(overloaded())
-        while not self.ended.is_set():
-            left = self.began + timeouts.to_read(len(self.body)) - loop.time()
-            if left <= 0:
-                raise too_late()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self.ended.wait()
+        left = self.began + timeouts.to_read(len(self.body)) - loop.time()
+        if left > 0:
+            self.timer = loop.call_later(left, self.start_timer, timeouts, on_late)
+        else:
+            on_late(self, too_late())
+
+    def end_upload(self, rejection: Rejected | None = None) -> None:
+        """Wait for nothing more. The body of a rejected stream is let go."""
         self.reservation.on_evict = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if rejection is not None:
+            self.rejection = rejection
+            self.body.clear()
+
+    def read(self) -> bytes:
+        """Return the body, once.
+
+        Raises Rejected if it did not arrive.
+        """
         if self.rejection is not None:
             raise self.rejection
+        if not self.complete:
+            raise too_late()
         body = bytes(self.body)
         self.body.clear()
         return body
+
+    def close(self) -> None:
+        """Release everything that was received."""
+        self.closed = True
+        self.end_upload()
+        self.body.clear()
+        self.reservation.close()
+
+
+_GRPC_HEAD: Final = 5  # bytes of a message's head
 
 
 class StrangersUploads:
     """Unfinished streams of connections without a served relay.
 
-    A stream beyond the limit rejects the oldest one. So strangers who open streams replace each other's.
+    A stream beyond the limit ends the oldest one. So strangers who open streams replace each other's.
     """
 
     def __init__(self, limit: int = _UPLOADS) -> None:
         self._limit = limit
-        self._streams: OrderedDict[Stream, None] = OrderedDict()
+        self._streams: OrderedDict[Stream, Callable[[], None]] = OrderedDict()
 
     @property
     def unfinished(self) -> int:
         """Return their number."""
         return len(self._streams)
 
-    @contextmanager
-    def of(self, stream: Stream) -> Iterator[None]:
-        """Hold the place of a stream while its body arrives."""
+    def add(self, stream: Stream, end: Callable[[], None]) -> None:
+        """Add a stream, which `end` ends."""
         if len(self._streams) >= self._limit:
-            oldest, _ = self._streams.popitem(last=False)
-            oldest.reject(overloaded())
-        self._streams[stream] = None
-        try:
-            yield
-        finally:
-            self._streams.pop(stream, None)
+            _, end_oldest = self._streams.popitem(last=False)
+            end_oldest()
+        self._streams[stream] = end
+
+    def discard(self, stream: Stream) -> None:
+        """Remove a stream that is complete or gone."""
+        self._streams.pop(stream, None)

@@ -22,6 +22,8 @@ from pocket_relayer.transports import grpc_relays
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_PROBE_METHODS = ("GET", "HEAD")
+_PROBES = ("/health", "/healthz", "/ready")
 _COME_AGAIN = (429, 503)
 _PACKED_IN_PLACE = 64 * 1024  # bytes of a body up to which no thread is used
 
@@ -64,6 +66,19 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
     return weights.get("gzip", weights.get("*", 0.0)) > 0
 
 
+def needs_body(method: str, path: str, headers: Mapping[str, str]) -> bool:
+    """Return False if the answer is known without a body: it is a probe, or nothing that is served."""
+    if method not in METHODS or (method in _PROBE_METHODS and _is_probe(path)):
+        return False
+    content_type = headers.get("Content-Type", "")
+    return not content_type.startswith("application/grpc") or grpc_relays.is_relay(method, path)
+
+
+def _is_probe(path: str) -> bool:
+    path = path.partition("?")[0]
+    return path in _PROBES or path.startswith("/ready/")
+
+
 class RequestRouter:
     """Answers every request except WebSocket upgrades."""
 
@@ -80,7 +95,7 @@ class RequestRouter:
     async def answer(self, request: IncomingRequest) -> OutgoingResponse:
         """Return the response. It raises nothing except cancellation."""
         try:
-            probe = self._probe(request) if request.method in ("GET", "HEAD") else None
+            probe = self._probe(request) if request.method in _PROBE_METHODS else None
             return probe if probe is not None else await self._dispatch(request)
         except Rejected as rejected:
             _LOG.debug(

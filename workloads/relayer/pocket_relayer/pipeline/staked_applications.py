@@ -1,0 +1,51 @@
+"""List the applications that are staked, for addresses that may not query single ones."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from pocket.errors import ChainError, DecodingError
+
+_SECONDS: Final = 30.0
+
+
+class ApplicationList(Protocol):
+    """The chain's list, implemented by pocket.chain.client.ChainClient."""
+
+    async def staked_applications(self) -> frozenset[tuple[str, str]]:
+        """Return address and service id of all applications' stakes."""
+
+
+class StakedApplications:
+    """The applications and services that the chain lists, read at most every 30 seconds.
+
+    An address that invents applications uses up its budget of queries. Those of a real application behind the same
+    address are queried all the same, once it is known to be one: a list costs the same however many are invented.
+    """
+
+    def __init__(self, chain: ApplicationList, clock: Callable[[], float]) -> None:
+        self._chain = chain
+        self._clock = clock
+        self._known: frozenset[tuple[str, str]] = frozenset()
+        self._next_at = -_SECONDS
+        self._task: asyncio.Task[None] | None = None
+
+    def include(self, application: str, service_id: str) -> bool:
+        """Return True if the latest list has an application's stake for a service.
+
+        Otherwise a newer list is read in the background, independent of the client that waits.
+        """
+        if (application, service_id) in self._known:
+            return True
+        if self._task is None and self._clock() >= self._next_at:
+            self._next_at = self._clock() + _SECONDS
+            self._task = asyncio.get_running_loop().create_task(self._read())
+        return False
+
+    async def _read(self) -> None:
+        try:
+            with suppress(ChainError, DecodingError):
+                self._known = await self._chain.staked_applications()
+        finally:
+            self._task = None
