@@ -46,7 +46,7 @@ def free_ports(count: int) -> int:
 
 
 def _reserve(port: int, undo: contextlib.ExitStack) -> bool:
-    """Lock the file of a port and return True if the port is free; `undo` takes that back."""
+    """Lock the file of a port and return True if the port is free. `undo` gives the port back."""
     if port in _reserved:
         return False
     file = os.open(_FOLDER / str(port), os.O_RDWR | os.O_CREAT, 0o600)
