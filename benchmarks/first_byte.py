@@ -1,11 +1,13 @@
 """Measure the delay that the relayer adds to the first event of a stream, in milliseconds.
 
 Usage: `python -m benchmarks.first_byte`. A backend sends an event at once and the next one 5 ms later, each with the
-time at which it was sent. The same stream is requested directly and through a relayer in turns, on open connections.
+time at which it was sent. The same stream is requested directly and through a relayer in turns, on open connections,
+and so is an answer that is no stream.
 
 From the request to the first event a stream takes what any relay takes: its signature is verified and its budget is
-charged before the backend is asked. The rows of the second event show what a stream takes in addition: an event is
-signed and passed on.
+charged before the backend is asked. The rows of the ordinary answer show how much that is, with the answer's recording,
+which a stream does at its end. The rows of the second event show what a stream takes in addition: an event is signed
+and passed on.
 """
 
 import asyncio
@@ -27,6 +29,8 @@ from pocket.api.services import ServiceSpec
 from relayctl.local_stack import LocalStack
 
 _ROUNDS = 200
+_ORDINARY = b'"id": 1'
+"""In the body of the second relay of a round, which is not answered by a stream."""
 _EVENT = re.compile(rb"data: ([0-9.]+)\n")
 
 
@@ -35,6 +39,8 @@ def _event() -> bytes:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
+    if _ORDINARY in await request.read():
+        return web.json_response({})
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     await response.write(_event())
@@ -75,7 +81,7 @@ def _manifests(url: str) -> Manifests:
 
 
 async def _delays(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[float, float]:
-    """Return the milliseconds from the request to the first event, and those of the second event on its way."""
+    """Return the milliseconds from the request to the first bytes, and those of the second event on its way."""
     started, second = time.perf_counter(), 0.0
     async with http.post(url, data=body, headers=RPC_TYPE) as answer:
         await answer.content.readany()
@@ -89,24 +95,28 @@ async def _delays(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[f
 
 
 async def measure() -> dict[str, float]:
-    """Return milliseconds to the first event and of the second one: medians of both ways and of the difference.
+    """Return milliseconds to the first event, of the second one, and to an answer: medians of both ways.
 
-    The fastest tenth of the differences shows the relayer's own time on a machine with other load.
+    The differences are what the relayer added. Their fastest tenth shows the relayer's own time on a machine with
+    other load.
     """
-    rounds: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    rounds: list[list[tuple[float, float, float]]] = []
     async with _backend() as url, aiohttp.ClientSession() as http:
         with tempfile.TemporaryDirectory() as folder:
             stack = LocalStack(Path(folder) / "stack", _manifests(url), SAMPLES / "genesis.yaml")
             try:
                 await asyncio.to_thread(stack.start)
                 for _ in range(_ROUNDS):
-                    (body,) = await signing_for(stack).bodies(http, 1)
-                    direct = await _delays(http, url, body)
-                    rounds.append((direct, await _delays(http, stack.url("relayer"), body)))
+                    stream, ordinary = await signing_for(stack).bodies(http, 2)
+                    row = []
+                    for where in (url, stack.url("relayer")):
+                        answered, _ = await _delays(http, where, ordinary)
+                        row.append((*await _delays(http, where, stream), answered))
+                    rounds.append(row)
             finally:
                 await asyncio.to_thread(stack.stop)
     found: dict[str, float] = {}
-    for name, which in (("to the first event", 0), ("of the second event", 1)):
+    for which, name in enumerate(("to the first event", "of the second event", "to an ordinary answer")):
         direct_ms, relayed_ms = ([row[way][which] for row in rounds] for way in (0, 1))
         added = [one - other for one, other in zip(relayed_ms, direct_ms, strict=True)]
         found |= {

@@ -11,12 +11,12 @@ import asyncio
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
-from benchmarks.hostile import ATTACKS
 from benchmarks.load import Measured, Sender, signing_for
 from benchmarks.machine import cpu_seconds, resident_mib
 from benchmarks.relayer_cost import relayer_pid
@@ -144,15 +144,17 @@ async def _run_attack(name: str, stand: Stand, http: aiohttp.ClientSession) -> R
     return row
 
 
-async def hostile(attacked: LocalStack, control: LocalStack, seconds: float, rate: float, *, write: bool) -> int:
-    """Run all attacks, `seconds` each, and return the exit code.
+async def hostile(
+    attacked: LocalStack, control: LocalStack, names: Sequence[str], seconds: float, rate: float, *, write: bool
+) -> int:
+    """Run attacks, `seconds` each, and return the exit code.
 
-    `write` puts the table into docs/security.md.
+    `write` puts their table into docs/security.md.
     """
     with tempfile.TemporaryDirectory() as folder:
         stand = Stand(attacked, control, seconds, rate, Path(folder) / "relay")
         async with aiohttp.ClientSession() as http:
-            rows = [await _run_attack(name, stand, http) for name in ATTACKS]
+            rows = [await _run_attack(name, stand, http) for name in names]
     if write:
         _write(rows)
     return 1 if any(row.problem for row in rows) else 0

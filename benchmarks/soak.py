@@ -13,6 +13,7 @@ import aiohttp
 import uvloop
 from redis.asyncio import Redis
 
+from benchmarks.hostile import ATTACKS
 from benchmarks.hostile_soak import hostile
 from benchmarks.load import Sender, signing_for
 from benchmarks.machine import descriptors, resident_mib
@@ -75,11 +76,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, default=300)
     parser.add_argument("--hostile", action="store_true", help="run attacks under load, --seconds each")
+    parser.add_argument("--attack", action="append", choices=ATTACKS, metavar="NAME", help="run these attacks only")
     parser.add_argument("--write", action="store_true", help="write the table of attacks into docs/security.md")
     options = parser.parse_args()
+    if options.attack and options.write:
+        parser.error("--write needs all attacks")
     if options.hostile:
         with stack_with(2) as attacked, stack_with(2) as control:
-            sys.exit(uvloop.run(hostile(attacked, control, options.seconds, options.rate, write=options.write)))
+            names = options.attack or list(ATTACKS)
+            sys.exit(uvloop.run(hostile(attacked, control, names, options.seconds, options.rate, write=options.write)))
     with stack_with(2, session_blocks=10) as stack:
         sys.exit(uvloop.run(_soak(stack, options.seconds, options.rate)))
 

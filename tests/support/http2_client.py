@@ -10,7 +10,7 @@ from h2.events import ConnectionTerminated
 
 from hostile_clients import dial
 
-DATA, HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 8, 9
 END_STREAM, END_HEADERS = 1, 4
 POST = b"\x83\x86\x84\x01\x01x"
 """Header block of POST, http, / and the authority x."""

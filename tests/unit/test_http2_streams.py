@@ -2,13 +2,26 @@
 
 import asyncio
 import contextlib
+import random
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RemoteSettingsChanged, ResponseReceived, StreamReset
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
+from http2_client import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    POST,
+    RST_STREAM,
+    WINDOW_UPDATE,
+    raw_frame,
+    raw_settings,
+)
 from pocket.api.relayminer import ConnectionLimits
 from pocket_relayer.limits.memory_budget import MemoryBudget
 from pocket_relayer.limits.rejection import Rejected
@@ -53,6 +66,9 @@ class Transport(asyncio.Transport):
     def abort(self):
         self.closed = True
 
+    def get_write_buffer_size(self):
+        return 0
+
     close = abort
 
     def pause_reading(self):
@@ -73,7 +89,8 @@ class Client:
         self.send()
 
     def read(self, data):
-        self.events += self.h2.receive_data(data)
+        with contextlib.suppress(ProtocolError):  # of frames that are no client's
+            self.events += self.h2.receive_data(data)
 
     def send(self):
         self.protocol.data_received(self.h2.data_to_send())
@@ -181,6 +198,54 @@ async def test_what_is_no_relay_is_answered_before_its_body(relayer):
     await iterations()
     assert client.statuses() == ["400"]
     assert client.resets() == [0], "gRPC clients wait for the end of the stream"
+
+
+async def test_a_stream_that_is_late_at_once_is_refused():
+    async with served(ClientTimeouts(read_seconds=0.0)) as relayer:
+        relayer.server.uploads = StrangersUploads(1)
+        client = Client(relayer)
+        client.open(3)
+        await iterations()
+        assert (client.statuses(), client.resets()) == (["408"] * 3, [0] * 3)
+
+
+def frames_of(chance, stream):
+    """Return frames that open a stream or belong to one that was opened lately."""
+    known = max(1, stream - 2 * chance.randrange(4))
+    match chance.randrange(8):
+        case 0 | 1 | 2:
+            kind = chance.choice([b"", b"\x5f\x10application/grpc"])
+            return raw_frame(HEADERS, stream, POST + kind, END_HEADERS | chance.choice([0, 0, END_STREAM]))
+        case 3 | 4:
+            return raw_frame(DATA, known, chance.choice([b"relay", b"re", bytes(3000)]), chance.choice([0, END_STREAM]))
+        case 5:
+            return raw_frame(RST_STREAM, known, b"\0\0\0\x08")
+        case 6:
+            return raw_frame(WINDOW_UPDATE, chance.choice([0, known]), chance.choice([1, 1000]).to_bytes(4, "big"))
+        case _:
+            return raw_settings([SettingCodes.INITIAL_WINDOW_SIZE], chance.choice([0, 10, 65_535]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_frames_in_any_order_break_nothing_and_leave_nothing(seed):
+    chance, failures = random.Random(seed), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    for _ in range(10):
+        async with served(ClientTimeouts(read_seconds=chance.choice([0.0, 0.001, 15.0]))) as relayer:
+            relayer.memory.limit = chance.choice([200_000, LIMIT])
+            relayer.server.uploads = StrangersUploads(chance.choice([3, 1000]))
+            clients = [Client(relayer) for _ in range(2)]
+            streams = dict.fromkeys(clients, 1)
+            for _ in range(chance.randint(1, 60)):
+                client = chance.choice(clients)
+                if not client.transport.closed:
+                    client.protocol.data_received(frames_of(chance, streams[client]))
+                    streams[client] += 2
+                await iterations(chance.choice([0, 1, 10]))
+                if chance.random() < 0.05:
+                    client.protocol.pause_writing()
+                    client.protocol.resume_writing()
+    assert failures == []
 
 
 async def test_a_body_that_stops_arriving_is_refused_in_time():

@@ -186,9 +186,9 @@ class ConnectionLimits(Model):
         default=256 * 1024 * 1024,
         ge=32 * 1024 * 1024,
         le=64 * 1024**3,
-        description="Bytes of unfinished requests and of responses that clients have not read. Stalled ones are "
-        "dropped "
-        "first. One connection may hold a quarter of it, one address three quarters. Rolls the pods.",
+        description="Bytes of unfinished requests, of responses that clients have not read, and of connections (4 to "
+        "32 KiB each). Stalled ones are dropped first. One connection may hold a quarter of it, one address three "
+        "quarters. Rolls the pods.",
     )
 
 

@@ -1,6 +1,7 @@
 """Cleartext HTTP/2 with prior knowledge, for gRPC and for relays as over HTTP/1.1, through the h2 library."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -296,10 +297,10 @@ class Http2Connection(asyncio.Protocol):
         if not needs_body(stream.header(":method"), stream.header(":path"), headers):
             self._start(stream)
             return
-        reservation.on_evict = lambda: self._evict_upload(stream)
-        stream.start_timer(self._server.timeouts, self._reject_upload)
+        evict = reservation.on_evict = functools.partial(self._evict_upload, stream)
         if not self._connection.trusted:
-            self._server.uploads.add(stream, reservation.on_evict)
+            self._server.uploads.add(stream, evict)
+        stream.start_timer(self._server.timeouts, self._reject_upload)
 
     def _complete(self, event: StreamEnded) -> None:
         """Serve a stream whose body has arrived."""
