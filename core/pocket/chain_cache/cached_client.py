@@ -156,7 +156,7 @@ class CachedChain(ChainClient):
 
     @property
     def direct(self) -> ChainClient:
-        """Return a client that queries the nodes without caches, for what nobody needs again soon.
+        """Return a client that queries the nodes without caches, for records that are not needed again soon.
 
         Cached records are refreshed at every block for as long as they are used.
         """
