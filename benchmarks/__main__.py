@@ -7,11 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import miner_cost, operator_cost, parts, redis_cost, relayer_cost, relayer_growth
+from benchmarks import idle, miner_cost, operator_cost, parts, redis_cost, relayer_cost, relayer_growth
 from benchmarks.growth import Growth
 from benchmarks.relayer_cost import CALM
 from pocket.protocol.crypto.linear_combination import accelerator
 from pocket.protocol.smst.bulk import native
+
+_WIDTH = 180  # of a table that is written to a file
 
 # (what, figure, unit, target of the wheel-only column of the design)
 Row = tuple[str, float, str, float | None]
@@ -52,6 +54,9 @@ def rows() -> list[Row]:
     found += _growth("operator", operator_cost.growth())
     found += _growth("Redis", redis_cost.growth())
     found += _growth("relayer", relayer_growth.growth())
+    for process, use in idle.measure().items():
+        found.append((f"idle {process}: CPU per second", use.cpu_ms, "ms", None))
+        found.append((f"idle {process}: resident memory, shared pages once", use.proportional_mib, "MiB", None))
     for workers in (1, 2):
         load = relayer_cost.measure(workers)
         if load["failed"]:
@@ -90,6 +95,9 @@ def _on(library: object | None) -> str:
 
 def main() -> None:
     """Measures and prints."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     table = Table(title=f"{platform.machine()}, Python {platform.python_version()}")
     for column in ("what", "figure", "unit", "target ≤", ""):
         table.add_column(column, justify="left" if column in ("what", "unit") else "right")
@@ -97,7 +105,7 @@ def main() -> None:
     for what, figure, unit, target in made:
         verdict = "" if target is None else ("ok" if figure <= target else "above")
         table.add_row(what, f"{figure:.3f}", unit, "" if target is None else f"{target:g}", verdict)
-    Console().print(table)
+    console.print(table)
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     (folder / "latest.json").write_text(json.dumps([list(row) for row in made], indent=1))

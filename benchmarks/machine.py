@@ -31,17 +31,23 @@ def cpu_seconds(parent: int) -> float:
 
 def resident_mib(parent: int) -> float:
     """Resident memory of a process and its children."""
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in descendants(parent))
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return sum(map(resident_mib_of, descendants(parent)))
+
+
+def resident_mib_of(pid: int) -> float:
+    """Resident memory of one process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def proportional_mib(parent: int) -> float:
     """Resident memory of a process and its children, where a page that several processes share counts once."""
-    kib = 0
-    for pid in descendants(parent):
-        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        kib += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
-    return kib / 1024
+    return sum(map(proportional_mib_of, descendants(parent)))
+
+
+def proportional_mib_of(pid: int) -> float:
+    """Resident memory of one process, with its part of shared pages."""
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Pss:")) / 1024
 
 
 def descriptors(parent: int) -> int:

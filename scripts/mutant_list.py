@@ -255,7 +255,7 @@ MUTANTS = [
            f"{PATH}::test_a_foreign_claim_is_never_proven_and_never_overwritten"),
     Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "if stored not in (None, session.terms.name):", "if False:",
            "tests/integration/test_answers_and_restarts.py::test_relays_that_were_stored_by_wrong_terms_are_validated_again"),
-    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "if not known and session.seal is None:", "if not known:",
+    Mutant("workloads/miner/pocket_miner/suppliers/session_decisions.py", "if not known and session.seal is None:", "if not known:",
            "tests/integration/test_answers_and_restarts.py::test_a_claim_is_proven_although_the_terms_of_its_session_are_unknown"),
     Mutant("workloads/miner/pocket_miner/sessions/claim_view.py", "if ours and later and not session.claim_confirmed:", "if False:",
            "tests/integration/test_answers_and_restarts.py::test_a_claim_that_one_node_showed_once_is_sent_again_while_no_node_does"),

@@ -62,7 +62,9 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
         chain.step()
         board.publish(await comet.block())
         async with asyncio.timeout(100):
-            while not all(one.seen == chain.height for one in fleet.running.values()):
+            while not all(
+                chain.height == one.seen or one.supplier.quiet_at(chain.height) for one in fleet.running.values()
+            ):
                 connections = max(connections, len(await watcher.client_list()) - 1)
                 await asyncio.sleep(0.02)
         decided.append(len(fleet.running))

@@ -1,16 +1,12 @@
 """The tasks of a miner: who is woken, who decides when, and that nobody's trouble is another's."""
 
 import asyncio
-import random
 from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client import REGISTRY
 
-from pocket.chain.model import Block
 from pocket.coordination.rendezvous import shard_of
-from pocket.protocol.claims.proof_requirement import ProofParams
-from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.notifications import NotificationReader
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
@@ -18,56 +14,8 @@ from pocket_miner.process.supervise import supervise
 from pocket_miner.storage.corruption import VolumeCorrupted
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
-from pocket_miner.suppliers.proof_params import ProofParamsByHeight
-from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS, SupplierWorker
-
-
-def block(height):
-    return Block(height, bytes(32), Timestamp.of_nanoseconds(height * 10**9))
-
-
-class Chained:
-    async def decoded_by_node(self, *_):
-        return {}
-
-    async def proof_params(self):
-        return ProofParams()
-
-
-@dataclass
-class Supplier:
-    """Stands for a SupplierMiner: what it does is told by the test."""
-
-    supplier: str
-    behaviour: object = None
-    sessions: dict = field(default_factory=dict)
-    last_scan_at: float | None = None
-    decided: list = field(default_factory=list)
-    tails: int = 0
-    tailed: asyncio.Event = field(default_factory=asyncio.Event)
-    behind = False
-
-    async def tail(self, limit=None):
-        self.tails += 1
-        self.tailed.set()
-        return 0
-
-    async def on_block(self, found, proof):
-        if self.behaviour is not None:
-            await self.behaviour(found)
-        self.decided.append(found.height)
-        return {"ACTIVE": 1}
-
-
-def running(supplier, board, gate=None, fenced=lambda *_: None):
-    gates = (gate or asyncio.Semaphore(32), asyncio.Semaphore(32))
-    return SupplierWorker(supplier, ProofParamsByHeight(Chained()), board, *gates, 30.0, fenced, random.Random(1))
-
-
-async def until(check):
-    async with asyncio.timeout(10):
-        while not check():  # noqa: ASYNC110 - lets the tasks under test go on, one step each
-            await asyncio.sleep(0)
+from pocket_miner.suppliers.running import KEY_REMOVAL_GRACE_SECONDS
+from supplier_workers import Chained, Supplier, block, running, until
 
 
 async def test_a_supplier_that_is_slow_or_broken_does_not_keep_the_others_from_their_windows():

@@ -75,7 +75,9 @@ async def test_clients_of_http_read_status_type_and_body(server):
     [
         (b"GET /ready HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", b"431"),
         (b"GET /ready\r\n\r\n", b"400"),
-        (b"\xff\x00 \xff HTTP/1.1\r\n\r\n", b"404"),
+        (b"\xff\x00 \xff HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /ready HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
+        (b"GET /ready HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", b"404"),
         (b"GET /ready HTTP/2.0\r\n\r\n", b"400"),
     ],
 )

@@ -93,8 +93,9 @@ def test_every_report_ends_the_silence(heard):
 
 
 def test_a_worker_that_has_not_reported_yet_has_two_minutes_to_start():
-    states = watched([POLL_SECONDS] * 241, reported=False)
-    assert set(states[:239]) == {WorkerState.STARTING}
+    polls = int(120 / POLL_SECONDS)
+    states = watched([POLL_SECONDS] * (polls + 1), reported=False)
+    assert set(states[: polls - 1]) == {WorkerState.STARTING}
     assert states[-1] is WorkerState.HUNG
 
 

@@ -92,6 +92,11 @@ class ChainClient:
     ) -> None:
         await self.close()
 
+    @property
+    def direct(self) -> "ChainClient":
+        """Return a client that queries the nodes without caches."""
+        return self
+
     async def close(self) -> None:
         """Close every channel. Transactions that are still sent to slower nodes are abandoned."""
         await self._broadcaster.close()

@@ -105,6 +105,17 @@ class CacheCounters:
         return [(name, new - old) for name, new, old in zip(names, now, before, strict=True)]
 
 
+class _DirectClient(ChainClient):
+    """The typed queries of another client, by its uncached calls."""
+
+    def __init__(self, call: Callable[[str, Message, int], Awaitable[bytes]]) -> None:
+        super().__init__(())
+        self._call_node = call
+
+    async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
+        return await self._call_node(method, request, height)
+
+
 class CachedChain(ChainClient):
     """A chain client whose cacheable answers are shared."""
 
@@ -139,8 +150,17 @@ class CachedChain(ChainClient):
         self._single_flight = SingleFlight()
         self._decoded: BoundedDict[tuple[str | int, ...], tuple[float, int, Any]] = BoundedDict(entries)
         self.counters = CacheCounters()
+        self._direct = _DirectClient(super()._call_raw)
         self.generation = 0
         """Grows on each invalidation. Values derived from answers are then recomputed."""
+
+    @property
+    def direct(self) -> ChainClient:
+        """Return a client that queries the nodes without caches, for records that are not needed again soon.
+
+        Cached records are refreshed at every block for as long as they are used.
+        """
+        return self._direct
 
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
         lifetime = LIFETIMES.get(method)

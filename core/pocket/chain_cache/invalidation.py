@@ -13,7 +13,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -70,14 +70,14 @@ async def publish_invalidation(redis: "Redis", keys: RedisKeys, cache_key: Cache
 class InvalidationSubscriber:
     """Evicts changed records from one process's memory while `run` is running.
 
-    It also receives the blocks that are published, for processes that have no other source of them.
+    It also receives the blocks that are published, and the one before it subscribed.
     """
 
     redis: "Redis"
     keys: RedisKeys
     chain: CachedChain
     on_invalidation: Callable[[int], None] = lambda _: None
-    on_block: Callable[[bytes], None] | None = None
+    on_block: Callable[[bytes | str], None] | None = None
     rng: Callable[[], float] = random.random
     version: int = -1
 
@@ -109,6 +109,8 @@ class InvalidationSubscriber:
         now = int(await self.redis.get(self.keys.cache_version) or 0)
         if now != self.version:
             self._forget(None, now)
+        if self.on_block is not None and (block := await self.redis.get(self.keys.block)):
+            self.on_block(block)
 
     def _take(self, data: str | bytes) -> None:
         try:
@@ -177,8 +179,10 @@ class CacheRefresher:
         Raises the Redis client's errors.
         """
         oldest = self.wall_clock() - _INTEREST_SECONDS
-        await self.redis.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
-        members: Any = await self.redis.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
+            pipe.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
+            _, members = await pipe.execute()
         cache_keys = [cache_key for member in members if (cache_key := decode_key(member))]
         for start in range(0, len(cache_keys), _PART):
             for result in await self._refresh_part(cache_keys[start : start + _PART]):

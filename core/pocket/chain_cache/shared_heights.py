@@ -46,6 +46,8 @@ redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """)
 
+_OVERDUE: Final = 1.25  # times the time between blocks
+
 
 class LatestBlockPublisher:
     """Publishes each new block to Redis."""
@@ -79,6 +81,7 @@ class LatestBlockWatcher:
         self._keys = keys
         self._ask_node = ask_node
         self._patience = 2 * block_seconds + 1.0
+        self._overdue = _OVERDUE * block_seconds
         self._clock = clock
         self._guard = HeightGuard(block_seconds)
         self.height = 0
@@ -111,7 +114,8 @@ class LatestBlockWatcher:
                 self._learn(await self._ask_node())
 
     async def run(self, seconds: float) -> None:
-        """Poll every `seconds` seconds, without end, in case a published block is missed."""
+        """Poll every `seconds` seconds, without end, while a block is overdue: a published one may have been missed."""
         while True:
-            await self.poll()
+            if self.height == 0 or self._clock() - self.updated_at > self._overdue:
+                await self.poll()
             await sleep_to_tick(seconds)

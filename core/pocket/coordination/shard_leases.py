@@ -39,6 +39,7 @@ from pocket.runtime.concurrency import map_bounded
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _RENEW_AFTER = 0.2  # of the lease's duration
+_PAUSE_ALONE = 0.3  # of the lease's duration
 _ASKED_AT_ONCE = 32  # shards whose epochs are read
 
 
@@ -226,7 +227,10 @@ class ShardLeaseManager:
             await asyncio.shield(self.release_all())
 
     async def _pause(self, stop: asyncio.Event) -> None:
-        seconds = self._timing.retry * self._rng.uniform(0.7, 1.0)
+        """Wait until the next tick. A member that is alone has only its own Leases to renew."""
+        alone = not self._complained and self._has_read and self.members == {self.identity}
+        longest = self._timing.lease * _PAUSE_ALONE if alone else self._timing.retry
+        seconds = longest * self._rng.uniform(0.7, 1.0)
         now = self._clock()
         for name, view in self._views.items():
             if (

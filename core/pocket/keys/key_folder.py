@@ -1,4 +1,4 @@
-"""A folder of keys that is polled every second and read only when it changed."""
+"""A folder of keys that is polled and read only when it changed."""
 
 import os
 import time

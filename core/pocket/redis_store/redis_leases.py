@@ -103,6 +103,10 @@ class RedisLeaseStore:
         except RedisUnavailable as error:
             unavailable = LeaseUnavailable(str(error))
             return [unavailable] * len(writes)
+        self._decoded |= {
+            row.name: StoredLease(row.record, text)
+            for row, text, done in zip(writes, texts, taken, strict=True) if done
+        }  # fmt: skip
         return [
             StoredLease(row.record, text) if done else LeaseConflict(f"{row.name} was written by another member")
             for row, text, done in zip(writes, texts, taken, strict=True)

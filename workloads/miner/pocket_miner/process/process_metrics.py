@@ -1,6 +1,7 @@
 """Report the metrics of a whole miner process."""
 
 import asyncio
+from typing import Final
 
 from redis.asyncio import Redis
 
@@ -12,6 +13,8 @@ from pocket_miner import miner_metrics
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
+
+_VITALS_SECONDS: Final = 5.0
 
 
 async def report_metrics(
@@ -26,6 +29,7 @@ async def report_metrics(
     miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
     miner_metrics.start_at_zero()
     seen = written = 0
+    loop, measured_at = asyncio.get_running_loop(), float("-inf")
     while True:
         await board.wait_newer(seen, max(1.0, block_seconds))
         seen = board.height
@@ -34,9 +38,10 @@ async def report_metrics(
             miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
         sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
         miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
-        vitals = pulse.reset()
-        miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
-        miner_metrics.TASKS.set(vitals.tasks)
+        if loop.time() - measured_at >= _VITALS_SECONDS:
+            measured_at, vitals = loop.time(), pulse.reset()
+            miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+            miner_metrics.TASKS.set(vitals.tasks)
         miner_metrics.show_connections(pool_usage(redis))
         miner_metrics.LAG.set(len(sessions))
         for source, number in chain.counters.taken():

@@ -93,6 +93,11 @@ class Concluder:
     _to_drop: dict[str, TrackedSession] = field(default_factory=dict)
     _pruned_through: int = 0
 
+    @property
+    def is_pending(self) -> bool:
+        """Return True if sessions with a recorded outcome are still to be deleted."""
+        return bool(self._to_drop)
+
     async def restore(self) -> None:
         """Load recorded outcomes and schedule what is left of their sessions for deletion."""
         self.finished.update(await asyncio.to_thread(self.audit.ended, self.supplier, TOMBSTONE_BLOCKS))

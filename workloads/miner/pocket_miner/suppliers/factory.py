@@ -123,13 +123,13 @@ class SupplierFactory:
         return max((int(value) for value in values if value.isdigit()), default=0)
 
     async def refresh_stakes(self, addresses: Iterable[str]) -> None:
-        """Update the reported stakes of suppliers from the chain, through its caches.
+        """Update the reported stakes of suppliers from the chain.
 
         A failed query leaves the previous report unchanged.
         """
         for address in addresses:
             try:
-                self.reports.of(address).record_stake(await self.chain.supplier(address))
+                self.reports.of(address).record_stake(await self.chain.direct.supplier(address))
             except NotFound:
                 self.reports.of(address).record_stake(None)
             except PocketError:
@@ -141,15 +141,15 @@ class SupplierFactory:
         A failed query leaves the previous values unchanged.
         """
         try:
-            penalty = (await self.chain.proof_params()).proof_missing_penalty_upokt
+            penalty = (await self.chain.direct.proof_params()).proof_missing_penalty_upokt
             least = await self.chain.supplier_min_stake_upokt()
         except PocketError:
             return
         for address in addresses:
             try:
                 balance = await self.chain.balance_upokt(address)
-                stake = (await self.chain.supplier(address)).stake_upokt
-                account = await self.chain.account(address)
+                stake = (await self.chain.direct.supplier(address)).stake_upokt
+                account = await self.chain.direct.account(address)
             except PocketError:
                 continue  # a supplier that is not staked needs no funds
             self.reports.of(address).record_funds(balance, public_key=account.public_key is not None)

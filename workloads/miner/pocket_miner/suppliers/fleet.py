@@ -38,7 +38,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 _AT_ONCE = 12
 _TAILED_AT_ONCE = 12
 _FOLLOW_AT_ONCE = 4
-_KEYS_SECONDS = 1.0
+_KEYS_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.5
 _HEAL_SECONDS = 5.0
 _LEFTOVERS_SECONDS = 60.0
@@ -99,6 +99,7 @@ class SupplierManager:
         for running in self._running.values():
             if running.supplier.consumer.tail.primary in primaries:
                 running.supplier.on_redis_restarted()
+                running.wake()
         for standby in self._standbys.values():
             if standby.consumer.tail.primary in primaries:
                 standby.consumer.reread()
@@ -223,7 +224,7 @@ class SupplierManager:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = SupplierWorker(
             supplier, self.params, self._board, self._decide_limit, self._consume_limit, self._block_seconds,
-            self._fenced, self._chance,
+            self._fenced, self._chance, lambda: len(self._running),
         )  # fmt: skip
         self._running[address] = running
         self._tasks[address] = asyncio.create_task(self._supervise(running), name=f"mine {address}")

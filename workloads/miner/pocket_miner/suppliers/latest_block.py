@@ -1,8 +1,13 @@
 """Publish the latest block to any number of waiting readers."""
 
 import asyncio
+from collections.abc import Callable
 
 from pocket.chain.model import Block
+
+
+def _never(height: int) -> bool:
+    return False
 
 
 class LatestBlock:
@@ -13,25 +18,33 @@ class LatestBlock:
 
     def __init__(self) -> None:
         self.latest: Block | None = None
-        self._news = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], Callable[[int], bool]] = {}
 
     def publish(self, block: Block) -> None:
-        """Publish a block and wake all readers."""
+        """Publish a block and wake the readers that do not skip it."""
         self.latest = block
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        for reader, skips in self._waiting.items():
+            if not reader.done() and not skips(block.height):
+                reader.set_result(None)
 
     @property
     def height(self) -> int:
         """Return the height of the latest block, 0 before the first one."""
         return self.latest.height if self.latest else 0
 
-    async def wait_newer(self, seen: int, seconds: float) -> None:
-        """Wait for a block above the height `seen`, at most `seconds`."""
-        if self.height > seen:
+    async def wait_newer(self, seen: int, seconds: float, skips: Callable[[int], bool] = _never) -> None:
+        """Wait for a block above the height `seen`, at most `seconds`.
+
+        Blocks at whose height `skips` returns True are not waited for. It is called at each block, for each reader.
+        """
+        if self.height > seen and not skips(self.height):
             return
+        reader = asyncio.get_running_loop().create_future()
+        self._waiting[reader] = skips
         try:
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await reader
         except TimeoutError:
             return
+        finally:
+            del self._waiting[reader]

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.redis_store.notifications import NOTIFY_SECONDS
 from pocket.redis_store.store_errors import StaleEpoch
-from pocket.runtime.ticks import sleep_to_tick
+from pocket.runtime.ticks import next_tick, sleep_to_tick
 from pocket_miner import miner_metrics
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.suppliers.error_scope import STEP_ERRORS
@@ -25,6 +25,11 @@ _TICKS = (0.2, 0.4, 0.8)  # seconds
 _BATCH = 100
 """Relays of a supplier that are worth a round: its fixed cost is that of about a hundred relays."""
 _HEAL_SECONDS = 5.0
+_HEALED_PER_SECOND = 50.0
+"""Suppliers of a process that are read without a notification, however many it has."""
+_HEAL_TICK = 1.0  # seconds
+_QUIET_BLOCKS = 10
+"""Blocks after which a supplier is looked at that none of the blocks concerned."""
 KEY_REMOVAL_GRACE_SECONDS = 5.0
 """How long a relayer may keep using a key after this miner saw it removed."""
 
@@ -46,6 +51,8 @@ class SupplierWorker:
     block_seconds: float
     fenced: Callable[[str, StaleEpoch], None]
     chance: random.Random
+    fleet_size: Callable[[], int] = lambda: 1
+    """Returns how many suppliers the process mines."""
     retiring_since: float | None = None
     """When the supplier's key was removed (loop's clock). Open sessions are still finished."""
     stages: dict[str, int] = field(default_factory=dict)
@@ -148,18 +155,26 @@ class SupplierWorker:
         elif since < NOTIFY_SECONDS:
             await sleep_to_tick(self._tick, now + NOTIFY_SECONDS - since)
         else:
+            seconds = max(_HEAL_SECONDS, self.fleet_size() / _HEALED_PER_SECOND) * self.chance.uniform(0.8, 1.2)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_HEAL_SECONDS * self.chance.uniform(0.8, 1.2)):
+                async with asyncio.timeout_at(next_tick(now + seconds, _HEAL_TICK)):
                     await self._woken.wait()
-            await sleep_to_tick(self._tick)
+                await sleep_to_tick(self._tick)
         self._woken.clear()
 
+    def _skips(self, height: int) -> bool:
+        """Return True if a decision at this height would change nothing."""
+        return self.retiring_since is None and self.supplier.quiet_at(height)
+
     async def _decide(self) -> None:
-        """Decide at the next new block, or again after a while without one.
+        """Decide at the next new block that may change anything, or again after a while without one.
 
         Of several blocks that arrive at once only the newest is decided.
         """
-        await self.board.wait_newer(self.seen, max(1.0, self.block_seconds))
+        blocks = _QUIET_BLOCKS if self._skips(self.seen) else 1
+        await self.board.wait_newer(self.seen, max(1.0, self.block_seconds) * blocks, self._skips)
+        if self._skips(self.board.height):
+            return
         async with self.decide_limit:
             block = self.board.latest  # blocks that arrived while others decided are skipped
             if block is None:

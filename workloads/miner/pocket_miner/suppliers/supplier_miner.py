@@ -29,16 +29,12 @@ from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
-from pocket_miner.sessions.claim_view import ClaimsAnswer, learn
+from pocket_miner.sessions.claim_view import ClaimsAnswer
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
 from pocket_miner.sessions.deadlines import deadline_of, earliest
 from pocket_miner.sessions.stages import (
     Action,
-    ClaimState,
     Decision,
-    SessionSnapshot,
-    Stage,
-    decide,
     in_last_third,
     is_late_to_seal,
 )
@@ -55,6 +51,8 @@ from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.claim_queries import query_claims
 from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one
 from pocket_miner.suppliers.owed_relays import may_lack_relays
+from pocket_miner.suppliers.quiet_sessions import QuietSessions, quiet_sessions
+from pocket_miner.suppliers.session_decisions import decide_session
 from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
@@ -104,6 +102,7 @@ class SupplierMiner:
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
     _needs_peer_merge: bool = False  # a peer or the chain did not answer: peers are asked again
+    _quiet: QuietSessions | None = None
 
     def __post_init__(self) -> None:
         self.concluder = Concluder(
@@ -266,11 +265,25 @@ class SupplierMiner:
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
             _LOG.info("advancing the session cut-off failed, retrying at the next block", error=error)
 
+    def quiet_at(self, height: int) -> bool:
+        """Return True if nothing is to be decided at a height: all sessions are known to be active until later.
+
+        It is called for every supplier at every block, most of which have no relays most of the time.
+        """
+        quiet = self._quiet
+        return (
+            quiet is not None
+            and height < quiet.until
+            and quiet.session_ids == self.sessions.keys()
+            and not (self._needs_fence or self._seals_due or self._needs_peer_merge or self.concluder.is_pending)
+        )
+
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
         """Decide every session and act.
 
         Returns the number of sessions by stage. The failure of one session never stops another.
         """
+        self._quiet = None
         connected = await self._connect(block.height)
         if self._started:
             self.concluder.owner_since = self.concluder.owner_since or block.height
@@ -302,6 +315,8 @@ class SupplierMiner:
         for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
             await self._act_in_parts(action, group, block, proof, connected=connected)
         self.report.open = len(self.sessions)
+        if connected and self._started and self._restored:
+            self._quiet = quiet_sessions(self.sessions.values(), seen, self._cutoff.changes_at)
         return Counter(seen.values())
 
     async def _act_in_parts(
@@ -350,34 +365,15 @@ class SupplierMiner:
     ) -> Decision | None:
         """Decide one session. Returns None while its windows are unknown or if deciding failed."""
         try:
-            return await self._decide(session, answers, block, proof)
+            return await decide_session(
+                session, answers, block.height, proof, self.consumer, self.proofs, self.seal_after_blocks
+            )
         except STEP_ERRORS as error:
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
             miner_metrics.ERRORS.labels("decide").inc()
             _LOG.warning("deciding a session failed, retrying", session=session.session_id, error=error)
             return None
-
-    async def _decide(
-        self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
-    ) -> Decision | None:
-        known = await self.consumer.learn_terms(session, block.height)
-        windows = session.windows
-        if windows is None:
-            return None
-        over = block.height >= windows.settlement
-        if over and not session.params_confirmed:
-            return Decision(Stage.SETTLED, Action.NOTHING)  # its windows may still be open
-        claim = ClaimState.ABSENT
-        if block.height >= windows.claim_open and not over:
-            claim = learn(session, list(answers))
-        if not known and session.seal is None:
-            # As far as is known it cannot be claimed. The chain is queried about it until it settles.
-            return Decision(Stage.SETTLED, Action.CONCLUDE) if over else Decision(Stage.ACTIVE, Action.NOTHING)
-        if block.height >= windows.proof_seed and not over:
-            await self.proofs.decide(session, proof, block.height)
-        facts = SessionSnapshot(windows, session.seal is not None, claim, session.requirement, self.seal_after_blocks)
-        return decide(facts, block.height)
 
     async def _act(
         self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool

@@ -9,8 +9,8 @@ REPORT_SECONDS: Final = 1.0
 
 They come from the event loop, so a blocked or stopped worker reports nothing.
 """
-POLL_SECONDS: Final = 0.5
-_LONGEST_POLL_SECONDS: Final = 2 * POLL_SECONDS
+POLL_SECONDS: Final = 1.0
+_LONGEST_POLL_SECONDS: Final = POLL_SECONDS
 
 
 class WorkerState(StrEnum):

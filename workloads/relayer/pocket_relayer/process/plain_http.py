@@ -1,6 +1,7 @@
 """Serve a few paths by GET, one request for each connection.
 
-The supervisor runs for as long as its workers: a web framework would be a third of its memory.
+llhttp (through httptools) parses the requests. The supervisor runs for as long as its workers: a web framework would be
+a third of its memory (docs/decisions/0031-supervisor-admin-port.md).
 """
 
 import asyncio
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+
 _SECONDS: Final = 5.0  # for a request and its response
+_VERSIONS: Final = ("1.0", "1.1")
 _LARGEST_HEAD: Final = 16 * 1024
 _MOST: Final = 64  # connections: probes, a scraper, the operator
 
@@ -40,6 +44,16 @@ class PlainResponse:
 
 def _failed(status: HTTPStatus) -> PlainResponse:
     return PlainResponse(f"{status.value}: {status.phrase}".encode(), "text/plain; charset=utf-8", status)
+
+
+class _Request:
+    """The target of a request, as the parser finds it."""
+
+    url = b""
+
+    def on_url(self, url: bytes) -> None:
+        """Keep the target, or a part of it."""
+        self.url += url
 
 
 class PlainServer:
@@ -90,11 +104,19 @@ class PlainServer:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return _failed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE).encode(with_body=True)
-        method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-        target, _, version = rest.partition(" ")
-        if not version.startswith("HTTP/1."):
+        request = _Request()
+        parser = HttpRequestParser(request)
+        try:
+            parser.feed_data(head)
+            path = parse_url(request.url).path.decode("ascii")
+        except HttpParserUpgrade:
+            path = ""
+        except (HttpParserError, UnicodeDecodeError):
             return _failed(HTTPStatus.BAD_REQUEST).encode(with_body=True)
-        route = self._routes.get(target.partition("?")[0])
+        if parser.get_http_version() not in _VERSIONS:
+            return _failed(HTTPStatus.BAD_REQUEST).encode(with_body=True)
+        method = parser.get_method().decode("ascii")
+        route = self._routes.get(path)
         if route is None:
             response = _failed(HTTPStatus.NOT_FOUND)
         elif method not in ("GET", "HEAD"):

@@ -71,7 +71,7 @@ from pocket_relayer.transports.request_router import Probes, RequestRouter
 from pocket_relayer.transports.websocket import WebSockets
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_RELOAD_SECONDS = 1.0
+_RELOAD_SECONDS = 2.0
 _OBSERVE_SECONDS = 1.0
 _ORPHAN_SECONDS = 1.0
 _POLL_SECONDS = 1.0
