@@ -203,7 +203,7 @@ async def relaying(
         http2 = Http2Server(endpoints, lambda: registry.max_body_bytes, timeouts)
         stack.push_async_callback(http2.drain, 1.0)
         server = await asyncio.get_running_loop().create_server(
-            lambda: Sniffer(http1, http2, connections, timeouts), "127.0.0.1", 0
+            lambda: Sniffer(http1, http2, connections, http2.turns, timeouts), "127.0.0.1", 0
         )
         stack.callback(server.close)
         url = "http://{}:{}".format(*server.sockets[0].getsockname())

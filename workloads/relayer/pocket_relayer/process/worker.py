@@ -340,7 +340,7 @@ class Worker:
                     self._serving_report, keyring, latest_block, recorder, pipeline, problem
                 )
                 server = await loop.create_server(
-                    lambda: Sniffer(http1, http2, connections, timeouts),
+                    lambda: Sniffer(http1, http2, connections, http2.turns, timeouts),
                     config.host,
                     config.port,
                     reuse_port=True,

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.transports.client_connections import Connection, Connections
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 
@@ -18,12 +20,16 @@ class Sniffer(asyncio.Protocol):
         http1: Callable[[Connection], asyncio.Protocol],
         http2: Callable[[Connection], asyncio.Protocol],
         connections: Connections,
+        turns: FairQueue,
         timeouts: ClientTimeouts | None = None,
     ) -> None:
+        """Create the protocol of a connection. `turns` are those in which HTTP/2 connections begin."""
         self._http1 = http1
         self._http2 = http2
         self._connections = connections
         self._timeouts = timeouts or ClientTimeouts()
+        self._turns = turns
+        self._task: asyncio.Task[None] | None = None
         self._first_bytes_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
@@ -56,8 +62,35 @@ class Sniffer(asyncio.Protocol):
         if len(self._seen) < len(PREFACE) and PREFACE.startswith(self._seen):
             return
         self._cancel_timer()
-        serve = self._http2 if self._seen.startswith(PREFACE) else self._http1
-        protocol = serve(self._connection)
-        self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
+        if not self._seen.startswith(PREFACE):
+            self._hand_over(self._http1, self._transport, self._connection)
+        elif self._turns.take_free_turn():
+            self._hand_over(self._http2, self._transport, self._connection)
+        else:
+            self._transport.pause_reading()
+            begin = self._begin_in_turn(self._transport, self._connection)
+            self._task = asyncio.get_running_loop().create_task(begin)
+
+    async def _begin_in_turn(self, transport: asyncio.Transport, connection: Connection) -> None:
+        """Begin an HTTP/2 connection in turn: many at once would delay every relay."""
+        reservation = connection.memory.reserve()
+        try:
+            reservation.acquire(len(self._seen))
+            reservation.on_evict = connection.abort
+            await self._turns.turn(connection.memory.address)
+        except Rejected:
+            connection.abort()
+            return
+        finally:
+            reservation.close()
+        if not transport.is_closing():
+            transport.resume_reading()
+            self._hand_over(self._http2, transport, connection)
+
+    def _hand_over(
+        self, serve: Callable[[Connection], asyncio.Protocol], transport: asyncio.Transport, connection: Connection
+    ) -> None:
+        protocol = serve(connection)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
         protocol.data_received(self._seen)
