@@ -98,3 +98,12 @@ async def test_a_connection_that_is_lost_while_it_waits_is_never_served(port):
     assert [one.protocol is not None for one in transports] == [True] * 2 + [False] * 8
     assert port.connections.open == 2
     assert port.memory.used == 2 * 4096
+
+
+async def test_a_connection_without_memory_to_wait_is_served_at_once(port):
+    transports = [port.connect() for _ in range(4)]
+    port.memory.connection_limit = 4096 + 100
+    for one in transports:
+        one.sniffer.data_received(PREFACE + bytes(200))
+    assert [one.protocol.received for one in transports] == [PREFACE + bytes(200)] * 4
+    assert port.memory.used == 4 * 4096

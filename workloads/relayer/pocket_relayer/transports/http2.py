@@ -103,6 +103,7 @@ class Http2Connection(asyncio.Protocol):
         self._memory = Http2Memory(connection)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
+        self._takes_input = False
         self._responses = Http2Responses(self._h2, self._frames, server.timeouts, self._flush)
         self._unread = UnreadTimer(asyncio.get_running_loop(), server.timeouts.write_seconds)
         self._active_at = 0.0
@@ -210,7 +211,9 @@ class Http2Connection(asyncio.Protocol):
         if self._connection.favoured and not self._input.waits:
             self._receive(data)
         elif self._transport is not None:
+            self._takes_input = True
             self._input.take(self._transport, data)
+            self._takes_input = False
 
     def _receive(self, data: bytes) -> None:
         """Handle bytes, unless the client exceeds its frame budget."""
@@ -297,15 +300,14 @@ class Http2Connection(asyncio.Protocol):
         if not needs_body(stream.header(":method"), stream.header(":path"), headers):
             self._start(stream)
             return
-        evict = reservation.on_evict = functools.partial(self._evict_upload, stream)
+        reservation.on_evict = functools.partial(self._evict_upload, stream)
         if not self._connection.trusted:
-            self._server.uploads.add(stream, evict)
+            self._server.uploads.add(stream, functools.partial(self._refuse_upload, stream))
         stream.start_timer(self._server.timeouts, self._reject_upload)
 
     def _complete(self, event: StreamEnded) -> None:
         """Serve a stream whose body has arrived."""
-        stream = self._streams.get(event.stream_id) if event.stream_id is not None else None
-        if stream is not None:
+        if (stream := self._streams.get(event.stream_id or 0)) is not None:
             stream.complete = True
             if stream.task is None:
                 self._start(stream)
@@ -322,10 +324,13 @@ class Http2Connection(asyncio.Protocol):
         self._start(stream)
 
     def _evict_upload(self, stream: Stream) -> None:
-        """End an unfinished stream that makes room for others. Those of a flood are not answered."""
-        if self._connection.trusted or self._server.turns.take_free_turn():
+        """End an unfinished stream that makes room. One of a stranger is answered only if its client needs the room."""
+        if self._connection.trusted or self._takes_input or self._memory.handling:
             self._reject_upload(stream, overloaded())
-            return
+        else:
+            self._refuse_upload(stream)
+
+    def _refuse_upload(self, stream: Stream) -> None:
         self._end(stream)
         with suppress(H2Error):
             self._h2.reset_stream(stream.number, ErrorCodes.REFUSED_STREAM)
@@ -378,12 +383,11 @@ class Http2Connection(asyncio.Protocol):
         try:
             stream.take(event.data, self._server.max_body_bytes())
         except Rejected as rejected:
-            if stream.task is None and not stream.closed:  # it made room for itself
+            if stream.task is None and not stream.closed:  # it did not make room for itself
                 self._reject_upload(stream, rejected)
 
     def _reset(self, event: StreamReset) -> None:
-        stream = self._streams.get(event.stream_id) if event.stream_id is not None else None
-        if stream is not None:
+        if (stream := self._streams.get(event.stream_id or 0)) is not None:
             self._end(stream)
         self._responses.window_opened.set()
 

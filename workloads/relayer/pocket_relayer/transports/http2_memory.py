@@ -35,6 +35,11 @@ class Http2Memory:
         self.release(idle=True)
         return True
 
+    @property
+    def handling(self) -> bool:
+        """Return True while frames are handled."""
+        return self._handling
+
     def hold(self) -> None:
         """Keep the connection while frames are handled."""
         self._handling = True

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.pipeline.fair_queue import FairQueue
 from pocket_relayer.transports.client_connections import Connection, Connections
@@ -64,19 +65,27 @@ class Sniffer(asyncio.Protocol):
         self._cancel_timer()
         if not self._seen.startswith(PREFACE):
             self._hand_over(self._http1, self._transport, self._connection)
-        elif self._turns.take_free_turn():
-            self._hand_over(self._http2, self._transport, self._connection)
-        else:
+            return
+        reservation = self._connection.memory.reserve()
+        waits = not self._turns.take_free_turn()
+        if waits:
+            try:
+                reservation.acquire(len(self._seen))
+            except Rejected:  # served at once it needs no memory, and its request learns that there is none
+                waits = False
+        if waits:
             self._transport.pause_reading()
-            begin = self._begin_in_turn(self._transport, self._connection)
+            begin = self._begin_in_turn(self._transport, self._connection, reservation)
             self._task = asyncio.get_running_loop().create_task(begin)
+        else:
+            self._hand_over(self._http2, self._transport, self._connection)
 
-    async def _begin_in_turn(self, transport: asyncio.Transport, connection: Connection) -> None:
+    async def _begin_in_turn(
+        self, transport: asyncio.Transport, connection: Connection, reservation: MemoryReservation
+    ) -> None:
         """Begin an HTTP/2 connection in turn: many at once would delay every relay."""
-        reservation = connection.memory.reserve()
+        reservation.on_evict = connection.abort
         try:
-            reservation.acquire(len(self._seen))
-            reservation.on_evict = connection.abort
             await self._turns.turn(connection.memory.address)
         except Rejected:
             connection.abort()
