@@ -13,8 +13,8 @@ from pocket_relayer.limits.token_bucket import TokenBucket
 from pocket_relayer.pipeline.fair_queue import MAX_WAIT_SECONDS, QUANTUM, FairQueue, busy
 from pocket_relayer.transports.client_connections import Connection
 
-_COST: Final = 4 * QUANTUM
-"""Cost of a request with its response, of which two fit into one iteration of the event loop."""
+_COST: Final = 2 * QUANTUM
+"""Cost of a request with its response. One fits into an iteration of the event loop."""
 BURST: Final = 16.0  # requests of one connection without waiting ...
 PER_SECOND: Final = 4.0  # ... and later
 _BYTES: Final = 128 * 1024  # of a body, for one quantum
