@@ -86,7 +86,7 @@ class SupplierMiner:
     proofs: ProofSubmitter
     sessions: dict[str, TrackedSession]
     seal_after_blocks: int
-    redis_settled: Callable[[], bool]
+    redis_settled: Callable[[], Awaitable[bool]]
     report: SupplierReport = field(default_factory=SupplierReport)
     peers: Peers | None = None
     confirm: Callable[[], Awaitable[None]] = _confirmed
