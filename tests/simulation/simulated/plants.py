@@ -46,8 +46,8 @@ PLANTS = [
     Plant("sealed claims are not sent again", "workloads/miner/pocket_miner/sessions/stages.py",
           "return Decision(Stage.SEALED, Action.SEND_CLAIM)", "return Decision(Stage.SEALED, Action.NOTHING)",
           (Kind.MEMPOOL_LOSS, Kind.MEMPOOL_REFUSES,)),
-    Plant("sessions are sealed one block after their window closed", "workloads/miner/pocket_miner/sessions/stages.py",
-          "windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_MARGIN", "windows.claim_close + 1, 10**9"),
+    Plant("sessions are sealed one block after their window closed", "core/pocket/protocol/sessions/windows.py",
+          "self.claim_open + seal_after_blocks, self.claim_close - _SEAL_MARGIN", "self.claim_close + 1, 10**9"),
     Plant("sealing does not read the streams to their end", "workloads/miner/pocket_miner/submission/claims.py",
           "        late = behind()\n", "        late = []\n",
           (Kind.UNREAD, Kind.DISK_SLOW,), (
