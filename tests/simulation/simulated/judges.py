@@ -102,6 +102,11 @@ class Judges:
                 found.append(pair)
         return found
 
+    def unclaimed_ends(self) -> set[int]:
+        """Return the ends of open sessions with acknowledged relays and without a claim on chain."""
+        claims, headers = self.system.chain.state.claims, self.system.headers
+        return {headers[pair[1]].session_end_block_height for pair in self._open() if pair[::-1] not in claims}
+
     def missing(self, *, without: Program | None = None, redis: Data | None = None, apart: bool = False) -> int:
         """How many acknowledged relays of open sessions nobody holds.
 
