@@ -2,7 +2,7 @@
 
 import pytest
 from simulated.plan import Fault, Kind
-from simulated.promises import leaves_no_time, peers_are_away, reaches_last_chance, takes_the_last_owner
+from simulated.promises import is_last_chance, leaves_no_time, peers_are_away, reaches_last_chance, takes_the_last_owner
 
 
 def fault(kind, seconds, *, target="", share=1.0, at=0.0):
@@ -15,6 +15,10 @@ def fault(kind, seconds, *, target="", share=1.0, at=0.0):
 ])  # fmt: skip
 def test_empty_blocks_keep_clear_of_a_windows_last_chance(height, blocks, skipped):
     assert reaches_last_chance(height, blocks) is skipped
+
+
+def test_what_the_last_block_of_a_window_may_take_is_not_lost():
+    assert [height for height in range(1, 41) if is_last_chance(height)] == [20, 28, 30, 38]
 
 
 @pytest.mark.parametrize(("away", "lost_at", "height", "skipped"), [

@@ -25,6 +25,11 @@ def reaches_last_chance(height: int, empty_blocks: int) -> bool:
     return any(height < close <= last + empty_blocks for close in _CLOSES)
 
 
+def is_last_chance(height: int) -> bool:
+    """Return True if a block is the last one of a window: a transaction that it does not take comes too late."""
+    return height in _CLOSES
+
+
 def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
     """Return True if no node can be reached for blocks of a window in which a transaction was lost, at `lost_at`.
 
