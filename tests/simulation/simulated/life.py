@@ -314,10 +314,12 @@ class Life:
     def _may_lose(self, what: str, **lost: Any) -> bool:
         """Return whether a copy may be destroyed: after another kind was, it may be the only one.
 
-        While peers cannot be reached, a copy on one volume alone counts for nothing.
+        While peers cannot be reached, a copy on one volume alone counts for nothing, nor does one on the volume of a
+        miner that is gone.
         """
         apart = promises.peers_are_away(self.faults, self.loop.time())
-        if (apart or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart):
+        gone = [p for p in self.system.programs.values() if not p.relayer and p.name in self._held]
+        if (apart or gone or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart, gone=gone):
             return False
         self._destroyed.add(what)
         return True
