@@ -52,7 +52,7 @@ mutate: setup ## generated mutants of the money path, each with the tests that r
 fuzz: setup ## mutated requests over every decoder of the relay port (FUZZ=<n>, 10000000 for the long run; SEED)
 	@FUZZ=$${FUZZ:-300000} $(PY) -m pytest -q -n 0 --timeout 0 tests/unit/test_edge_decoders.py
 
-sweep: setup ## one fault of every kind at every call of every boundary of the miner, and outages (SWEEP=<n> for a sample, SWEEP_TABLE=<file>, JOBS)
+sweep: setup ## one fault of every kind at every call of every boundary of the miner, and outages (SWEEP=<n> for a sample, SWEEP=<kinds or boundaries>, SWEEP_TABLE=<file>, JOBS)
 	@SWEEP=$${SWEEP:-all} $(PY) -m pytest -q tests/sweep
 
 browser: setup ## the console's pages in a headless Chromium, against a demo under chaos (SCREENSHOTS=1 renews docs/images)

@@ -334,4 +334,18 @@ MUTANTS = [
            "test_one_trace_of_a_published_key_is_enough_to_wait_where_supplier_and_status_lost_theirs"),
     Mutant("operator/pocket_operator/decide/stake_decision.py", "if sight.status.spent_upokt + plan.cost", "if plan.cost",
            "tests/unit/test_stake_decisions.py::test_a_difference_has_its_reason_and_step"),
+    Mutant("workloads/relayer/pocket_relayer/pipeline/pipeline.py", "        await self._check_not_sealed(admitted)", "        pass",
+           "tests/integration/test_relayer.py::"
+           "test_a_relay_is_acknowledged_only_if_its_session_is_certainly_not_sealed_after_it_was_recorded"),
+    Mutant("core/pocket/chain_cache/shared_heights.py", "time - self._ahead if before", "now if before",
+           "tests/unit/test_height_bounds.py::test_a_height_counts_as_not_reached_only_if_it_is_not"),
+    Mutant("workloads/miner/pocket_miner/ownership/redis_watch.py", 'await self._looks.do("state", self._look)', "pass",
+           "tests/integration/test_redis_watch.py::"
+           "test_a_redis_that_was_restarted_since_the_latest_poll_is_not_settled_and_the_next_poll_returns_it"),
+    Mutant("core/pocket/redis_store/seals.py", "self._fence_doubted and not urgent", "False",
+           "tests/integration/test_api_server_outage.py::"
+           "test_a_former_owner_seals_nothing_after_a_failover_that_lost_the_fence_of_the_present_one"),
+    Mutant("core/pocket/coordination/elector.py", "seen_at = vanished[1]", "pass",
+           "tests/unit/test_wrong_leases.py::"
+           "test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone"),
 ]  # fmt: skip

@@ -1,7 +1,10 @@
 """The miner detects restarts, clock and memory of Redis, and the age of relays when mirrored."""
 
+import contextlib
+
 import pytest
 from prometheus_client import REGISTRY
+from redis.exceptions import RedisError
 
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
@@ -10,7 +13,7 @@ from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.ownership.redis_watch import RedisWatch
-from servers import running_redis
+from servers import clients, running_redis, until
 
 pytestmark = pytest.mark.redis
 
@@ -66,6 +69,31 @@ def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_rela
     waited.missed()
     assert waited.observe(info("a"))
     assert not waited.settled(), "it was loading its file: relayers meet it only now"
+
+
+async def test_a_redis_that_was_restarted_since_the_latest_poll_is_not_settled_and_the_next_poll_returns_it():
+    with running_redis() as server:
+        async with clients(server.url, server.url) as (client, other):
+
+            async def is_loaded():
+                with contextlib.suppress(RedisError):
+                    return not (await other.info("persistence"))["loading"]
+
+            now = [10_000.0]
+            watch = RedisWatch(client, 5.0, lambda: now[0])
+            await watch.poll()
+            now[0] += 6
+            assert await watch.still_settled()
+            server.kill()
+            with pytest.raises(RedisUnavailable):
+                await watch.still_settled()
+            server.start()
+            await until(is_loaded)
+            assert not await watch.still_settled()
+            assert await watch.poll() == {None}
+            assert await watch.poll() == frozenset()
+            now[0] += 6
+            assert await watch.still_settled()
 
 
 async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the_same_process():

@@ -197,6 +197,25 @@ async def test_a_sealed_session_is_not_acknowledged(relayer):
     assert b"too late to claim" in body
 
 
+async def test_a_relay_is_acknowledged_only_if_its_session_is_certainly_not_sealed_after_it_was_recorded(
+    redis, tmp_path
+):
+    heights, sealed = [], [False]
+
+    async def is_below(height):
+        heights.append(height)
+        return not sealed[0]
+
+    async with relaying(redis, tmp_path, is_below=is_below) as relayer:
+        assert (await relayer.send(relayer.request()))[0] == 200
+        sealed[0] = True  # the relayer was stopped, and Redis lost that the session is closed
+        status, _, body = await relayer.send(relayer.request())
+        assert (status, b"too late to claim" in body) == (503, True)
+        assert len(await relayer.leaves()) == 2, "it may be mined all the same"
+    end = relayer.header().session_end_block_height
+    assert set(heights) == {end + 3}, "sealed one block after the claim window opens"
+
+
 async def test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged(relayer):
     store = SealStore(relayer.redis, KEYS, address("alice"), 1)
     await store.fence(confirmed)

@@ -2,7 +2,7 @@
 
 import pytest
 from simulated.plan import Fault, Kind
-from simulated.promises import leaves_no_time, peers_are_away, reaches_last_chance
+from simulated.promises import is_last_chance, leaves_no_time, peers_are_away, reaches_last_chance, takes_the_last_owner
 
 
 def fault(kind, seconds, *, target="", share=1.0, at=0.0):
@@ -15,6 +15,10 @@ def fault(kind, seconds, *, target="", share=1.0, at=0.0):
 ])  # fmt: skip
 def test_empty_blocks_keep_clear_of_a_windows_last_chance(height, blocks, skipped):
     assert reaches_last_chance(height, blocks) is skipped
+
+
+def test_what_the_last_block_of_a_window_may_take_is_not_lost():
+    assert [height for height in range(1, 41) if is_last_chance(height)] == [20, 28, 30, 38]
 
 
 @pytest.mark.parametrize(("away", "lost_at", "height", "skipped"), [
@@ -30,6 +34,16 @@ def test_empty_blocks_keep_clear_of_a_windows_last_chance(height, blocks, skippe
 ])  # fmt: skip
 def test_nodes_are_not_all_away_for_long_in_a_window_that_lost_a_transaction(away, lost_at, height, skipped):
     assert leaves_no_time(away, lost_at, height) is skipped
+
+
+@pytest.mark.parametrize(("unclaimed", "back_at", "height", "skipped"), [
+    ({10}, 13, 16, True), ({10}, 10, 15, True), ({10}, 13, 19, True),
+    ({10}, 13, 14, False), ({10}, 13, 20, False), ({10}, 9, 16, False), (set(), 13, 16, False), ({20}, 13, 16, False),
+])  # fmt: skip
+def test_no_owner_goes_too_late_to_be_replaced_while_a_redis_that_came_back_put_off_its_claims(
+    unclaimed, back_at, height, skipped
+):
+    assert takes_the_last_owner(unclaimed, back_at, height) is skipped
 
 
 def test_peers_that_are_away_before_the_seals_leave_each_volume_to_itself():

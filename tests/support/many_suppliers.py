@@ -33,6 +33,10 @@ class Keeper:
         return 1
 
 
+async def settled() -> bool:
+    return True
+
+
 async def main(redis_url: str, folder: Path, number: int) -> None:
     keys = folder / "keys"
     keys.mkdir()
@@ -49,7 +53,7 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     mirror, audit = RelayStore(folder / "mirror"), Audit(folder / "audit.sqlite")
     suppliers = SupplierFactory(
         config, redis, RedisKeys("many"), DirectChain(chain), comet, DirectSettlements(comet), mirror, audit, None,
-        lambda: True,
+        settled,
         Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(folder / "refused.sqlite"),
     )  # fmt: skip
     suppliers.keyring.reload()

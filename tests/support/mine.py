@@ -149,8 +149,11 @@ class Mine:
         proofs = ProofSubmitter(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
         return SupplierMiner(
             self.supplier, self.client, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs,
-            sessions, 1, lambda: self.settled,
+            sessions, 1, self._redis_settled,
         )  # fmt: skip
+
+    async def _redis_settled(self) -> bool:
+        return self.settled
 
     def close(self) -> None:
         if self.mirror is not None:

@@ -136,7 +136,7 @@ async def relaying(
     redis, folder, *, recording=Recording.STRICT, service=None, backends=None, metering=True,
     open_when_unavailable=True, enforce_handshake=False, budget_patience=30.0, record_patience=30.0,
     timeout_seconds=30.0, memory_bytes=64_000_000, simulation=None, wall_clock=lambda: NOW, tracing=NO_TRACING,
-    compression=NO_COMPRESSION, timeouts=LONG, limits=MANY, **genesis,
+    compression=NO_COMPRESSION, timeouts=LONG, limits=MANY, is_below=None, **genesis,
 ) -> AsyncIterator[Relaying]:  # fmt: skip
     world, backend = World(), Backend()
     chain = LocalChain(world.genesis(**genesis))
@@ -182,6 +182,7 @@ async def relaying(
             clock=time.monotonic,
             recording=recording,
             tracing=tracing,
+            is_below=is_below,
         )
         probes = Probes(
             health=lambda: {"status": "ok"},

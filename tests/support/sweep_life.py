@@ -77,6 +77,10 @@ VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gette
 PRICE = GasPrice.parse("0.000001upokt")
 
 
+async def _settled() -> bool:
+    return True
+
+
 class Script:
     """The same sessions and relays for every life: making relays costs more than living one."""
 
@@ -260,7 +264,7 @@ class Life:
                            seeds=self.seeds, copies=copies, **latest)  # fmt: skip
         return SupplierMiner(
             supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, consumer, claims,
-            proofs, sessions, 1, lambda: True, self.reports.of(supplier), self.peers, self.confirm,
+            proofs, sessions, 1, _settled, self.reports.of(supplier), self.peers, self.confirm,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import os
+import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -96,6 +97,16 @@ async def every_point(script: Script, redis: object) -> list[Point]:
     return found
 
 
+def chosen_points(every: Sequence[Point], wanted: str) -> list[Point]:
+    """Return the points that are wanted: `all`, a sample of so many, or those of kinds and boundaries by name."""
+    if wanted.isdecimal():
+        return random.sample(every, min(len(every), int(wanted)))
+    names = set(wanted.split(","))
+    if unknown := names - {"all", *KINDS, *(kind for kinds in KINDS.values() for kind in kinds)}:
+        raise ValueError(f"neither a boundary nor a kind of fault: {', '.join(sorted(unknown))}")
+    return [point for point in every if names & {"all", point.boundary, point.kind}]
+
+
 async def live(script: Script, redis: object, point: Point) -> list[str]:
     """Return the losses from the fault of a point."""
     fault = Fault(point.boundary, point.kind, point.at)
@@ -160,8 +171,16 @@ def column_of(point: Point) -> str:
     return f"restart at {point.restart}" if point.restart else stage_at(point.height)
 
 
-def sweep_table(tried: Iterable[Point], lost: Iterable[Point]) -> str:
-    """Return the table of docs/hardening.md."""
+def sweep_table(tried: Collection[Point], lost: Iterable[Point], former: str = "") -> str:
+    """Return the table of docs/hardening.md. Rows of which nothing was tried are those of the former table."""
+    kept = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in former.splitlines()}
+    made = _sweep_table(tried, lost).splitlines()
+    new = {(point.boundary, point.kind) for point in tried}
+    rows = (line if name in new else kept.get(name, line) for name, line in zip(sweep_rows(), made[2:], strict=True))
+    return "\n".join([*made[:2], *rows]) + "\n"
+
+
+def _sweep_table(tried: Iterable[Point], lost: Iterable[Point]) -> str:
     count = Counter(((p.boundary, p.kind), column_of(p)) for p in tried)
     bad = Counter(((p.boundary, p.kind), column_of(p)) for p in lost)
     return table(["boundary", "fault"], sweep_rows(), sweep_columns(), count, bad)

@@ -21,6 +21,8 @@ A_THIRD = 3  # of the number of points are outages
 async def test_an_outage_costs_only_what_nothing_could_have_saved(redis):
     asyncio.get_running_loop().set_debug(False)
     every, wanted = every_outage(), os.environ.get("SWEEP", "30")
+    if wanted != "all" and not wanted.isdecimal():
+        pytest.skip(f"no outage is of {wanted}")
     chosen = every if wanted == "all" else random.sample(every, min(len(every), int(wanted) // A_THIRD))
     if len(chosen) <= FEW:
         script = Script()

@@ -1,18 +1,28 @@
 """The exhaustive sweep: one fault of every kind at every call of every boundary, with and without a restart.
 
-SWEEP is how many points are tried: every point for `all` (`make sweep`), a sample of this run's seed otherwise.
-JOBS is the number of processes. SWEEP_TABLE names a Markdown file between whose markers the table is written.
+SWEEP is how many points are tried: every point for `all` (`make sweep`), those of boundaries or kinds by their names
+(`hangs,recorder`), or a sample of this run's seed. JOBS is the number of processes. SWEEP_TABLE names a Markdown file
+between whose markers the table is written. Rows of which nothing was tried stay as they are.
 """
 
 import asyncio
 import os
-import random
 from pathlib import Path
 
 import pytest
 
 from sweep_life import Script
-from sweep_points import FEW, every_point, live, lived, processes, put_table, sweep_table
+from sweep_points import (
+    FEW,
+    between_markers,
+    chosen_points,
+    every_point,
+    live,
+    lived,
+    processes,
+    put_table,
+    sweep_table,
+)
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(1800)]
 
@@ -21,12 +31,12 @@ async def test_one_fault_anywhere_costs_no_session_no_stake_and_leaves_right_boo
     asyncio.get_running_loop().set_debug(False)
     script, wanted = Script(), os.environ.get("SWEEP", "20")
     every = await every_point(script, redis)
-    chosen = every if wanted == "all" else random.sample(every, min(len(every), int(wanted)))
+    chosen = chosen_points(every, wanted)
     if len(chosen) <= FEW:
         found = [(point, await live(script, redis, point)) for point in chosen]
     else:
         found = await asyncio.to_thread(lambda: list(lived(live, chosen, processes())))
     lost = {point: losses for point, losses in found if losses}
     if name := os.environ.get("SWEEP_TABLE"):
-        put_table(Path(name), "sweep", sweep_table(chosen, lost))
+        put_table(Path(name), "sweep", sweep_table(chosen, lost, between_markers(Path(name), "sweep")))
     assert lost == {}

@@ -215,7 +215,7 @@ def digest(resource, kind, name) -> str:
         ("spec.relayer.metering.whenUnavailable", "closed", {"relayer"}),
         ("spec.relayer.recording", "fast", {"relayer"}),
         ("spec.relayer.replicas", 3, set()),
-        ("spec.miner.sealAfterBlocks", 2, {"miner"}),
+        ("spec.miner.sealAfterBlocks", 2, {"relayer", "miner"}),
         ("spec.miner.replicas", 2, set()),
         ("spec.chain.gasPrice", "2upokt", {"relayer", "miner"}),
         ("spec.deletion.drainDeadlineSeconds", 1, set()),

@@ -15,7 +15,7 @@ from pocket_miner.console.__main__ import main as console
 from relayctl.k8s.plugin import k8s
 from relayctl.main import main as relayctl
 from sweep_outages import UNAVOIDABLE, outage_table
-from sweep_points import HARDENING, between_markers, sweep_columns, sweep_rows
+from sweep_points import HARDENING, Point, between_markers, chosen_points, sweep_columns, sweep_rows, sweep_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -143,6 +143,19 @@ def test_the_tables_of_faults_and_outages_are_of_todays_sweep():
     assert [tuple(row[:2]) for row in rows] == sweep_rows()
     assert not [row for row in rows if "lost" in "".join(row[2:])]
     assert between_markers(HARDENING, "outages") == outage_table(UNAVOIDABLE)
+
+
+def test_a_sweep_of_some_kinds_renews_their_rows_alone():
+    former = between_markers(HARDENING, "sweep")
+    every = [Point(0, boundary, kind, 1, 9) for boundary, kind in sweep_rows()]
+    chosen = chosen_points(every, "hangs,peers")
+    assert {point.boundary for point in chosen if point.kind != "hangs"} == {"peers"}
+    rows = zip(former.splitlines(), sweep_table(chosen, [], former).splitlines(), strict=True)
+    renewed = [new for old, new in rows if old != new]
+    assert [row.split(" | ")[:2] for row in renewed][:2] == [["| chain", "hangs"], ["| rpc", "hangs"]]
+    assert all(row.count("| 1 |") == 1 for row in renewed)
+    with pytest.raises(ValueError, match="sqlight"):
+        chosen_points(every, "sqlight")
 
 
 def navigation(entries):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at, cutoff_height
-from pocket_miner.sessions.stages import seal_height
 
 PARAMS = SharedParams()  # sessions of ten blocks, claims from two to six blocks after their end
 
@@ -64,5 +63,5 @@ def test_a_session_that_may_still_get_its_first_relay_can_be_sealed_at_the_block
     """It is found at the block after, sealed then, and its claim is in the block after that."""
     windows = Windows.after(params.session_end(height), params)
     due = cutoff_height(windows, seal_after)
-    assert windows.session_end <= due <= max(windows.session_end, seal_height(windows, seal_after))
+    assert windows.session_end <= due <= max(windows.session_end, windows.seal_height(seal_after))
     assert due <= max(windows.session_end, windows.claim_close - 2)

@@ -15,7 +15,6 @@ from pocket_miner.sessions.stages import (
     decide,
     in_last_third,
     is_late_to_seal,
-    seal_height,
 )
 
 GRIDS = [
@@ -149,4 +148,4 @@ def test_a_claim_of_which_nobody_knows_is_proven_and_one_that_is_not_there_is_no
 @pytest.mark.parametrize(("close", "after", "height"), [(4, 1, 13), (8, 1, 13), (4, 3, 13), (8, 99, 17), (1, 1, 12)])
 def test_sealing_is_late_but_leaves_three_blocks(close, after, height):
     windows = Windows.after(10, SharedParams(claim_window_close_offset_blocks=close))
-    assert seal_height(windows, after) == height
+    assert windows.seal_height(after) == height

@@ -92,6 +92,15 @@ def test_a_majority_of_the_chain_is_never_shut_out_and_no_node_of_another_chain_
         assert assessment.lag >= 0
 
 
+def test_a_node_that_lags_a_little_twice_in_a_row_is_asked_after_the_others():
+    lags, later = [probe(9), probe(10)], [probe(10), probe(10)]
+    once = assess_nodes(lags, "pocket")
+    assert [found.rank for found in once] == [(0, 0), (0, 0)], "one node may have a block a moment before the others"
+    twice = assess_nodes(lags, "pocket", before=once)
+    assert [found.rank for found in twice] == [(0, 1), (0, 0)]
+    assert [found.rank for found in assess_nodes(later, "pocket", before=twice)] == [(0, 0), (0, 0)]
+
+
 async def asked(nodes):
     names = []
 

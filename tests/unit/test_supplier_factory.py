@@ -38,7 +38,7 @@ def timeouts(tmp_path):
     def of(seed, epoch):
         suppliers = SupplierFactory(
             config, None, RedisKeys("many"), DirectChain(chain), comet, DirectSettlements(comet), None, audit, None,
-            lambda: True, Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(tmp_path / "refused.sqlite"),
+            None, Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(tmp_path / "refused.sqlite"),
             platform=Platform(rng=random.Random(seed)),
         )  # fmt: skip
         suppliers.keyring.reload()

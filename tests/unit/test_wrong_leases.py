@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from lease_members import SHARDS, group, settled
 from pocket.coordination.shard_leases import LeaseNames
 
@@ -30,7 +32,10 @@ async def test_one_answer_without_leases_ends_no_ownership_and_two_do(monkeypatc
     assert not owner.acts
 
 
-async def test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone(monkeypatch):
+@pytest.mark.parametrize(("every", "in_a_row"), [(4, 1), (6, 2), (8, 3)])
+async def test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone(
+    monkeypatch, every, in_a_row
+):
     _, clocks, members = group(2)
     await settled(members, clocks)
     (survivor, owner, connection), clock, read = members[0], clocks[0], members[0][2].read
@@ -39,7 +44,7 @@ async def test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_
     async def now_and_then_nothing():
         nonlocal answers
         answers += 1
-        return {} if answers % 4 == 0 else await read()
+        return {} if answers % every < in_a_row else await read()
 
     monkeypatch.setattr(connection, "read", now_and_then_nothing)
     gone_at = clock.now

@@ -72,6 +72,7 @@ class RelayerConfig(WorkloadConfig):
     workers: int = Field(default=2, ge=1, le=64)
     recording: Recording = Recording.STRICT
     shards: int = Field(default=16, ge=1, description="Number of the miners' shards, for notifying their owners.")
+    seal_after_blocks: int = Field(default=1, ge=0, description="That of the miners.")
     connections: ConnectionLimits = ConnectionLimits()
     drain_seconds: float = Field(default=30.0, ge=0)
     hung_worker_seconds: float = Field(

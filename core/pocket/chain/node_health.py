@@ -47,11 +47,16 @@ class NodeProbe:
 
 @dataclass(frozen=True, slots=True)
 class NodeAssessment:
-    """A node's health. `lag` counts blocks behind the best node of the chain."""
+    """A node's health.
+
+    `lag` counts blocks behind the best node of the chain, `lasting_lag` those in two probes in a row: one probe may
+    meet a block that a node has a moment before the others.
+    """
 
     health: NodeHealth = NodeHealth.HEALTHY
     lag: int = 0
     reason: str = ""
+    lasting_lag: int = 0
 
     @property
     def rank(self) -> tuple[int, int] | None:
@@ -60,7 +65,7 @@ class NodeAssessment:
             return None
         if self.health is NodeHealth.LAGGING:
             return 1, self.lag
-        return (2, 0) if self.health is NodeHealth.UNREACHABLE else (0, 0)
+        return (2, 0) if self.health is NodeHealth.UNREACHABLE else (0, self.lasting_lag)
 
 
 def compared_height(probes: Sequence[NodeProbe], chain_id: str) -> int:
@@ -74,11 +79,12 @@ def compared_height(probes: Sequence[NodeProbe], chain_id: str) -> int:
 
 
 def assess_nodes(
-    probes: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS
-) -> tuple[NodeAssessment, ...]:
+    probes: Sequence[NodeProbe], chain_id: str, allowed_lag: int = ALLOWED_LAG_BLOCKS,
+    before: Sequence[NodeAssessment] = (),
+) -> tuple[NodeAssessment, ...]:  # fmt: skip
     """Assess each node, in their order.
 
-    `probes` hold the hash at `compared_height`.
+    `probes` hold the hash at `compared_height`. `before` are the assessments of the probe before.
     """
     hashes = Counter(s.hash for s in probes if s.answered and s.chain_id == chain_id and s.hash is not None)
     agreed, votes = max(hashes.items(), key=lambda row: row[1], default=(None, 0))
@@ -89,7 +95,7 @@ def assess_nodes(
 
     best = max((s.height for s in probes if s.answered and s.chain_id == chain_id and not forked(s)), default=0)
 
-    def one(probe: NodeProbe) -> NodeAssessment:
+    def one(probe: NodeProbe, before: NodeAssessment) -> NodeAssessment:
         if not probe.answered:
             return NodeAssessment(NodeHealth.UNREACHABLE, 0, probe.problem or "no answer")
         if probe.chain_id != chain_id:
@@ -101,9 +107,9 @@ def assess_nodes(
             return NodeAssessment(NodeHealth.DISPUTED, 0, "the nodes are split over the block at the same height")
         if lag > allowed_lag:
             return NodeAssessment(NodeHealth.LAGGING, lag, f"it is {lag} blocks behind the best node")
-        return NodeAssessment(NodeHealth.HEALTHY, lag)
+        return NodeAssessment(NodeHealth.HEALTHY, lag, lasting_lag=min(lag, before.lag))
 
-    return tuple(one(probe) for probe in probes)
+    return tuple(map(one, probes, before or [NodeAssessment()] * len(probes)))
 
 
 class NodeHealthTable:

@@ -76,7 +76,8 @@ class NodeMonitor:
         height = compared_height(probes, self._chain_id)
         if height:
             probes = await asyncio.gather(*map(self._with_hash, self._blocks, probes, [height] * len(probes)))
-        before, self._node_health.assessments = self._node_health.assessments, assess_nodes(probes, self._chain_id)
+        before = self._node_health.assessments
+        self._node_health.assessments = assess_nodes(probes, self._chain_id, before=before)
         for name, old, new in zip(self._names, before, self._node_health.assessments, strict=True):
             self._on_assessment(name, new)
             if old.health is not new.health:

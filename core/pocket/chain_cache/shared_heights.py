@@ -18,7 +18,10 @@ from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.lua_scripts import Script
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.runtime.single_flight import SingleFlight
 from pocket.runtime.ticks import sleep_to_tick
+
+_FASTEST: Final = 0.5  # of the usual time between blocks
 
 
 def encode_block(block: Block) -> str:
@@ -88,11 +91,41 @@ class LatestBlockWatcher:
         """The latest height, 0 before the first."""
         self._published: str | bytes | None = None
         self.updated_at = clock()
+        self._made_at = self._ahead = self._confirmed_at = float("-inf")
+        """When the latest block was made, by how much the blocks' clock is ahead of this one, and when a node last
+        returned no later block (clock)."""
+        self._looks = SingleFlight()
 
     def _learn(self, block: Block | None) -> None:
-        if block is not None and self._guard.observe(block, self._clock()) in (Belief.NEWER, Belief.REPLACED):
-            self.updated_at = self._clock()
+        """Learn a block. It may be an old one: how old is known by the blocks' clock."""
+        now = self._clock()
+        if block is not None and self._guard.observe(block, now) in (Belief.NEWER, Belief.REPLACED):
+            self.updated_at = now
             self.height = self._guard.height
+            time, before = block.time.nanoseconds / 1e9, self._ahead
+            self._ahead = max(before, time - now)
+            self._made_at = time - self._ahead if before > float("-inf") else before
+
+    def is_certainly_below(self, height: int) -> bool:
+        """Return True if the chain cannot have reached a height yet, however long this process was stopped."""
+        now, fastest = self._clock(), _FASTEST * self._guard.block_seconds
+        since_made = (now - self._made_at) / fastest
+        since_confirmed = 1 + (now - self._confirmed_at) / fastest
+        return self.height > 0 and self.height + min(since_made, since_confirmed) < height
+
+    async def is_below(self, height: int) -> bool:
+        """Return True if the chain had certainly not reached a height when this was called.
+
+        A node is queried if the latest block does not show it.
+        """
+        called_at = self._clock()
+        for _ in range(2):  # a query in progress may have begun before
+            if self.height >= height or self.is_certainly_below(height):
+                break
+            await self._looks.do("node", self._look)
+            if self._confirmed_at >= called_at:
+                return self.height < height
+        return self.is_certainly_below(height)
 
     @property
     def stale(self) -> bool:
@@ -110,8 +143,16 @@ class LatestBlockWatcher:
         with contextlib.suppress(RedisUnavailable):
             self.receive(await self._redis.get(self._keys.block))
         if self.height == 0 or self._clock() - self.updated_at > self._patience:
-            with contextlib.suppress(PocketError, TimeoutError):
-                self._learn(await self._ask_node())
+            await self._look()
+
+    async def _look(self) -> None:
+        """Query a node."""
+        begun = self._clock()
+        with contextlib.suppress(PocketError, TimeoutError):
+            block = await self._ask_node()
+            self._learn(block)
+            if block.height >= self.height:
+                self._confirmed_at = begun
 
     async def run(self, seconds: float) -> None:
         """Poll every `seconds` seconds, without end, while a block is overdue: a published one may have been missed."""

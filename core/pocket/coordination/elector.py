@@ -51,7 +51,8 @@ class CandidateState:
     """One candidate's knowledge of a Lease.
 
     `version` is the API server's version of the record, None without a record. `seen_at` is when this content was first
-    observed, `held_until` the time after which leadership must not be assumed.
+    observed, `held_until` the time after which leadership must not be assumed. `vanished` holds version and `seen_at`
+    of a record that later reads lacked.
     """
 
     identity: str
@@ -59,6 +60,7 @@ class CandidateState:
     version: str | None = None
     seen_at: float = 0.0
     held_until: float | None = None
+    vanished: tuple[str, float] | None = None
 
     def leads(self, now: float) -> bool:
         """Return True if this candidate may act as leader now."""
@@ -90,12 +92,22 @@ def member_location(identity: str) -> str:
 
 
 def observe(state: CandidateState, record: LeaseRecord | None, version: str | None, now: float) -> CandidateState:
-    """Apply a read. Any change of the record restarts the wait, another holder ends leadership."""
+    """Apply a read. Any change of the record restarts the wait, another holder ends leadership.
+
+    A record that reads lacked for a while and that comes back with the same version has not changed.
+    """
     changed = version != state.version
     held = state.held_until if record is not None and record.holder == state.identity else None
     if not changed and held == state.held_until and record == state.record:
         return state
-    return replace(state, record=record, version=version, seen_at=now if changed else state.seen_at, held_until=held)
+    seen_at, vanished = now if changed else state.seen_at, state.vanished
+    if vanished is not None and version == vanished[0]:
+        seen_at = vanished[1]
+    elif version is None and state.version is not None:
+        vanished = (state.version, state.seen_at)
+    return replace(
+        state, record=record, version=version, seen_at=seen_at, held_until=held, vanished=None if record else vanished
+    )
 
 
 def next_step(state: CandidateState, now: float, timing: LeaseTiming) -> ElectionStep:

@@ -127,13 +127,18 @@ class SealStore:
         self._unique = unique
         self._unreadable: set[str] = set()
         self._fenced_life: object = None
+        self._fence_doubted = False
 
     @property
     def supplier(self) -> str:
         """Return the supplier's operator address."""
         return self._supplier
 
-    async def fence(self, confirm: Callable[[], Awaitable[None]]) -> None:
+    def doubt_fence(self) -> None:
+        """Doubt the fence, because Redis was restarted or failed over and may have lost that of a newer owner."""
+        self._fence_doubted = True
+
+    async def fence(self, confirm: Callable[[], Awaitable[None]], *, urgent: bool = False) -> None:
         """Fence off smaller epochs.
 
         `confirm` verifies from the Lease that this owner still owns the supplier. The result counts only for the life
@@ -141,7 +146,8 @@ class SealStore:
         again.
 
         While the Lease cannot be read, the fence of this owner's epoch counts if it is still there in the life of Redis
-        in which it was written: a Redis that was restarted or failed over has lost nothing then.
+        in which it was written. If it is doubted, it counts only once it is `urgent`: a newer owner has fenced again by
+        then.
 
         Raises StaleEpoch when a greater epoch is known, and what `confirm` raises.
         """
@@ -151,12 +157,13 @@ class SealStore:
             try:
                 await confirm()
             except RedisUnavailable:
-                if life != self._fenced_life or await self._highest_epoch() != self.epoch:
+                doubted = self._fence_doubted and not urgent
+                if doubted or life != self._fenced_life or await self._highest_epoch() != self.epoch:
                     raise
                 return
             reply = await FENCE.run(self._redis, keys, [self.epoch, life])
             if _status(reply, "ok", "reborn") == "ok":
-                self._fenced_life = life
+                self._fenced_life, self._fence_doubted = life, False
                 return
         raise FenceMissing(f"Redis lost its data {_LIVES} times while fencing epoch {self.epoch}")
 

@@ -103,6 +103,7 @@ def relayer_config(relay_miner: RelayMiner, paths: RuntimePaths) -> RelayerConfi
             "workers": spec.relayer.workers,
             "recording": spec.relayer.recording,
             "shards": spec.miner.shards,
+            "seal_after_blocks": spec.miner.seal_after_blocks,
             "connections": spec.relayer.connections,
             "drain_seconds": spec.relayer.drain_seconds,
             "hung_worker_seconds": spec.relayer.hung_worker_seconds,

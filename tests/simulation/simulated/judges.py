@@ -5,7 +5,7 @@ import itertools
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
@@ -102,25 +102,34 @@ class Judges:
                 found.append(pair)
         return found
 
-    def missing(self, *, without: Program | None = None, redis: Data | None = None, apart: bool = False) -> int:
+    def unclaimed_ends(self) -> set[int]:
+        """Return the ends of open sessions with acknowledged relays and without a claim on chain."""
+        claims, headers = self.system.chain.state.claims, self.system.headers
+        return {headers[pair[1]].session_end_block_height for pair in self._open() if pair[::-1] not in claims}
+
+    def missing(
+        self, *, without: Program | None = None, redis: Data | None = None, apart: bool = False,
+        gone: Collection[Program] = (),
+    ) -> int:  # fmt: skip
         """How many acknowledged relays of open sessions nobody holds.
 
         `without` a program's volume, or with other data in `redis`, is what would be. `apart` counts volumes only
-        where each miner's has a relay.
+        where each miner's has a relay. Volumes of programs that are `gone` do not count.
         """
         system, pairs = self.system, self._open()
-        held = self._held(pairs, without=without, redis=redis, apart=apart)
+        out = {*gone, *([] if without is None else [without])}
+        held = self._held(pairs, out=out, redis=redis, apart=apart)
         return sum(len(system.acknowledged[pair] - held[pair]) for pair in pairs)
 
     def _held(
-        self, pairs: list[Pair], *, without: Program | None = None, redis: Data | None = None, apart: bool = False
+        self, pairs: list[Pair], *, out: Collection[Program] = (), redis: Data | None = None, apart: bool = False
     ) -> dict[Pair, set[bytes]]:
         system, held = self.system, defaultdict[Pair, set[bytes]](set)
         for pair, relay in in_redis(redis or system.redis.primary.model.data, pairs):
             held[pair].add(relay)
         volumes: list[set[tuple[Pair, bytes]]] = []
         for program in system.programs.values():
-            if program is without or not program.folder.exists():
+            if program in out or not program.folder.exists():
                 continue
             if program.relayer:
                 for pair, relay in in_log(program.folder):

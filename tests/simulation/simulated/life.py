@@ -68,6 +68,7 @@ class Life:
         self.judges = Judges(self.system, self.faults)
         self._held: set[str] = set()
         self._destroyed: set[str] = set()  # kinds of copies that a fault has destroyed
+        self._redis_back_at = 0  # height
         self._pace = 1.0
         for number in range(2):
             self._program(f"relayer-{number}", relayer=True)
@@ -215,10 +216,15 @@ class Life:
         self.system.tell(f"over: {fault.kind.value} {fault.target}")
 
     async def _kill(self, fault: Fault, program: Program) -> None:
-        if not program.alive or program.name in self._held:
+        if not program.alive or program.name in self._held or (fault.kind is Kind.GONE and self._is_last_owner()):
             return
         self._kill_and_hold(program)
         await self._back(fault, program)
+
+    def _is_last_owner(self) -> bool:
+        return promises.takes_the_last_owner(
+            self.judges.unclaimed_ends(), self._redis_back_at, self.system.chain.height
+        )
 
     def _kill_and_hold(self, program: Program) -> None:
         self._held.add(program.name)
@@ -247,7 +253,7 @@ class Life:
 
     async def _freeze(self, fault: Fault, program: Program) -> None:
         process = program.process
-        if not program.alive or process is None:
+        if not program.alive or process is None or (not program.relayer and self._is_last_owner()):
             return
         self.system.tell(f"{program.name}: stopped for {fault.seconds:.1f} s")
         self.loop.stop(process)
@@ -308,10 +314,12 @@ class Life:
     def _may_lose(self, what: str, **lost: Any) -> bool:
         """Return whether a copy may be destroyed: after another kind was, it may be the only one.
 
-        While peers cannot be reached, a copy on one volume alone counts for nothing.
+        While peers cannot be reached, a copy on one volume alone counts for nothing, nor does one on the volume of a
+        miner that is gone.
         """
         apart = promises.peers_are_away(self.faults, self.loop.time())
-        if (apart or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart):
+        gone = [p for p in self.system.programs.values() if not p.relayer and p.name in self._held]
+        if (apart or gone or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart, gone=gone):
             return False
         self._destroyed.add(what)
         return True
@@ -360,6 +368,7 @@ class Life:
         redis.primary.up = redis.primary.loading = True
         await asyncio.sleep(fault.seconds / 2)
         redis.primary.loading = False
+        self._redis_back_at = self.system.chain.height
         self.system.tell("Redis: ready again")
 
     def _redis_fail_over(self, fault: Fault, _: Program | None) -> None:
@@ -370,6 +379,7 @@ class Life:
         self.system.tell(f"{fault}")
         redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
         redis.fail_over(data, cut=bool(fault.seed % 2))
+        self._redis_back_at = self.system.chain.height
 
     def _redis_key_lost(self, fault: Fault, _: Program | None) -> None:
         redis, operator = self.system.redis, address(fault.target).encode()

@@ -4,12 +4,13 @@ What depends on the plan alone is in `draw`. Here counts what has happened: bloc
 were lost long after their fault was drawn, the place of the last copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from simulated.plan import BLOCK_SECONDS, NO_ANSWER_SHARE, SESSION_ENDS, WINDOW_BLOCKS, Fault, Kind
 
 _CLOSES = tuple(sorted(end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2)))
 """Heights at which windows of claims and of proofs close."""
+_BLOCKS_TO_TAKE_OVER = 5
 _MOST_SECONDS_AWAY = 2 * BLOCK_SECONDS
 _TO_SEAL_SECONDS = 10 * BLOCK_SECONDS  # from the loss of a copy to the seals, at most
 
@@ -24,6 +25,11 @@ def reaches_last_chance(height: int, empty_blocks: int) -> bool:
     return any(height < close <= last + empty_blocks for close in _CLOSES)
 
 
+def is_last_chance(height: int) -> bool:
+    """Return True if a block is the last one of a window: a transaction that it does not take comes too late."""
+    return height in _CLOSES
+
+
 def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
     """Return True if no node can be reached for blocks of a window in which a transaction was lost, at `lost_at`.
 
@@ -35,6 +41,19 @@ def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
     )
     same = any(close - WINDOW_BLOCKS <= lost_at <= height < close for close in _CLOSES)
     return nobody and same and fault.seconds > _MOST_SECONDS_AWAY
+
+
+def takes_the_last_owner(unclaimed: Collection[int], redis_back_at: int, height: int) -> bool:
+    """Return True if nobody could claim in time what an owner that goes now leaves without a claim on chain.
+
+    `unclaimed` are the ends of such sessions. After Redis came back, at `redis_back_at`, they are sealed in the second
+    half of their window, and the next owner takes over in five blocks.
+    """
+    closes = (end + 2 + WINDOW_BLOCKS for end in unclaimed)
+    return any(
+        close - _BLOCKS_TO_TAKE_OVER <= height < close and close - WINDOW_BLOCKS - 2 <= redis_back_at
+        for close in closes
+    )
 
 
 def peers_are_away(faults: Sequence[Fault], now: float) -> bool:

@@ -31,6 +31,7 @@ from pocket_relayer.pipeline.relay import Transport, TransportInfo
 from pocket_relayer.process.relayer_platform import RelayerPlatform
 from pocket_relayer.process.reports import WorkerReport
 from pocket_relayer.process.worker import Worker
+from simulated import promises
 from simulated.http import Http, Ports
 from simulated.leases import LeaseServer
 from simulated.loop import Loop, Process
@@ -235,12 +236,12 @@ class System:
         return block
 
     def _lose_transactions(self) -> None:
-        """Remove transactions from every mempool.
+        """Remove transactions from every mempool, but not before the last block of a window.
 
         In half of the cases nodes still report that they have them.
         """
         pending = self.chain._mempool
-        while self.losing and pending:
+        while self.losing and pending and not promises.is_last_chance(self.chain.height + 1):
             lost = pending.pop(0)
             self.losing, self.lost_at = self.losing - 1, self.chain.height
             if self.losing % 2:

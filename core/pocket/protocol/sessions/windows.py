@@ -7,6 +7,9 @@ effective inside that session, never from the live one.
 """
 
 from dataclasses import dataclass
+from typing import Final
+
+_SEAL_MARGIN: Final = 3  # blocks left in the claim window
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,10 @@ class Windows:
     def earliest_proof_commit(self) -> int:
         """First height at which any supplier may prove."""
         return self.proof_open
+
+    def seal_height(self, seal_after_blocks: int) -> int:
+        """Return the height from which a miner seals the session: late, but with three blocks left."""
+        return max(self.claim_open, min(self.claim_open + seal_after_blocks, self.claim_close - _SEAL_MARGIN))
 
     def grace_elapsed(self, height: int) -> bool:
         """Return whether relays of the session are rejected at `height`."""

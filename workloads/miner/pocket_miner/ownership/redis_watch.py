@@ -11,6 +11,7 @@ from pocket.redis_store.connection import inspect_primaries
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.server_info import PrimaryStates
 from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.runtime.single_flight import SingleFlight
 from pocket_miner import miner_metrics
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -29,6 +30,8 @@ class RedisWatch:
         self._histories: dict[Address | None, str] = {}
         self._usable_since: float | None = None
         self._missed = False
+        self._changed: frozenset[Address | None] = frozenset()  # since the latest poll
+        self._looks = SingleFlight()
         self._ahead: float | None = None
         self.memory = (0, 0)
         """Used bytes and their limit, 0 without one."""
@@ -50,6 +53,14 @@ class RedisWatch:
         """
         return self._usable_since is not None and self._clock() - self._usable_since > self._settle
 
+    async def still_settled(self) -> bool:
+        """Return True if Redis is settled now: what the latest poll found may be over.
+
+        Raises RedisUnavailable.
+        """
+        await self._looks.do("state", self._look)
+        return self.settled()
+
     def missed(self) -> None:
         """Record that Redis was unusable.
 
@@ -60,17 +71,21 @@ class RedisWatch:
     async def poll(self) -> frozenset[Address | None]:
         """Poll Redis.
 
-        Returns the primaries that may hold other data than before. Raises RedisUnavailable.
+        Returns the primaries that may hold other data than at the poll before. Raises RedisUnavailable.
         """
+        await self._look()
+        changed, self._changed = self._changed, frozenset()
+        return changed
+
+    async def _look(self) -> None:
         try:
             state = await inspect_primaries(self._redis)
         except RedisUnavailable:
             self.missed()
             raise
-        changed = self.observe(state)
+        self._changed |= self.observe(state)
         if state.failure is not None:
             self.missed()
-        return changed
 
     def observe(self, state: PrimaryStates) -> frozenset[Address | None]:
         """Record a state of Redis.

@@ -189,7 +189,7 @@ class MinerProcess:
         watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
         reports = await asyncio.to_thread(Reports, volume.audit)
         suppliers = SupplierFactory(
-            config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.settled,
+            config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.still_settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             watch.history_of, lambda: self._board.height, lambda: volume.reserve.full,

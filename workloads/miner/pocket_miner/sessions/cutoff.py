@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pocket.protocol.sessions.windows import SharedParams, Windows
-from pocket_miner.sessions.stages import seal_height
 
 _BLOCKS_TO_CLAIM = 2  # discovered and sealed at the next block, included in the one after it at the earliest
 
@@ -31,7 +30,7 @@ def cutoff_height(windows: Windows, seal_after_blocks: int) -> int:
 
     It is the height at which sessions are sealed, or earlier if a claim could not be included in time otherwise.
     """
-    due = min(seal_height(windows, seal_after_blocks), windows.claim_close - _BLOCKS_TO_CLAIM)
+    due = min(windows.seal_height(seal_after_blocks), windows.claim_close - _BLOCKS_TO_CLAIM)
     return max(windows.session_end, due)
 
 

@@ -7,7 +7,6 @@ at the earliest.
 
 import enum
 from dataclasses import dataclass
-from typing import Final
 
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.sessions.windows import Windows
@@ -71,14 +70,6 @@ class Decision:
     action: Action
 
 
-_SEAL_MARGIN: Final = 3  # blocks left in the claim window
-
-
-def seal_height(windows: Windows, seal_after_blocks: int) -> int:
-    """Return the height from which a session is sealed: late, but with three blocks left."""
-    return max(windows.claim_open, min(windows.claim_open + seal_after_blocks, windows.claim_close - _SEAL_MARGIN))
-
-
 def is_late_to_seal(windows: Windows, height: int) -> bool:
     """Return True if no more than a third of the claim window, or one block, is left."""
     left = windows.claim_close - height
@@ -109,7 +100,7 @@ def _before_claim(snapshot: SessionSnapshot, height: int) -> Decision:
         return Decision(Stage.SEALED if snapshot.sealed else Stage.CLAIMABLE, Action.NOTHING)
     if snapshot.sealed:
         return Decision(Stage.SEALED, Action.SEND_CLAIM)
-    due = height >= seal_height(windows, snapshot.seal_after_blocks)
+    due = height >= windows.seal_height(snapshot.seal_after_blocks)
     return Decision(Stage.CLAIMABLE, Action.SEAL if due else Action.NOTHING)
 
 

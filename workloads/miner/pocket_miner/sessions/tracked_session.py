@@ -14,6 +14,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import REJECTIONS, Evidence
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.session_details import SessionDetails
+from pocket_miner.sessions.stages import is_late_to_seal
 from pocket_miner.sessions.submission import Delivery
 
 _FARTHEST_HEIGHT: Final = 2**53  # heights are transported as JSON numbers
@@ -105,6 +106,11 @@ class TrackedSession:
     def end(self) -> int:
         """Return the session end height."""
         return self.header.session_end_block_height
+
+    def must_be_sealed(self, height: int) -> bool:
+        """Return True if the session is not sealed and its claim window closes soon."""
+        windows = self.windows if self.seal is None else None
+        return windows is not None and height <= windows.claim_close and is_late_to_seal(windows, height)
 
     def meet_seal(self, seal: SessionSeal, *, from_redis: bool) -> None:
         """Take a seal that Redis holds or a peer states.

@@ -60,7 +60,7 @@ class SupplierFactory:
     mirror: RelayStore
     audit: Audit
     pool: Tries
-    redis_settled: Callable[[], bool]
+    redis_settled: Callable[[], Awaitable[bool]]
     reports: Reports
     peers: Peers
     endpoints: PublicUrlChecker

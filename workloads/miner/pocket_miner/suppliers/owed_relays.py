@@ -1,6 +1,6 @@
 """Whether relayers may still have to append relays to Redis before a session is sealed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -13,13 +13,13 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 async def may_lack_relays(
-    sessions: Sequence[TrackedSession], streams: StreamReader, redis_settled: Callable[[], bool]
+    sessions: Sequence[TrackedSession], streams: StreamReader, redis_settled: Callable[[], Awaitable[bool]]
 ) -> bool:
     """Return True if Redis was restarted a moment ago, or has lost entries of one of the sessions.
 
     Rows that Redis refuses to read show no loss. Raises the other errors of Redis.
     """
-    if not redis_settled():
+    if not await redis_settled():
         _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
         return True
     try:

@@ -86,7 +86,7 @@ class SupplierMiner:
     proofs: ProofSubmitter
     sessions: dict[str, TrackedSession]
     seal_after_blocks: int
-    redis_settled: Callable[[], bool]
+    redis_settled: Callable[[], Awaitable[bool]]
     report: SupplierReport = field(default_factory=SupplierReport)
     peers: Peers | None = None
     confirm: Callable[[], Awaitable[None]] = _confirmed
@@ -98,6 +98,7 @@ class SupplierMiner:
     _restored: bool = False  # the volume's sessions and seals are loaded
     _started: bool = False  # those in Redis are loaded too, and predecessors are fenced
     _needs_fence: bool = False
+    _must_seal: bool = False
     _seals_due: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
@@ -161,6 +162,7 @@ class SupplierMiner:
         if self.detached:
             await self.restore()
             return False
+        self._must_seal = any(session.must_be_sealed(height) for session in self.sessions.values())
         try:
             if not self._started:
                 await self.start()
@@ -192,15 +194,15 @@ class SupplierMiner:
             self._needs_peer_merge = not await merge.merge(self.concluder.finished)
 
     async def _fence(self) -> None:
-        await self.store.fence(self.confirm)
+        await self.store.fence(self.confirm, urgent=self._must_seal)
         self._needs_fence, self._seals_due = False, True
-        if self._cutoff.session_end:
-            # Redis may have lost the cut-off.
+        if self._cutoff.session_end:  # Redis may have lost it
             await self.store.advance_cutoff(self._cutoff.session_end, self._cutoff.height)
 
     def on_redis_restarted(self) -> None:
         """Read all streams again and renew fence and seals: a restarted Redis may hold other ones under known ids."""
         self.consumer.reread()
+        self.store.doubt_fence()
         self._needs_fence = True
 
     async def tail(self, limit: asyncio.Semaphore | None = None) -> int:
@@ -238,10 +240,11 @@ class SupplierMiner:
             # Another, an emptied or an older Redis may hold no fence. Each step stays due until it was done.
             self._needs_fence, self._needs_peer_merge = True, self.peers is not None
         if self._needs_fence:
-            await self._fence()
+            with contextlib.suppress(RedisUnavailable):  # reading needs no fence
+                await self._fence()
         if self._needs_peer_merge:
             await self._merge_peers()
-        for session_id, end in self.consumer.revived(finished):
+        for session_id, end in () if self._needs_fence else self.consumer.revived(finished):
             # A write-ahead log that is replayed to an emptied Redis brings back sessions that ended long ago.
             await self.store.finish(session_id, end)
 
@@ -412,9 +415,8 @@ class SupplierMiner:
         length, left = windows.claim_close - windows.claim_open, windows.claim_close - block.height
         late = is_late_to_seal(windows, block.height)
         group = [session for session in group if session.terms_confirmed or late]
-        if not group:
-            return
-        if connected and 2 * left > length and await may_lack_relays(group, self.consumer.tail, self.redis_settled):
+        early = connected and 2 * left > length
+        if not group or (early and await may_lack_relays(group, self.consumer.tail, self.redis_settled)):
             return
         fallback = VolumeFallback.PARTIAL if late else VolumeFallback(2 * left <= length)
         try:

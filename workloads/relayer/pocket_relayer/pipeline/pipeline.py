@@ -7,7 +7,7 @@ recorded.
 import asyncio
 import functools
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,7 +90,10 @@ class RelayPipeline:
         recording: Recording = Recording.STRICT,
         tracing: Tracing = NO_TRACING,
         largest_leaf: int = LARGEST_LEAF,
+        is_below: Callable[[int], Awaitable[bool]] | None = None,
+        seal_after_blocks: int = 1,
     ) -> None:
+        """`is_below` returns True if the chain has certainly not reached a height yet. None: that is not checked."""
         self.registry = registry
         self.height = height
         self.admission = admission
@@ -101,6 +104,8 @@ class RelayPipeline:
         self._clock = clock
         self._recording = recording
         self._largest_leaf = largest_leaf
+        self._is_below = is_below
+        self._seal_after_blocks = seal_after_blocks
         self._tracing = tracing
         self.recent = SlidingWindowStats(clock)
         self.in_flight = InFlight()
@@ -379,6 +384,16 @@ class RelayPipeline:
             raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
         except RedisStoreError as error:
             raise Rejected(RejectionReason.NOT_RECORDED, "the relay could not be recorded") from error
+        await self._check_not_sealed(admitted)
+
+    async def _check_not_sealed(self, admitted: Admitted) -> None:
+        """Check that the session of a relay that was just recorded is certainly not sealed yet.
+
+        A Redis that lost its data takes relays of sealed sessions, until the owner closes them again. Raises Rejected.
+        """
+        windows, is_below = admitted.windows, self._is_below
+        if windows and is_below and not await is_below(windows.seal_height(self._seal_after_blocks)):
+            raise Rejected(RejectionReason.NOT_RECORDED, "it may be too late to claim this relay")
 
     def _on_recorded(
         self, service_id: str, found: bytes, wait: "asyncio.Future[None] | None", end: "asyncio.Future[None]"

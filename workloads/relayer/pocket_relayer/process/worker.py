@@ -266,6 +266,8 @@ class Worker:
             recording=config.recording,
             tracing=tracing,
             largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
+            is_below=latest_block.is_below,
+            seal_after_blocks=config.seal_after_blocks,
         )
 
         def problem() -> Problem | None:

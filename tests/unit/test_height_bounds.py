@@ -1,0 +1,116 @@
+"""A relayer knows that the chain has not reached a height, also after it was stopped for any time."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocket.chain.model import Block
+from pocket.chain_cache.shared_heights import LatestBlockWatcher, encode_block
+from pocket.errors import ChainUnavailable
+from pocket.protocol.transactions.build import Timestamp
+from pocket.redis_store.redis_keys import RedisKeys
+
+USUAL_SECONDS = 2.0
+
+
+class Chain:
+    """A chain, the blocks of which a watcher gets through Redis while its process runs."""
+
+    def __init__(self):
+        self.now, self.height, self.next_at, self.queries, self.node_is_away = 0.0, 10, USUAL_SECONDS, 0, False
+        self.times = {10: 0.0}
+        self.watcher = LatestBlockWatcher(None, RedisKeys("unit"), self.ask, USUAL_SECONDS, lambda: self.now)
+
+    def block(self, height):
+        return Block(height, bytes(32), Timestamp.of_nanoseconds(int(self.times[height] * 1e9)))
+
+    async def ask(self):
+        self.queries += 1
+        if self.node_is_away:
+            raise ChainUnavailable("no answer")
+        return self.block(self.height)
+
+    def pass_time(self, seconds, pace):
+        self.now += seconds
+        while self.next_at <= self.now:
+            self.height += 1
+            self.times[self.height] = self.next_at
+            self.next_at += pace
+
+    def announce(self, height):
+        self.watcher.receive(encode_block(self.block(height)))
+
+
+async def watched():
+    """Return a chain at height 11, the block of which was announced just now."""
+    chain = Chain()
+    await chain.watcher.is_below(11)
+    chain.pass_time(USUAL_SECONDS, USUAL_SECONDS)
+    chain.announce(11)
+    return chain
+
+
+EVENTS = st.lists(
+    st.tuples(st.booleans(), st.floats(0.0, 60.0), st.floats(1.5, 3.0), st.integers(0, 30)), min_size=1, max_size=12
+)
+
+
+@given(EVENTS, st.booleans())
+def test_a_height_counts_as_not_reached_only_if_it_is_not(events, away):
+    async def watch():
+        chain = await watched()
+        for runs, seconds, pace, old in events:
+            known = chain.height
+            if runs:
+                chain.pass_time(chain.next_at - chain.now, pace)
+                chain.announce(chain.height)
+            else:  # stopped, and then Redis returns the block of any moment
+                chain.pass_time(seconds, pace)
+                chain.announce(min(chain.height, known + old))
+            chain.node_is_away = away
+            for height in range(chain.height - 1, chain.height + 4):
+                assert not chain.watcher.is_certainly_below(height) or chain.height < height
+                below = await chain.watcher.is_below(height)
+                assert below <= (chain.height < height)
+                assert away or below == (chain.height < height)
+
+    asyncio.run(watch())
+
+
+async def test_no_node_is_queried_while_blocks_come_and_a_height_is_more_than_one_away():
+    chain = Chain()
+    assert await chain.watcher.is_below(12)
+    before = chain.queries
+    for _ in range(20):
+        chain.pass_time(USUAL_SECONDS, USUAL_SECONDS)
+        chain.announce(chain.height)
+        assert await chain.watcher.is_below(chain.height + 1)
+        chain.now += 0.4 * USUAL_SECONDS
+        assert await chain.watcher.is_below(chain.height + 1)
+        chain.now -= 0.4 * USUAL_SECONDS
+    assert chain.queries == before
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+async def test_without_a_node_nothing_is_certain_after_a_stop(seconds):
+    chain = await watched()
+    chain.node_is_away = True
+    chain.pass_time(seconds, USUAL_SECONDS)
+    assert await chain.watcher.is_below(chain.height + 1) is (seconds == 0)
+
+
+async def test_a_block_may_come_right_after_a_node_was_queried():
+    chain = await watched()
+    chain.pass_time(0.75 * USUAL_SECONDS, USUAL_SECONDS)
+    assert await chain.watcher.is_below(12)
+    chain.pass_time(0.25 * USUAL_SECONDS, USUAL_SECONDS)
+    assert not chain.watcher.is_certainly_below(12)
+
+
+async def test_a_node_that_lags_shows_nothing():
+    chain = await watched()
+    chain.pass_time(10 * USUAL_SECONDS, USUAL_SECONDS)
+    chain.height = 10
+    assert not await chain.watcher.is_below(13)
