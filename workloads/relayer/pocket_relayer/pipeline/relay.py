@@ -177,11 +177,11 @@ def _check(
         raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here")
     if isinstance(key, RemoteKey) and key.signer.problem:
         raise Rejected(RejectionReason.SIGNER_UNAVAILABLE, "the supplier's responses cannot be signed now")
+    if problem := request.problem():
+        raise Rejected(RejectionReason.INVALID_REQUEST, problem)
     # The heights of a simulated relay have no meaning, and its application is pinned.
-    if problem := request.problem() or (not simulated and plausible_problem(header, height())):
-        raise Rejected(
-            RejectionReason.IMPLAUSIBLE_HEIGHTS if "heights" in problem else RejectionReason.INVALID_REQUEST, problem
-        )
+    if not simulated and (problem := plausible_problem(header, height())):
+        raise Rejected(RejectionReason.IMPLAUSIBLE_HEIGHTS, problem)
     if not simulated and service.applications.rejects(header.application_address):
         raise Rejected(RejectionReason.APPLICATION_REFUSED, "relays of this application are not served here")
     return AdmissibleRelay(request, header, envelope, rpc_type, key, backends, caller, simulated)
