@@ -348,4 +348,33 @@ MUTANTS = [
     Mutant("core/pocket/coordination/elector.py", "seen_at = vanished[1]", "pass",
            "tests/unit/test_wrong_leases.py::"
            "test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone"),
+    # Leases of which a list knows nothing, a volume that hangs, and keys of Redis that are lost alone.
+    Mutant("core/pocket/coordination/shard_leases.py", "self._doubted = self._missing() - self._doubted",
+           "self._doubted = set()",
+           "tests/unit/test_wrong_leases.py::test_one_answer_without_leases_ends_no_ownership_and_two_do"),
+    Mutant("core/pocket/coordination/shard_leases.py", "return (owned | held) - set(self._stored)",
+           "return owned - set(self._stored)",
+           "tests/unit/test_wrong_leases.py::"
+           "test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone"),
+    Mutant("core/pocket/coordination/shard_leases.py",
+           "except (LeaseUnavailable, ValueError, KeyError, TypeError) as error:", "except ZeroDivisionError as error:",
+           "tests/unit/test_sharding.py::test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed"),
+    Mutant("core/pocket/coordination/shard_leases.py", "if not self._is_able() and self.members",
+           "if False and self.members",
+           "tests/unit/test_sharding.py::"
+           "test_a_member_that_is_not_able_leaves_its_shards_to_live_ones_and_takes_its_share_again"),
+    Mutant("core/pocket/redis_store/seals.py", 'raise FenceMissing("Redis does not know',
+           'raise ConcurrentAppend("Redis does not know',
+           "tests/unit/test_seal_store.py::"
+           "test_no_write_is_taken_under_a_smaller_epoch_or_in_a_redis_that_knows_none"),
+    Mutant("core/pocket/redis_store/stream_losses.py", "if deleted is not None and (deleted < 0 or deleted > before):",
+           "if False:",
+           "tests/integration/test_lost_keys.py::test_a_key_that_was_lost_alone_is_noticed_without_another_relay"),
+    Mutant("core/pocket/redis_store/lua_scripts.py", "    if fresh == known then lost = true end\n", "",
+           "tests/integration/test_lost_keys.py::"
+           "test_a_stream_that_was_lost_alone_is_appended_again_and_its_log_stays"),
+    Mutant("core/pocket/redis_store/relay_recorder.py",
+           "            segment.unacknowledged.update(pair for pair in segment.replaying if pair[0] in failed)\n", "",
+           "tests/integration/test_owed_relays.py::"
+           "test_relays_of_a_supplier_that_redis_rejects_stay_owed_until_it_takes_them"),
 ]  # fmt: skip

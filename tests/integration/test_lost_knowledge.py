@@ -24,8 +24,6 @@ from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore, SessionSeal
 from pocket.redis_store.store_errors import StaleEpoch
-from pocket_miner.sessions.tracked_session import Skip
-from pocket_miner.submission.claims import claim_problem
 from pocket_miner.suppliers.fleet import SupplierManager
 from world import World, address, key
 
@@ -192,15 +190,6 @@ async def test_all_pages_of_claims_are_read(alice):
     async with ChainClient([node]) as client:
         (by_node,) = (await client.claims_by_node(alice.supplier, 1)).values()
     assert len(by_node) == 250
-
-
-@pytest.mark.parametrize(("count", "total", "problem"), [
-    (0, 0, Skip.EMPTY), (3, 300, None), (3, 301, Skip.UNITS_MISMATCH), (3, 299, Skip.UNITS_MISMATCH),
-    (3, 200, Skip.UNITS_MISMATCH),
-])  # fmt: skip
-def test_a_root_is_claimed_only_where_its_sum_is_count_times_units(count, total, problem):
-    root = Root(bytes(32) + total.to_bytes(8, "big") + count.to_bytes(8, "big"))
-    assert claim_problem(root, 100) is problem
 
 
 # The fence.

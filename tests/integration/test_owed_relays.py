@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pocket.redis_store.connection import connect
-from pocket.redis_store.store_errors import RedisUnavailable
+from pocket.redis_store.store_errors import CommandRejected, RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from recording import FAST, KEYS, entries, full, origin, publishing, record
@@ -278,3 +278,18 @@ async def test_what_redis_evicted_is_appended_again_without_another_relay(redis,
         for _ in range(31):
             await publisher.maintain_once()
         assert publisher.counters.replayed == before == 3
+
+
+async def test_relays_of_a_supplier_that_redis_rejects_stay_owed_until_it_takes_them(redis, tmp_path):
+    async with publishing(redis, tmp_path) as publisher:
+        await publisher.maintain_once()
+        await redis.set(KEYS.closed("pokt1s"), "no hash")
+        with pytest.raises(RedisUnavailable):
+            await publisher.record(record(1))
+        for _ in range(2):
+            with pytest.raises(CommandRejected):
+                await publisher.maintain_once()
+            assert publisher.suppliers_with_unacknowledged == {"pokt1s"}
+        await redis.delete(KEYS.closed("pokt1s"))
+        await publisher.maintain_once()
+        assert (await entries(redis), publisher.suppliers_with_unacknowledged) == ([b"relay 1"], set())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forms import rotated
 from pocket.chain.model import Session
 from pocket.protocol.crypto.ring import ExpectedRing, sign_ring
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
@@ -54,6 +55,13 @@ def test_a_gateways_relay_for_a_supplier_of_the_session_is_admitted_until_the_gr
     assert (admitted.header, admitted.windows, len(admitted.identity)) == (HEADER, WINDOWS, 16)
     assert admitted.target_hash == TARGET
     assert outcome(request, context(height=LAST + 1)) is RejectionReason.SESSION_EXPIRED
+
+
+def test_a_signature_that_is_written_in_another_way_identifies_the_same_request():
+    request = signed(HEADER)
+    turned = replace(request, signature=rotated(request.signable_hash(), request.signature))
+    assert turned.signature != request.signature
+    assert outcome(turned, context()).identity == outcome(request, context()).identity
 
 
 @pytest.mark.parametrize("field", OTHER)

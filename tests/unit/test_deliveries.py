@@ -1,7 +1,7 @@
 """What a broadcast leaves behind, by the answer of the nodes: what is sent next, and what it costs."""
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -60,12 +60,16 @@ class Nodes:
 
     answer: object = None
     claims: object = ()
+    results: dict = field(default_factory=dict)
     asked_at: int = -1
 
     async def broadcast(self, raw):
         if isinstance(self.answer, BroadcastFailure):
             raise SendError(self.answer, "refused")
         return self.answer
+
+    async def results_of(self, submissions):
+        return {last.tx_hash: self.results[last.tx_hash] for last in submissions if last.tx_hash in self.results}
 
     async def claims_at(self, height):
         self.asked_at = height
@@ -155,3 +159,18 @@ async def test_a_message_in_a_block_is_sent_again_only_if_it_failed_or_the_state
     results = {"hash": TransactionResult("hash", code, "sdk", "", block.height + above)}
     nodes = Nodes(claims=ChainUnavailable("away") if shown is None else shown)
     assert await deliveries(audit, nodes).missing([row], block, results) == ([row] if again else [])
+
+
+@pytest.mark.parametrize(
+    ("code", "codespace", "cost"), [(0, "", FEE), (1100, "proof", FEE), (11, "sdk", FEE), (18, "sdk", 0)]
+)
+async def test_a_transaction_that_failed_in_a_block_costs_the_fee_that_the_block_took(audit, code, codespace, cost):
+    row = session("a")
+    raw = transaction([row])
+    nodes = Nodes(BroadcastAnswer("hash", False, 15))
+    made = deliveries(audit, nodes)
+    await made.broadcast(raw, [row], BLOCK)
+    tx_hash = row.claim.sent.tx_hash
+    nodes.results = {tx_hash: TransactionResult(tx_hash, code, codespace, "", 16)}
+    assert await made.results([row]) == nodes.results
+    assert audit.spent(SUPPLIER, "a") == cost

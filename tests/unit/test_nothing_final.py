@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from pocket.chain.model import Block
+from pocket.chain.model import Block, TransactionResult
 from pocket.errors import ChainUnavailable, FailureClass
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
@@ -21,8 +21,8 @@ from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.evidence import REJECTIONS, Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.terms import SessionTerms
-from pocket_miner.sessions.tracked_session import TrackedSession
-from pocket_miner.settlement.concluding import Concluder
+from pocket_miner.sessions.tracked_session import Skip, TrackedSession
+from pocket_miner.settlement.concluding import TOMBSTONE_BLOCKS, Concluder, without_event
 from pocket_miner.status.report import SupplierReport
 from pocket_miner.storage.outcomes import SessionOutcome
 from pocket_miner.storage.relay_store import RelayStore
@@ -85,7 +85,7 @@ class Store:
         self.finished.append(session_id)
 
     async def forget_before(self, height):
-        return
+        self.forgotten = height
 
     async def costs(self, session_id):
         return {}
@@ -138,6 +138,91 @@ async def test_one_node_has_to_show_no_settlement_at_two_blocks(mirror):
         assert (found is not None) is ended
 
 
+@pytest.mark.parametrize("sealed", [0, 3])
+async def test_that_no_node_has_the_events_any_more_counts_long_after_the_settlement_and_twice(mirror, sealed):
+    session = tracked(sealed=sealed)
+    pruned = Settlements(error=ChainUnavailable("no events", failure=FailureClass.PRUNED_NODE))
+    late = SETTLEMENT + 101
+    for height, ended in ((SETTLEMENT + 1, False), (SETTLEMENT + 2, False), (SETTLEMENT + 100, False), (late, True)):
+        found = await concluder(mirror)._result(session, block(height), pruned)
+        assert (found is not None) is ended
+    assert found.outcome is (SessionOutcome.UNSEEN if sealed else SessionOutcome.CLAIM_MISSED)
+    alone = tracked(sealed=sealed)
+    for height, ended in ((late, False), (late, False), (late + 1, True)):
+        assert (await concluder(mirror)._result(alone, block(height), pruned) is not None) is ended
+
+
+@pytest.mark.parametrize(("code", "outcome"), [(0, None), (11, SessionOutcome.CLAIM_MISSED)])
+@pytest.mark.parametrize("told_by", ["volume", "Redis"])
+async def test_nodes_without_an_event_of_a_claim_that_is_in_a_block_have_lost_it(mirror, code, outcome, told_by):
+    @dataclass
+    class Known:
+        async def costs(self, session_id):
+            return {"hash": ("claim", 100)} if told_by == "Redis" else {}
+
+        def payments(self, supplier, session_id):
+            return [("claim", "hash")] if told_by == "volume" else [("proof", "other")]
+
+        async def transaction(self, tx_hash):
+            assert tx_hash == "hash", "only a claim counts"
+            return TransactionResult(tx_hash, code, "", "")
+
+    made = concluder(mirror, Known())
+    made.audit = made.chain = Known()
+    found = await made._result(tracked(sealed=3), block(SETTLEMENT), Settlements())
+    assert (found and found.outcome) == outcome
+
+
+@pytest.mark.parametrize("skip", [Skip.EMPTY, Skip.UNPROFITABLE, Skip.UNITS_MISMATCH])
+def test_why_a_session_was_not_claimed_counts_only_while_it_has_no_seal(skip):
+    session, sealed = tracked(), tracked(sealed=3)
+    session.skip = sealed.skip = skip
+    assert without_event(session).outcome is not SessionOutcome.CLAIM_MISSED
+    assert without_event(sealed).outcome is SessionOutcome.CLAIM_MISSED
+
+
+@dataclass
+class Others:
+    """Redis and the other miners, each of which answers or does not."""
+
+    redis: bool
+    peers: bool
+    ended_there: tuple = ()
+
+    async def finished(self, session_ids):
+        if not self.redis:
+            raise RedisUnavailable("away")
+        return set()
+
+    async def ended(self, supplier, session_ids):
+        return self.peers, set(self.ended_there)
+
+    def forget(self, supplier, session_ids):
+        self.forgotten = session_ids
+
+
+@pytest.mark.parametrize(("redis", "peers"), [(True, True), (True, False), (False, True), (False, False)])
+async def test_what_a_former_owner_may_have_concluded_waits_some_blocks_for_redis_and_peers(mirror, redis, peers):
+    made = concluder(mirror)
+    made.tail = made.peers = Others(redis, peers)
+    made.owner_since = SETTLEMENT
+    session = tracked(sealed=3)
+    for height in (SETTLEMENT, SETTLEMENT + 4):
+        assert await made._not_ended_elsewhere([session], block(height)) == ([session] if redis and peers else [])
+    assert await made._not_ended_elsewhere([session], block(SETTLEMENT + 5)) == [session]
+    made.owner_since = SETTLEMENT - 1
+    assert await made._not_ended_elsewhere([session], block(SETTLEMENT)) == [session], "it settled under this owner"
+
+
+async def test_what_a_peer_has_concluded_is_not_mined_any_more(mirror):
+    made = concluder(mirror)
+    made.tail = made.peers = made.audit = Others(redis=True, peers=False, ended_there=("s",))
+    made.owner_since = SETTLEMENT
+    session = tracked(sealed=3)
+    assert await made._not_ended_elsewhere([session], block(SETTLEMENT)) == []
+    assert (made.finished, made.audit.forgotten) == ({"s": 10}, ["s"])
+
+
 async def test_relays_of_an_ended_session_stay_on_the_volume_until_redis_has_its_tombstone(mirror):
     store = Store(away=True)
     ending = concluder(mirror, store)
@@ -147,7 +232,7 @@ async def test_relays_of_an_ended_session_stay_on_the_volume_until_redis_has_its
     assert mirror.file(10).has("alice", "s")
     store.away = False
     await ending.drop_ended()
-    assert store.finished == ["s"]
+    assert (store.finished, store.forgotten) == (["s"], 10 - TOMBSTONE_BLOCKS)
     assert mirror.known(10) is None
 
 
@@ -212,6 +297,19 @@ async def test_the_first_terms_are_replaced_only_by_those_of_two_answers(mirror,
         monkeypatch.setattr(relay_consumer, "ask_terms_of_every_node", every_node)
         await made.confirm_terms(session, 12)
     assert (session.terms, session.terms_confirmed) == (terms, confirmed)
+
+
+@pytest.mark.parametrize(("stored", "kept"), [(TERMS.name, 1), (OTHER.name, 0), ("", 0)])
+async def test_relays_that_were_stored_by_other_or_unknown_terms_are_validated_again(mirror, monkeypatch, stored, kept):
+    async def every_node(*_):
+        return {f"node {n}": (12, SessionTerms(PARAMS, TERMS)) for n in range(2)}
+
+    monkeypatch.setattr(relay_consumer, "ask_terms_of_every_node", every_node)
+    mirror.file(10).add("alice", "s", [leaf(1)], stored)
+    session = tracked()
+    await consumer(mirror, {"s": session}).confirm_terms(session, 12)
+    assert mirror.file(10).count("alice", "s") == kept, "no relay of these terms has that content"
+    assert mirror.file(10).terms_of("alice", "s") in (TERMS.name, None)
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)

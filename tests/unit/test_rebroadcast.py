@@ -185,6 +185,7 @@ async def test_a_claim_that_failed_is_signed_again_unless_the_chain_shows_one_wi
     await submitter(audit, chain).rebroadcast([row], block(14))
     assert len(chain.sent) == (0 if shown else 1)
     assert before.raw not in chain.sent
+    assert (row.claim.attempts.number, row.claim.attempts.failed) == ((0, "") if shown else (1, row.details.refusal))
     for raw in chain.sent:
         body = tx_pb.TxBody.FromString(tx_pb.TxRaw.FromString(raw).body_bytes)
         assert body.timeout_height == CLOSE, "a block after the window would take its fee"

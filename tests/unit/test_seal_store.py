@@ -6,7 +6,7 @@ from pocket.redis_store.log_positions import append_arguments
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
-from pocket.redis_store.store_errors import FenceMissing, StaleEpoch
+from pocket.redis_store.store_errors import FenceMissing, RedisUnavailable, StaleEpoch
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord
 
@@ -124,3 +124,36 @@ async def test_the_cutoff_falls_only_from_that_of_another_chain(redis, store, kn
         await redis.set(KEYS.cutoff(SUPPLIER), known)
     assert await store.advance_cutoff(10, 20) == (known or 0, cutoff)
     assert int(await redis.get(KEYS.cutoff(SUPPLIER))) == cutoff
+
+
+@pytest.mark.parametrize(("lost", "counts"), [(None, True), ("life", False), ("fence", False)])
+async def test_while_the_lease_cannot_be_read_a_fence_counts_in_the_life_of_redis_in_which_it_was_written(
+    redis, lost, counts
+):
+    store = await owner(redis, 2)
+
+    async def unreadable():
+        raise RedisUnavailable("no Lease")
+
+    if lost == "life":
+        await redis.delete(KEYS.incarnation(SUPPLIER))
+    if lost == "fence":
+        await redis.delete(KEYS.fence(SUPPLIER))
+    if counts:
+        await store.fence(unreadable)
+        return
+    with pytest.raises(RedisUnavailable):
+        await store.fence(unreadable)
+
+
+async def test_an_owner_that_was_confirmed_before_redis_lost_its_data_is_confirmed_again(redis):
+    store, confirmed_in = SealStore(redis, KEYS, SUPPLIER, 2), []
+
+    async def confirm():
+        confirmed_in.append(await redis.get(KEYS.incarnation(SUPPLIER)))
+        if len(confirmed_in) == 1:
+            await redis.flushall()
+
+    await store.fence(confirm)
+    assert len(confirmed_in) == 2
+    assert await redis.get(KEYS.incarnation(SUPPLIER)) == confirmed_in[1]

@@ -1,6 +1,7 @@
 """How long what a relayer knows of sessions, rings and suppliers counts, and of which session it is."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -177,6 +178,20 @@ async def test_a_refused_relay_has_every_node_queried_once_a_block_and_again_at_
     assert asked == [asked[0], 0, asked[0], 0]
 
 
+async def test_an_address_whose_relays_all_nodes_refuse_has_them_queried_a_few_times_only():
+    known = Known(blocks=2)
+    header = known.header(3)
+    context = await known.contexts.of(header)
+    queried = 0
+    for _ in range(100):
+        known.height, known.asked = known.height + 1, []
+        with suppress(Rejected):
+            assert await known.contexts.corrected(header, context, "192.0.2.1") is None
+        queried += bool(known.asked)
+    assert 1 < queried < 20
+    assert await known.contexts.corrected(header, context, "192.0.2.2") is None, "another address"
+
+
 async def test_a_session_that_most_nodes_state_otherwise_replaces_the_one_that_was_known():
     known = Known(blocks=2)
     header = known.header(3)
@@ -186,6 +201,23 @@ async def test_a_session_that_most_nodes_state_otherwise_replaces_the_one_that_w
     corrected = await known.contexts.corrected(header, replace(context, session=wrong))
     assert corrected is not None
     assert corrected.session == context.session
+
+
+async def test_a_relay_that_one_answer_refuses_is_admitted_by_what_all_nodes_state():
+    known = Known(blocks=2)
+    header = known.header(3)
+    admission = Admission(DirectChain(known.chain, known._ask), lambda: known.height, lambda: 0.0)
+    context = await admission._contexts.of(header)
+    (supplier_address, *_) = sorted(context.session.supplier_addresses)
+    wrong = (replace(context.session, supplier_addresses=frozenset()), context.target_hash, context.windows)
+    relay = known.world.request(header, supplier_address, b"{}")
+    for confirm in (False, True):
+        admission._contexts._sessions[session_context._key_of(header)] = wrong
+        if confirm:
+            assert (await admission.validate(relay, header)).header == header
+        else:
+            with pytest.raises(Rejected, match="does not belong"):
+                await admission.validate(relay, header, confirm=False)
 
 
 async def test_a_session_on_which_the_nodes_do_not_agree_is_queried_again():

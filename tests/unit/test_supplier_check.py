@@ -67,3 +67,24 @@ async def test_the_configured_limit_applies_at_once():
     limits["pokt1a"] = frozenset({"other"})
     with pytest.raises(Rejected):
         await admission.check_supplier(REQUEST, HEADER, "jsonRpc")
+
+
+@pytest.mark.parametrize("stated", ["eth", "other", None])
+async def test_one_answer_takes_no_supplier_out_of_service(stated):
+    class Corrected(Stakes):
+        """The first answer is of one node. What all nodes state replaces it, if they state anything."""
+
+        async def ask_every_node(self, *_):
+            return {} if stated is None else await super().ask_every_node()
+
+        async def adopt(self, *_):
+            self.services = {stated}
+
+    stakes = Corrected()
+    stakes.services = {"other"}
+    check = Admission(stakes, lambda: 5, lambda: 0.0, moment=lambda: 1).check_supplier(REQUEST, HEADER, "jsonRpc")
+    if stated == "other":
+        with pytest.raises(Rejected):
+            await check
+    else:
+        await check
