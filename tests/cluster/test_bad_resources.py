@@ -19,6 +19,7 @@ BACKEND = "spec.services.0.backends.jsonRpc"
 
 KEY_HEX = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 IDENTITY = {"keyId": "canary", "applicationPublicKey": KEY_HEX, "gatewayPublicKeys": [KEY_HEX]}
+PLACEHOLDER = "021066f293709356a33e9c13017867586baf52513e845bc4335233a15ed1e00baf"
 SIMULATION = "spec.relayer.simulation"
 
 MISTYPED = address("alice")[:-1] + ("q" if address("alice")[-1] != "q" else "p")
@@ -31,6 +32,9 @@ BAD_MINERS = [
     (SIMULATION, {"identities": [IDENTITY | {"gatewayPublicKeys": []}]}, "at least 1 items"),
     (SIMULATION, {"identities": [IDENTITY | {"notAfter": "tomorrow"}]}, "such as 2027-01-31T00:00:00Z"),
     (SIMULATION, {"identities": [IDENTITY | {"keyId": "a b"}]}, "letters, digits"),
+    (SIMULATION, {"identities": [IDENTITY | {"notAfter": "2027-02-31T00:00:00Z"}]}, "must be a date that exists"),
+    (SIMULATION, {"enabled": True, "identities": [IDENTITY]}, "keys of a ring must differ"),
+    (SIMULATION, {"enabled": True, "identities": [IDENTITY | {"gatewayPublicKeys": [PLACEHOLDER]}]}, "placeholder"),
     ("spec", ..., "Required"),
     ("spec.chain", ..., "Required"),
     ("spec.chain.nodes", ..., "Required"),
@@ -44,6 +48,11 @@ BAD_MINERS = [
     ("spec.chain.nodes.0.rpc", "http://", "http://host:port or https://host:port"),
     ("spec.chain.nodes.0.rpc", "http://node:port", "http://host:port or https://host:port"),
     ("spec.chain.nodes.0.rpc", "http://node:100000", "http://host:port or https://host:port"),
+    ("spec.chain.nodes.0.rpc", "http://no\u00a0de:26657", "http://host:port or https://host:port"),
+    ("spec.chain.nodes.0.rpc", "http://node:26657/\u2003", "http://host:port or https://host:port"),
+    (f"{BACKEND}.basePath", "/v1\u00a0", "basePath in body should match"),
+    (f"{BACKEND}.healthCheck", {"intervalSeconds": 0}, "must be at least 0.1"),
+    (f"{BACKEND}.healthCheck", {"path": "/health\u00a0"}, "path in body should match"),
     ("spec.chain.nodes.0.rpc", "http://fd00::1:26657", "http://host:port or https://host:port"),
     ("spec.chain.id", "", "at least 1 chars"),
     ("spec.chain.blockSeconds", 0, "greater than 0"),
@@ -262,7 +271,7 @@ async def test_what_people_need_in_a_pod_template_is_taken_and_null_stays(api, n
 
 async def test_a_definition_fits_into_the_annotation_of_a_client_side_apply():
     for definition in definitions().values():
-        assert len(json.dumps(definition, separators=(",", ":"))) < 258_500, (
+        assert len(json.dumps(definition, separators=(",", ":"))) < 259_500, (
             "of 262144 bytes: other annotations need some, and the next fields"
         )
 

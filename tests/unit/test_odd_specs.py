@@ -1,9 +1,16 @@
 """Whatever a definition of another release lets through: it is named in the status, and nothing else stops."""
 
+import re
+from typing import Annotated
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from example_counts import examples
+from pocket.api.crd import definitions
+from pocket.api.schema import text
 from pocket.api.status import as_status
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.decide.plan import plan
@@ -33,3 +40,30 @@ def test_a_supplier_of_any_form_has_a_status_and_stops_no_other(case):
     planned = plan(seen)
     assert [as_status(supplier_status(check, seen, planned)) for check in planned.key_checks]
     assert planned.key_checks[1].good
+
+
+def own(node, names):
+    """Return the patterns or rules of a schema without those of Kubernetes' types, which Python does not check."""
+    if isinstance(node, list):
+        return [pattern for child in node for pattern in own(child, names)]
+    if not isinstance(node, dict) or "externalDocs" in node:
+        return []
+    here = [node[name] for name in names if isinstance(node.get(name), str)]
+    return here + [pattern for child in node.values() for pattern in own(child, names)]
+
+
+@pytest.mark.parametrize(("name", "classes"), [("pattern", r"\\[sSwWdD]"), ("rule", r"\\[sS]")])
+def test_no_pattern_has_a_class_that_is_another_one_in_python_than_in_the_api_server(name, classes):
+    """In Python, a non-breaking space is one of the spaces, and an Arabic digit is a digit."""
+    schema = definitions()["relayminers"]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    patterns = own(list(schema["properties"].values()), [name])
+    assert len(patterns) > 10
+    assert [pattern for pattern in patterns if re.search(classes, pattern)] == []
+
+
+def test_a_text_is_matched_as_the_api_server_matches_it():
+    value = TypeAdapter(Annotated[str, *text(r"[\d\w]+", "must be a word", longest=9)])
+    assert value.validate_python("a1_") == "a1_"
+    for other in ("\u0661", "\u00e9"):
+        with pytest.raises(ValidationError, match="must be a word"):
+            value.validate_python(other)

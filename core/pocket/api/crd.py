@@ -25,6 +25,10 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
     result = {key: value for key, value in merged.items() if key not in _DROPPED and key != "$defs"}
     if "exclusiveMinimum" in merged:
         result |= {"minimum": merged["exclusiveMinimum"], "exclusiveMinimum": True}
+    if merged.get("minimum", 0) % 1:
+        # The API server compares a whole number with the whole part of a minimum.
+        least = merged["minimum"]
+        result[RULES] = [*result.get(RULES, []), rule(f"self >= {least}", f"must be at least {least}")]
     if "const" in merged:
         result["enum"] = [merged["const"]]
     default = _dense(result.pop("default", None))

@@ -108,7 +108,7 @@ def matching(pattern: str, message: str, *, hidden: str | None = None) -> AfterV
 
     The message shows a value unless it contains the text `hidden`, which '' always does.
     """
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)  # as the API server reads it
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
@@ -120,7 +120,7 @@ def matching(pattern: str, message: str, *, hidden: str | None = None) -> AfterV
 
 def keys_matching(pattern: str, message: str) -> tuple[AfterValidator, Cel]:
     """Return the annotations of a map whose keys must match, for `Annotated[dict[str, V], *keys_matching(...)]`."""
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
         for key in value:

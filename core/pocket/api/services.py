@@ -46,7 +46,8 @@ def url(
     message = f"must be a URL of this kind: {example}, without credentials{remedy}"
 
     def form(port: str) -> str:
-        return rf"(?:{schemes})://(?:\[[^/@\s]+\]|[^/?@:\s\[\]]+)(?::{port})?(?:[/?]\S*)?"
+        # Printable ASCII only: \S of an API server matches the non-breaking space of a copied text.
+        return rf"(?:{schemes})://(?:\[[-.%:\w]+\]|[-.\w]+)(?::{port})?(?:[/?][!-~]*)?"
 
     _, rule_, field = text(form(r"[1-9]\d{0,4}"), message, longest=512, description=description, hidden="@")
     return matching(form(PORT), message, hidden="@"), rule_, _PORT_RULE, field
@@ -122,7 +123,7 @@ class HealthCheck(Model):
     """A probe of every endpoint, in addition to the results of relays."""
 
     method: Literal["GET", "POST", "HEAD"] = "GET"
-    path: str = Field(default="", max_length=512, pattern=r"^[^\s#]*$", description="Joined to the endpoint's URL.")
+    path: str = Field(default="", max_length=512, pattern=r"^[!\x22$-~]*$", description="Joined to the endpoint's URL.")
     body: str = Field(default="", max_length=4096, description="Request body, sent as JSON if it begins with { or [.")
     expect_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = Field(
         default=(), max_length=16, description="Expected status codes. Default: 200 to 299.", json_schema_extra=LIST_SET
@@ -189,7 +190,7 @@ class Backend(RequestBackend):
     base_path: str = Field(
         default="",
         max_length=512,
-        pattern=r"^[^\s?#]*$",
+        pattern=r"^[!\x22$->@-~]*$",
         description="Path prefix of every request, instead of the URLs' own path.",
     )
     max_connections: int = Field(default=500, ge=1, le=65535, description="Connections per endpoint.")

@@ -9,12 +9,13 @@ from typing import Annotated, Final, Self
 from pydantic import Field, model_validator
 
 from pocket.api.base import Model
-from pocket.api.schema import LIST_SET, list_map, rule, rules, text
+from pocket.api.schema import LIST_SET, Cel, list_map, rule, rules, text
 from pocket.api.services import ServiceId
 
 _FIELD: Final = 2**256 - 2**32 - 977  # of secp256k1
 # The key that completes the ring of an application without gateways. Its private key is public knowledge.
 _PLACEHOLDER: Final = "021066f293709356a33e9c13017867586baf52513e845bc4335233a15ed1e00baf"
+_RING: Final = "keys of a ring must differ, and none may be the publicly known placeholder: pin other keys"
 _SOME_IDENTITY: Final = "enabled needs at least one identity that is enabled"
 
 PublicKeyHex = Annotated[
@@ -38,6 +39,7 @@ class SimulationIdentity(Model):
                 longest=20,
                 description="When the identity expires. Default: never.",
             ),
+            Cel("timestamp(self) > timestamp(0)", "must be a date that exists"),
         ]
         | None
     ) = None
@@ -91,7 +93,13 @@ class Simulation(Model):
             rule(
                 "!self.enabled || (has(self.identities) && self.identities.exists(i, !has(i.enabled) || i.enabled))",
                 _SOME_IDENTITY,
-            )
+            ),
+            rule(
+                "!self.enabled || !has(self.identities) || self.identities.all(i, "
+                "!(i.applicationPublicKey in i.gatewayPublicKeys) && "
+                f"i.applicationPublicKey != '{_PLACEHOLDER}' && !('{_PLACEHOLDER}' in i.gatewayPublicKeys))",
+                _RING,
+            ),
         )
     }
 
