@@ -90,12 +90,12 @@ async def test_a_stake_that_is_as_declared_is_compared_once_a_minute_or_when_its
     asked = []
     for now in (1.0, 2.0, 48.0, 62.0):  # noqa: B007 - the clock of the keeper
         before = world.api.requests.count
-        await keeper.once()
+        await world.once(keeper)
         asked.append(world.api.requests.count > before)
     assert asked == [True, False, False, True]
     world.api.object["metadata"]["generation"] += 1
     before = world.api.requests.count
-    await keeper.once()
+    await world.once(keeper)
     assert world.api.requests.count > before
 
 
@@ -106,7 +106,7 @@ async def test_a_state_that_does_not_change_is_compared_less_and_less_often(worl
     asked = []
     for now in range(0, 400, 5):
         before = world.api.requests.count
-        await keeper.once()
+        await world.once(keeper)
         if world.api.requests.count > before:
             asked.append(now)
     assert world.api.reason == "AwaitsApproval"
@@ -114,7 +114,7 @@ async def test_a_state_that_does_not_change_is_compared_less_and_less_often(worl
     assert pauses[:5] == [5, 5, 10, 20, 35]
     assert all(45 < pause <= 60 for pause in pauses[5:])
     approve(world)  # ends the rest
-    await keeper.once()
+    await world.once(keeper)
     assert world.api.reason == "Signing"
 
 
@@ -134,7 +134,7 @@ async def test_a_round_that_is_too_long_is_continued_with_the_stakes_that_waited
     monkeypatch.setattr(world.api, "get_or_none", slow)
     keeper = StakeKeeper(world.api, world.store, "pocket-system", lambda: NOW, lambda: now)
     for _ in range(3):
-        await keeper.once()
+        await world.once(keeper)
     assert len(asked) == 12
     assert len(set(asked[:11])) == 11
 

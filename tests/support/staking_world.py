@@ -121,13 +121,18 @@ class Staking:
     def keeper(self):
         return StakeKeeper(self.api, self.store, "pocket-system", lambda: NOW, time.monotonic, schemas=self.schemas)
 
+    async def once(self, keeper):
+        """One round of an operator whose watch has shown the Supplier as it is."""
+        self.store.put(SUPPLIERS.name, self.api.object, also_older=True)
+        await keeper.once()
+
     def schemas(self):
         return Schemas(self.api.installed)
 
     async def round(self):
         """One round of an operator that was just started, and a block."""
         with contextlib.suppress(Stopped):
-            await self.keeper().once()
+            await self.once(self.keeper())
         self.net.step()
 
     @property

@@ -7,6 +7,7 @@ import pytest
 from corpus import load, unhex
 from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_application_pb2 as application_pb
 from pocket_localnet.genesis import Genesis
 from pocket_localnet.grpc_service import METHODS, Abort, answer
 from pocket_localnet.local_chain import LocalChain
@@ -31,6 +32,19 @@ def test_questions_without_answer_get_the_recorded_status(chain, call):
     with pytest.raises(Abort) as caught:
         answer(chain, call["method"], unhex(call["request"]))
     assert caught.value.code.name == call["status"]
+
+
+def test_applications_are_listed_by_the_gateway_that_they_delegate_to(chain):
+    def listed(gateway):
+        request = application_pb.QueryAllApplicationsRequest(delegatee_gateway_address=gateway)
+        raw, _ = answer(chain, "/pocket.application.Query/AllApplications", request.SerializeToString())
+        return {row.address for row in application_pb.QueryAllApplicationsResponse.FromString(raw).applications}
+
+    everyone = listed("")
+    assert everyone == set(chain.state.applications)
+    for gateway in {g for row in chain.state.applications.values() for g in row.gateway_addresses}:
+        assert listed(gateway) == {a for a, row in chain.state.applications.items() if gateway in row.gateway_addresses}
+    assert listed(address_of(b"\x02" * 33)) == set()
 
 
 RECORD = next(c for c in load("chain/refusals")["chains"] if any(k["id"] == "wrong-chain-id" for k in c["cases"]))

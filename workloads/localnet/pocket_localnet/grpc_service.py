@@ -96,7 +96,14 @@ def _application(query: QueryContext, request: application_pb.QueryGetApplicatio
 
 
 def _all_applications(query: QueryContext, request: application_pb.QueryAllApplicationsRequest) -> Message:
-    rows = [record for _, record in sorted(query.state.applications.items())]
+    gateway = request.delegatee_gateway_address
+    if gateway:
+        _address(gateway, "invalid gateway address querying for apps with delegatee gateway address")
+    rows = [
+        record
+        for _, record in sorted(query.state.applications.items())
+        if not gateway or gateway in record.gateway_addresses
+    ]
     start = int.from_bytes(request.pagination.key, "big") if request.pagination.key else request.pagination.offset
     end = start + (request.pagination.limit or 100)
     answer = application_pb.QueryAllApplicationsResponse(applications=[encode.application(a) for a in rows[start:end]])
