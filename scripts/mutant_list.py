@@ -355,7 +355,11 @@ MUTANTS = [
     Mutant("core/pocket/coordination/shard_leases.py", "return (owned | held) - set(self._stored)",
            "return owned - set(self._stored)",
            "tests/unit/test_wrong_leases.py::"
-           "test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone"),
+           "test_shards_whose_leases_the_store_has_lost_are_left_to_their_live_holder"),
+    Mutant("workloads/miner/pocket_miner/ingest/peer_merge.py", "self.needed or not peers.urls <= self._merged_with",
+           "self.needed",
+           "tests/integration/test_peers.py::"
+           "test_relays_of_a_peer_that_was_away_when_redis_lost_them_are_in_the_proof"),
     Mutant("core/pocket/coordination/shard_leases.py",
            "except (LeaseUnavailable, ValueError, KeyError, TypeError) as error:", "except ZeroDivisionError as error:",
            "tests/unit/test_sharding.py::test_an_outage_of_the_store_ends_nothing_but_is_not_confirmed"),

@@ -67,6 +67,8 @@ async def test_the_loss_of_redis_is_remembered_until_everything_was_put_back(ali
     done = []
 
     class NoPeers:
+        urls = frozenset()
+
         async def sessions(self, supplier):
             done.append(supplier)
             return True, []

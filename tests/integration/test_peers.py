@@ -52,6 +52,21 @@ async def test_a_peer_is_asked_again_until_it_answers(alice):
             assert other.mirror.file(10).count(other.supplier, header.session_id) == 7
 
 
+async def test_relays_of_a_peer_that_was_away_when_redis_lost_them_are_in_the_proof(alice):
+    header = await alice.recorded(5)
+    await alice.to(14)
+    assert alice.chain.state.claims
+    await alice.redis.flushall()
+    async with served(alice) as asked:
+        urls, asked._urls = asked._urls, list  # neither the stream nor a live miner knows the session
+        with another(alice, asked=asked) as other:
+            await other.to(17)
+            assert header.session_id not in other.miner.sessions
+            asked._urls = urls
+            await other.to(21)
+            assert other.outcomes()[header.session_id]["outcome"] == "settled"
+
+
 async def test_what_the_stream_still_holds_is_not_fetched_from_peers(alice, monkeypatch):
     header = await alice.recorded(5)
     await alice.miner.tail()

@@ -2,7 +2,14 @@
 
 import pytest
 from simulated.plan import Fault, Kind
-from simulated.promises import is_last_chance, leaves_no_time, peers_are_away, reaches_last_chance, takes_the_last_owner
+from simulated.promises import (
+    is_last_chance,
+    leaves_no_time,
+    peers_are_away,
+    reaches_last_chance,
+    takes_the_last_miner,
+    takes_the_last_owner,
+)
 
 
 def fault(kind, seconds, *, target="", share=1.0, at=0.0):
@@ -50,3 +57,11 @@ def test_peers_that_are_away_before_the_seals_leave_each_volume_to_itself():
     away = [fault(Kind.PEERS_AWAY, 20.0, at=50.0)]
     assert [peers_are_away(away, now) for now in (19.0, 21.0, 69.0, 71.0)] == [False, True, True, False]
     assert not peers_are_away([fault(Kind.KILL, 20.0, at=50.0)], 55.0)
+
+
+@pytest.mark.parametrize(("unclaimed", "others", "height", "skipped"), [
+    ({10}, 0, 13, True), ({10}, 1, 13, False), (set(), 0, 13, False), ({10}, 0, 9, False), ({10}, 0, 10, True),
+    ({10}, 0, 19, True), ({10}, 0, 20, False), ({10, 20}, 0, 20, True),
+])  # fmt: skip
+def test_no_miner_goes_for_long_while_no_other_one_runs_and_claims_are_due(unclaimed, others, height, skipped):
+    assert takes_the_last_miner(unclaimed, others, height) is skipped

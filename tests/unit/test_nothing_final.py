@@ -336,9 +336,11 @@ class OnePeer:
     """A peer with relays of a session."""
 
     number: int
+    answers: bool = True
+    urls: frozenset[str] = frozenset({"http://peer"})
 
     async def sessions(self, supplier):
-        return True, [PeerSession("http://peer", "s", HEADER.encode(), "9-0", "elsewhere", self.number)]
+        return self.answers, [PeerSession("http://peer", "s", HEADER.encode(), "9-0", "elsewhere", self.number)]
 
     async def seals(self, supplier):
         return []
@@ -362,8 +364,28 @@ async def test_a_peer_is_asked_for_what_the_volume_lacks_of_a_session_that_is_op
     monkeypatch.setattr(peer_merge, "ring_of", ring_of)
     mirror.file(10).add("alice", "s", [leaf(number) for number in range(stored)])
     sessions, peer = {"s": tracked(sealed=sealed)}, OnePeer(9)
-    assert await PeerMerge(consumer(mirror, sessions), mirror, sessions, peer).merge(finished)
+    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions)
+    await merge.merge(peer, finished)
     assert getattr(peer, "asked", False) is asked
+    assert not merge.is_due(peer)
+
+
+async def test_peers_are_asked_again_until_all_have_answered_and_whenever_another_one_comes(mirror):
+    sessions, peer = {"s": tracked(sealed=3)}, OnePeer(9)
+    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions)
+    assert merge.is_due(peer)
+    assert not merge.is_due(None)
+    for peer.answers in (False, True):
+        await merge.merge(peer, {"s": 10})
+        assert merge.is_due(peer) is not peer.answers
+    peer.urls = frozenset()
+    assert not merge.is_due(peer)
+    peer.urls = frozenset({"http://peer", "http://other"})
+    assert merge.is_due(peer)
+    await merge.merge(peer, {"s": 10})
+    assert not merge.is_due(peer)
+    merge.needed = True  # Redis has lost something
+    assert merge.is_due(peer)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,18 @@ async def test_one_answer_without_leases_ends_no_ownership_and_two_do(monkeypatc
     assert not owner.acts
 
 
+async def test_shards_whose_leases_the_store_has_lost_are_left_to_their_live_holder():
+    world, clocks, members = group(2)
+    await settled(members, clocks)
+    (other, taker, _), (_, owner, _) = members
+    before, taken = dict(owner.acts), dict(taker.acts)
+    world.leases.clear()
+    await other.tick()
+    assert taker.acts.keys() == taken.keys()
+    await settled(members[::-1], clocks, ticks=2)
+    assert (owner.acts.keys(), taker.acts.keys()) == (before.keys(), taken.keys())
+
+
 @pytest.mark.parametrize(("every", "in_a_row"), [(4, 1), (6, 2), (8, 3)])
 async def test_answers_without_leases_do_not_put_off_the_takeover_from_a_member_that_is_gone(
     monkeypatch, every, in_a_row

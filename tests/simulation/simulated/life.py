@@ -216,7 +216,9 @@ class Life:
         self.system.tell(f"over: {fault.kind.value} {fault.target}")
 
     async def _kill(self, fault: Fault, program: Program) -> None:
-        if not program.alive or program.name in self._held or (fault.kind is Kind.GONE and self._is_last_owner()):
+        if not program.alive or program.name in self._held:
+            return
+        if fault.kind is Kind.GONE and (self._is_last_owner() or self._is_last_miner(program)):
             return
         self._kill_and_hold(program)
         await self._back(fault, program)
@@ -224,6 +226,13 @@ class Life:
     def _is_last_owner(self) -> bool:
         return promises.takes_the_last_owner(
             self.judges.unclaimed_ends(), self._redis_back_at, self.system.chain.height
+        )
+
+    def _is_last_miner(self, program: Program) -> bool:
+        others = (p for p in self.system.programs.values() if not p.relayer and p is not program and p.alive)
+        running = sum(1 for other in others if other.process is not None and not other.process.frozen)
+        return not program.relayer and promises.takes_the_last_miner(
+            self.judges.unclaimed_ends(), running, self.system.chain.height
         )
 
     def _kill_and_hold(self, program: Program) -> None:

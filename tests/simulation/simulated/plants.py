@@ -160,8 +160,8 @@ PLANTS = [
           "            if self._needs_fence:\n                await self._fence()\n", "",
           (Kind.REDIS_EMPTY_UNREAD,), (
               ("workloads/miner/pocket_miner/suppliers/supplier_miner.py",
-               "            with contextlib.suppress(RedisUnavailable):  # reading needs no fence\n                await self._fence()\n        if self._needs_peer_merge",
-               "            pass\n        if self._needs_peer_merge"),
+               "            with contextlib.suppress(RedisUnavailable):  # reading needs no fence\n                await self._fence()\n        if self._peer_merge.is_due(self.peers)",
+               "            pass\n        if self._peer_merge.is_due(self.peers)"),
           )),
     Plant("a lost shard is mined on", "workloads/miner/pocket_miner/suppliers/fleet.py",
           "        await self._end([address for address in self._running if self._shard(address) == shard])", "        return",

@@ -56,6 +56,14 @@ def takes_the_last_owner(unclaimed: Collection[int], redis_back_at: int, height:
     )
 
 
+def takes_the_last_miner(unclaimed: Collection[int], others_running: int, height: int) -> bool:
+    """Return True if a miner that goes for long would leave sessions without a claim to no running miner.
+
+    `unclaimed` are the ends of such sessions. One that resumes waits for the Lease of the one that is gone.
+    """
+    return not others_running and any(end <= height < end + 2 + WINDOW_BLOCKS for end in unclaimed)
+
+
 def peers_are_away(faults: Sequence[Fault], now: float) -> bool:
     """Return True if peers cannot be reached before the sessions that are open now are sealed.
 

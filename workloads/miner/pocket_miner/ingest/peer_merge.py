@@ -26,32 +26,47 @@ from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PeerMerge:
     """Merges the relays of other miners into one supplier's sessions."""
 
     consumer: RelayConsumer
     mirror: RelayStore
     sessions: Mapping[str, TrackedSession]
-    peers: Peers
+    needed: bool = False
+    """True from a loss until every peer and the chain have answered."""
+    _merged_with: frozenset[str] = frozenset()
+    """The URLs of the peers that were live at the latest complete merge."""
 
-    async def merge(self, finished: Mapping[str, object]) -> bool:
+    def is_due(self, peers: Peers | None) -> bool:
+        """Return True if relays are to be copied: after a loss, or from a peer that was not live at the latest merge.
+
+        The volume of a peer that was away may hold the only copy of relays that Redis has lost since.
+        """
+        return peers is not None and (self.needed or not peers.urls <= self._merged_with)
+
+    async def merge(self, peers: Peers, finished: Mapping[str, object]) -> None:
         """Copy relays that the streams have lost from peers' volumes, without those of `finished` sessions.
 
         Only peers that read entries of another origin, or further than its streams reach, can have more. The seals
-        that peers state are noted, too. Returns False if it must be retried. Raises the errors of the volume.
+        that peers state are noted, too. It stays needed if it must be retried. Raises the errors of the volume.
         """
-        seals = await self.peers.seals(self.consumer.supplier)
+        self.needed = True
+        urls = peers.urls
+        seals = await peers.seals(self.consumer.supplier)
         try:
-            return await self._merge_relays(finished)
+            self.needed = not await self._merge_relays(peers, finished)
+            if not self.needed:
+                self._merged_with = urls
         finally:
             for seal in seals:
                 if seal.session_id in self.sessions:
                     self.sessions[seal.session_id].meet_seal(seal, from_redis=False)
 
-    async def _merge_relays(self, finished: Mapping[str, object]) -> bool:
+    async def _merge_relays(self, peers: Peers, finished: Mapping[str, object]) -> bool:
+        """Copy the relays. Returns True if every peer and the chain have answered."""
         supplier, consumer = self.consumer.supplier, self.consumer
-        answered, found = await self.peers.sessions(supplier)
+        answered, found = await peers.sessions(supplier)
         found = [row for row in found if row.session_id not in finished]
         reach = await extents(consumer, {row.session_id for row in found}) if found else {}
         whole = answered
@@ -74,7 +89,7 @@ class PeerMerge:
                 continue
             take = functools.partial(self._take, session, session.terms, ring)
             await consumer.register_missing([session])
-            whole = await self.peers.relays(row, supplier, session.end, take) and whole
+            whole = await peers.relays(row, supplier, session.end, take) and whole
         return whole
 
     def _has_sealed(self, session: TrackedSession) -> bool:

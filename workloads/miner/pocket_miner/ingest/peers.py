@@ -153,6 +153,11 @@ class Peers:
         self._rests_until: dict[str, float] = {}
         """Peers that hung (loop's clock)."""
 
+    @property
+    def urls(self) -> frozenset[str]:
+        """Return the URLs of the miners that were recently live."""
+        return frozenset(self._urls())
+
     async def _get(self, peer: str, path: str, query: Mapping[str, str]) -> Any:
         """Return the answer of a peer. Raises TimeoutError for one that hangs, for a while without asking it."""
         now = asyncio.get_running_loop().time

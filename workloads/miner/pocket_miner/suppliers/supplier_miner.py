@@ -102,10 +102,11 @@ class SupplierMiner:
     _seals_due: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _cutoff: SessionCutoff = field(default_factory=SessionCutoff)
-    _needs_peer_merge: bool = False  # a peer or the chain did not answer: peers are asked again
+    _peer_merge: PeerMerge = field(init=False)
     _quiet: QuietSessions | None = None
 
     def __post_init__(self) -> None:
+        self._peer_merge = PeerMerge(self.consumer, self.mirror, self.sessions)
         self.concluder = Concluder(
             self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.consumer.tail,
             self.report, self.peers, self.sessions,
@@ -189,9 +190,7 @@ class SupplierMiner:
     async def _merge_peers(self) -> None:
         """Copy from peers' volumes what Redis has lost. Peers that do not answer are skipped."""
         if self.peers is not None:
-            self._needs_peer_merge = True  # until it was done
-            merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.peers)
-            self._needs_peer_merge = not await merge.merge(self.concluder.finished)
+            await self._peer_merge.merge(self.peers, self.concluder.finished)
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm, urgent=self._must_seal)
@@ -238,11 +237,11 @@ class SupplierMiner:
         finished = self.concluder.finished
         if await self.consumer.discover(finished):
             # Another, an emptied or an older Redis may hold no fence. Each step stays due until it was done.
-            self._needs_fence, self._needs_peer_merge = True, self.peers is not None
+            self._needs_fence = self._peer_merge.needed = True
         if self._needs_fence:
             with contextlib.suppress(RedisUnavailable):  # reading needs no fence
                 await self._fence()
-        if self._needs_peer_merge:
+        if self._peer_merge.is_due(self.peers):
             await self._merge_peers()
         for session_id, end in () if self._needs_fence else self.consumer.revived(finished):
             # A write-ahead log that is replayed to an emptied Redis brings back sessions that ended long ago.
@@ -278,7 +277,9 @@ class SupplierMiner:
             quiet is not None
             and height < quiet.until
             and quiet.session_ids == self.sessions.keys()
-            and not (self._needs_fence or self._seals_due or self._needs_peer_merge or self.concluder.is_pending)
+            and not (
+                self._needs_fence or self._seals_due or self._peer_merge.is_due(self.peers) or self.concluder.is_pending
+            )
         )
 
     async def on_block(self, block: Block, proof: ProofParams) -> dict[str, int]:
@@ -293,7 +294,7 @@ class SupplierMiner:
         if connected:
             await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
-            if self._needs_peer_merge:
+            if self._peer_merge.is_due(self.peers):
                 await self._isolated("merging peers", block, self._merge_peers)
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         due = functools.partial(confirm_due, self.consumer, self.sessions.values(), block.height)
