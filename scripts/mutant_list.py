@@ -358,7 +358,7 @@ MUTANTS = [
            "test_shards_whose_leases_the_store_has_lost_are_left_to_their_live_holder"),
     Mutant("workloads/miner/pocket_miner/ingest/peer_merge.py", "self.needed or not peers.urls <= self._merged_with",
            "self.needed",
-           "tests/integration/test_peers.py::"
+           "tests/integration/test_absent_peers.py::"
            "test_relays_of_a_peer_that_was_away_when_redis_lost_them_are_in_the_proof"),
     Mutant("core/pocket/coordination/shard_leases.py",
            "except (LeaseUnavailable, ValueError, KeyError, TypeError) as error:", "except ZeroDivisionError as error:",
