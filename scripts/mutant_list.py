@@ -381,4 +381,7 @@ MUTANTS = [
            "            segment.unacknowledged.update(pair for pair in segment.replaying if pair[0] in failed)\n", "",
            "tests/integration/test_owed_relays.py::"
            "test_relays_of_a_supplier_that_redis_rejects_stay_owed_until_it_takes_them"),
+    Mutant("workloads/miner/pocket_miner/settlement/concluding.py", "            await self.store.check_fence()", "            pass",
+           "tests/integration/test_stopped_owners.py::"
+           "test_an_owner_that_is_stopped_while_it_reads_a_settlement_books_nothing"),
 ]  # fmt: skip

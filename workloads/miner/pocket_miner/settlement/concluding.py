@@ -21,7 +21,7 @@ from pocket.chain.client import ChainClient
 from pocket.chain.model import Block, Event
 from pocket.errors import ChainError, ChainUnavailable, DecodingError, FailureClass
 from pocket.redis_store.seals import SealStore
-from pocket.redis_store.store_errors import RedisStoreError
+from pocket.redis_store.store_errors import RedisStoreError, StaleEpoch
 from pocket.redis_store.stream_reader import StreamReader
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.evidence import Fact, Statement
@@ -44,6 +44,9 @@ _MISSED: Final = {SessionOutcome.CLAIM_MISSED: ("claim", "proof"), SessionOutcom
 """The messages of a session that were in no block by its outcome, or failed there."""
 _FORMER_OWNER_BLOCKS: Final = 5
 """Blocks of waiting for Redis and peers that may know of an outcome which a former owner has recorded."""
+_CHECKED_SECONDS: Final = 1.0
+"""Seconds for which a check of ownership counts when outcomes are recorded."""
+_Ended = tuple[TrackedSession, SettlementResult, OutcomeRecord]
 
 
 def without_event(session: TrackedSession) -> SettlementResult:
@@ -283,14 +286,33 @@ class Concluder:
             leaves = file.count(self.supplier, session.session_id)
         return details_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
 
-    async def _record(self, rows: Sequence[tuple[TrackedSession, SettlementResult, OutcomeRecord]]) -> None:
-        """Record outcomes in one durable step and publish those that are new."""
+    async def _record(self, rows: Sequence[_Ended]) -> None:
+        """Record outcomes in one durable step and publish those that are new.
 
-        def record() -> tuple[list[dict[str, int]], list[OutcomeRecord]]:
+        The chain was queried since ownership was checked, and a process that was stopped meanwhile may have lost it: a
+        session must not have outcomes of two owners. So it is checked again, and nothing is recorded until the next
+        block if the process was stopped even since then. Raises StaleEpoch if another owner is known.
+        """
+        now = asyncio.get_running_loop().time
+        checked_at = now()
+        try:
+            await self.store.check_fence()
+        except StaleEpoch:
+            raise
+        except RedisStoreError:
+            checked_at = now()
+
+        def record() -> tuple[list[dict[str, int]], list[OutcomeRecord]] | None:
+            if now() - checked_at > _CHECKED_SECONDS:
+                return None
             fees = [self.audit.spent_by_kind(self.supplier, session.session_id) for session, _, _ in rows]
             return fees, self.audit.record_all([outcome for _, _, outcome in rows])
 
-        fees, added = await asyncio.to_thread(record)
+        recorded = await asyncio.to_thread(record)
+        if recorded is None:
+            _LOG.info("outcomes not recorded, ownership was not checked lately", sessions=len(rows))
+            return
+        fees, added = recorded
         for (session, result, outcome), spent in zip(rows, fees, strict=True):
             if any(outcome is row for row in added):
                 self._publish(session, result, outcome)
