@@ -310,7 +310,7 @@ class Concluder:
 
         recorded = await asyncio.to_thread(record)
         if recorded is None:
-            _LOG.info("outcomes not recorded, ownership was not checked lately", sessions=len(rows))
+            _LOG.info("outcomes not recorded, ownership was not checked recently enough", sessions=len(rows))
             return
         fees, added = recorded
         for (session, result, outcome), spent in zip(rows, fees, strict=True):
