@@ -4,11 +4,12 @@ import pytest
 from waits import all_well, create
 
 from pocket.kube.api_client import KubeApi, ResourceKind
+from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket_operator import install
 from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 from resources import address, changed, key_secret, relay_miner, supplier
 
-KEY_HEX = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+APPLICATION_KEY, GATEWAY_KEY = (PrivateKey.from_hex(f"{number:064x}").public_key.hex() for number in (2, 3))
 SERVICES = [
     {
         "id": "eth",
@@ -56,7 +57,7 @@ async def test_the_api_server_adds_nothing_to_entries_of_lists(api, namespace, s
     miner = changed(changed(miner, "spec.relayer.podTemplate", POD), "spec.relayer.autoscaling", {
         "maxReplicas": 3, "metrics": [{"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "Value"}}}],
     })  # fmt: skip
-    identities = [{"keyId": "canary", "applicationPublicKey": KEY_HEX, "gatewayPublicKeys": [KEY_HEX]}]
+    identities = [{"keyId": "canary", "applicationPublicKey": APPLICATION_KEY, "gatewayPublicKeys": [GATEWAY_KEY]}]
     miner = changed(miner, "spec.relayer.simulation", {"enabled": True, "identities": identities})
     endpoints = [{"url": "https://a.example", "rpcType": "jsonRpc"}]
     staked = {
