@@ -1,18 +1,28 @@
 """Watch with kopf: each event updates the object cache and queues the affected keys."""
 
 import os
+import ssl
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import kopf
 
 from pocket.api.base import GROUP, VERSION
+from pocket.runtime.own_authorities import lenient
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
 
 Object = dict[str, Any]
 CHILD_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+class ClusterConnection(kopf.ConnectionInfo):
+    """A connection to an API server whose authority may lack key usage, which many clusters' do."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        """Return the context of the connection."""
+        return lenient(super().as_ssl_context())
 
 
 def settings() -> kopf.OperatorSettings:
@@ -49,9 +59,9 @@ def registry(
 
     @kopf.on.login(registry=found)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        if os.environ.get("KUBECONFIG"):
-            return kopf.login_with_kubeconfig(**kwargs)
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        info = None if os.environ.get("KUBECONFIG") else kopf.login_with_service_account(**kwargs)
+        info = info or kopf.login_with_kubeconfig(**kwargs)
+        return None if info is None else ClusterConnection(**vars(info))
 
     def watch(kind: str, group: str, version: str, plural: str) -> None:
         @kopf.on.event(group, version, plural, registry=found, id=f"see-{plural}")
