@@ -32,7 +32,8 @@ async def lying(answers):
     app = web.Application()
     app.add_routes([web.get(path, answer) for path in answers])
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
-        yield peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
+        url = str(server.make_url("")).rstrip("/")
+        yield peers.Peers(http, lambda: [url])
 
 
 def answers_of(header, **changes):

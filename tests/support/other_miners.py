@@ -22,7 +22,8 @@ async def served(owner):
     app = web.Application()
     app.add_routes(peers.routes(lambda: (owner.mirror, owner.audit)))
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
-        yield peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
+        url = str(server.make_url("")).rstrip("/")
+        yield peers.Peers(http, lambda: [url])
 
 
 def ask(made, asked):

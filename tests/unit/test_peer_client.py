@@ -21,7 +21,8 @@ async def test_a_peer_that_hangs_is_not_asked_again_for_a_while(monkeypatch):
     app = web.Application()
     app.add_routes([web.get("/peer/sessions", hang), web.get("/peer/ended", hang)])
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
-        found = peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
+        url = str(server.make_url("")).rstrip("/")
+        found = peers.Peers(http, lambda: [url])
         for _ in range(3):
             assert await found.sessions("pokt1a") == (False, [])
             assert await found.ended("pokt1a", ["s"]) == (False, set())
