@@ -25,7 +25,7 @@ from pocket.kube.api_client import KubeApi
 from pocket.runtime.concurrency import map_bounded
 from pocket_operator import install
 from pocket_operator.resources.kinds import BY_KIND, EVENTS, LEASES, RELAY_MINERS, SECRETS, SUPPLIERS
-from relayctl.local_process import free_port
+from relayctl.local_ports import free_port
 from resources import address, key_of, relay_miner, secret, supplier
 from slow_api import late
 
