@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--suppliers", type=int, default=1000)
     parser.add_argument("--round-trip", type=float, default=0.5, help="seconds")
     parser.add_argument("--seconds", type=float, default=480.0, help="end after")
-    parser.add_argument("--log", type=Path, default=Path("operator-start.log"))
+    parser.add_argument("--log", type=Path, default=Path(os.devnull), help="where the operator logs")
     chosen = parser.parse_args(arguments)
     asyncio.run(_measure(chosen.suppliers, chosen.round_trip, chosen.seconds, chosen.log))
 
