@@ -10,7 +10,6 @@ REPORT_SECONDS: Final = 1.0
 They come from the event loop, so a blocked or stopped worker reports nothing.
 """
 POLL_SECONDS: Final = 1.0
-_LONGEST_POLL_SECONDS: Final = POLL_SECONDS
 
 
 class WorkerState(StrEnum):
@@ -60,7 +59,7 @@ class SilenceTimer:
 
     def poll(self, now: float) -> float:
         """Return the seconds of silence. It is called every POLL_SECONDS."""
-        self._seconds += min(max(0.0, now - self._polled_at), _LONGEST_POLL_SECONDS)
+        self._seconds += min(max(0.0, now - self._polled_at), POLL_SECONDS)
         self._polled_at = now
         return self._seconds
 

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from ipaddress import IPv6Address
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from cachetools import LRUCache
 
@@ -24,6 +25,7 @@ _SEARCH_SECONDS: Final = 1.0  # between two searches for a trusted connection th
 _SEARCHES: Final = 1024
 _UNSERVED: Final = 512
 """Requests in a row of a connection that served relays, none of them served, before its requests wait for turns."""
+_DRAIN_POLL_SECONDS: Final = 0.05
 _Untrusted = OrderedDict["Connection", None]
 
 
@@ -245,3 +247,19 @@ def address_of(transport: asyncio.BaseTransport) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(IPv6Address(int(address) >> _INTERFACE_BITS << _INTERFACE_BITS))
+
+
+class Serving(Protocol):
+    """The protocol of a connection."""
+
+    @property
+    def busy(self) -> bool:
+        """Return True while a request is being read or served."""
+
+
+async def until_idle(connections: Collection[Serving], seconds: float) -> None:
+    """Wait until none of the connections serves a request, at most `seconds`. The collection may change meanwhile."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while any(connection.busy for connection in connections):  # noqa: ASYNC110 - rare and short
+                await asyncio.sleep(_DRAIN_POLL_SECONDS)

@@ -6,7 +6,6 @@ aiohttp with all bytes of that request, for good.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -17,7 +16,7 @@ from pocket_relayer import relayer_metrics
 from pocket_relayer.limits.memory_budget import MemoryReservation, overloaded
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.limits.traceback_frames import clear_frames_of
-from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.client_connections import Connection, until_idle
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.first_requests import FirstRequests, cost_of
 from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
@@ -30,7 +29,6 @@ from pocket_relayer.transports.unread_timer import UnreadTimer
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _PIECE: Final = 64 * 1024
-_DRAIN_POLL_SECONDS: Final = 0.05
 _PIPELINED: Final = 64 * 1024
 """Bytes of pipelined requests beyond which aiohttp serves them."""
 
@@ -61,10 +59,7 @@ class RelayServer:
         self.draining = True
         for connection in list(self.connections):
             connection.close_when_idle()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while any(connection.busy for connection in self.connections):  # noqa: ASYNC110 - rare and short
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        await until_idle(self.connections, seconds)
         for connection in list(self.connections):
             connection.connection.abort()
 

@@ -29,7 +29,7 @@ from pocket_relayer.limits.memory_budget import overloaded
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
-from pocket_relayer.transports.client_connections import Connection
+from pocket_relayer.transports.client_connections import Connection, until_idle
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.first_requests import FirstRequests
@@ -53,7 +53,6 @@ _STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its h
 _HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
 _TURNS: Final = 2 * QUANTUM
 """Cost of what strangers sent that one iteration of the event loop handles. A relay takes about ten iterations."""
-_DRAIN_POLL_SECONDS: Final = 0.05
 
 
 class Http2Server:
@@ -83,10 +82,7 @@ class Http2Server:
         """Ask all clients to connect elsewhere, and wait for running requests."""
         for connection in list(self.connections):
             connection.go_away()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while any(connection.busy for connection in self.connections):  # noqa: ASYNC110 - rare and short
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        await until_idle(self.connections, seconds)
         for connection in list(self.connections):
             connection.close()
 

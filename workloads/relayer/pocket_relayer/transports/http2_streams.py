@@ -14,6 +14,7 @@ from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.replies import too_large, too_late
 
 _UPLOADS: Final = 1024
+_GRPC_HEAD: Final = 5  # bytes of a message's head
 
 
 @dataclass(slots=True, eq=False)
@@ -83,9 +84,6 @@ class Stream:
         self.end_upload()
         self.body.clear()
         self.reservation.close()
-
-
-_GRPC_HEAD: Final = 5  # bytes of a message's head
 
 
 class StrangersUploads:
