@@ -13,6 +13,7 @@ from pocket.api.workload import config_text
 from pocket.errors import ConfigurationError
 from pocket.keys.loading import REMOTE
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE, Controller, SealError, Subject, UnknownController
+from pocket_localnet.genesis import load_genesis
 from pocket_operator.resources.workload_config import (
     RuntimePaths,
     miner_config,
@@ -89,7 +90,7 @@ class LocalStack:
     processes: dict[str, Process] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     block_seconds: float = 0.0
-    """The time between blocks. It is longer than the manifest's on a machine on which processes start slowly."""
+    """The time between blocks. It is longer than the genesis' on a machine on which processes start slowly."""
     redis: LocalRedis = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +120,7 @@ class LocalStack:
             "backend", [python, "-m", "pocket_localnet", "backend", "--port", str(self.ports["backend"]),
                         "--grpc-port", str(self.ports["backend-grpc"])],
         )  # fmt: skip
-        self.block_seconds = max(self.relay_miner.spec.chain.block_seconds, self._start_seconds("backend"))
+        self.block_seconds = max(load_genesis(self.genesis).block_seconds, self._start_seconds("backend"))
         self._write_configs()
         self._add(
             "localnet", [python, "-m", "pocket_localnet", "chain", "--genesis", str(self._write_genesis()),
@@ -131,13 +132,8 @@ class LocalStack:
             self._add(name, [python, "-m", "pocket_miner", "--config", str(self.folder / f"{name}.json")])
         if self.console:
             self._add("console", self._console_command())
-        for process in self.processes.values():
-            if not process.running:
-                process.start()
         self.processes.update(self.redis.processes)
-        for name in ("localnet", *self.miner_names, "relayer", "console"):
-            if name in self.processes:
-                self.await_part(name)
+        self.revive()
 
     def _start_seconds(self, name: str) -> float:
         """Start a part and return after how many seconds it answers."""
@@ -195,7 +191,8 @@ class LocalStack:
 
     def _write_configs(self) -> None:
         ports = self.ports
-        chain = self.relay_miner.spec.chain.model_copy(update={"block_seconds": self.block_seconds})
+        chain = self.relay_miner.spec.chain
+        chain = chain.model_copy(update={"block_seconds": max(chain.block_seconds, self.block_seconds)})
         spec = self.relay_miner.spec.model_copy(update={"chain": chain})
         local = resolve(
             self.relay_miner.model_copy(update={"spec": spec}),
