@@ -50,6 +50,10 @@ class AnswerFreshness:
         age = self.age(now)
         return age is None or age > STALE_SECONDS
 
+    def silent(self, now: float) -> bool:
+        """Return True if the latest poll failed, or the values are old or missing."""
+        return bool(self.error) or self.stale(now)
+
 
 @dataclass(frozen=True, slots=True)
 class MinerSnapshot:

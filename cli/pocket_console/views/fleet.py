@@ -14,7 +14,11 @@ _LOW_SHARE: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A relayer or miner. `age` is the seconds since its last answer, None if it never answered."""
+    """A relayer or miner.
+
+    `age` is the seconds since its last answer, None if it never answered. It is `silent` if it did not answer the
+    latest poll.
+    """
 
     name: str
     component: str
@@ -23,6 +27,7 @@ class ProcessRow:
     problems: tuple[str, ...]
     age: float | None
     stale: bool
+    silent: bool
     height: int | None
     detail: tuple[tuple[str, str], ...]
 
@@ -129,6 +134,7 @@ def relayer_row(relayer: RelayerSnapshot, now: float) -> ProcessRow:
         problems=_with_error((*problems, *backends), relayer.freshness.error),
         age=relayer.freshness.age(now),
         stale=relayer.freshness.stale(now),
+        silent=relayer.freshness.silent(now),
         height=state.height if state is not None else None,
         detail=tuple(detail),
     )
@@ -161,6 +167,7 @@ def miner_row(miner: MinerSnapshot, now: float) -> ProcessRow:
         problems=_with_error(problems, miner.freshness.error),
         age=miner.freshness.age(now),
         stale=miner.freshness.stale(now),
+        silent=miner.freshness.silent(now),
         height=state.height if state is not None else None,
         detail=tuple(detail),
     )
@@ -173,10 +180,8 @@ def _with_error(problems: tuple[str, ...], error: str) -> tuple[str, ...]:
 def _state(freshness: AnswerFreshness, problems: tuple[str, ...], now: float, *, known: bool) -> tuple[str, Tone]:
     if not known:
         return "never answered", Tone.BAD
-    if freshness.stale(now):
-        return "no answer", Tone.BAD
-    if freshness.error:
-        return "no answer", Tone.WARN
+    if freshness.silent(now):
+        return "no answer", Tone.BAD if freshness.stale(now) else Tone.WARN
     return ("not ready", Tone.WARN) if problems else ("ready", Tone.GOOD)
 
 
