@@ -339,7 +339,7 @@ MUTANTS = [
            "test_a_relay_is_acknowledged_only_if_its_session_is_certainly_not_sealed_after_it_was_recorded"),
     Mutant("core/pocket/chain_cache/shared_heights.py", "time - self._ahead if before", "now if before",
            "tests/unit/test_height_bounds.py::test_a_height_counts_as_not_reached_only_if_it_is_not"),
-    Mutant("workloads/miner/pocket_miner/ownership/redis_watch.py", 'await self._looks.do("state", self._look)', "pass",
+    Mutant("workloads/miner/pocket_miner/ownership/redis_watch.py", 'await self._inspection.do("state", self._inspect)', "pass",
            "tests/integration/test_redis_watch.py::"
            "test_a_redis_that_was_restarted_since_the_latest_poll_is_not_settled_and_the_next_poll_returns_it"),
     Mutant("core/pocket/redis_store/seals.py", "self._fence_doubted and not urgent", "False",

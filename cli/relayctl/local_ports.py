@@ -31,9 +31,9 @@ def free_ports(count: int) -> int:
     if none are free.
     """
     _FOLDER.mkdir(mode=0o700, exist_ok=True)
-    chance = random.SystemRandom()
+    rng = random.SystemRandom()
     for _ in range(_ATTEMPTS):
-        first = chance.randrange(_FIRST, _LAST + 2 - count)
+        first = rng.randrange(_FIRST, _LAST + 2 - count)
         ports = range(first, first + count)
         with contextlib.ExitStack() as undo:
             if all(_reserve(port, undo) for port in ports):

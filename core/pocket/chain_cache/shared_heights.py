@@ -94,7 +94,7 @@ class LatestBlockWatcher:
         self._made_at = self._ahead = self._confirmed_at = float("-inf")
         """When the latest block was made, by how much the blocks' clock is ahead of this one, and when a node last
         returned no later block (clock)."""
-        self._looks = SingleFlight()
+        self._node_query = SingleFlight()
 
     def _learn(self, block: Block | None) -> None:
         """Learn a block. It may be an old one: how old is known by the blocks' clock."""
@@ -122,7 +122,7 @@ class LatestBlockWatcher:
         for _ in range(2):  # a query in progress may have begun before
             if self.height >= height or self.is_certainly_below(height):
                 break
-            await self._looks.do("node", self._look)
+            await self._node_query.do("node", self._query_node)
             if self._confirmed_at >= called_at:
                 return self.height < height
         return self.is_certainly_below(height)
@@ -143,9 +143,9 @@ class LatestBlockWatcher:
         with contextlib.suppress(RedisUnavailable):
             self.receive(await self._redis.get(self._keys.block))
         if self.height == 0 or self._clock() - self.updated_at > self._patience:
-            await self._look()
+            await self._query_node()
 
-    async def _look(self) -> None:
+    async def _query_node(self) -> None:
         """Query a node."""
         begun = self._clock()
         with contextlib.suppress(PocketError, TimeoutError):

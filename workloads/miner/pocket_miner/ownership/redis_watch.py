@@ -31,7 +31,7 @@ class RedisWatch:
         self._usable_since: float | None = None
         self._missed = False
         self._changed: frozenset[Address | None] = frozenset()  # since the latest poll
-        self._looks = SingleFlight()
+        self._inspection = SingleFlight()
         self._ahead: float | None = None
         self.memory = (0, 0)
         """Used bytes and their limit, 0 without one."""
@@ -58,7 +58,7 @@ class RedisWatch:
 
         Raises RedisUnavailable.
         """
-        await self._looks.do("state", self._look)
+        await self._inspection.do("state", self._inspect)
         return self.settled()
 
     def missed(self) -> None:
@@ -73,11 +73,11 @@ class RedisWatch:
 
         Returns the primaries that may hold other data than at the poll before. Raises RedisUnavailable.
         """
-        await self._look()
+        await self._inspect()
         changed, self._changed = self._changed, frozenset()
         return changed
 
-    async def _look(self) -> None:
+    async def _inspect(self) -> None:
         try:
             state = await inspect_primaries(self._redis)
         except RedisUnavailable:
