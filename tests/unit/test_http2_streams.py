@@ -165,8 +165,9 @@ async def test_a_stream_whose_body_has_not_arrived_has_no_task(relayer):
 
 async def test_a_connection_may_open_few_streams_until_a_relay_was_served_on_it(relayer):
     client = Client(relayer)
-    assert client.allowed_streams()[-1] == 32
-    client.open(40)
+    # Of a number that is lowered later gRPC does not always notice that it has room: its calls would wait for ever.
+    assert client.allowed_streams() == [100, 100]
+    client.open(108)
     await iterations()
     assert client.resets() == [7] * 8
     client.h2.send_data(1, b"relay", end_stream=True)
@@ -176,7 +177,7 @@ async def test_a_connection_may_open_few_streams_until_a_relay_was_served_on_it(
     assert client.allowed_streams()[-1] == 250
     client.open(300)
     await iterations()
-    assert client.resets() == [7] * (8 + 300 - (250 - 31))
+    assert client.resets() == [7] * (8 + 300 - (250 - 99))
 
 
 async def test_streams_of_strangers_replace_the_oldest_ones_and_those_of_a_flood_are_not_answered(relayer):

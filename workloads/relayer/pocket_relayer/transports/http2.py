@@ -46,7 +46,8 @@ from pocket_relayer.transports.unread_timer import UnreadTimer
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
-_STRANGERS_STREAMS: Final = 32  # before a served relay
+_STRANGERS_STREAMS: Final = 100
+"""Streams before a served relay: what h2 announces first. gRPC may wait for ever after a later, lower number."""
 _WINDOW: Final = 1024 * 1024
 _HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
 _STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its headers and body
