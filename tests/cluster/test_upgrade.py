@@ -92,7 +92,7 @@ async def test_over_a_recorded_release_no_pod_is_touched_whose_image_and_templat
         operator = this_operator(own, tmp_path).start()
         try:
             await untouched(own, api, operator, recording.definitions, kept)
-            family = 'pocket_operator_schema_fields{kind="RelayMiner",what="missing"}'
+            family = 'pocket_operator_schema_fields{kind="RelayMiner",state="missing"}'
             missing = [row for row in metrics_of(operator).splitlines() if row.startswith(family)]
             older = expected_reason(recording.definitions) == "CRDOlder"
             assert (float(missing[0].split()[-1]) > 0) == older, missing
@@ -178,7 +178,7 @@ async def test_an_earlier_release_takes_over_from_this_one_and_back(own, api, no
 
 
 async def reports_unknown_fields(operator: OperatorProcess) -> bool:
-    family = 'pocket_operator_schema_fields{kind="RelayMiner",what="unknown"}'
+    family = 'pocket_operator_schema_fields{kind="RelayMiner",state="unknown"}'
     return any(r.startswith(family) and float(r.split()[-1]) > 0 for r in metrics_of(operator).splitlines())
 
 

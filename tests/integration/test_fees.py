@@ -76,7 +76,7 @@ async def _costs_are_exact(alice, restart, evicted_at):
     whose = {"supplier": alice.supplier, "service": "eth"}
     families = {"settled": whose, "earned": {**whose, "recipient": alice.supplier}}
     counted_before = {name: counted(name, labels) for name, labels in families.items()}
-    fees_before = sum(counted("fees", {"what": what}) for what in ("claim", "proof"))
+    fees_before = sum(counted("fees", {"message": message}) for message in ("claim", "proof"))
     header = alice.header()
     await alice.record(alice.relays(header, 20))
     for height in range(2, 23):
@@ -95,7 +95,7 @@ async def _costs_are_exact(alice, restart, evicted_at):
     assert alice.audit.spent(alice.supplier, header.session_id) == 0
     new = {name: counted(name, labels) - counted_before[name] for name, labels in families.items()}
     assert new == {"settled": details["settled_upokt"], "earned": paid}
-    assert sum(counted("fees", {"what": what}) for what in ("claim", "proof")) - fees_before == details["fees_upokt"]
+    assert sum(counted("fees", {"message": message}) for message in ("claim", "proof")) - fees_before == details["fees_upokt"]
 
 
 def counted(name, labels):

@@ -24,7 +24,7 @@ async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(r
     assert await watch.poll()
     seconds, microseconds = await redis.time()
     assert abs(watch.server_milliseconds() - (seconds * 1000 + microseconds / 1000)) < 2000
-    used = REGISTRY.get_sample_value("pocket_miner_redis_memory_bytes", {"what": "used"})
+    used = REGISTRY.get_sample_value("pocket_miner_redis_memory_bytes", {"type": "used"})
     assert used > 100_000
     assert not await watch.poll(), "it is the same process"
 

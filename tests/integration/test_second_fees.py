@@ -35,7 +35,7 @@ def included(chain):
 
 def counted():
     """Return the fees that the metrics count."""
-    rows = ({"what": what} for what in ("claim", "proof"))
+    rows = ({"message": message} for message in ("claim", "proof"))
     return sum(REGISTRY.get_sample_value("pocket_miner_fees_upokt_total", labels) or 0 for labels in rows)
 
 

@@ -76,14 +76,14 @@ CASES = {
     ),
     "PocketWindowsTight": (
         {
-            'pocket_miner_window_margin_blocks_bucket{what="claim",le="1"}': "0+5x60",
-            'pocket_miner_window_margin_blocks_bucket{what="claim",le="5"}': "0+9x60",
-            'pocket_miner_window_margin_blocks_bucket{what="claim",le="+Inf"}': "0+10x60",
+            'pocket_miner_window_margin_blocks_bucket{message="claim",le="1"}': "0+5x60",
+            'pocket_miner_window_margin_blocks_bucket{message="claim",le="5"}': "0+9x60",
+            'pocket_miner_window_margin_blocks_bucket{message="claim",le="+Inf"}': "0+10x60",
         },
         {
-            'pocket_miner_window_margin_blocks_bucket{what="claim",le="1"}': "0x60",
-            'pocket_miner_window_margin_blocks_bucket{what="claim",le="5"}': "0+1x60",
-            'pocket_miner_window_margin_blocks_bucket{what="claim",le="+Inf"}': "0+10x60",
+            'pocket_miner_window_margin_blocks_bucket{message="claim",le="1"}': "0x60",
+            'pocket_miner_window_margin_blocks_bucket{message="claim",le="5"}': "0+1x60",
+            'pocket_miner_window_margin_blocks_bucket{message="claim",le="+Inf"}': "0+10x60",
         },
     ),
     "PocketBalanceLow": (
@@ -135,24 +135,24 @@ CASES = {
     ),
     "PocketRedisMemoryHigh": (
         {
-            'pocket_miner_redis_memory_bytes{what="used"}': "81x60",
-            'pocket_miner_redis_memory_bytes{what="max"}': "100x60",
+            'pocket_miner_redis_memory_bytes{type="used"}': "81x60",
+            'pocket_miner_redis_memory_bytes{type="max"}': "100x60",
         },
         {
-            'pocket_miner_redis_memory_bytes{what="used"}': "99x60",
-            'pocket_miner_redis_memory_bytes{what="max"}': "0x60",
+            'pocket_miner_redis_memory_bytes{type="used"}': "99x60",
+            'pocket_miner_redis_memory_bytes{type="max"}': "0x60",
         },
     ),
     "PocketMinerVolumeFilling": (
         {
-            'pocket_miner_volume_bytes{pod="a",what="total"}': "100x60",
-            'pocket_miner_volume_bytes{pod="a",what="free"}': "9x60",
-            'pocket_miner_volume_bytes{pod="a",what="reserved"}': "5x60",
+            'pocket_miner_volume_bytes{pod="a",type="total"}': "100x60",
+            'pocket_miner_volume_bytes{pod="a",type="free"}': "9x60",
+            'pocket_miner_volume_bytes{pod="a",type="reserved"}': "5x60",
         },
         {
-            'pocket_miner_volume_bytes{pod="a",what="total"}': "100x60",
-            'pocket_miner_volume_bytes{pod="a",what="free"}': "50x60",
-            'pocket_miner_volume_bytes{pod="a",what="reserved"}': "5x60",
+            'pocket_miner_volume_bytes{pod="a",type="total"}': "100x60",
+            'pocket_miner_volume_bytes{pod="a",type="free"}': "50x60",
+            'pocket_miner_volume_bytes{pod="a",type="reserved"}': "5x60",
         },
     ),
     "PocketMinerVolumeReadOnly": (
@@ -277,7 +277,7 @@ def _expected(alert, fires):
     labels = {
         "PocketBalanceLow": {"supplier": "a"}, "PocketStakeRunwayShort": {"supplier": "a"},
         "PocketEndpointsBroken": {"supplier": "a"}, "PocketStakeRunwayLow": {"supplier": "a"},
-        "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"what": "claim"},
+        "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"message": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
         "PocketRelaysUnprovable": {"service": "eth"},
         "PocketChainNodesDisagree": {"health": "lagging"},

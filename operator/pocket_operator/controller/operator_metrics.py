@@ -32,7 +32,7 @@ EVENTS_DROPPED = Counter(
 SCHEMA = Gauge(
     "pocket_operator_schema_fields",
     "Fields that the installed definitions lack (missing) or that this release does not know (unknown).",
-    ["kind", "what"],
+    ["kind", "state"],
 )
 SUPPLIERS_DECLARED = Gauge(
     "pocket_operator_suppliers_declared", "Suppliers of a RelayMiner that are not being deleted.",

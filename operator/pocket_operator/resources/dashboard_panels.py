@@ -155,9 +155,9 @@ ROWS: Final = (
                 "Blocks left in the window, one in ten has less",
                 (
                     (
-                        "histogram_quantile(0.1, sum by (le, what) "
+                        "histogram_quantile(0.1, sum by (le, message) "
                         "(rate(pocket_miner_window_margin_blocks_bucket{$pods}[1h])))",
-                        "{{what}}",
+                        "{{message}}",
                     ),
                 ),
             ),
@@ -226,11 +226,11 @@ ROWS: Final = (
                 "s",
             ),
             Panel(
-                "Memory of Redis", (("max by (what) (pocket_miner_redis_memory_bytes{$pods})", "{{what}}"),), "bytes"
+                "Memory of Redis", (("max by (type) (pocket_miner_redis_memory_bytes{$pods})", "{{type}}"),), "bytes"
             ),
             Panel(
                 "Volumes of the miners",
-                (("min by (what) (pocket_miner_volume_bytes{$pods})", "{{what}}, the smallest"),),
+                (("min by (type) (pocket_miner_volume_bytes{$pods})", "{{type}}, the smallest"),),
                 "bytes",
             ),
             Panel(
@@ -246,7 +246,7 @@ ROWS: Final = (
             ),
             Panel(
                 "Fees, by transaction",
-                (("sum by (what) (increase(pocket_miner_fees_upokt_total{$pods}[1h])) / 1e6", "{{what}}"),),
+                (("sum by (message) (increase(pocket_miner_fees_upokt_total{$pods}[1h])) / 1e6", "{{message}}"),),
                 "POKT",
             ),
             Panel(

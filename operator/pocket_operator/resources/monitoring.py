@@ -78,7 +78,7 @@ ALERTS = (
         "No miner owns some of the shards, so their suppliers are not mined",
     ),
     Alert(
-        "PocketWindowsTight", 'histogram_quantile(0.1, sum by (le, what) '
+        "PocketWindowsTight", 'histogram_quantile(0.1, sum by (le, message) '
         '(rate(pocket_miner_window_margin_blocks_bucket{{{pods}}}[1h]))) < 2', 10, "warning",
         "Claims or proofs reach the chain in the last blocks of their windows",
     ),
@@ -120,15 +120,15 @@ ALERTS = (
         "Simulated relays are not served: a backend, a key or the way to them is broken",
     ),
     Alert(
-        "PocketRedisMemoryHigh", 'max(pocket_miner_redis_memory_bytes{{{pods},what="used"}}) / '
-        'max(pocket_miner_redis_memory_bytes{{{pods},what="max"}} > 0) > 0.8', 5, "critical",
+        "PocketRedisMemoryHigh", 'max(pocket_miner_redis_memory_bytes{{{pods},type="used"}}) / '
+        'max(pocket_miner_redis_memory_bytes{{{pods},type="max"}} > 0) > 0.8', 5, "critical",
         "Redis is nearly full: relayers will reject relays rather than lose them",
     ),
     Alert(
         "PocketMinerVolumeFilling",
-        'min(pocket_miner_volume_bytes{{{pods},what="free"}} / ignoring(what) '
-        'pocket_miner_volume_bytes{{{pods},what="total"}}) < 0.1 or '
-        'min(pocket_miner_volume_bytes{{{pods},what="reserved"}}) < 1', 5, "critical",
+        'min(pocket_miner_volume_bytes{{{pods},type="free"}} / ignoring(type) '
+        'pocket_miner_volume_bytes{{{pods},type="total"}}) < 0.1 or '
+        'min(pocket_miner_volume_bytes{{{pods},type="reserved"}}) < 1', 5, "critical",
         "The volume of a miner is filling up: when it is full, relays wait in Redis and are claimed late or not at all",
     ),
     Alert(

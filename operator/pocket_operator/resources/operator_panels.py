@@ -92,7 +92,7 @@ OPERATOR_ROWS: Final = (
             ),
             Panel(
                 "Fields that CRDs and operator do not share",
-                (("max by (kind, what) (pocket_operator_schema_fields)", "{{kind}} {{what}}"),),
+                (("max by (kind, state) (pocket_operator_schema_fields)", "{{kind}} {{state}}"),),
             ),
         ),
     ),

@@ -32,7 +32,7 @@ EARNED = Counter(
 )  # fmt: skip
 LOST = Counter("pocket_miner_lost_upokt_total", "Claimed upokt that applications did not pay.", ["reason"])
 FEES = Counter(
-    "pocket_miner_fees_upokt_total", "Fees that finished sessions paid, submission fees of proofs included.", ["what"]
+    "pocket_miner_fees_upokt_total", "Fees that finished sessions paid, submission fees of proofs included.", ["message"]
 )
 BROADCASTS = Histogram(
     "pocket_miner_broadcast_seconds",
@@ -79,8 +79,8 @@ TAIL_AGE = Histogram(
     "pocket_miner_tail_seconds", "Seconds from recording to storing the oldest relay of each read on the volume.",
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )  # fmt: skip
-REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["what"])
-VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserved for seals and outcomes.", ["what"])
+REDIS_MEMORY = Gauge("pocket_miner_redis_memory_bytes", "Memory of Redis: used, and its limit (0: none).", ["type"])
+VOLUME = Gauge("pocket_miner_volume_bytes", "The volume: total, free, and reserved for seals and outcomes.", ["type"])
 READ_ONLY = Gauge("pocket_miner_volume_read_only", "1 while the volume is read-only.")
 VOLUME_HANGS = Gauge("pocket_miner_volume_hangs", "1 while the volume answers neither reads nor writes.")
 SLOW_BLOCKS = Counter(
@@ -108,7 +108,7 @@ RUNWAY = Gauge(
     "Penalties for missing proofs that the stake can pay before it falls below the minimum.", ["supplier"],
 )  # fmt: skip
 MARGIN = Histogram(
-    "pocket_miner_window_margin_blocks", "Blocks left in the window when a claim or proof was seen on chain.", ["what"],
+    "pocket_miner_window_margin_blocks", "Blocks left in the window when a claim or proof was seen on chain.", ["message"],
     buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
 )  # fmt: skip
 
