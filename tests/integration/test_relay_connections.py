@@ -122,6 +122,18 @@ async def test_many_pipelined_requests_are_aiohttps_and_all_answered(redis, tmp_
         writer.close()
 
 
+@pytest.mark.parametrize("number", range(30, 35))  # aiohttp parses 32 requests ahead
+async def test_requests_behind_a_body_that_comes_after_its_head_are_all_answered(redis, tmp_path, number):
+    async with relaying(redis, tmp_path) as relayer:
+        reader, writer = await dial(relayer)
+        body = relayer.request(body=b"1").encode()
+        writer.write(post(len(body), b"Expect: 100-continue\r\n"))
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * number)
+        assert [(await answer_of(reader))[0] for _ in range(1 + number)] == [200] + [400] * number
+        writer.close()
+
+
 async def test_a_body_that_arrives_in_pieces_is_served(redis, tmp_path, served_by):
     async with relaying(redis, tmp_path) as relayer:
         reader, writer = await dial(relayer)

@@ -63,6 +63,9 @@ class Http1Connection(web.RequestHandler):
             server, loop=loop, keepalive_timeout=timeouts.idle_seconds, auto_decompress=False,
             access_log=None,  # type: ignore[arg-type]
         )  # fmt: skip
+        # aiohttp's parser goes on counting a request that was taken from the queue before its body had come. So it may
+        # stop one request earlier than the queue is full, and only a full queue makes aiohttp parse the rest later.
+        self._max_msg_queue_size -= 1
         self.connection = connection
         self._timeouts = timeouts
         self._reject_unreadable = reject_unreadable
