@@ -95,7 +95,10 @@ async def _costs_are_exact(alice, restart, evicted_at):
     assert alice.audit.spent(alice.supplier, header.session_id) == 0
     new = {name: counted(name, labels) - counted_before[name] for name, labels in families.items()}
     assert new == {"settled": details["settled_upokt"], "earned": paid}
-    assert sum(counted("fees", {"message": message}) for message in ("claim", "proof")) - fees_before == details["fees_upokt"]
+    assert (
+        sum(counted("fees", {"message": message}) for message in ("claim", "proof")) - fees_before
+        == details["fees_upokt"]
+    )
 
 
 def counted(name, labels):

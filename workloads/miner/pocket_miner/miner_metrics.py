@@ -32,7 +32,9 @@ EARNED = Counter(
 )  # fmt: skip
 LOST = Counter("pocket_miner_lost_upokt_total", "Claimed upokt that applications did not pay.", ["reason"])
 FEES = Counter(
-    "pocket_miner_fees_upokt_total", "Fees that finished sessions paid, submission fees of proofs included.", ["message"]
+    "pocket_miner_fees_upokt_total",
+    "Fees that finished sessions paid, submission fees of proofs included.",
+    ["message"],
 )
 BROADCASTS = Histogram(
     "pocket_miner_broadcast_seconds",
@@ -108,7 +110,8 @@ RUNWAY = Gauge(
     "Penalties for missing proofs that the stake can pay before it falls below the minimum.", ["supplier"],
 )  # fmt: skip
 MARGIN = Histogram(
-    "pocket_miner_window_margin_blocks", "Blocks left in the window when a claim or proof was seen on chain.", ["message"],
+    "pocket_miner_window_margin_blocks", "Blocks left in the window when a claim or proof was seen on chain.",
+    ["message"],
     buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
 )  # fmt: skip
 
