@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import aiohttp
 import click
 
 from pocket.api.base import ManifestError
@@ -21,6 +20,7 @@ from pocket.chain.failover import NodeAddress
 from pocket.chain.node_health import NodeAssessment, NodeHealthTable
 from pocket.chain.node_monitor import NodeMonitor
 from pocket.errors import ChainError, NotFound, system_reason
+from pocket.runtime.http_sessions import http_session
 from pocket.runtime.public_urls import PORTS
 from relayctl.config_checks import (
     ConfigIssue,
@@ -93,7 +93,7 @@ async def _ask_chain(miner: RelayMiner, manifests: Manifests, seconds: float) ->
     node_health = NodeHealthTable(len(nodes))
     assessments: dict[str, NodeAssessment] = {}
     async with (
-        aiohttp.ClientSession() as http,
+        http_session() as http,
         ChainClient(nodes, seconds, node_health) as chain,
         NodeMonitor(
             nodes,

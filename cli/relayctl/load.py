@@ -16,6 +16,7 @@ from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress
 from pocket.errors import ConfigurationError, InvalidRelay, PocketError
 from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.runtime.own_authorities import system_context
 from relayctl.client_transports import ClientTransport, RelayFailed
 from relayctl.gateway import Gateway, SessionSigner, json_rpc_envelope, rest_envelope
 from relayctl.key_files import read_small_text
@@ -57,7 +58,7 @@ async def run_load(options: LoadOptions, count: int, concurrency: int, rate: flo
     """Send `count` relays. Returns exit code 0 if every response was verified."""
     key = PrivateKey.from_hex(read_small_text(options.key_file))
     node = NodeAddress.parse(options.node_grpc, options.node_rpc)
-    connector = aiohttp.TCPConnector(limit=concurrency)
+    connector = aiohttp.TCPConnector(limit=concurrency, ssl=system_context())
     async with aiohttp.ClientSession(connector=connector) as http, ChainClient([node]) as chain:
         gateway = Gateway(chain, http, key)
         signer = await gateway.signer(options.app, options.service)

@@ -26,6 +26,7 @@ from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature_by_address
 from pocket.protocol.relays.envelope import decode_http_response
 from pocket.protocol.relays.messages import RelayRequest, decode_relay_response
 from pocket.protocol.relays.simulated import simulated_header
+from pocket.runtime.http_sessions import http_session
 from pocket_relayer.pipeline.simulated_relays import HEADER
 from relayctl.client_transports import SENDERS, ClientTransport, RelayFailed
 from relayctl.gateway import SessionSigner, json_rpc_envelope, rest_envelope
@@ -182,7 +183,7 @@ def probe(
 
 async def _probe_all(prober: Prober, rows: list[Target], per_second: int, *, as_json: bool) -> list[Result]:
     results = []
-    async with aiohttp.ClientSession() as http:
+    async with http_session() as http:
         for number, target in enumerate(rows):
             if number:
                 await asyncio.sleep(1 / per_second)

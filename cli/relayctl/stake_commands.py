@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
 import click
 import yaml
 from google.protobuf.message import DecodeError
@@ -27,6 +26,7 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.transactions.build import GasPrice, TransactionPlan, sign_transaction, transaction_hash
 from pocket.protocol.transactions.staking import message_of_json, unsigned_json
+from pocket.runtime.http_sessions import http_session
 from pocket.staking.chain import SentOutcome, StakeChain
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan, StakeState
@@ -95,7 +95,7 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @asynccontextmanager
 async def _chain(grpc_address: str, rpc_address: str, chain_id: str) -> AsyncIterator[StakeChain]:
     nodes = [NodeAddress.parse(grpc_address, rpc_address)]
-    async with ChainClient(nodes) as client, aiohttp.ClientSession() as http:
+    async with ChainClient(nodes) as client, http_session() as http:
         yield StakeChain(client, CometClient(nodes, http, chain_id=chain_id), chain_id)
 
 

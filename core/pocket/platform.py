@@ -20,6 +20,7 @@ from pocket.api.redis import RedisAccess
 from pocket.chain.channels import channel_of
 from pocket.chain.failover import NodeAddress
 from pocket.redis_store.connection import connect
+from pocket.runtime.http_sessions import http_session
 
 _NANOSECONDS = 1_000_000_000
 
@@ -41,7 +42,7 @@ class Platform:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     connect_redis: Callable[[str, RedisAccess], "Redis"] = lambda url, access: connect(url, access=access)
     channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of
-    http: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession
+    http: Callable[[], aiohttp.ClientSession] = http_session
 
     def wall_seconds(self) -> float:
         """Return seconds since 1970."""

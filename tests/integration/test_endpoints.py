@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pocket.chain.model import ServiceConfig, StakedSupplier
+from pocket.runtime.own_authorities import client_context
 from pocket.runtime.public_urls import PublicUrlChecker
 from pocket_miner.status.report import SupplierReport
 
@@ -39,7 +40,7 @@ async def listening(certificate=None, host="127.0.0.1"):
 
 
 def endpoints(now=NOW):
-    trust = ssl.create_default_context(cafile=str(TLS / "authority.pem"))
+    trust = client_context(TLS / "authority.pem")
     return PublicUrlChecker(lambda: now, seconds=5.0, trust=trust)
 
 

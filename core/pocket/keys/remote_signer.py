@@ -33,7 +33,7 @@ from pocket.keys.signer_protocol import (
 )
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.runtime.backoff import Backoff
-from pocket.runtime.own_authorities import client_context
+from pocket.runtime.own_authorities import client_context, system_context
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _MOST_WAITING: Final = 10_000
@@ -186,7 +186,7 @@ class RemoteSigner:
         if self._access.socket is None:
             base, tls = self._access.url, await asyncio.to_thread(self._context)
         async with session.request(
-            method, base + path, data=body, ssl=tls if tls is not None else True, allow_redirects=False,
+            method, base + path, data=body, ssl=tls if tls is not None else system_context(), allow_redirects=False,
             headers={"Content-Type": "application/json"},
         ) as response:  # fmt: skip
             content = await response.content.read(_LARGEST_ANSWER)

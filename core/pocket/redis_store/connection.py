@@ -188,10 +188,10 @@ class _Pool(BlockingConnectionPool):
             if options.get("username") or options.get("password"):
                 raise ConfigurationError(_TWO_LOGINS)
             options["credential_provider"] = access
-        if access.ca_file is not None:
-            if not issubclass(connection_class, SSLConnection):
-                raise ConfigurationError(_NO_TLS)
+        if issubclass(connection_class, SSLConnection):
             options |= redis_options(access.ca_file)
+        elif access.ca_file is not None:
+            raise ConfigurationError(_NO_TLS)
         self.scripts: ScriptConnection | None = None
         if transport is not None:
             super().__init__(connection_class=transport, generation=self.generation, **options)

@@ -159,7 +159,7 @@ class PrimaryResolver:
                 "socket_timeout": self._timeout_seconds,
                 "socket_connect_timeout": self._timeout_seconds,
                 "ssl": url.scheme == "rediss",
-                **(redis_options(self._ca_file) if self._ca_file is not None else {}),
+                **redis_options(self._ca_file),
                 "protocol": 2,
                 **{name: value for name, value in credentials.items() if value is not None},
             },

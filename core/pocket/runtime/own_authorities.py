@@ -1,6 +1,7 @@
-"""Trust certificate authorities that the owner of an installation configured."""
+"""Trust certificate authorities alike under every version of CPython, those of an owner and those of the system."""
 
 import ssl
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,13 @@ def lenient(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-def redis_options(authorities: str) -> dict[str, Any]:
-    """Return redis-py's options of a connection that trusts the authorities of a file."""
-    return {"ssl_ca_certs": authorities, "ssl_exclude_verify_flags": [_STRICT]}
+@cache
+def system_context() -> ssl.SSLContext:
+    """Return the process's context that trusts the system's authorities, or those of SSL_CERT_FILE."""
+    return lenient(ssl.create_default_context())
+
+
+def redis_options(authorities: str | None) -> dict[str, Any]:
+    """Return redis-py's options of a TLS connection that trusts the authorities of a file, or those of the system."""
+    own = {"ssl_ca_certs": authorities} if authorities is not None else {}
+    return own | {"ssl_exclude_verify_flags": [_STRICT]}

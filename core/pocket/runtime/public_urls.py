@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from pocket.runtime.own_authorities import system_context
+
 PORTS: Final[Mapping[str, int]] = {"http": 80, "ws": 80, "grpc": 80, "https": 443, "wss": 443, "grpcs": 443}
 """Ports of URLs without one."""
 _SECURE: Final = frozenset({"https", "wss", "grpcs"})
@@ -79,7 +81,7 @@ class PublicUrlChecker:
 
     async def _reach(self, host: str, port: int, *, secure: bool) -> str:
         if secure and self._trust is None:
-            self._trust = ssl.create_default_context()
+            self._trust = system_context()
         context = self._trust if secure else None
         _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host if secure else None)
         try:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import aiohttp
 import structlog
 from pydantic import ValidationError
 from structlog.contextvars import bind_contextvars
@@ -32,6 +31,7 @@ from pocket.protocol.crypto.addresses import address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.transactions.build import GasPrice, Timestamp
 from pocket.runtime.concurrency import map_bounded
+from pocket.runtime.http_sessions import http_session
 from pocket.staking.chain import SentOutcome, SentState, StakeChain, TransactionWouldFail, lane_of
 from pocket.staking.declared import StakeDefaultsMissing, declared_stake, with_defaults
 from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal, StakeState
@@ -155,7 +155,7 @@ class StakeKeeper:
         if not due:
             return
         async with AsyncExitStack() as stack:
-            chains = StakeChains(stack, await stack.enter_async_context(aiohttp.ClientSession()))
+            chains = StakeChains(stack, await stack.enter_async_context(http_session()))
             secrets, deadline = StakeKeys(self._api), self._clock() + _ROUND_SECONDS
 
             async def step(place: _Place) -> None:
