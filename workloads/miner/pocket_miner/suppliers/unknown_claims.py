@@ -1,7 +1,7 @@
 """Find claims on chain of sessions that nothing here knows.
 
 Another miner has made such a claim with a supplier's key, or the session's relays and seal are lost. If its proof is
-required and nobody sends it, the supplier is slashed.
+required and no miner sends it, the supplier is slashed.
 
 Each supplier is queried for it once per session, after the claim window, and once more before an alert.
 """
