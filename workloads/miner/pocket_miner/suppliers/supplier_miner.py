@@ -106,7 +106,7 @@ class SupplierMiner:
     _quiet: QuietSessions | None = None
 
     def __post_init__(self) -> None:
-        self._peer_merge = PeerMerge(self.consumer, self.mirror, self.sessions)
+        self._peer_merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.claims.sender.has_signed)
         self.concluder = Concluder(
             self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.consumer.tail,
             self.report, self.peers, self.sessions,
