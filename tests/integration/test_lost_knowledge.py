@@ -105,6 +105,18 @@ async def test_a_claim_that_cannot_be_adopted_keeps_no_other_from_it(redis, tmp_
         assert sealed == {header.session_id for header in headers} - {lost.session_id}
 
 
+async def test_a_session_is_not_sealed_in_a_redis_that_failed_over_since_it_was_inspected(alice):
+    """The former primary took seven relays, of which the new one lacks three until the second half of the window."""
+    header = alice.header()
+    early, late = alice.relays(header, 4), alice.relays(header, 3)
+    await alice.record(early)
+    alice.miner.consumer.history_id = lambda: "former/primary"
+    await alice.to(13)
+    await alice.record(late)
+    await alice.to(15)
+    assert Root(alice.claim(header).root_hash).count == 7
+
+
 @pytest.mark.parametrize("lost", ["stream", "entries"])
 async def test_a_session_is_not_sealed_while_redis_lacks_relays_of_it_that_relayers_have(alice, redis, lost):
     header = alice.header()

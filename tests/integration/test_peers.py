@@ -9,6 +9,7 @@ import pytest
 
 from mine import slow_root
 from other_miners import KEYS, another, ask, follow, served
+from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable, StaleEpoch
 from pocket_miner.ingest import peers
@@ -409,3 +410,15 @@ async def test_without_redis_nothing_is_sealed_that_the_chain_shows_as_claimed(a
         assert session.seal is None
         await alice.to(16)
         assert alice.claim(header).root_hash == slow_root(rows)
+
+
+async def test_a_peer_has_the_signed_claims_of_what_it_sealed(alice):
+    header = await alice.recorded(3)
+    await alice.to(14)
+    async with served(alice) as asked:
+        (raw,) = await asked.claims(alice.supplier, header.session_end_block_height)
+        assert decode_tx(raw).roots == (alice.claim(header).root_hash,)
+        assert await alice.miner.claims.sender.has_signed(raw)
+        assert not await alice.miner.claims.sender.has_signed(raw[:-1])
+        for end in (11, -1, 10**30):
+            assert await asked.claims(alice.supplier, end) == set()

@@ -7,9 +7,12 @@ import pytest
 
 from doors import Door
 from pocket.redis_store.connection import await_durable_redis, check_durability, inspect
-from pocket.redis_store.relay_recorder import RecorderLimits
-from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
+from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
+from pocket.redis_store.seals import SealStore
+from pocket.redis_store.server_info import UNREPORTED
+from pocket.redis_store.store_errors import ConcurrentAppend, RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import StreamReader
+from pocket.redis_store.write_ahead_log import WriteAheadLog
 from recording import KEYS, entries, origin, publishing, record
 from servers import clients, running_redis, until
 
@@ -42,6 +45,37 @@ async def a_failover():
                 door.port = new.port
 
             yield redis, second, fail_over, door, new
+
+
+async def test_a_session_is_closed_only_in_the_history_of_redis_that_was_inspected():
+    async with a_failover() as (redis, second, fail_over, *_):
+        store = SealStore(redis, KEYS, "supplier", 1)
+        await store.fence(confirmed)
+        before = (await inspect(redis)).history_id
+        assert await store.close({"one": 10}, before) == {"one": "0-0"}
+        await fail_over()
+        with pytest.raises(ConcurrentAppend):
+            await store.close({"two": 10}, before)
+        assert not await second.hexists(KEYS.closed("supplier"), "two"), "relayers may still append to it"
+        for history in ((await inspect(redis)).history_id, f"{UNREPORTED}1", ""):
+            assert await store.close({"two": 10}, history) == {"two": "0-0"}
+
+
+async def confirmed():
+    return
+
+
+async def test_each_relay_that_redis_takes_shows_the_time_of_its_clock(redis, tmp_path):
+    seen, log = [], WriteAheadLog(tmp_path, "w")
+    publisher = RelayRecorder(redis, KEYS, log, on_server_time=seen.append)
+    rows = [record(1, name) for name in ("closed", "open")]
+    await redis.hset(KEYS.closed(rows[0].supplier), "closed", "sealing/10")
+    before = (await redis.time())[0]
+    for row, shown in zip(rows, (0, 1), strict=True):
+        await publisher._append(row.supplier, [row], log.append([row]))
+        assert len(seen) == shown
+    assert before <= seen[0] < before + 60
+    log.close()
 
 
 async def test_after_a_failover_each_command_reaches_the_new_primary_at_its_first_try():

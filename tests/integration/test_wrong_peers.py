@@ -14,10 +14,12 @@ from aiohttp.test_utils import TestServer
 from mine import mine, slow_root, unharmed
 from other_miners import another, ask
 from pocket.protocol.relays.messages import decode_relay
+from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.ingest import peers
 from pocket_miner.ingest.session_copies import SessionCopies
 from pocket_miner.storage.trie_pool import compute_root
+from world import key
 
 pytestmark = pytest.mark.redis
 
@@ -145,17 +147,38 @@ async def test_relays_that_a_peer_sealed_are_awaited_until_the_second_half_of_th
         assert alice.claim(header).root_hash == root
 
 
-async def test_of_the_relays_that_are_here_those_are_claimed_that_a_peer_sealed(alice):
+def signed_claim(made, number, header, root, by="alice", chain_id="pocket"):
+    """Return a peer's answer with a claim of a root, signed with a key for an account's number."""
+    message = create_claim_message(made.supplier, header, root)
+    plan = TransactionPlan((message,), chain_id, number, 100_000, 1, Timestamp(1_700_000_000, 0))
+    return json.dumps({"claims": [base64.b64encode(sign_transaction(plan, key(by)).raw).decode()]})
+
+
+CLAIMED = {
+    "signed": (3, signed_claim),
+    "with another root": (4, lambda made, number, header, _: signed_claim(made, number, header, bytes(48))),
+    "with another key": (4, lambda *row: signed_claim(*row, by="bob")),
+    "on another chain": (4, lambda *row: signed_claim(*row, chain_id="other")),
+    "none": (4, lambda *_: '{"claims": []}'),
+    "garbage": (4, lambda *_: '{"claims": ["AAAA", "!", 1]}'),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMED)
+async def test_fewer_relays_than_are_here_are_claimed_only_if_a_peer_has_a_signed_claim_of_them(alice, claim):
     """A Redis that lost its data takes relays that are recorded after the seal. A session is sealed once."""
     header = alice.header()
     rows = alice.relays(header, 4)
     await alice.record(rows)
     root = slow_root(rows[:3])
     seals = [{"end": 10, "seal": SessionSeal(header.session_id, root, bytes(32), 12, 1).encode()}]
-    async with lying({"/peer/seals": lambda _: json.dumps(seals), "/peer/sessions": lambda _: "[]"}) as asked:
+    number, make = CLAIMED[claim]
+    answer = make(alice, (await alice.client.account(alice.supplier)).number, header, root)
+    answers = {"/peer/seals": json.dumps(seals), "/peer/sessions": "[]", "/peer/claims": answer}
+    async with lying({path: lambda _, text=text: text for path, text in answers.items()}) as asked:
         ask(alice, asked)
-        await alice.to(14)
-        assert alice.claim(header).root_hash == root
+        await alice.to(16)
+        assert alice.claim(header).root_hash == slow_root(rows[:number])
     await alice.to(21)
     assert unharmed(alice, header)
 

@@ -117,8 +117,12 @@ SOURCES = [
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"2", b"fresh"]),
     (lua_scripts.FENCE_SOURCE, [b"fence", b"life"], [b"4", b"other"]),
     (lua_scripts.CUTOFF_SOURCE, [b"fence", b"cutoff"], [b"3", b"8", b"20"]),
-    (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone", b"xtwo"], [b"3", b"one", b"sealed", b"two", b"sealed"]),
-    (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"one", b"sealed"]),
+    (
+        lua_scripts.CLOSE_SOURCE,
+        [b"fence", b"closed", b"xone", b"xtwo"],
+        [b"3", b"", b"one", b"sealed", b"two", b"sealed"],
+    ),
+    (lua_scripts.CLOSE_SOURCE, [b"fence", b"closed", b"xone"], [b"4", b"", b"one", b"sealed"]),
     (
         lua_scripts.SEAL_SOURCE,
         [b"fence", b"closed", b"seals", b"tx", b"xone"],

@@ -70,6 +70,10 @@ CASES = {
         {"pocket_miner_conflicting_claims_total": "0x50 1x10"},
         {"pocket_miner_conflicting_claims_total": "4x60"},
     ),
+    "PocketUnknownClaim": (
+        {"pocket_miner_unknown_claims_total": "0x50 1x10"},
+        {"pocket_miner_unknown_claims_total": "4x60"},
+    ),
     "PocketShardsUnheld": (
         {'pocket_miner_shards{pod="a"}': "8x60", 'pocket_miner_shards{pod="b"}': "7x60"},
         {'pocket_miner_shards{pod="a"}': "8x60", 'pocket_miner_shards{pod="b"}': "8x60"},
@@ -314,7 +318,7 @@ def test_series_of_alerts_on_first_events_exist_at_zero_from_the_start():
             if values is not None:
                 assert set(values) <= {row.labels[label] for row in rows}, family
             checked.add(family)
-    assert len(checked) == 6
+    assert len(checked) == 7
 
 
 @pytest.mark.processes

@@ -16,12 +16,18 @@ USUAL_SECONDS = 2.0
 
 
 class Chain:
-    """A chain, the blocks of which a watcher gets through Redis while its process runs."""
+    """A chain, the blocks of which a watcher gets through Redis while its process runs.
+
+    The watcher's clock stands still while its machine is suspended.
+    """
 
     def __init__(self):
+        self.suspended = 0.0
         self.now, self.height, self.next_at, self.queries, self.node_is_away = 0.0, 10, USUAL_SECONDS, 0, False
         self.times = {10: 0.0}
-        self.watcher = LatestBlockWatcher(None, RedisKeys("unit"), self.ask, USUAL_SECONDS, lambda: self.now)
+        self.watcher = LatestBlockWatcher(
+            None, RedisKeys("unit"), self.ask, USUAL_SECONDS, lambda: self.now - self.suspended
+        )
 
     def block(self, height):
         return Block(height, bytes(32), Timestamp.of_nanoseconds(int(self.times[height] * 1e9)))
@@ -31,6 +37,10 @@ class Chain:
         if self.node_is_away:
             raise ChainUnavailable("no answer")
         return self.block(self.height)
+
+    def compare_clock(self, chance):
+        """Show the time of Redis, as each relay that it takes does. The answer takes a moment."""
+        self.watcher.compare_clock("redis", 1_800_000_000.0 + self.now - 0.2 * chance)
 
     def pass_time(self, seconds, pace):
         self.now += seconds
@@ -53,7 +63,11 @@ async def watched():
 
 
 EVENTS = st.lists(
-    st.tuples(st.booleans(), st.floats(0.0, 60.0), st.floats(1.5, 3.0), st.integers(0, 30)), min_size=1, max_size=12
+    st.tuples(
+        st.sampled_from(["runs", "stopped", "suspended"]), st.floats(0.0, 60.0), st.floats(1.5, 3.0), st.integers(0, 30)
+    ),
+    min_size=1,
+    max_size=10,
 )
 
 
@@ -61,14 +75,17 @@ EVENTS = st.lists(
 def test_a_height_counts_as_not_reached_only_if_it_is_not(events, away):
     async def watch():
         chain = await watched()
-        for runs, seconds, pace, old in events:
+        chain.compare_clock(1.0)
+        for state, seconds, pace, old in events:
             known = chain.height
-            if runs:
+            if state == "runs":
                 chain.pass_time(chain.next_at - chain.now, pace)
                 chain.announce(chain.height)
-            else:  # stopped, and then Redis returns the block of any moment
+            else:  # and then Redis returns the block of any moment
                 chain.pass_time(seconds, pace)
+                chain.suspended += seconds if state == "suspended" else 0.0
                 chain.announce(min(chain.height, known + old))
+            chain.compare_clock(old % 2)
             chain.node_is_away = away
             for height in range(chain.height - 1, chain.height + 4):
                 assert not chain.watcher.is_certainly_below(height) or chain.height < height
@@ -114,3 +131,16 @@ async def test_a_node_that_lags_shows_nothing():
     chain.pass_time(10 * USUAL_SECONDS, USUAL_SECONDS)
     chain.height = 10
     assert not await chain.watcher.is_below(13)
+
+
+async def test_a_clock_that_was_set_forward_is_no_suspension_for_longer_than_ten_blocks():
+    chain = await watched()
+    chain.compare_clock(0.0)
+    chain.watcher.compare_clock("another primary", 0.0)
+    chain.watcher.compare_clock("another primary", 3600.0)
+    for _ in range(10):
+        assert not chain.watcher.is_certainly_below(chain.height + 2)
+        chain.pass_time(USUAL_SECONDS, USUAL_SECONDS)
+        chain.announce(chain.height)
+        chain.compare_clock(0.0)
+    assert chain.watcher.is_certainly_below(chain.height + 2)

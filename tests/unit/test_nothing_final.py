@@ -364,15 +364,19 @@ async def test_a_peer_is_asked_for_what_the_volume_lacks_of_a_session_that_is_op
     monkeypatch.setattr(peer_merge, "ring_of", ring_of)
     mirror.file(10).add("alice", "s", [leaf(number) for number in range(stored)])
     sessions, peer = {"s": tracked(sealed=sealed)}, OnePeer(9)
-    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions)
+    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions, nothing_signed)
     await merge.merge(peer, finished)
     assert getattr(peer, "asked", False) is asked
     assert not merge.is_due(peer)
 
 
+async def nothing_signed(_):
+    return False
+
+
 async def test_peers_are_asked_again_until_all_have_answered_and_whenever_another_one_comes(mirror):
     sessions, peer = {"s": tracked(sealed=3)}, OnePeer(9)
-    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions)
+    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions, nothing_signed)
     assert merge.is_due(peer)
     assert not merge.is_due(None)
     for peer.answers in (False, True):

@@ -22,6 +22,8 @@ from pocket.runtime.single_flight import SingleFlight
 from pocket.runtime.ticks import sleep_to_tick
 
 _FASTEST: Final = 0.5  # of the usual time between blocks
+_JUMP_SECONDS: Final = 0.25
+_BLOCKS_AFTER_JUMP: Final = 10
 
 
 def encode_block(block: Block) -> str:
@@ -94,7 +96,26 @@ class LatestBlockWatcher:
         self._made_at = self._ahead = self._confirmed_at = float("-inf")
         """When the latest block was made, by how much the blocks' clock is ahead of this one, and when a node last
         returned no later block (clock)."""
+        self._ahead_since_jump: list[float] | None = None
+        self._clocks: dict[str, float] = {}
+        """By how much other clocks were ahead of this one at most (seconds)."""
         self._node_query = SingleFlight()
+
+    def compare_clock(self, name: str, seconds: float) -> None:
+        """Compare another clock with that of this process, which stands still while its machine is suspended.
+
+        If the other one has run ahead, what is known is as much older. Where it was set instead, blocks count as older
+        than they are until some more have come.
+        """
+        ahead = seconds - self._clock()
+        jump = ahead - self._clocks.get(name, ahead)
+        self._clocks[name] = max(self._clocks.get(name, ahead), ahead)
+        if jump > _JUMP_SECONDS:
+            self._ahead += jump
+            self._made_at -= jump
+            self._confirmed_at -= jump
+            self.updated_at -= jump
+            self._ahead_since_jump = []
 
     def _learn(self, block: Block | None) -> None:
         """Learn a block. It may be an old one: how old is known by the blocks' clock."""
@@ -104,6 +125,10 @@ class LatestBlockWatcher:
             self.height = self._guard.height
             time, before = block.time.nanoseconds / 1e9, self._ahead
             self._ahead = max(before, time - now)
+            if self._ahead_since_jump is not None:
+                self._ahead_since_jump.append(time - now)
+                if len(self._ahead_since_jump) == _BLOCKS_AFTER_JUMP:
+                    self._ahead, self._ahead_since_jump = max(self._ahead_since_jump), None
             self._made_at = time - self._ahead if before > float("-inf") else before
 
     def is_certainly_below(self, height: int) -> bool:

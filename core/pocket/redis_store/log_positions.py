@@ -48,6 +48,11 @@ def appended_rows(reply: list[Any]) -> tuple[str, list[Any]]:
     return text_of(incarnation), rows
 
 
+def appended_at(lasts: Iterable[Any]) -> float | None:
+    """Return the server's time of the latest entry (seconds since 1970), None if nothing was appended."""
+    return max((int(last.partition(b"-")[0]) / 1000 for last in lasts if isinstance(last, bytes)), default=None)
+
+
 def segment_took(
     segment: Segment, pair: tuple[str, str], last: Any, origin: str, is_present: bool
 ) -> AppendRefusal | None:

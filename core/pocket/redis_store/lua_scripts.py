@@ -119,14 +119,24 @@ return {'ok', tostring(known), tostring(is)}
 """
 )
 
-# KEYS: fence, closed, stream...   ARGV: epoch, then per stream: session id, reason
-# Returns 'ok' and per stream the last entry id ('0-0' when empty).
+# KEYS: fence, closed, stream...   ARGV: epoch, history ('' for any), then per stream: session id, reason
+# Returns 'ok' and per stream the last entry id ('0-0' when empty), or 'moved' where Redis has another history by now.
+# What is appended before the close is replicated and saved before it, so that no later history has the one without the
+# other. A Redis that does not let scripts read INFO has any history.
 CLOSE_SOURCE: Final = (
     _FENCE
     + """
+local function fact(section, name)
+  local rows = redis.pcall('INFO', section)
+  return type(rows) == 'string' and string.match(rows, name .. ':([^\\r\\n]*)') or ''
+end
+if ARGV[2] ~= '' then
+  local history = fact('server', 'run_id') .. '/' .. fact('replication', 'master_replid')
+  if history ~= '/' and history ~= ARGV[2] then return {'moved'} end
+end
 local out = {'ok'}
 for i = 3, #KEYS do
-  local at = 2 + (i - 3) * 2
+  local at = 3 + (i - 3) * 2
   redis.call('HSETNX', KEYS[2], ARGV[at], ARGV[at + 1])
   local last = redis.call('XREVRANGE', KEYS[i], '+', '-', 'COUNT', 1)
   out[#out + 1] = last[1] and last[1][1] or '0-0'

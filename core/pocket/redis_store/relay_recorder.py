@@ -22,6 +22,7 @@ from pocket.redis_store.log_histories import LogHistories
 from pocket.redis_store.log_positions import (
     BATCH_BYTES,
     append_arguments,
+    appended_at,
     appended_rows,
     chunks,
     read_marks,
@@ -66,6 +67,7 @@ class RelayRecorder:
         notifier: RelayNotifier | None = None,
         cpu: Callable[[], float] = time.process_time,
         unique: Callable[[], str] = lambda: uuid.uuid4().hex,
+        on_server_time: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -75,10 +77,9 @@ class RelayRecorder:
         self._notifier = notifier
         self._queue: deque[Waiting] = deque()
         self._arrival: asyncio.Future[None] | None = None  # that `run` waits for while nothing is queued
-        self._unsettled = 0
         self._settled = asyncio.Event()
         self._settled.set()
-        self._queued_bytes = 0
+        self._queued_bytes = self._unsettled = 0
         self._queued: Counter[str] = Counter()
         self._flushing = asyncio.Lock()
         self._groups = SupplierGroups(redis)
@@ -94,7 +95,7 @@ class RelayRecorder:
         self.redis_error = ""  # of the last heartbeat, empty if it reached Redis
         self._beats, self._stopping = 0, False
         self._busyness = CpuUtilization(cpu)
-        self._unique = unique
+        self._unique, self._on_server_time = unique, on_server_time
         self.counters = RecorderCounters()
 
     @property
@@ -284,8 +285,9 @@ class RelayRecorder:
         arguments = append_arguments(self._keys, supplier, by_session, self._unique())
         reply = await APPEND.run(self._redis, *arguments, 1 + len(by_session))
         incarnation, lasts = appended_rows(reply)
-        before = self._incarnations.setdefault(supplier, incarnation)
-        if before != incarnation:
+        if (seconds := appended_at(lasts)) is not None:
+            self._on_server_time(seconds)
+        if self._incarnations.setdefault(supplier, incarnation) != incarnation:
             self._incarnations[supplier] = incarnation
             self._lost(supplier)
         if self._replayed is not None:

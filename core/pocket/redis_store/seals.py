@@ -20,6 +20,7 @@ from pocket.protocol.transactions.build import transaction_hash
 from pocket.redis_store.lua_scripts import CLOSE, CUTOFF, FENCE, FINISH, LIFE, SEAL
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
+from pocket.redis_store.server_info import UNREPORTED
 from pocket.redis_store.store_errors import (
     ConcurrentAppend,
     FenceMissing,
@@ -192,19 +193,21 @@ class SealStore:
         _status(reply, "ok")
         return int(text_of(reply[1])), int(text_of(reply[2]))
 
-    async def close(self, sessions: Mapping[str, int]) -> dict[str, str]:
+    async def close(self, sessions: Mapping[str, int], history: str = "") -> dict[str, str]:
         """Close sessions (id → session end height) to new relays.
 
-        Returns the last entry id of each stream. Raises StaleEpoch, or FenceMissing if `fence` has to come first, as
-        does every other write.
+        Returns the last entry id of each stream. Raises ConcurrentAppend, and closes nothing, if Redis has another
+        history than `history`: it may lack relays that a closed session would not take. Raises StaleEpoch, or
+        FenceMissing if `fence` has to come first, as does every other write.
         """
         keys = [self._keys.fence(self._supplier), self._keys.closed(self._supplier)]
-        arguments: list[Any] = [self.epoch]
+        arguments: list[Any] = [self.epoch, "" if history.startswith(UNREPORTED) else history]
         for session_id, end in sessions.items():
             keys.append(self._keys.stream(self._supplier, session_id))
             arguments += [session_id, f"sealing/{end}"]
         reply = await CLOSE.run(self._redis, keys, arguments)
-        _status(reply, "ok")
+        if _status(reply, "ok", "moved") == "moved":
+            raise ConcurrentAppend("Redis was restarted or failed over a moment ago")
         if len(reply) != 1 + len(sessions):
             raise foreign_reply(reply)
         return dict(zip(sessions, map(text_of, reply[1:]), strict=True))

@@ -166,7 +166,11 @@ ROWS: Final = (
                 (("sum by (outcome) (increase(pocket_miner_session_outcomes_total{$pods}[1h]))", "{{outcome}}"),),
             ),
             Panel(
-                "Claims that are not ours", (("sum(increase(pocket_miner_conflicting_claims_total{$pods}[1h]))", ""),)
+                "Claims that are not ours",
+                (
+                    ("sum(increase(pocket_miner_conflicting_claims_total{$pods}[1h]))", "another root"),
+                    ("sum(increase(pocket_miner_unknown_claims_total{$pods}[1h]))", "an unknown session"),
+                ),
             ),
         ),
     ),

@@ -74,6 +74,10 @@ ALERTS = (
         "A claim on chain is not ours: another miner uses a supplier's key",
     ),
     Alert(
+        "PocketUnknownClaim", 'increase(pocket_miner_unknown_claims_total{{{pods}}}[1h]) > 0', 0, "critical",
+        "A claim on chain is of a session that no miner here knows: stake may be lost",
+    ),
+    Alert(
         "PocketShardsUnheld", 'sum(pocket_miner_shards{{{pods}}}) < {shards}', 2, "critical",
         "No miner owns some of the shards, so their suppliers are not mined",
     ),

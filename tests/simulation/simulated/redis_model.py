@@ -148,6 +148,8 @@ class Model:
         self._now = now
         self._publish = publish
         self._scripts: dict[bytes, bytes] = {}
+        self.info: Callable[[], bytes] = bytes
+        """Returns what scripts read of INFO."""
 
     def execute(self, row: Sequence[bytes]) -> Any:
         """Execute a command and return its reply.
@@ -187,6 +189,9 @@ class Model:
 
     def _ping(self) -> bytes:
         return b"PONG"
+
+    def _info(self, *_: bytes) -> bytes:
+        return self.info()
 
     def _flushall(self) -> bytes:
         self.data = Data()

@@ -5,6 +5,7 @@ stays with the instance that it was made to.
 """
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,9 @@ class RedisService:
         behind = self.behind_seconds
         model = Model(lambda: self._wall() - behind, self._publish)
         model.data = data
-        return Instance(model, f"run{self._lives:04d}", self.loop.time())
+        instance = Instance(model, f"run{self._lives:04d}", self.loop.time())
+        model.info = functools.partial(self._info, instance)
+        return instance
 
     def _publish(self, channel: bytes, message: bytes) -> int:
         heard = [c for c in self._subscribers.get(channel, ()) if c.instance is self.primary]

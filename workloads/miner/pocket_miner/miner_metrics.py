@@ -90,6 +90,9 @@ SLOW_BLOCKS = Counter(
 )
 LAG = Gauge("pocket_miner_tail_sessions", "Open sessions whose relays are consumed.")
 FOREIGN = Counter("pocket_miner_conflicting_claims_total", "Claims on chain with a root that is not ours.")
+UNKNOWN_CLAIMS = Counter(
+    "pocket_miner_unknown_claims_total", "Claims on chain of sessions that neither this miner nor Redis knows."
+)
 SHARDS = Gauge("pocket_miner_shards", "Shards that this miner owns.")
 LEADER = Gauge("pocket_miner_leader", "1 if this miner is the leader.")
 SUPPLIERS = Gauge(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from pocket.errors import DecodingError
+from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.transactions.build import CREATE_CLAIM, DENOMINATION, SUBMIT_PROOF, transaction_hash
@@ -38,3 +39,16 @@ def decode_tx(raw: bytes) -> DecodedTransaction:
         )
     except (DecodeError, ValueError) as error:
         raise DecodingError("the transaction cannot be read") from error
+
+
+def is_signed_by(raw: bytes, public_key: bytes, chain_id: str, account_number: int) -> bool:
+    """Return True if TxRaw bytes carry one signature, by this key, for this chain and account."""
+    try:
+        transaction = tx_pb.TxRaw.FromString(raw)
+    except DecodeError:
+        return False
+    document = tx_pb.SignDoc(
+        body_bytes=transaction.body_bytes, auth_info_bytes=transaction.auth_info_bytes,
+        chain_id=chain_id, account_number=account_number,
+    ).SerializeToString(deterministic=True)  # fmt: skip
+    return len(transaction.signatures) == 1 and verify_signature(public_key, document, transaction.signatures[0])

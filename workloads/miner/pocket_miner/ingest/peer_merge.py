@@ -1,8 +1,9 @@
 """Copy relays that Redis has lost from the volumes of other miners."""
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.protocol.smst.digest import Root
+from pocket.protocol.transactions.decode import decode_tx
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner import miner_metrics
@@ -33,6 +35,8 @@ class PeerMerge:
     consumer: RelayConsumer
     mirror: RelayStore
     sessions: Mapping[str, TrackedSession]
+    has_signed: Callable[[bytes], Awaitable[bool]]
+    """Returns True for a transaction that was signed with the supplier's key. Raises ChainError."""
     needed: bool = False
     """True from a loss until every peer and the chain have answered."""
     _merged_with: frozenset[str] = frozenset()
@@ -62,6 +66,25 @@ class PeerMerge:
             for seal in seals:
                 if seal.session_id in self.sessions:
                     self.sessions[seal.session_id].meet_seal(seal, from_redis=False)
+        await self._learn_signed(peers)
+
+    async def _learn_signed(self, peers: Peers) -> None:
+        """Learn for which seals of peers there are signed claims, of sessions that are not sealed here."""
+        stated = {
+            session.session_id: roots
+            for session in self.sessions.values()
+            if session.seal is None and (roots := {seal.root for seal in session.other_seals} - session.signed_roots)
+        }
+        for end in {self.sessions[session_id].end for session_id in stated}:
+            for raw in await peers.claims(self.consumer.supplier, end):
+                with contextlib.suppress(ChainError, DecodingError):
+                    made = decode_tx(raw)
+                    claimed = [
+                        (i, root) for i, root in zip(made.claims, made.roots, strict=True) if root in stated.get(i, ())
+                    ]
+                    if claimed and await self.has_signed(raw):
+                        for session_id, root in claimed:
+                            self.sessions[session_id].signed_roots.add(root)
 
     async def _merge_relays(self, peers: Peers, finished: Mapping[str, object]) -> bool:
         """Copy the relays. Returns True if every peer and the chain have answered."""

@@ -1,7 +1,8 @@
 """Exchange seals and relays that Redis has lost among the miners of one RelayMiner.
 
 Peers are not trusted: every relay is validated like any other, and a peer's seal counts only if neither Redis nor the
-own volume has one, and relays that are here have its root.
+own volume has one, and relays that are here have its root. One of fewer relays than are here counts only with a claim
+that was signed with the supplier's key.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ _REST_SECONDS = 15.0
 _IDS_AT_ONCE = 50  # session ids in one URL
 _ANSWER_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 64 * 1024
+_HEIGHT_DIGITS = 19
 _PEER_ERRORS = (
     aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -109,6 +111,13 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
         texts = [base64.b64encode(value).decode() for value in values]
         return web.json_response({"relays": texts, "next": last.hex() if values else None})
 
+    async def claims(request: web.Request) -> web.Response:
+        _, audit = volume()
+        end = request.query.get("end", "")
+        number = int(end) if end.isascii() and end.isdecimal() and len(end) < _HEIGHT_DIGITS else 0
+        found = await asyncio.to_thread(audit.signed, request.query.get("supplier", ""), number)
+        return web.json_response({"claims": [base64.b64encode(group.tx_raw).decode() for group in found]})
+
     async def ended(request: web.Request) -> web.Response:
         _, audit = volume()
         session_ids = request.query.get("sessions", "").split(",")
@@ -117,7 +126,7 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
 
     return [
         web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays),
-        web.get("/peer/ended", ended),
+        web.get("/peer/claims", claims), web.get("/peer/ended", ended),
     ]  # fmt: skip
 
 
@@ -200,6 +209,19 @@ class Peers:
         except (*_PEER_ERRORS, DecodingError) as error:
             _LOG.info("seals not read from a peer", peer=url, error=error)
             return []
+
+    async def claims(self, supplier: str, end: int) -> set[bytes]:
+        """Return the transactions with claims of one session end that peers state. They are not checked."""
+        return set[bytes]().union(*await asyncio.gather(*(self._claims_at(url, supplier, end) for url in self._urls())))
+
+    async def _claims_at(self, url: str, supplier: str, end: int) -> set[bytes]:
+        """Return the transactions of one peer, none if it did not answer."""
+        try:
+            rows = (await self._get(url, "/peer/claims", {"supplier": supplier, "end": str(end)}))["claims"]
+            return {base64.b64decode(text, validate=True) for text in rows}
+        except (*_PEER_ERRORS, binascii.Error) as error:
+            _LOG.info("claims not read from a peer", peer=url, error=error)
+            return set()
 
     async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
         """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""

@@ -61,7 +61,7 @@ class RelayConsumer:
         `history_id` returns the history of Redis, '' while unknown. Suppliers with the same `rounds` are read together.
         """
         self._tail = tail
-        self._history_id = history_id
+        self.history_id = history_id
         self._server_milliseconds = server_milliseconds
         self._dead_letters = dead_letters
         self._volume_full = volume_full
@@ -140,7 +140,7 @@ class RelayConsumer:
 
         Returns True if Redis has lost the streams that were read before.
         """
-        history_id = self._history_id()
+        history_id = self.history_id()
         incarnation = await self._tail.incarnation()
         lost = incarnation != self._incarnation and (
             bool(self._incarnation)
@@ -363,7 +363,7 @@ class RelayConsumer:
 
         That is so if the entries are of another origin than the positions, or if a session was registered.
         """
-        history_id = self._history_id()
+        history_id = self.history_id()
         origin = request.origin if history_id else incarnation_of(request.origin)
         if request.generation != self._generation or origin_of(poll.incarnation, history_id) != origin:
             return None

@@ -58,6 +58,7 @@ from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.read_only_volume import until_writable
 from pocket_miner.suppliers.sealed_work import SealedWork
+from pocket_miner.suppliers.unknown_claims import UnknownClaims
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_SECONDS = 1.0
@@ -303,6 +304,11 @@ class MinerProcess:
                 parts.redis, parts.keys, parts.chain, rng=platform.rng.random
             ).run,
             "cache refresh": lambda: self._refresh(refresher, parts.fleet),
+            "unknown claims": lambda: UnknownClaims(parts.chain).run(
+                self._board,
+                lambda: [worker.supplier for worker in parts.fleet.running.values()],
+                max(1.0, self._config.chain.block_seconds),
+            ),
             "event loop lag": pulse.run,
         }
         return [supervise(name, loop) for name, loop in loops.items()]

@@ -75,6 +75,8 @@ class TrackedSession:
 
     The claim on chain decides which one counts. Without `seal`, one counts if the relays here have its root.
     """
+    signed_roots: set[bytes] = field(default_factory=set)
+    """Roots of `other_seals` for which a peer has a claim that was signed with the supplier's key."""
     skip: Skip | None = None
     requirement: ProofRequirement | None = None
     claim_on_chain: Claim | None = None  # as last seen

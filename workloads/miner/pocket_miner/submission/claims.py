@@ -102,20 +102,20 @@ class ClaimSubmitter:
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
-        source: SealSource = SealSource.STREAM, fallback: VolumeFallback = VolumeFallback.RETRY,
+        source: SealSource = SealSource.STREAM, fallback: VolumeFallback = VolumeFallback.RETRY, history: str = "",
     ) -> None:  # fmt: skip
         """Close sessions of one end height, read them to the end, seal them and send their claims.
 
-        A session that fails is retried at the next block without affecting the others. Every step can be repeated from
-        the start. Raises the errors of Redis and of the chain that concern all of them, and without a fallback those of
-        the volume.
+        With a `history`, sessions are closed only in that history of Redis. A session that fails is retried at the next
+        block without affecting the others. Every step can be repeated from the start. Raises the errors of Redis and of
+        the chain that concern all of them, and without a fallback those of the volume.
         """
         end = sessions[0].end
         by_id = {s.session_id: s for s in sessions}
         last_ids: dict[str, str] = {}
         unread: Collection[str] = ()
         if source is not SealSource.VOLUME:
-            last_ids, unread = await self._close_and_read(by_id, end, fallback)
+            last_ids, unread = await self._close_and_read(by_id, end, fallback, history)
             by_id = {i: session for i, session in by_id.items() if i in last_ids}
         awaited = source is not SealSource.VOLUME and fallback is VolumeFallback.RETRY
         sets = await self._leaf_sets.to_seal(by_id, unread, fallback, peers_awaited=awaited)
@@ -168,7 +168,7 @@ class ClaimSubmitter:
         return True
 
     async def _close_and_read(
-        self, by_id: Mapping[str, TrackedSession], end: int, fallback: VolumeFallback
+        self, by_id: Mapping[str, TrackedSession], end: int, fallback: VolumeFallback, history: str = ""
     ) -> tuple[dict[str, str], Collection[str]]:
         """Close sessions and store their streams to the end.
 
@@ -176,7 +176,7 @@ class ClaimSubmitter:
         error is raised. Incomplete sessions are left out and retried at the next block. Raises ConcurrentAppend if none
         is complete.
         """
-        last_ids = await self.store.close(dict.fromkeys(by_id, end))
+        last_ids = await self.store.close(dict.fromkeys(by_id, end), history)
 
         def behind() -> list[str]:
             return [i for i, s in by_id.items() if last_ids[i] != "0-0" and s.position != last_ids[i]]

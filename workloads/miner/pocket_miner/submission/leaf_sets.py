@@ -65,14 +65,14 @@ class LeafSets:
         return sets
 
     async def _agreed(self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool) -> SealedSet:
-        """Compute the set of all relays, or of those among them that a peer states to have sealed.
+        """Compute the set of all relays, or of those among them that a peer has sealed and signed a claim of.
 
         Raises as `of`.
         """
         found = await self.of(session, fallback, on_volume=on_volume)
         stated = {seal.root for seal in session.other_seals}
         for root in () if found.root in stated else sorted(stated):
-            if Root(root).count < found.count:
+            if root in session.signed_roots and Root(root).count < found.count:
                 part = await self.of(session, fallback, on_volume=on_volume, known=root)
                 if part.root == root:
                     return part

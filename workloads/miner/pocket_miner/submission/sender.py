@@ -31,7 +31,7 @@ from pocket.protocol.transactions.build import (
     adjusted_gas,
     unsigned_transaction,
 )
-from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx
+from pocket.protocol.transactions.decode import DecodedTransaction, decode_tx, is_signed_by
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator, timeout_duration_seconds
 from pocket.redis_store.seals import SignedGroup
 from pocket.redis_store.store_errors import StaleEpoch
@@ -140,6 +140,10 @@ class Sender:
     def chain(self) -> ChainClient:
         """Return the client of the chain that transactions are sent to."""
         return self._chain
+
+    async def has_signed(self, raw: bytes) -> bool:
+        """Return True if a transaction was signed with the supplier's key. Raises ChainError."""
+        return is_signed_by(raw, self._key.public_key, self._chain_id, (await self._account.get()).number)
 
     async def prepare(
         self, messages: Sequence[Message], block: Block, close_height: int, gas_factor: float = 1.0

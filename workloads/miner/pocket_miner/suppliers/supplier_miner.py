@@ -106,7 +106,7 @@ class SupplierMiner:
     _quiet: QuietSessions | None = None
 
     def __post_init__(self) -> None:
-        self._peer_merge = PeerMerge(self.consumer, self.mirror, self.sessions)
+        self._peer_merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.claims.sender.has_signed)
         self.concluder = Concluder(
             self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.consumer.tail,
             self.report, self.peers, self.sessions,
@@ -417,6 +417,7 @@ class SupplierMiner:
         late = is_late_to_seal(windows, block.height)
         group = [session for session in group if session.terms_confirmed or late]
         early = connected and 2 * left > length
+        history = self.consumer.history_id() if early else ""
         if not group or (early and await may_lack_relays(group, self.consumer.tail, self.redis_settled)):
             return
         fallback = VolumeFallback.PARTIAL if late else VolumeFallback(2 * left <= length)
@@ -425,7 +426,7 @@ class SupplierMiner:
                 raise RedisUnavailable("Redis or the Lease is unavailable")
             if any(session.other_seals for session in group):
                 await self._isolated("merging peers", block, self._merge_peers)
-            await self.claims.seal_and_claim(group, block, proof, fallback=fallback)
+            await self.claims.seal_and_claim(group, block, proof, fallback=fallback, history=history)
         except RedisUnavailable as error:
             if not late or (isinstance(error, CommandRejected) and len(group) > 1):
                 raise

@@ -236,6 +236,7 @@ class Worker:
             ),
             cpu=platform.cpu_seconds,
             unique=platform.unique,
+            on_server_time=functools.partial(latest_block.compare_clock, "redis"),
         )
         budgets = Budgets(redis, keys)
         moment = functools.partial(_moment, clock, latest_block, chain)
