@@ -35,7 +35,8 @@ async def test_an_invalid_websocket_handshake_is_answered_with_a_code_and_not_lo
         writer.close()
         assert head.startswith(b"HTTP/1.1 400 ")
         assert json.loads(body)["code"] == "invalid_request"
-        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+        records = [record for record in caplog.records if record.name != "asyncio"]  # which tells of a busy machine
+        assert [record for record in records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("value", [b"application/grpc-web\xff", b"application/grpc-web+\xc3\xa9"])
