@@ -45,8 +45,8 @@ lint: setup ## style, types, layers, file sizes, English
 mutants: setup ## break the money path line by line; each break must be caught by a named test
 	@$(PY) scripts/mutants.py
 
-mutate: setup ## generated mutants of the money path, each with the tests that run its line (SAMPLE=<n>, SEED, ONLY=<path>, CHANGED=<git range>, JOBS, MIN_SCORE)
-	@$(PY) scripts/mutation.py cover
+mutate: setup ## generated mutants of the money path, each with the tests that run its line (SAMPLE=<n>, SEED, ONLY=<path>, CHANGED=<git range>, JOBS, MIN_SCORE; COVERED=1 after make test COVERAGE=1)
+	@[ -n "$(COVERED)" ] || $(PY) scripts/mutation.py cover
 	@SAMPLE=$${SAMPLE:-200} $(PY) scripts/mutation.py run
 
 fuzz: setup ## mutated requests over every decoder of the relay port (FUZZ=<n>, 10000000 for the long run; SEED)

@@ -9,18 +9,18 @@ import contextlib
 import os
 import queue
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 from mutant_list import MUTANTS, Mutant
+from warm_tests import WarmTests
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -42,21 +42,29 @@ class Verdict(StrEnum):
     FAULTY = "FAULTY"
 
 
-def judged(mutant: Mutant, copy: Path) -> tuple[Verdict, str]:
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of the sources, and the program that tests it."""
+
+    folder: Path
+    tests: WarmTests
+
+
+def judged(mutant: Mutant, copy: Copy) -> tuple[Verdict, str]:
     """Return the verdict, and why it is not KILLED."""
-    target = copy / mutant.file
+    target = copy.folder / mutant.file
     original = target.read_text(encoding="utf-8")
     if original.count(mutant.old) < 1:
         return Verdict.FAULTY, "the line to break is gone: update the list"
     target.write_text(original.replace(mutant.old, mutant.new, 1), encoding="utf-8")
     try:
-        return _tested(mutant.test, copy)
+        return _tested(mutant.test, copy.tests)
     finally:
         target.write_text(original, encoding="utf-8")
 
 
-def _tested(test: str, copy: Path) -> tuple[Verdict, str]:
-    code, output = run_tests([test], copy, SECONDS)
+def _tested(test: str, tests: WarmTests) -> tuple[Verdict, str]:
+    code, output = tests.run([test], SECONDS)
     if code is None:
         return Verdict.TIMED_OUT, f"no verdict within {SECONDS} s: let the test fail where it now waits"
     if code == TESTS_FAILED:
@@ -66,36 +74,10 @@ def _tested(test: str, copy: Path) -> tuple[Verdict, str]:
     return Verdict.FAULTY, f"pytest ended with {code}: {output[-300:]}"
 
 
-def run_tests(arguments: Sequence[str], copy: Path, seconds: float) -> tuple[int | None, str]:
-    """Run tests against a copy of the sources until one fails.
-
-    Returns pytest's exit code, None if it took too long, and its output.
-    """
-    # What a killed run leaves goes with the folder.
-    with tempfile.TemporaryDirectory(prefix="m-", ignore_cleanup_errors=True) as folder:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(str(copy / source) for source in SOURCES),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TMPDIR": folder,
-        }
-        with subprocess.Popen(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
-        ) as child:  # fmt: skip
-            try:
-                output, _ = child.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)  # and what it has started
-                return None, ""
-        return child.returncode, output
-
-
 @contextlib.contextmanager
-def judging(judge: Callable[[M, Path], R], jobs: int) -> Iterator[Callable[[Sequence[M]], Iterator[R]]]:
+def judging(judge: Callable[[M, Copy], R], jobs: int) -> Iterator[Callable[[Sequence[M]], Iterator[R]]]:
     """Judge mutants side by side, each on a copy of the sources of its own. Results come in the mutants' order."""
-    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
 
     def judged_on_a_copy(mutant: M) -> R:
         copy = copies.get()
@@ -104,12 +86,17 @@ def judging(judge: Callable[[M, Path], R], jobs: int) -> Iterator[Callable[[Sequ
         finally:
             copies.put(copy)
 
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as folder,
+        contextlib.ExitStack() as programs,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         for job in range(jobs):
             copy = Path(folder, str(job))
             for source in SOURCES:
                 shutil.copytree(ROOT / source, copy / source, ignore=shutil.ignore_patterns("*.egg-info"))
-            copies.put(copy)
+            tests = programs.enter_context(contextlib.closing(WarmTests([copy / source for source in SOURCES])))
+            copies.put(Copy(copy, tests))
         yield lambda mutants: pool.map(judged_on_a_copy, mutants)
 
 

@@ -3,19 +3,24 @@
     mutation.py cover                 run the tests once, unmutated, and note which test runs which line
     mutation.py run                   judge mutants; survivors are printed and written to .mutation/survivors.txt
 
+`make test COVERAGE=1` notes the same: `run` uses the newer of both.
+
 Environment of `run`: SAMPLE=<n> mutants drawn with SEED=<n> (all without it), ONLY=<text> in a file's path,
 CHANGED=<git range> only lines that it changes, JOBS=<n>, MIN_SCORE=<percent> for exit code 0 (95).
 A mutant that no test ends within its time is counted apart, neither killed nor survived.
 """
 
+import ast
+import contextlib
 import os
 import random
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +31,12 @@ from cosmic_ray.operators.operator import Operator
 from coverage import CoverageData
 from parso.python.tree import Keyword
 
-from mutants import NOT_COLLECTED, ROOT, TESTS_FAILED, Verdict, judging, run_tests
+from lua_mutants import callers, lua_changes
+from mutants import NOT_COLLECTED, ROOT, TESTS_FAILED, Copy, Verdict, judging
 
 FOLDER = ROOT / ".mutation"
 DATA = FOLDER / "coverage"
+DATA_OF_TESTS = ROOT / ".coverage"
 MONEY_PATH = (
     "core/pocket/chain/*.py",
     "core/pocket/chain_cache/*.py",
@@ -73,15 +80,22 @@ OPERATORS = (
     "ReplaceContinueWithBreak",
     "ZeroIterationForLoop",
 )
-TESTS_OF_A_MUTANT = 40
-SECONDS = 90
+TESTS_OF_A_MUTANT = (40, 120)
+"""How many tests are run: first the quick ones, then more if they do not fail."""
+SECONDS = (90, 120)
+TEST_SECONDS = 40
+COLUMNS = (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.SURVIVED)
+NO_TESTS = 5  # pytest's exit code
 VERDICTS = {
     0: Verdict.SURVIVED,
     TESTS_FAILED: Verdict.KILLED,
     NOT_COLLECTED: Verdict.KILLED,  # the module cannot be imported any more
     None: Verdict.TIMED_OUT,
 }
-_LOGGING = re.compile(r"^\s*(_LOG\.|logging\.)")
+_LOGGING = re.compile(r"_LOG\.|logging\.|miner_metrics\.ERRORS")
+_GUARDS = re.compile(r"^@dataclass\(|, strict=(True|False)\)|usedforsecurity=")
+_TUNED = 10
+"""Constants of a module from here on are limits and durations, which no test should hold to the last digit."""
 
 
 class RemoveStatement(Operator):  # type: ignore[misc]  # cosmic-ray publishes no types
@@ -109,12 +123,29 @@ class RemoveStatement(Operator):  # type: ignore[misc]  # cosmic-ray publishes n
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The mutant that `operator` makes at its `occurrence` in `file`, on `line`."""
+    """The mutant that `operator` makes at its `occurrence` in `file`, on `line`.
+
+    One of a Lua `script` has the line as it becomes in `text`.
+    """
 
     file: str
     line: int
     operator: str
-    occurrence: int
+    occurrence: int = 0
+    script: str = ""
+    text: str = ""
+
+    def apply(self, source: str) -> str | None:
+        """Return the changed module, None if that is no Python."""
+        if self.script:
+            lines = source.splitlines(keepends=True)
+            lines[self.line - 1] = self.text + "\n"
+            return "".join(lines)
+        mutated: str | None = mutate_code(source, operator_named(self.operator), self.occurrence)
+        with contextlib.suppress(SyntaxError):
+            if mutated is not None and compile(mutated, self.file, "exec"):
+                return mutated
+        return None
 
 
 def operator_named(name: str) -> Operator:
@@ -123,8 +154,11 @@ def operator_named(name: str) -> Operator:
 
 
 def generate(file: str, source: str) -> list[Generated]:
-    """Return all mutants of a module, without logging and documentation constants."""
-    lines = source.splitlines()
+    """Return all mutants of a module, without logging, limits and what only guards against mistakes."""
+    tree = ast.parse(source)
+    logging = set[int]().union(*(_lines(node) for node in ast.walk(tree) if _is_logging(node)))
+    guards = {number for number, line in enumerate(source.splitlines(), start=1) if _GUARDS.search(line)}
+    tuned = set[int]().union(*(_lines(node) for node in tree.body if _is_tuned(node)))
     nodes = list(ast_nodes(get_ast(source)))
     found = []
     for name in (*OPERATORS, "RemoveStatement"):
@@ -133,9 +167,27 @@ def generate(file: str, source: str) -> list[Generated]:
         found += [
             Generated(file, line, name, occurrence)
             for occurrence, ((line, _), _) in enumerate(positions)
-            if not _LOGGING.match(lines[line - 1])
+            if line not in logging and line not in guards and not (name == "NumberReplacer" and line in tuned)
         ]
-    return found
+    scripts = lua_changes(source)
+    return found + [Generated(file, row.line, row.operator, 0, row.script, row.text) for row in scripts]
+
+
+def _lines(node: ast.AST) -> range:
+    """Return the lines of a statement."""
+    return range(node.lineno, node.end_lineno + 1) if isinstance(node, ast.stmt) and node.end_lineno else range(0)
+
+
+def _is_logging(node: ast.AST) -> bool:
+    """Return True for a statement that only logs or counts errors."""
+    return isinstance(node, ast.Expr) and _LOGGING.match(ast.unparse(node)) is not None
+
+
+def _is_tuned(statement: ast.stmt) -> bool:
+    """Return True for a constant of a module that is a limit or a duration."""
+    value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+    numbers = [node.value for node in ast.walk(value) if isinstance(node, ast.Constant)] if value is not None else []
+    return any(isinstance(number, float) or (isinstance(number, int) and number >= _TUNED) for number in numbers)
 
 
 def changed_lines(revisions: str) -> set[tuple[str, int]]:
@@ -193,11 +245,52 @@ def covering(data: CoverageData) -> dict[str, dict[int, list[str]]]:
     return found
 
 
-def judged(mutant: Generated, tests: list[str], copy: Path) -> tuple[Verdict, str]:
+def judges_of(mutant: Generated, covered: dict[str, dict[int, list[str]]]) -> list[str]:
+    """Return the tests that run a mutant's line, the quickest first.
+
+    Of a statement over several lines, and of a constant, those of the lines that use it. Of a Lua script, those of the
+    statements that run it.
+    """
+    lines = covered[mutant.file]
+    sources = {
+        file: (ROOT / file).read_text(encoding="utf-8") for file in ((mutant.file,) if not mutant.script else covered)
+    }
+    if mutant.script:
+        rows = [covered[file].get(line, []) for file, line in callers(mutant.script, sources)]
+        return _merged(rows)
+    if tests := lines.get(mutant.line):
+        return tests
+    statement = _statement_at(ast.parse(sources[mutant.file]), mutant.line)
+    if statement is None:
+        return []
+    if tests := _merged([lines.get(at, []) for at in range(statement.lineno, (statement.end_lineno or 0) + 1)]):
+        return tests
+    names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    users = re.compile("|".join(rf"\b{name}\b" for name in names) or "$^")
+    texts = enumerate(sources[mutant.file].splitlines(), start=1)
+    return _merged([lines.get(at, []) for at, text in texts if users.search(text)]) or _merged(list(lines.values()))
+
+
+def _merged(rows: list[list[str]]) -> list[str]:
+    """Return the tests of several lines, which are sorted alike, without repetitions."""
+    return list(dict.fromkeys(test for pair in zip_longest(*rows) for test in pair if test is not None))
+
+
+def _statement_at(tree: ast.AST, line: int) -> ast.stmt | None:
+    """Return the smallest statement that holds a line."""
+    holding = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    return min(holding, key=lambda node: (node.end_lineno or node.lineno) - node.lineno, default=None)
+
+
+def judged(mutant: Generated, tests: list[str], copy: Copy) -> tuple[Verdict, str]:
     """Return the verdict on a mutant and the line as it became."""
-    target = copy / mutant.file
+    target = copy.folder / mutant.file
     original = target.read_text(encoding="utf-8")
-    mutated = mutate_code(original, operator_named(mutant.operator), mutant.occurrence)
+    mutated = mutant.apply(original)
     if mutated is None:
         return Verdict.FAULTY, "the mutant cannot be made"
     shown = next((new for old, new in zip(original.splitlines(), mutated.splitlines(), strict=False) if old != new), "")
@@ -205,10 +298,27 @@ def judged(mutant: Generated, tests: list[str], copy: Path) -> tuple[Verdict, st
         return Verdict.SURVIVED, f"{shown.strip()}    (no test runs this line)"
     target.write_text(mutated, encoding="utf-8")
     try:
-        code, _ = run_tests(["--timeout=60", *tests[:TESTS_OF_A_MUTANT]], copy, SECONDS)
-        return VERDICTS.get(code, Verdict.FAULTY), shown.strip()
+        return _verdict(tests, copy), shown.strip()
     finally:
         target.write_text(original, encoding="utf-8")
+
+
+def _verdict(tests: list[str], copy: Copy) -> Verdict:
+    """Run the tests of a mutant in two parts, most mutants fail in the first one."""
+    done = 0
+    for count, seconds in zip(TESTS_OF_A_MUTANT, SECONDS, strict=True):
+        part = tests[done:count]
+        if not part:
+            break
+        code, output = copy.tests.run([f"--timeout={TEST_SECONDS}", "-m", "not long", *part], seconds)
+        if code is None and done:
+            return Verdict.SURVIVED  # there were too many tests
+        if code == NO_TESTS:  # all of them are long
+            code = 0
+        if code != 0:
+            return Verdict.TIMED_OUT if f"Timeout (>{TEST_SECONDS}" in output else VERDICTS.get(code, Verdict.FAULTY)
+        done = count
+    return Verdict.SURVIVED
 
 
 def chosen(covered: dict[str, dict[int, list[str]]]) -> list[Generated]:
@@ -232,24 +342,29 @@ def run() -> int:
 
     Returns 1 if fewer than MIN_SCORE percent of the judged ones are killed.
     """
-    data = CoverageData(str(DATA))
+    notes = [file for file in (DATA, DATA_OF_TESTS) if file.exists()]
+    data = CoverageData(str(max(notes, key=lambda file: file.stat().st_mtime, default=DATA)))
     data.read()
     covered = covering(data)
     mutants = chosen(covered)
     jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
 
-    def judge(mutant: Generated, copy: Path) -> tuple[Verdict, str]:
-        return judged(mutant, covered[mutant.file].get(mutant.line, []), copy)
+    def judge(mutant: Generated, copy: Copy) -> tuple[Verdict, str]:
+        return judged(mutant, judges_of(mutant, covered), copy)
 
     counts: Counter[Verdict] = Counter()
+    by_file: dict[str, Counter[Verdict]] = defaultdict(Counter)
     survivors = []
     with judging(judge, jobs) as results:
         for mutant, (verdict, shown) in zip(mutants, results(mutants), strict=True):
             counts[verdict] += 1
+            by_file[mutant.file][verdict] += 1
             if verdict is not Verdict.KILLED:
                 survivors.append(f"{verdict}: {mutant.file}:{mutant.line} {mutant.operator}: {shown}")
                 print(survivors[-1], flush=True)
     (FOLDER / "survivors.txt").write_text("\n".join([*survivors, ""]), encoding="utf-8")
+    for file, rows in sorted(by_file.items()):
+        print(f"| {file} | {rows.total()} | {' | '.join(str(rows[verdict]) for verdict in COLUMNS)} |")
     judged_ones = counts[Verdict.KILLED] + counts[Verdict.SURVIVED]
     score = 100 * counts[Verdict.KILLED] / judged_ones if judged_ones else 100.0
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())

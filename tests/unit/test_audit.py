@@ -247,8 +247,27 @@ def test_a_signed_transaction_is_stored_once_per_group_and_until_the_outcome(aud
     for what, group in (("claim", again), ("proof", proofs), ("proof", proofs)):
         audit.save_signed("pokt1a", 5, what, group)
     assert (audit.signed("pokt1a", 5), audit.signed("pokt1a", 5, "proof")) == ([again, signed], [proofs])
+    latest = SignedGroup(b"latest", 7, 14)
+    audit.save_signed("pokt1a", 5, "claim", latest)
+    assert audit.signed("pokt1a", 5) == [latest, again, signed]
     outcomes = [OutcomeRecord("pokt1a", seal.session_id, "settled", "SETTLED", "", 20, {}) for seal in seals]
     audit.record_all(outcomes[1:])
     assert audit.signed("pokt1a", 5, "proof") == [proofs]
     audit.record_all(outcomes[:1])
     assert audit.signed("pokt1a", 5) == audit.signed("pokt1a", 5, "proof") == []
+
+
+@pytest.mark.parametrize("ends", ["here", "elsewhere"])
+def test_what_a_session_cost_and_what_nodes_rejected_of_it_goes_with_its_end_alone(audit, ends):
+    for session_id in ("session 1", "session 2"):
+        for tx_hash in ("in a block", "rejected"):
+            audit.spend("pokt1a", tx_hash, "claim", {session_id: 5})
+        audit.reject("pokt1a", [session_id], "rejected")
+    if ends == "here":
+        audit.record_all([OutcomeRecord("pokt1a", "session 1", "settled", "SETTLED", "", 20, {})])
+    else:
+        audit.forget("pokt1a", ["session 1"])
+    assert (audit.spent("pokt1a", "session 1"), audit.rejected("pokt1a", "session 1")) == (0, [])
+    assert (audit.spent("pokt1a", "session 2"), audit.rejected("pokt1a", "session 2")) == (
+        5, [("rejected", "claim", 5)],
+    )  # fmt: skip

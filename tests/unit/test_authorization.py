@@ -13,7 +13,7 @@ from pocket.protocol.crypto.ring import ExpectedRing, sign_ring
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
-from pocket_relayer.pipeline.authorization import SessionContext, authorize
+from pocket_relayer.pipeline.authorization import SessionContext, authorize, header_mismatch
 from world import address, key
 
 HEADER = SessionHeader(address("app"), "eth", "session", 11, 20)
@@ -55,6 +55,8 @@ def test_a_gateways_relay_for_a_supplier_of_the_session_is_admitted_until_the_gr
     assert (admitted.header, admitted.windows, len(admitted.identity)) == (HEADER, WINDOWS, 16)
     assert admitted.target_hash == TARGET
     assert outcome(request, context(height=LAST + 1)) is RejectionReason.SESSION_EXPIRED
+    assert [admitted.is_over(height) for height in (1, LAST, LAST + 1)] == [False, False, True]
+    assert not replace(admitted, windows=None).is_over(10**9), "a simulated relay belongs to no session"
 
 
 def test_a_signature_that_is_written_in_another_way_identifies_the_same_request():
@@ -68,6 +70,8 @@ def test_a_signature_that_is_written_in_another_way_identifies_the_same_request(
 def test_every_field_of_the_header_must_be_the_chains(field):
     header = replace(HEADER, **{field: OTHER[field]})
     assert outcome(signed(header), context()) is RejectionReason.SESSION_MISMATCH
+    assert header_mismatch(header, HEADER) == field
+    assert header_mismatch(SessionHeader(**OTHER), replace(HEADER, **{field: OTHER[field]})) not in (field, None)
 
 
 REQUESTS = {

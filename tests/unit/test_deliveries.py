@@ -17,6 +17,7 @@ from pocket.protocol.transactions.build import (
     TransactionPlan,
     create_claim_message,
     sign_transaction,
+    transaction_hash,
 )
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.submission import Submission
@@ -104,6 +105,26 @@ async def test_refused_bytes_are_signed_anew_and_cost_nothing_and_those_without_
         assert row.claim.attempts.gas_steps == (failure is BroadcastFailure.MORE_GAS)
         assert audit.spent(SUPPLIER, row.session_id) == (FEE // 2 if unanswered else 0)
         assert row.details.refusal == (None if unanswered else "refused")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_timestamp_that_is_refused_may_have_been_used_by_the_same_bytes_alone(audit, known):
+    rows = [session("a")]
+    raw, other = transaction(rows), transaction([session("b")])
+    nodes = Nodes(BroadcastAnswer("hash", False, 15))
+    made = deliveries(audit, nodes)
+    await made.broadcast(raw if known else other, rows, BLOCK, timeout_ns=7)
+    nodes.answer = BroadcastFailure.NEW_TIMESTAMP
+    if known:
+        await made.broadcast(raw, rows, BLOCK, timeout_ns=7)
+        assert rows[0].claim.sent == Submission(raw, transaction_hash(raw), 15, 1, accepted=True), (
+            "over, perhaps included"
+        )
+    else:
+        with pytest.raises(SendError):
+            await made.broadcast(raw, rows, BLOCK, timeout_ns=7)
+        assert rows[0].claim.sent is None
+    assert rows[0].claim.attempts.number == (0 if known else 1)
 
 
 @pytest.mark.parametrize("names", ["a", "ab"])

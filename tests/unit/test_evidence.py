@@ -50,6 +50,21 @@ def test_a_statement_is_confirmed_by_another_source_or_another_height(said):
     assert not evidence.confirmed(Fact.CLAIM_ABSENT)
 
 
+@pytest.mark.parametrize(("blocks", "confirmed"), [
+    ([{"a"}], False), ([{"a", "b"}], True), ([{"a"}, {"a"}], True), ([{"a"}, set(), {"b"}], True),
+    ([{"a"}, set()], False),
+])  # fmt: skip
+def test_a_claim_is_confirmed_by_two_nodes_or_at_two_heights(blocks, confirmed):
+    session = sealed_session()
+    for height, nodes in enumerate(blocks, 14):
+        learn(session, [answer(height, OURS, source=node) for node in nodes])
+    assert session.claim_confirmed is confirmed
+    again = sealed_session()
+    learn(again, [answer(14, OURS, source="a")])
+    learn(again, [answer(14, OURS, source="a")])
+    assert not again.claim_confirmed, "the same answer twice"
+
+
 @given(st.lists(st.sampled_from([None, OURS, OTHER]), min_size=1, max_size=8), st.integers(14, 17))
 def test_a_claim_that_was_seen_stays_whatever_is_told_afterwards(told, seen_at):
     session = sealed_session()

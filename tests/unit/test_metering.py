@@ -399,9 +399,14 @@ async def test_replays_and_relays_above_the_rate_take_nothing_of_rate_and_budget
     task.cancel()
 
 
-@pytest.mark.parametrize("failing", ["shared_params", "application"])
-async def test_a_closed_meter_serves_nothing_while_the_chain_is_away(failing):
-    meter = Meter(ChainAway(failing), Budgets(None, KEYS), None, lambda: 5, open_when_unavailable=False)
+class NoBudgets(Budgets):
+    async def charge(self, charge):
+        raise RedisUnavailable("away")
+
+
+@pytest.mark.parametrize("failing", ["shared_params", "application", ""])
+async def test_a_closed_meter_serves_nothing_while_chain_or_redis_is_away(failing):
+    meter = Meter(ChainAway(failing), NoBudgets(None, KEYS), None, lambda: 5, open_when_unavailable=False)
     service = ServiceSpec.model_validate({"id": "eth", "backends": {"jsonRpc": {"urls": ["http://b"]}}})
     with pytest.raises(Rejected) as rejected:
         await meter.charge(service, SessionHeader("app", "eth", "s", 1, 10), "pokt1a", b"1")

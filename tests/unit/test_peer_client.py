@@ -33,3 +33,19 @@ async def test_a_peer_that_hangs_is_not_asked_again_for_a_while(monkeypatch):
             assert await found.sessions("pokt1a") == (False, [])
         assert len(asked) == 3
         release.set()
+
+
+async def test_outcomes_of_any_number_of_sessions_are_asked_for_in_parts_that_fit_into_a_url():
+    asked = []
+
+    async def ended(request):
+        asked.append(request.query["sessions"].split(","))
+        return web.json_response({"ended": asked[-1][-1:]})
+
+    app = web.Application()
+    app.add_routes([web.get("/peer/ended", ended)])
+    names = [f"{number:064}" for number in range(120)]
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        found = peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
+        assert await found.ended("pokt1a", names) == (True, {names[49], names[99], names[119]})
+    assert [name for part in asked for name in part] == names

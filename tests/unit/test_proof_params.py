@@ -68,6 +68,12 @@ async def test_one_node_of_two_that_states_laxer_parameters_makes_no_proof_unnec
         assert (found.proof_request_probability, found.proof_requirement_threshold_upokt) == (0.25, 1000)
 
 
+async def test_of_two_answers_that_as_many_nodes_give_none_makes_a_proof_unnecessary():
+    params = ProofParamsByHeight(Chain(a=LAX, b=RIGHT, c=LAX, d=RIGHT))
+    for height in (7, 8):
+        assert requirement_by(0.2, 0, await params.at(height)) is ProofRequirement.PROBABILISTIC
+
+
 async def test_a_node_with_a_high_fee_makes_no_claim_unprofitable():
     dear = replace(RIGHT, proof_submission_fee_upokt=10**12)
     params = ProofParamsByHeight(Chain(a=dear, b=RIGHT))

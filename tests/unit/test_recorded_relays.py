@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from pocket.keys.remote_signer import RemoteKey, SignerUnavailable
 from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisUnavailable, SessionClosed
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import Recording, RelayPipeline
+from world import key
 
 HEADER = SessionHeader("app", "eth", "session", 1, 10)
 RELAY = SimpleNamespace(
@@ -90,3 +92,19 @@ async def test_without_strict_recording_no_relay_waits_for_it():
             RELAY, Admitted(HEADER, EVERY, None, b"id"), PAID, b"unserved"
         )
     waits.set_result(None)
+
+
+class SilentSigner:
+    async def sign(self, *_):
+        raise SignerUnavailable("away")
+
+
+async def test_a_response_over_a_websocket_that_cannot_be_signed_is_paid_back_and_not_recorded():
+    recorder, meter = Recorder(), Meter()
+    relay = SimpleNamespace(**vars(RELAY), key=RemoteKey(key("alice").public_key, SilentSigner()))
+    with pytest.raises(Rejected) as rejected:
+        await pipeline(recorder, meter, largest_leaf=1000).record_event(
+            relay, Admitted(HEADER, EVERY, None, b"id"), PAID, b"frame"
+        )
+    assert rejected.value.reason is RejectionReason.SIGNER_UNAVAILABLE
+    assert (meter.refunded, recorder.taken) == ([PAID], [])

@@ -15,6 +15,7 @@ from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim
 from pocket.protocol.transactions.decode import decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.store_errors import ConcurrentAppend, StaleEpoch
+from pocket_miner.submission.gas import believed_gas, typical_gas
 from pocket_miner.submission.sender import Sender, SendError, send_in_batches
 from world import address, key
 
@@ -76,6 +77,7 @@ async def test_where_all_are_refused_nothing_is_signed():
     ("message index: {index}: insufficient funds", BroadcastFailure.NO_FUNDS),
     ("the node is being started", BroadcastFailure.RETRY),
     ("message index: 9: could not find app", BroadcastFailure.POISON),
+    ("message index: 4: could not find app", BroadcastFailure.POISON),
 ])  # fmt: skip
 async def test_what_concerns_the_whole_transaction_or_nobody_knows_whom_is_told_at_once(text, refusal):
     with pytest.raises(SendError) as caught:
@@ -164,6 +166,9 @@ async def test_one_absurd_answer_about_gas_spends_no_balance_and_a_usual_one_is_
     chain.simulate = absurd
     dear = (await sender_of(chain).prepare(messages, BLOCK, 16)).signed.raw
     assert decode_tx(dear).fee_upokt < 50_000, "of 150 million that the answer stands for"
+    for used in (0, 1, 1000):
+        assert believed_gas(used, usual) == typical_gas(usual) // 6, "three attempts with more gas are enough"
+    assert believed_gas(typical_gas(usual) // 2, usual) == typical_gas(usual) // 2
 
 
 @pytest.mark.parametrize(("measured", "seconds"), [(1.0, 120), (100.0, 240), (10_000.0, 590)])

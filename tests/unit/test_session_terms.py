@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.chain.model import Session
+from pocket.chain.model import Difficulty, Session
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams, ProofRequirement
 from pocket.protocol.relays.difficulty import BASE_TARGET
@@ -17,7 +17,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.evidence import Fact
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.submission import Delivery, Submission
-from pocket_miner.sessions.terms import rejection_of, strictest
+from pocket_miner.sessions.terms import ask_terms, ask_terms_of_every_node, rejection_of, strictest
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.submission.funds import Costs, may_need_proof, owed_upokt
 
@@ -87,3 +87,56 @@ def test_a_proof_may_be_needed_where_it_is_drawn_or_the_claim_is_large_and_its_a
     params = ProofParams(probability, claimed - above, penalty, 0)
     session = TrackedSession(HEADER, params=PARAMS, terms=TERMS)
     assert may_need_proof(session, ROOT, params) == bool(penalty and (probability or above >= 0))
+
+
+class Noting:
+    """A chain that notes what it is asked, and of which height."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __getattr__(self, name):
+        async def ask(*arguments):
+            self.asked.append((name, *arguments))
+            return {
+                "shared_params": PARAMS, "session": Session(LATER, 2, 10, 11, frozenset({"alice"})),
+                "compute_units_per_relay": 100, "difficulty": Difficulty("eth", BASE_TARGET, 1),
+            }[name]  # fmt: skip
+
+        return ask
+
+    async def ask_every_node(self, method, request):
+        self.asked.append((method.rsplit("/", 1)[-1], {field.name: value for field, value in request.ListFields()}))
+        return {}
+
+
+LATER = SessionHeader("app", "eth", "session", 11, 20)
+
+
+async def test_terms_are_those_of_the_session_s_start_whoever_states_them():
+    chain = Noting()
+    found = await ask_terms(chain, "alice", LATER)
+    assert found.terms == LeafTerms("alice", LATER, BASE_TARGET, 100)
+    assert chain.asked == [
+        ("shared_params", 11), ("session", "app", "eth", 11), ("compute_units_per_relay", "eth", 11),
+        ("difficulty", "eth", 11),
+    ]  # fmt: skip
+    each = Noting()
+    await ask_terms_of_every_node(each, "alice", LATER)
+    assert each.asked == [
+        ("ParamsAtHeight", {"height": 11}),
+        ("GetSession", {"application_address": "app", "service_id": "eth", "block_height": 11}),
+        ("ComputeUnitsPerRelayAtHeight", {"serviceId": "eth", "blockHeight": 11}),
+        ("RelayMiningDifficultyAtHeight", {"serviceId": "eth", "blockHeight": 11}),
+    ]
+
+
+def test_with_another_seal_nothing_is_left_of_what_was_sent_and_decided_for_the_former_one():
+    other = replace(SEAL, root=bytes(48))
+    session = TrackedSession(HEADER, seal=SEAL, other_seals=[other], claim=SENT, proof=SENT)
+    session.requirement, session.sample = ProofRequirement.NOT_REQUIRED, (b"seed", 0.5)
+    session.proof_message = (b"seed", None)
+    assert not session.use_seal_of(b"x" * 48)
+    assert (session.seal, session.claim) == (SEAL, SENT)
+    assert session.use_seal_of(other.root)
+    assert session == TrackedSession(HEADER, seal=other, other_seals=[SEAL])

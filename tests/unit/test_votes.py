@@ -50,6 +50,27 @@ async def test_a_cached_answer_that_a_node_contradicts_is_dropped_and_one_that_a
         assert nodes.dropped == dropped
 
 
+async def test_params_on_which_two_nodes_agree_replace_the_first_answer_and_others_do_not():
+    class Nodes:
+        def __init__(self, *stated):
+            self.stated = stated
+
+        async def decoded_by_node(self, *_):
+            return dict(enumerate(self.stated))
+
+        async def adopt(self, *_):
+            pass
+
+    first, right, third = (replace(SharedParams(), num_blocks_per_session=n) for n in (7, 10, 11))
+    for stated, expected in (
+        ((right, right), (right, True)), ((right, third), (first, False)), ((first, third), (first, False)),
+        ((first, first, third), (first, True)), ((right,), (first, False)), ((), (first, False)),
+    ):  # fmt: skip
+        session = TrackedSession(SessionHeader("app", "eth", "session", 11, 20), params=first)
+        await StartParams(Nodes(*stated)).confirm(session, 21)
+        assert (session.params, session.params_confirmed) == expected, stated
+
+
 async def test_the_windows_of_a_session_that_is_not_sealed_are_never_those_of_the_present():
     class Silent:
         async def decoded_by_node(self, *_):

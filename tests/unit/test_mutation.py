@@ -1,0 +1,84 @@
+"""Which mutants are made of a module, and which tests judge them."""
+
+from lua_mutants import callers, lua_changes
+from mutants import ROOT
+from mutation import MONEY_PATH, Generated, generate, judges_of
+
+SOURCE = '''
+import structlog
+
+_LOG = structlog.get_logger()
+_SECONDS = 30.0
+_ENOUGH = 2
+
+
+async def act(height, close):
+    """Act in time."""
+    if height < close:
+        await send(
+            height + 1,
+        )
+        _LOG.info(
+            "sent", height=height + 1,
+        )
+    return height >= _ENOUGH
+'''
+
+
+def test_each_comparison_number_and_call_is_mutated_but_no_log_and_no_limit():
+    made = generate("module.py", SOURCE)
+    lines = SOURCE.splitlines()
+    shown = {(mutant.operator, mutant.apply(SOURCE).splitlines()[mutant.line - 1].strip()) for mutant in made}
+    assert ("ReplaceComparisonOperator_Lt_LtE", "if height <= close:") in shown
+    assert ("AddNot", "if not height < close:") in shown
+    assert ("RemoveStatement", "pass") in shown
+    assert ("ReplaceBinaryOperator_Add_Sub", "height - 1,") in shown
+    assert {mutant.line for mutant in made if mutant.operator == "NumberReplacer"} == {6, 13}, "not of _SECONDS"
+    assert not any("sent" in lines[mutant.line - 1] for mutant in made)
+
+
+LUA = '''
+FIRST_SOURCE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] and not found then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+"""
+FIRST: Final = Script(FIRST_SOURCE)
+
+
+async def run(redis):
+    await FIRST.run(redis, ["key"], [])
+'''
+
+
+def test_each_condition_number_and_call_of_a_script_is_changed():
+    made = {(row.operator, row.text) for row in lua_changes(LUA)}
+    line = "if redis.call('GET', KEYS[1]) == ARGV[1] and not found then return 0 end"
+    assert {
+        ("Lua_Eq_NotEq", line.replace("==", "~=")), ("Lua_And_Or", line.replace("and", "or")),
+        ("Lua_Delete_Not", line.replace("not ", "")), ("Lua_Number", line.replace("return 0", "return 1")),
+        ("Lua_Number", line.replace("KEYS[1]", "KEYS[2]")), ("Lua_Remove_Call", " "),
+    } <= made  # fmt: skip
+    assert callers("FIRST_SOURCE", {"module.py": LUA}) == [("module.py", 10)]
+
+
+def test_every_script_of_the_money_path_has_callers_and_mutants():
+    files = [path for pattern in MONEY_PATH for path in ROOT.glob(pattern)]
+    sources = {str(path.relative_to(ROOT)): path.read_text() for path in files}
+    scripts = {row.script for source in sources.values() for row in lua_changes(source)}
+    assert {"APPEND_SOURCE", "STATES_SOURCE", "_FENCE", "SEAL_SOURCE", "FINISH_SOURCE", "_CHARGE", "_REFUND"} <= scripts
+    assert all(callers(script, sources) for script in scripts)
+
+
+def test_a_mutant_is_judged_by_the_tests_of_its_line_its_statement_or_what_uses_its_constant():
+    file = "core/pocket/chain/votes.py"
+    lines = (ROOT / file).read_text().splitlines()
+    used = next(n for n, text in enumerate(lines, 1) if "highest >= _ENOUGH" in text)
+    defined = next(n for n, text in enumerate(lines, 1) if text.startswith("_ENOUGH"))
+    covered = {file: {used: ["a", "b"], used - 1: ["c"]}}
+    assert judges_of(Generated(file, used, "AddNot"), covered) == ["a", "b"]
+    assert judges_of(Generated(file, defined, "NumberReplacer"), covered) == ["a", "b"]
+    script = next(row for row in lua_changes((ROOT / "core/pocket/redis_store/redis_leases.py").read_text()))
+    leases = "core/pocket/redis_store/redis_leases.py"
+    run = next(n for n, text in enumerate((ROOT / leases).read_text().splitlines(), 1) if "_WRITE.run(" in text)
+    covered = {leases: {run: ["w"]}}
+    assert judges_of(Generated(leases, script.line, script.operator, 0, script.script, script.text), covered) == ["w"]
