@@ -148,6 +148,8 @@ class RelayPipeline:
     async def _authorize_and_charge(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
         admitted = await self.admission.validate(relay.request, relay.header, relay.caller.address)
         metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
+        if metered.paid and relay.caller.on_charged is not None:
+            relay.caller.on_charged()
         return admitted, metered
 
     async def charge_event(self, relay: AdmissibleRelay) -> Metered:

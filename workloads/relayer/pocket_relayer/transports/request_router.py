@@ -147,7 +147,7 @@ class RequestRouter:
         return _json(200 if state["ready"] else 503, state)
 
     async def _relay(self, request: IncomingRequest) -> OutgoingResponse:
-        caller = TransportInfo(Transport.HTTP, request.headers, request.address, request.reservation)
+        caller = request.transport_info(Transport.HTTP)
         try:
             check_method(request.method)
             body = await request.read()
