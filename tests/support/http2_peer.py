@@ -23,6 +23,9 @@ LIMIT = 40_000_000
 class Router:
     """Serves relays, and refuses what has a Content-Type without reading it."""
 
+    def serves_relays(self):
+        return False
+
     async def answer(self, request):
         if "content-type" in request.headers:
             return OutgoingResponse(400, {})

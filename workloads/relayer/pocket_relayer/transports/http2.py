@@ -51,7 +51,7 @@ _WINDOW: Final = 1024 * 1024
 _HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
 _STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its headers and body
 _HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
-_TURNS: Final = 2 * QUANTUM
+_TURNS: Final = QUANTUM
 """Cost of what strangers sent that one iteration of the event loop handles. A relay takes about ten iterations."""
 
 
@@ -69,7 +69,7 @@ class Http2Server:
         self.timeouts = timeouts or ClientTimeouts()
         self.router = router
         self.max_body_bytes = max_body_bytes
-        self.turns = FairQueue(time.monotonic, per_iteration=_TURNS)
+        self.turns = FairQueue(time.monotonic, per_iteration=_TURNS, gives_way=router.serves_relays)
         self.first_requests = FirstRequests(self.turns, burst=_STRANGERS_STREAMS)
         self.uploads = StrangersUploads()
         self.connections: set[Http2Connection] = set()
@@ -95,8 +95,8 @@ class Http2Connection(asyncio.Protocol):
         self._connection = connection
         self._frames = FrameBudget()
         self._h2 = ServerProtocol(self._frames.take_fields)
-        self._input = FairInput(server.turns, connection, self._receive, self._resume_reading)
-        self._memory = Http2Memory(connection)
+        memory = self._memory = Http2Memory(connection)
+        self._input = FairInput(server.turns, connection, self._receive, self._resume_reading, before_wait=memory.hold)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
         self._takes_input = False
@@ -210,6 +210,8 @@ class Http2Connection(asyncio.Protocol):
             self._takes_input = True
             self._input.take(self._transport, data)
             self._takes_input = False
+            if self._transport is not None:
+                self._memory.release(idle=not self._streams)
 
     def _receive(self, data: bytes) -> None:
         """Handle bytes, unless the client exceeds its frame budget."""

@@ -92,6 +92,10 @@ class RequestRouter:
         self._probes = probes
         self._compression = compression
 
+    def serves_relays(self) -> bool:
+        """Return True while a relay is served."""
+        return self._pipeline.in_flight.any()
+
     async def answer(self, request: IncomingRequest) -> OutgoingResponse:
         """Return the response. It raises nothing except cancellation."""
         try:
