@@ -44,7 +44,7 @@ class IncomingRequest:
         return self.reservation.connection.address
 
     def transport_info(self, transport: Transport) -> TransportInfo:
-        """Return what the pipeline is told of the request's transport."""
+        """Return the description of its transport for the pipeline."""
         return TransportInfo(transport, self.headers, self.address, self.reservation, self.on_charged)
 
 

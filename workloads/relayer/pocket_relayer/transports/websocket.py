@@ -70,7 +70,7 @@ def close_code(reason: RejectionReason) -> int:
 
 
 class _Closed(Exception):
-    """Ends the bridge with a code for the gateway. `by_client` tells an end that the client caused."""
+    """Ends the bridge with a code for the gateway. `by_client` is True if the client caused it."""
 
     def __init__(self, code: int, text: str, *, by_client: bool = False) -> None:
         super().__init__(text)
