@@ -182,6 +182,8 @@ _CHUNKED: Final = b"POST / HTTP/1.1\r\nHost: relayer\r\nTransfer-Encoding: chunk
 _FRAGMENT: Final = b"\xfe\x00\x80" + b"mask" + bytes(128)
 _PINGS: Final = (b"\x89\x80" + b"mask") * 2000
 _SETTINGS: Final = _h2(4, 0, b"".join(struct.pack(">HI", n % 65_536, n) for n in range(2000)))
+_NO_WINDOW: Final = _h2(4, 0, struct.pack(">HI", 4, 0))
+_PROBES: Final = _NO_WINDOW + _heads(b"\x82\x86\x41\x01x\x04\x07/health", 100, 0x05)
 _TRAILERS: Final = _CHUNKED + b"1\r\nx\r\n0\r\n"
 _BAD_UPGRADE: Final = _UPGRADE.replace(b"AAAA==", b"?")
 _URL: Final = b"GET /" + b"a/..;" * 12_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -200,6 +202,9 @@ ATTACKS: Final[dict[str, Callable[[Attackers], Awaitable[None]]]] = {
     "pipelined probes": lambda s: s.many(100, b"", b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n" * 200, 0.01),
     "HTTP/2 PING": lambda s: s.many(2, PREFACE, _h2(6, 0, b"12345678") * 4000, 0.0),
     "HTTP/2 WINDOW_UPDATE": lambda s: s.many(2, PREFACE, _h2(8, 0, struct.pack(">I", 1)) * 4000, 0.0),
+    "HTTP/2 windows opened by a byte": lambda s: s.many(
+        20, PREFACE + _PROBES, _h2(8, 0, struct.pack(">I", 1)) * 20, 0.05
+    ),
     "HTTP/2 streams opened and reset": lambda s: s.many(2, PREFACE + _resets(), b"", 0.1),
     "HTTP/2 header fields of one byte": lambda s: s.many(
         2, PREFACE + _heads(_HEAD + b"\x90" * 1700, 1000, 0x05), b"", 0.1

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from background import running
 from pocket.api.services import ServiceSpec
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
 from pocket.protocol.pb import pocket_service_pb2 as service_pb
@@ -39,9 +40,10 @@ def states_target(target):
 
 async def target_of(contexts, header, agreed):
     """Return the target of a session's relays once the nodes have answered."""
-    first = (await contexts.of(header)).target_hash
-    await asyncio.gather(*contexts._targets._running.values())
-    return first, (await contexts.of(header)).target_hash
+    async with running(contexts.background) as ended:
+        first = (await contexts.of(header)).target_hash
+        await ended()
+        return first, (await contexts.of(header)).target_hash
 
 
 TARGETS = {

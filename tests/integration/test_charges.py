@@ -5,7 +5,10 @@ import contextlib
 
 import pytest
 from aiohttp import web
+from h2.events import PingAckReceived
 
+from hostile_clients import held, until
+from http2_client import Http2Client
 from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisUnavailable, SessionClosed
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
@@ -121,3 +124,31 @@ async def test_a_stream_that_is_not_authorized_is_closed_while_it_still_comes(re
             async with asyncio.timeout(10):
                 await gone.wait()
             assert await left(relayer) == 0
+
+
+@pytest.mark.parametrize("validation", ["eager", "optimistic"])
+@pytest.mark.parametrize("end", ["reset", "gone"])
+async def test_a_client_of_http2_that_leaves_after_its_charge_uses_no_backend_for_nothing(
+    redis, tmp_path, validation, end
+):
+    async with relaying(redis, tmp_path, service={"validation": validation}) as relayer:
+        relayer.backend.gate = asyncio.Event()
+        client = await Http2Client.dial(relayer)
+        number = client.begin(headers=[("rpc-type", "3")])
+        client.h2.send_data(number, relayer.request().encode(), end_stream=True)
+        client.send()
+        await relayer.backend.asked.wait()
+        await charged(relayer)
+        if end == "reset":
+            client.h2.reset_stream(number)
+            client.h2.ping(b"12345678")
+            client.send()
+            await client.read(lambda event: isinstance(event, PingAckReceived))
+        else:
+            client.writer.close()
+            await until(lambda: not relayer.connections.open)
+        relayer.backend.gate.set()
+        await until(lambda: held(relayer) == 0)
+        assert await left(relayer) == PRICE
+        assert len(await relayer.leaves()) == 1
+        client.writer.close()

@@ -8,7 +8,7 @@ import struct
 import aiohttp
 import pytest
 from aiohttp import web
-from h2.events import DataReceived
+from h2.events import DataReceived, ResponseReceived
 
 from callers import grpc_call
 from hostile_clients import dial, held, post, until
@@ -87,22 +87,22 @@ async def test_a_stream_that_breaks_is_cut_and_neither_mined_nor_charged(redis, 
             assert await relayer.leaves() == []
 
 
-async def cut_http1(relayer, body):
-    """Read the first events of a stream, then reset the connection."""
+async def cut_http1(relayer, body, *, events):
+    """Read the head of a stream, or its first events, then reset the connection."""
     reader, writer = await dial(relayer)
     writer.write(post(len(body)) + body)
-    await reader.readuntil(b"||POKT_STREAM||")
+    await reader.readuntil(b"||POKT_STREAM||" if events else b"\r\n\r\n")
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def cut_http2(relayer, body):
-    """Read the first events of a stream, then reset it."""
+async def cut_http2(relayer, body, *, events):
+    """Read the head of a stream, or its first events, then reset it."""
     client = await Http2Client.dial(relayer)
     number = client.begin()
     client.h2.send_data(number, body, end_stream=True)
     client.send()
-    await client.read(lambda event: isinstance(event, DataReceived))
+    await client.read(lambda event: isinstance(event, DataReceived if events else ResponseReceived))
     client.h2.reset_stream(number, 8)
     client.send()
     await client.writer.drain()
@@ -110,12 +110,13 @@ async def cut_http2(relayer, body):
 
 
 @pytest.mark.parametrize("cut", [cut_http1, cut_http2])
-async def test_what_a_client_received_before_it_left_is_charged_and_mined(redis, tmp_path, cut):
+@pytest.mark.parametrize("events", [True, False])
+async def test_what_a_client_received_before_it_left_is_charged_and_mined(redis, tmp_path, cut, events):
     gate = asyncio.Event()
-    async with listening(Stream([b"data: 1\n", b"data: 2\n"], gate).handle) as url:
+    async with listening(Stream([b"data: 1\n" if events else b"", b"data: 2\n"], gate).handle) as url:
         service = {"backends": {"jsonRpc": {"urls": [url], "timeoutSeconds": 10}}}
         async with relaying(redis, tmp_path, service=service) as relayer:
-            await cut(relayer, relayer.request().encode())
+            await cut(relayer, relayer.request().encode(), events=events)
             if cut is cut_http1:
                 await until(lambda: not relayer.connections.open)
             gate.set()

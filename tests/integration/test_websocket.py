@@ -39,18 +39,25 @@ async def test_events_of_a_subscription_are_relays_of_its_request_and_keep_their
         sockets.push.put_nowait(None)
 
 
-async def test_binary_frames_stay_binary_and_unanswered_requests_are_not_charged(redis, tmp_path):
+@pytest.mark.parametrize("end", ["client", "garbage", "relayer"])
+async def test_unanswered_requests_are_charged_if_their_client_ends_the_connection(redis, tmp_path, end):
     async with all_transports(redis, tmp_path) as (relayer, sockets):
         async with connected(relayer) as socket:
             await socket.send_bytes(frame(relayer, b"\xff\x00").encode())
             message = await socket.receive(5)
-            assert decode_relay_response(message.data).payload == b"echo \xff\x00"
+            assert decode_relay_response(message.data).payload == b"echo \xff\x00", "binary frames stay binary"
             await socket.send_bytes(frame(relayer, b"subscribe").encode())
             await asyncio.wait_for(sockets.subscribed.wait(), 5)
+            if end == "garbage":
+                await socket.send_bytes(b"no relay")
+            if end == "relayer":
+                relayer.sockets.close_all()
+            if end != "client":
+                assert (await socket.receive(5)).type is aiohttp.WSMsgType.CLOSE
         sockets.push.put_nowait(None)
         await sockets.closed.wait()
         await relayer.budgets.drain()
-        assert await consumed(relayer) == 100
+        assert await consumed(relayer) == (100 if end == "relayer" else 200)
 
 
 async def test_at_the_end_of_the_session_comes_the_signed_advice_then_4000(redis, tmp_path):

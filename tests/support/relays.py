@@ -209,7 +209,9 @@ async def relaying(
         stack.callback(server.close)
         url = "http://{}:{}".format(*server.sockets[0].getsockname())
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        tasks = [asyncio.create_task(work.run()) for work in (recorder, budgets, registry)]
+        tasks = [
+            asyncio.create_task(work.run()) for work in (recorder, budgets, registry, pipeline.admission.background)
+        ]
         try:
             yield Relaying(
                 world,

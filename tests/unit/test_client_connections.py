@@ -111,6 +111,22 @@ def test_where_all_connections_are_proven_a_newcomer_replaces_one_that_served_no
     assert limited.open == 3
 
 
+def test_a_connection_whose_relay_was_served_after_its_loss_keeps_no_place():
+    now = [0.0]
+    limits = ConnectionLimits(total=16, per_address=2, idle_seconds=10)
+    limited = Connections(limits, MemoryBudget(lambda: now[0]), lambda: now[0])
+    gone, kept = limited.admit(Transport()), limited.admit(Transport())
+    gone.lost()
+    gone.trust()
+    others = [kept, limited.admit(Transport())]
+    for time in (20.0, 40.0):
+        now[0] = time
+        for connection in others:
+            connection.trust()
+        assert limited.admit(Transport()) is None, "both served a relay lately"
+    assert limited.open == 2
+
+
 def test_the_places_of_all_addresses_are_freed_in_the_same_way():
     now = [0.0]
     limited = Connections(

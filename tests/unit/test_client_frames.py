@@ -129,7 +129,8 @@ def test_window_updates_for_what_was_sent_are_no_flood():
     budget = FrameBudget()
     assert budget.take(PREFACE, 0.0)
     for _ in range(1_000):
-        budget.sent(10)
+        for _ in range(10):
+            budget.on_sent(16_384, last=False)
         assert budget.take(FLOODS["WINDOW_UPDATE"] * 20, 0.0)
 
 

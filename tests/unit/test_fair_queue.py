@@ -1,6 +1,7 @@
 """CPU time between addresses and applications: a flood or costly relays of one delay another by one quantum a round."""
 
 import asyncio
+import itertools
 
 import pytest
 from hypothesis import given
@@ -148,3 +149,19 @@ async def test_a_turn_beyond_the_limit_of_an_iteration_leaves_the_next_iteration
         iterations += 1
     (_, costly), *others = order
     assert [costly + 9 <= number <= costly + 12 for _, number in others] == [True] * 3
+
+
+@pytest.mark.parametrize(("serving", "distance"), [(False, 1), (True, 8)])
+async def test_turns_give_way_to_relays_that_are_served_but_go_on(serving, distance):
+    queue, places, iterations = FairQueue(lambda: 0.0, per_iteration=1.0, gives_way=lambda: serving), [], 0
+
+    async def take():
+        await queue.turn("stranger")
+        places.append(iterations)
+
+    tasks = [asyncio.create_task(take()) for _ in range(10)]
+    while len(places) < len(tasks):
+        await asyncio.sleep(0)
+        iterations += 1
+    later = places[1:]
+    assert [after - before for before, after in itertools.pairwise(later)] == [distance] * 8

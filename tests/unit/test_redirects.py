@@ -1,7 +1,10 @@
 """What responses may show of an endpoint's URL."""
 
 import pytest
+from multidict import CIMultiDict
 
+from pocket.api.services import Backend
+from pocket_relayer.backends.credentials import token_of
 from pocket_relayer.backends.redirects import without_endpoint
 
 KEY = "0123456789abcdef"
@@ -44,3 +47,19 @@ def test_neither_fields_nor_errors_repeat_a_key_of_the_endpoint(endpoint, header
     assert without_endpoint(404, {"X-Other": ("1",)}, b"no such page?v=1", "https://node/?v=1", "") == (
         {"X-Other": ("1",)}, b"no such page?v=1",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("auth", "name", "value"), [
+    ({"type": "bearer"}, "Authorization", f"Bearer {KEY}"), ({"type": "basic"}, "Authorization", f"Basic {KEY}"),
+    ({"type": "header", "header": "X-Api-Key"}, "x-api-key", KEY),
+])  # fmt: skip
+def test_neither_fields_nor_errors_repeat_what_authenticates_the_relayer(auth, name, value):
+    backend = Backend.model_validate({"urls": ["http://node"], "auth": {**auth, "secretRef": {"name": "token"}}})
+    token = token_of(backend, CIMultiDict({name: value, "Accept": "application/json"}))
+    headers = {"X-Echo": (f"{name}={value}",), "Content-Type": ("application/json",)}
+    for status in (200, 401):
+        text = f"no such key: {value}".encode()
+        assert without_endpoint(status, headers, text, "http://node", "", token) == (
+            {"Content-Type": ("application/json",)}, text if status == 200 else b"",
+        )  # fmt: skip
+    assert token_of(Backend.model_validate({"urls": ["http://node"]}), {name: value}) == ""

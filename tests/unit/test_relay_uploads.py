@@ -112,7 +112,7 @@ async def test_a_body_that_waits_for_its_turn_is_left_with_its_connection():
 def test_a_body_is_what_arrived_whatever_its_parts(sizes):
     body = bytes(n % 251 for n in range(sum(sizes)))
     parsed, _ = parse_head(head(len(body)))
-    upload, at = Upload(parsed, None, 0.0), 0
+    upload, at = Upload(parsed, None), 0
     for size in sizes:
         upload.add(body[at : at + size])
         at += size

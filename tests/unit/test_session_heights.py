@@ -1,9 +1,8 @@
 """Prices, difficulty, windows and members of a session are those of its start, whichever process queries them."""
 
-import asyncio
-
 import pytest
 
+from background import running
 from pocket.api.services import ServiceSpec
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Account, Application, Difficulty, Session
@@ -96,9 +95,10 @@ async def test_a_relay_is_charged_by_the_prices_at_its_sessions_start_and_until_
 
 async def test_a_relay_is_admitted_by_the_target_and_the_windows_at_its_sessions_start(chain):
     contexts = SessionContexts(chain, lambda: 0, lambda: 0.0)
-    await contexts.of(HEADER)
-    await asyncio.gather(*contexts._targets._running.values())
-    context = await contexts.of(HEADER)
+    async with running(contexts.background) as ended:
+        await contexts.of(HEADER)
+        await ended()
+        context = await contexts.of(HEADER)
     assert context.target_hash == bytes([9]) * 32
     assert context.windows == Windows.after(END, await chain.shared_params(START))
     assert context.session.header == HEADER

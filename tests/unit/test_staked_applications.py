@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from background import running
 from pocket.chain.pages import all_applications
 from pocket.errors import ChainUnavailable, DecodingError
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
+from pocket_relayer.pipeline.background_queries import BackgroundQueries
 from pocket_relayer.pipeline.staked_applications import StakedApplications
 
 
@@ -15,13 +17,14 @@ class Chain:
 
     def __init__(self):
         self.rows, self.reads, self.now, self.open = {("a", "eth")}, 0, 0.0, asyncio.Event()
-        self.listed = StakedApplications(self, lambda: self.now)
+        self.background = BackgroundQueries()
+        self.listed = StakedApplications(self, lambda: self.now, self.background)
 
     async def staked_applications(self):
         self.reads += 1
         await self.open.wait()
-        if self.rows is None:
-            raise ChainUnavailable("no node")
+        if isinstance(self.rows, Exception):
+            raise self.rows
         return frozenset(self.rows)
 
 
@@ -30,8 +33,14 @@ async def iterations():
         await asyncio.sleep(0)
 
 
-async def test_one_list_is_read_at_a_time_and_the_next_one_after_a_while():
-    chain = Chain()
+@pytest.fixture
+async def chain():
+    found = Chain()
+    async with running(found.background):
+        yield found
+
+
+async def test_one_list_is_read_at_a_time_and_the_next_one_after_a_while(chain):
     assert not any(chain.listed.include(f"invented {n}", "eth") for n in range(100))
     await iterations()
     chain.now = 100.0
@@ -54,16 +63,27 @@ async def test_one_list_is_read_at_a_time_and_the_next_one_after_a_while():
     assert not chain.listed.include("a", "eth")
 
 
-async def test_a_list_that_no_node_returns_leaves_the_last_one():
-    chain = Chain()
+@pytest.mark.parametrize("error", [ChainUnavailable("no node"), TimeoutError(), DecodingError("not a list")])
+async def test_a_list_that_no_node_returns_leaves_the_last_one(chain, error):
     chain.open.set()
     chain.listed.include("a", "eth")
     await iterations()
-    chain.now, chain.rows = 31.0, None
+    chain.now, chain.rows = 31.0, error
     assert not chain.listed.include("b", "eth")
     await iterations()
     assert chain.reads == 2
     assert chain.listed.include("a", "eth")
+
+
+async def test_without_its_loop_nothing_is_queried_and_a_list_is_read_once_it_runs():
+    chain = Chain()
+    chain.open.set()
+    assert not chain.listed.include("a", "eth")
+    async with running(chain.background) as ended:
+        assert not chain.listed.include("a", "eth")
+        await ended()
+        assert chain.listed.include("a", "eth")
+    assert chain.reads == 1
 
 
 def page_of(addresses, key=b""):

@@ -1,6 +1,7 @@
 """Credentials for backends from mounted Secrets, read again when they change."""
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 
 from pocket.api.services import Auth, BackendBase
@@ -48,3 +49,11 @@ class Credentials:
         else:
             headers[auth.header] = self._entry(auth, "value")
         return headers
+
+
+def token_of(backend: BackendBase, headers: Mapping[str, str]) -> str:
+    """Return what authenticates a request with these headers, without its scheme, or an empty text."""
+    auth = backend.auth
+    if auth is None:
+        return ""
+    return headers.get(auth.header if auth.type == "header" else "Authorization", "").rpartition(" ")[2]

@@ -23,6 +23,7 @@ from pocket_relayer.backends.backend_connection import (
     ConnectionEnded,
     HeaderTooLong,
 )
+from pocket_relayer.backends.credentials import token_of
 from pocket_relayer.backends.header_fields import answer_headers, check_method
 from pocket_relayer.backends.http1_client import Http1Client, Http1Response, encode_head, plain_origin
 from pocket_relayer.backends.paths import backend_target, origin_of
@@ -245,7 +246,7 @@ async def call_http(
         named = answer.signed_headers()
         if _media_type(named) in STREAMED and answer.status not in WITHOUT_BODY:
             kept = True
-            shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path)
+            shown, _ = without_endpoint(answer.status, named, b"", url, backend.base_path, token_of(backend, headers))
             chunks = plain_chunks(named, _chunks(answer), limit)
             return BackendStream(answer.status, shown, chunks, _closing(answer), deadline)
         body = answer.complete_body()
@@ -271,7 +272,8 @@ async def call_http(
             answer.close()
     # A part of a compressed body cannot be decompressed alone.
     plain_headers, plain = (named, body) if answer.status == _PARTIAL else await plain_body(named, body, limit)
-    plain_headers, plain = without_endpoint(answer.status, plain_headers, plain, url, backend.base_path)
+    token = token_of(backend, headers)
+    plain_headers, plain = without_endpoint(answer.status, plain_headers, plain, url, backend.base_path, token)
     return HttpResponse(answer.status, plain_headers, plain)
 
 

@@ -16,13 +16,13 @@ _REFERENCES: Final = frozenset({"Location", "Content-Location", "Refresh", "Link
 
 
 @functools.lru_cache(maxsize=1024)
-def _secrets(endpoint: str, base_path: str) -> frozenset[str]:
-    """Return the parts of an endpoint's URL that clients must not read."""
+def _secrets(endpoint: str, base_path: str, token: str) -> frozenset[str]:
+    """Return the parts of an endpoint's URL and the token that clients must not read."""
     target = urlsplit(endpoint)
     segments = [*target.path.split("/"), *base_path.split("/")]
     found = {unquote(segment) for segment in segments if len(segment) >= KEY_CHARACTERS}
     found |= {value if len(value) >= KEY_CHARACTERS else f"{name}={value}" for name, value in parse_qsl(target.query)}
-    found |= {target.username or "", target.password or ""}
+    found |= {target.username or "", target.password or "", token}
     return frozenset(secret for secret in found if secret)
 
 
@@ -50,14 +50,15 @@ def _public_reference(value: str, target: SplitResult, base_path: str) -> str:
 
 
 def without_endpoint(
-    status: int, headers: Headers, body: bytes, endpoint: str, base_path: str
+    status: int, headers: Headers, body: bytes, endpoint: str, base_path: str, token: str = ""
 ) -> tuple[Headers, bytes]:
     """Return a response's headers and body without the endpoint's keys and host.
 
-    A field that still reveals a key is left out. So is the text of a redirect that repeats the address, and of an error
-    that repeats a key: many servers name the path that they did not find.
+    `token` is what authenticates the relayer, which counts as a key. A field that still reveals a key is left out. So
+    is the text of a redirect that repeats the address, and of an error that repeats a key: many servers name the path
+    that they did not find.
     """
-    secrets = _secrets(endpoint, base_path)
+    secrets = _secrets(endpoint, base_path, token)
     refers = not _REFERENCES.isdisjoint(headers)
     if not secrets and not refers:
         return headers, body

@@ -82,3 +82,10 @@ class Rejected(Exception):
         """
         suffix = f" ({self.reason.label} {self.request_id})"
         return self.message.encode()[: limit - len(suffix)].decode("utf-8", "ignore") + suffix
+
+
+def first_rejected(failure: BaseException) -> BaseException:
+    """Return the first rejection in a group of failures, or the failure itself."""
+    if not isinstance(failure, BaseExceptionGroup):
+        return failure
+    return next((found for part in failure.exceptions if isinstance(found := first_rejected(part), Rejected)), failure)

@@ -37,6 +37,8 @@ class Admission:
         moment: Callable[[], Hashable] | None = None,
     ) -> None:
         self._contexts = SessionContexts(chain, height, clock, generation)
+        self.background = self._contexts.background
+        """Chain queries that no relay waits for."""
         self._limits = limits
         self._height = height
         self._undeclared: set[tuple[str, str, str]] = set()

@@ -4,7 +4,6 @@ A target decides which relays are recorded. One that a single node states too st
 session, although they were served.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -12,9 +11,9 @@ from pocket.chain.agreement import ConfirmableChain, agreed_target
 from pocket.errors import ChainError, DecodingError
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.runtime.bounded_dict import BoundedDict
+from pocket_relayer.pipeline.background_queries import BackgroundQueries
 
 _KEPT: Final = 4096
-_MOST_AT_ONCE: Final = 64
 _Key = tuple[str, int]
 """Service id and session start height."""
 
@@ -22,12 +21,12 @@ _Key = tuple[str, int]
 class AgreedTargets:
     """Queries every node for the target of a service at a session start, once for all sessions of both."""
 
-    def __init__(self, chain: ConfirmableChain, height: Callable[[], int]) -> None:
+    def __init__(self, chain: ConfirmableChain, height: Callable[[], int], background: BackgroundQueries) -> None:
         self._chain = chain
+        self._background = background
         self._height = height
         self._agreed: BoundedDict[_Key, bytes] = BoundedDict(_KEPT)
         self._unanswered: BoundedDict[_Key, int] = BoundedDict(_KEPT)
-        self._running: dict[_Key, asyncio.Task[None]] = {}
 
     def of(self, service_id: str, start: int, stated: bytes) -> bytes:
         """Return the target to record by, where one node stated one.
@@ -41,9 +40,8 @@ class AgreedTargets:
         if (agreed := self._agreed.get(key)) is not None:
             return agreed
         unanswered = self._unanswered.get(key)
-        if key not in self._running and unanswered != self._height() and len(self._running) < _MOST_AT_ONCE:
-            task = self._running[key] = asyncio.create_task(self._ask(key))
-            task.add_done_callback(lambda _: self._running.pop(key, None))
+        if unanswered != self._height():
+            self._background.start(key, lambda: self._ask(key))
         return BASE_TARGET if unanswered is None else stated
 
     async def _ask(self, key: _Key) -> None:

@@ -15,6 +15,8 @@ QUANTUM: Final = 1.0
 """Cost that a flow may spend in one round: about that of verifying one relay."""
 PER_ITERATION: Final = 8 * QUANTUM
 """Cost granted in one iteration of the event loop, which has a cost of its own."""
+_SKIPPED: Final = 7
+"""Iterations without turns, between two with turns, of a queue that gives way."""
 MAX_WAITING: Final = 20_000
 MAX_WAIT_SECONDS: Final = 2.0
 
@@ -61,6 +63,10 @@ class _Address:
             self.flows.move_to_end(application)
 
 
+def _never() -> bool:
+    return False
+
+
 class FairQueue:
     """Grants a few turns per iteration of the event loop, to the waiting addresses and their applications in rounds.
 
@@ -72,10 +78,18 @@ class FairQueue:
     """
 
     def __init__(
-        self, clock: Callable[[], float], max_waiting: int = MAX_WAITING, per_iteration: float = PER_ITERATION
+        self,
+        clock: Callable[[], float],
+        max_waiting: int = MAX_WAITING,
+        per_iteration: float = PER_ITERATION,
+        *,
+        gives_way: Callable[[], bool] = _never,
     ) -> None:
+        """Create a queue. While `gives_way` returns True it grants turns in every eighth iteration only."""
         self._clock = clock
         self._per_iteration = per_iteration
+        self._gives_way = gives_way
+        self._skipped = 0
         self._max_waiting = max_waiting
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
         self._waiting = 0
@@ -116,6 +130,11 @@ class FairQueue:
     def _grant_next(self) -> None:
         """Grant the next turns, and come back in the next iteration if there were any."""
         self._spent = max(0.0, self._spent - self._per_iteration)
+        if self._addresses and self._skipped < _SKIPPED and self._gives_way():
+            self._skipped += 1
+            asyncio.get_running_loop().call_soon(self._grant_next)
+            return
+        self._skipped = 0
         while self._addresses and self._spent < self._per_iteration:
             self._grant_one()
         if self._spent:

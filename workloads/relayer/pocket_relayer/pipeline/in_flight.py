@@ -32,6 +32,10 @@ class InFlight:
         """Return the context of a relay while it is served, streamed or open for further responses."""
         return _RelayInFlight(self._numbers, supplier)
 
+    def any(self) -> bool:
+        """Return True while a relay is in flight."""
+        return bool(self._numbers)
+
     @property
     def suppliers(self) -> set[str]:
         """Return the suppliers with relays in flight."""

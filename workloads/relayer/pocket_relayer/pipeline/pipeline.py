@@ -28,7 +28,7 @@ from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.limits.memory_budget import MemoryReservation
-from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.limits.rejection import Rejected, RejectionReason, first_rejected
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
@@ -148,6 +148,8 @@ class RelayPipeline:
     async def _authorize_and_charge(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
         admitted = await self.admission.validate(relay.request, relay.header, relay.caller.address)
         metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
+        if metered.paid and relay.caller.on_charged is not None:
+            relay.caller.on_charged()
         return admitted, metered
 
     async def charge_event(self, relay: AdmissibleRelay) -> Metered:
@@ -258,7 +260,7 @@ class RelayPipeline:
                 self.refund(proof.result()[1])
             if served is not None and _succeeded(served) and isinstance(answer := served.result(), BackendStream):
                 await answer.close()
-            raise _first_rejected(failure) from None
+            raise first_rejected(failure) from None
 
     async def _stream(
         self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, served: BackendStream, begun: float
@@ -293,8 +295,8 @@ class RelayPipeline:
                 self._metrics_of(relay).served(relay, self._clock() - begun)
         except (GeneratorExit, asyncio.CancelledError, Rejected) as error:
             rejected = error if isinstance(error, Rejected) else None
-            if whole and not complete and (rejected is None or rejected.reason in _LIMITS):
-                complete = True  # the client keeps what it received, and that is mined
+            if not complete and (rejected is None or (whole and rejected.reason in _LIMITS)):
+                complete = True  # the client keeps what it received, and that is mined, also if it left before anything
                 with suppress(Rejected):
                     await self._record_stream(relay, admitted, metered, served.status, whole)
             if rejected is not None:
@@ -441,10 +443,3 @@ class RelayPipeline:
 
 def _succeeded(task: "asyncio.Task[Any]") -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
-
-
-def _first_rejected(failure: BaseException) -> BaseException:
-    """Return the first rejection in a group of failures, or the failure itself."""
-    if not isinstance(failure, BaseExceptionGroup):
-        return failure
-    return next((found for part in failure.exceptions if isinstance(found := _first_rejected(part), Rejected)), failure)

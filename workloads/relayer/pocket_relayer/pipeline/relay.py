@@ -49,6 +49,8 @@ class TransportInfo:
     """Address of the client, empty if unknown."""
     reservation: MemoryReservation | None = None
     """Counts the memory that the relay's response holds."""
+    on_charged: Callable[[], None] | None = None
+    """Notes that the relay is charged: from now on it is served and recorded, whether its client waits or not."""
 
 
 @fast_init

@@ -32,6 +32,7 @@ from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.agreed_targets import AgreedTargets
 from pocket_relayer.pipeline.authorization import SessionContext, check_session
+from pocket_relayer.pipeline.background_queries import BackgroundQueries
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
 from pocket_relayer.pipeline.staked_applications import ApplicationList, StakedApplications
 
@@ -121,7 +122,8 @@ class SessionContexts:
         self._confirmation_limit = asyncio.Semaphore(_CONCURRENT_CONFIRMATIONS)
         self._confirming = SingleFlight()
         self._confirmations: LRUCache[_SessionKey | _RingKey | str, tuple[int, object]] = LRUCache(_RINGS)
-        self._targets = AgreedTargets(chain, height)
+        self.background = BackgroundQueries()
+        self._targets = AgreedTargets(chain, height, self.background)
         self._grid: tuple[int, SharedParams, int] | None = None
         self._negative_cache: NegativeCache[_SessionKey] = NegativeCache(height)
         self._budget = ColdQueryBudget(
@@ -129,7 +131,7 @@ class SessionContexts:
         )
         self._existing: BoundedDict[tuple[str, str], None] = BoundedDict(_RINGS)
         """Application and service of sessions that the chain stated. Their next session is queried in any case."""
-        self._staked = StakedApplications(chain, clock)
+        self._staked = StakedApplications(chain, clock, self.background)
         self._confirmation_budget = ColdQueryBudget(
             clock, "this address sent too many relays that all chain nodes refuse", burst=16.0, per_second=1.0
         )

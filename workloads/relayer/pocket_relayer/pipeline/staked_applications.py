@@ -1,13 +1,12 @@
 """List the applications that are staked, for addresses that may not query single ones."""
 
-import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, Protocol
 
-from pocket.errors import ChainError, DecodingError
+from pocket_relayer.pipeline.background_queries import BackgroundQueries
 
 _SECONDS: Final = 30.0
+_LIST: Final = "staked applications"
 
 
 class ApplicationList(Protocol):
@@ -24,12 +23,12 @@ class StakedApplications:
     address are queried all the same, once it is known to be one: a list costs the same however many are invented.
     """
 
-    def __init__(self, chain: ApplicationList, clock: Callable[[], float]) -> None:
+    def __init__(self, chain: ApplicationList, clock: Callable[[], float], background: BackgroundQueries) -> None:
         self._chain = chain
         self._clock = clock
+        self._background = background
         self._known: frozenset[tuple[str, str]] = frozenset()
         self._next_at = -_SECONDS
-        self._task: asyncio.Task[None] | None = None
 
     def include(self, application: str, service_id: str) -> bool:
         """Return True if the latest list has an application's stake for a service.
@@ -38,14 +37,9 @@ class StakedApplications:
         """
         if (application, service_id) in self._known:
             return True
-        if self._task is None and self._clock() >= self._next_at:
+        if self._clock() >= self._next_at and self._background.start(_LIST, self._read):
             self._next_at = self._clock() + _SECONDS
-            self._task = asyncio.get_running_loop().create_task(self._read())
         return False
 
     async def _read(self) -> None:
-        try:
-            with suppress(ChainError, DecodingError):
-                self._known = await self._chain.staked_applications()
-        finally:
-            self._task = None
+        self._known = await self._chain.staked_applications()

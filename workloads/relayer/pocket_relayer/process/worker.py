@@ -328,6 +328,7 @@ class Worker:
                         redis, keys, chain, on_block=latest_block.receive, rng=platform.rng.random
                     ).run,
                     "health checks": registry.run,
+                    "chain queries": pipeline.admission.background.run,
                     "event loop lag": loop_lag.run,
                     "configuration": lambda: self._reload(reload),
                     "metrics": lambda: self._observe(

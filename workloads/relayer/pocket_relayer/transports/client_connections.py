@@ -70,10 +70,10 @@ class Connection:
         return self.trusted and self._unserved <= _UNSERVED
 
     def trust(self) -> None:
-        """Keep this connection when there are too many: it served a relay."""
+        """Keep this connection when there are too many: it served a relay. One that is lost keeps no place."""
         self.served = True
         self._unserved = 0
-        if not self.trusted:
+        if not self.trusted and self.abort is not _gone:
             self.trusted = True
             self._connections.on_trusted(self)
 

@@ -1,5 +1,7 @@
 """Timeouts for clients."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -31,3 +33,30 @@ class ClientTimeouts:
     def to_write(self, size: int) -> float:
         """Return the seconds within which the client must read `size` bytes."""
         return self.write_seconds + size / self.bytes_per_second
+
+
+class UploadTimer:
+    """Calls `on_late`, once, when a body does not keep arriving. `size` returns the bytes that have arrived."""
+
+    __slots__ = ("_began", "_loop", "_on_late", "_size", "_timeouts", "_timer")
+
+    def __init__(self, timeouts: ClientTimeouts, size: Callable[[], int], on_late: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = timeouts
+        self._size = size
+        self._on_late = on_late
+        self._began = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._check()
+
+    def _check(self) -> None:
+        left = self._began + self._timeouts.to_read(self._size()) - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check)
+        else:
+            self._on_late()
+
+    def stop(self) -> None:
+        """Wait no longer: the body has arrived, or is not waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()

@@ -35,8 +35,10 @@ class FairInput:
         clock: Callable[[], float] = time.thread_time,
         *,
         ready: Callable[[], bool] | None = None,
+        before_wait: Callable[[], None] | None = None,
         first_portion: int = _FIRST,
     ) -> None:
+        """Create the input. `before_wait` is called before memory for waiting bytes is counted, which may evict."""
         self._turns = turns
         self._connection = connection
         self._feed = feed
@@ -45,6 +47,7 @@ class FairInput:
         self._waiting = bytearray()
         self._reservation = connection.memory.reserve()
         self._ready = ready or _always
+        self._before_wait = before_wait or _nothing
         self._portion = first_portion
         self._cost = QUANTUM
         self._parked: asyncio.Future[None] | None = None
@@ -64,6 +67,7 @@ class FairInput:
         if not data or self._closed:
             return
         try:
+            self._before_wait()
             self._reservation.acquire(len(data))
         except Rejected:  # parsed at once it needs no memory, and its request learns that there is none
             data, waiting = bytes(self._waiting) + data, len(self._waiting)
@@ -126,7 +130,7 @@ class FairInput:
         """Forget what waits, and parse nothing more."""
         self._closed = True
         # Its owner would wait for a garbage collection.
-        self._feed, self._on_fed, self._ready = _discard, _nothing, _always
+        self._feed, self._on_fed, self._before_wait, self._ready = _discard, _nothing, _nothing, _always
         self.proceed()
         self._waiting.clear()
         self._reservation.close()

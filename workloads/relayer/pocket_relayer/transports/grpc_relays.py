@@ -16,7 +16,7 @@ from pocket.errors import DecodingError
 from pocket_relayer.backends.framing import TRAILERS, Framing, frame
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.pipeline import RelayPipeline, RelayResult
-from pocket_relayer.pipeline.relay import Transport, TransportInfo
+from pocket_relayer.pipeline.relay import Transport
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -113,7 +113,7 @@ async def _call(
     """Return the framed response, and the status as trailers."""
     if not is_relay(request.method, request.path):
         return b"", _status(UNIMPLEMENTED, f"only {METHOD} is served")
-    caller = TransportInfo(transport, request.headers, request.address, request.reservation)
+    caller = request.transport_info(transport)
     try:
         message = await _read_message(request, pipeline.registry.max_body_bytes, text=text)
     except Rejected as rejected:

@@ -17,7 +17,7 @@ from pocket_relayer.limits.memory_budget import MemoryReservation, overloaded
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.transports.client_connections import Connection, until_idle
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.client_timeouts import ClientTimeouts, UploadTimer
 from pocket_relayer.transports.first_requests import FirstRequests, cost_of
 from pocket_relayer.transports.http1_messages import RequestHead, encode_response_head, parse_head
 from pocket_relayer.transports.http1_uploads import Body, Upload
@@ -171,9 +171,11 @@ class RelayConnection(asyncio.Protocol):
         head, at = found
         reservation = self.connection.memory.reserve()
         if len(data) - at < head.body_bytes:
-            self._upload = upload = Upload(head, reservation, self._loop.time())
+            self._upload = upload = Upload(head, reservation)
             reservation.on_evict = lambda: self._refuse_upload(upload, overloaded())
-            upload.timer = self._loop.call_later(self._server.timeouts.read_seconds, self._check_upload, upload)
+            upload.timer = UploadTimer(
+                self._server.timeouts, lambda: upload.size, lambda: self._refuse_upload(upload, too_late())
+            )
             self._take_upload(upload, data[at:], at)
             return
         end = at + head.body_bytes
@@ -222,14 +224,6 @@ class RelayConnection(asyncio.Protocol):
 
         upload.pause = self._loop.create_task(read_on())
 
-    def _check_upload(self, upload: Upload) -> None:
-        """Refuse a body that arrives too slowly."""
-        left = upload.began + self._server.timeouts.to_read(upload.size) - self._loop.time()
-        if left > 0:
-            upload.timer = self._loop.call_later(left, self._check_upload, upload)
-        else:
-            self._refuse_upload(upload, too_late())
-
     def _refuse_upload(self, upload: Upload, rejected: Rejected) -> None:
         """Answer a body that does not arrive, once. The rest of it is not read."""
         if self._upload is not upload:
@@ -243,7 +237,7 @@ class RelayConnection(asyncio.Protocol):
         upload.reservation.on_evict = None
         upload.parts = []
         if upload.timer is not None:
-            upload.timer.cancel()
+            upload.timer.stop()
             upload.timer = None
 
     def _hand_over(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ from typing import Final
 
 from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected
+from pocket_relayer.transports.client_timeouts import UploadTimer
 from pocket_relayer.transports.http1_messages import RequestHead
 
 _LARGE_PART: Final = 16 * 1024
@@ -39,16 +40,15 @@ class Body:
 class Upload:
     """A body that is still arriving."""
 
-    __slots__ = ("began", "head", "missing", "parts", "pause", "reservation", "timer")
+    __slots__ = ("head", "missing", "parts", "pause", "reservation", "timer")
 
-    def __init__(self, head: RequestHead, reservation: MemoryReservation, began: float) -> None:
+    def __init__(self, head: RequestHead, reservation: MemoryReservation) -> None:
         self.head = head
         self.reservation = reservation
-        self.began = began
         self.missing = head.body_bytes
         self.parts: list[bytes | bytearray] = []
         self.pause: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: UploadTimer | None = None
 
     @property
     def size(self) -> int:

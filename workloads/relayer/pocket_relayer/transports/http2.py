@@ -21,7 +21,6 @@ from h2.events import (
 )
 from h2.exceptions import DenialOfServiceError, H2Error, ProtocolError
 from h2.settings import SettingCodes
-from multidict import CIMultiDict
 from structlog.typing import FilteringBoundLogger
 
 from pocket_relayer import relayer_metrics
@@ -30,16 +29,16 @@ from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.limits.traceback_frames import clear_frames_of
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.transports.client_connections import Connection, until_idle
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.client_timeouts import ClientTimeouts, UploadTimer
 from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.http2_memory import Http2Memory
 from pocket_relayer.transports.http2_protocol import ServerProtocol, go_away_frame
 from pocket_relayer.transports.http2_responses import Http2Responses
-from pocket_relayer.transports.http2_streams import StrangersUploads, Stream
+from pocket_relayer.transports.http2_streams import StrangersUploads, Stream, decode_fields
 from pocket_relayer.transports.lingering_close import LingeringClose
-from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse
+from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 from pocket_relayer.transports.request_router import RequestRouter, needs_body
 from pocket_relayer.transports.unread_timer import UnreadTimer
@@ -52,7 +51,7 @@ _WINDOW: Final = 1024 * 1024
 _HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
 _STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its headers and body
 _HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
-_TURNS: Final = 2 * QUANTUM
+_TURNS: Final = QUANTUM
 """Cost of what strangers sent that one iteration of the event loop handles. A relay takes about ten iterations."""
 
 
@@ -70,7 +69,7 @@ class Http2Server:
         self.timeouts = timeouts or ClientTimeouts()
         self.router = router
         self.max_body_bytes = max_body_bytes
-        self.turns = FairQueue(time.monotonic, per_iteration=_TURNS)
+        self.turns = FairQueue(time.monotonic, per_iteration=_TURNS, gives_way=router.serves_relays)
         self.first_requests = FirstRequests(self.turns, burst=_STRANGERS_STREAMS)
         self.uploads = StrangersUploads()
         self.connections: set[Http2Connection] = set()
@@ -96,8 +95,8 @@ class Http2Connection(asyncio.Protocol):
         self._connection = connection
         self._frames = FrameBudget()
         self._h2 = ServerProtocol(self._frames.take_fields)
-        self._input = FairInput(server.turns, connection, self._receive, self._resume_reading)
-        self._memory = Http2Memory(connection)
+        memory = self._memory = Http2Memory(connection)
+        self._input = FairInput(server.turns, connection, self._receive, self._resume_reading, before_wait=memory.hold)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
         self._takes_input = False
@@ -211,6 +210,8 @@ class Http2Connection(asyncio.Protocol):
             self._takes_input = True
             self._input.take(self._transport, data)
             self._takes_input = False
+            if self._transport is not None:
+                self._memory.release(idle=not self._streams)
 
     def _receive(self, data: bytes) -> None:
         """Handle bytes, unless the client exceeds its frame budget."""
@@ -254,8 +255,11 @@ class Http2Connection(asyncio.Protocol):
                 self._complete(event)
             elif isinstance(event, StreamReset):
                 self._reset(event)
-            elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
-                self._responses.window_opened.set()
+            elif isinstance(event, WindowUpdated):
+                self._responses.on_window(event.stream_id or 0)
+            elif isinstance(event, RemoteSettingsChanged) and not self._responses.on_settings(event, self._active_at):
+                self._reject_flood()
+                return False
             elif isinstance(event, ConnectionTerminated):
                 self._flush()
                 self.close()
@@ -271,27 +275,24 @@ class Http2Connection(asyncio.Protocol):
         number = event.stream_id
         if number is None or event.headers is None:
             return
-        loop = asyncio.get_running_loop()
-        self._requested_at = self._active_at
+        now = self._requested_at = self._active_at
         self._memory.on_request()
         self._connection.begin_request()
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
         if size > _HEADER_LIST:
-            self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, loop.time())
+            self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, now)
             return
         if self._draining or len(self._streams) >= self._allowed_streams:
-            self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
+            self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, now)
             return
         reservation = self._connection.memory.reserve()
         try:
             reservation.acquire(size + _STREAM_BYTES)
         except Rejected:
-            self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, loop.time())
+            self._reject_stream(number, ErrorCodes.REFUSED_STREAM, 1.0, now)
             return
-        headers: CIMultiDict[str] = CIMultiDict()
-        for name, value in event.headers:
-            headers.add(_decode(name), _decode(value))
-        stream = self._streams[number] = Stream(number, headers, reservation, loop.time())
+        headers = decode_fields(event.headers)
+        stream = self._streams[number] = Stream(number, headers, reservation)
         if event.stream_ended is not None:
             return  # its end is the next event
         if not needs_body(stream.header(":method"), stream.header(":path"), headers):
@@ -300,7 +301,9 @@ class Http2Connection(asyncio.Protocol):
         reservation.on_evict = functools.partial(self._evict_upload, stream)
         if not self._connection.trusted:
             self._server.uploads.add(stream, functools.partial(self._refuse_upload, stream))
-        stream.start_timer(self._server.timeouts, self._reject_upload)
+        stream.timer = UploadTimer(
+            self._server.timeouts, lambda: len(stream.body), lambda: self._reject_upload(stream, too_late())
+        )
 
     def _complete(self, event: StreamEnded) -> None:
         """Serve a stream whose body has arrived."""
@@ -334,7 +337,10 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def _end(self, stream: Stream) -> None:
-        """Free a stream, and cancel what serves it."""
+        """Free a stream, and cancel what serves it. A relay that is charged is served, and counts, to its end."""
+        if stream.charged and stream.task is not None and not stream.task.done():
+            stream.closed = True
+            return
         self._streams.pop(stream.number, None)
         self._server.uploads.discard(stream)
         task, stream.task = stream.task, None  # a cancelled task holds its frame, and with it this stream
@@ -386,7 +392,6 @@ class Http2Connection(asyncio.Protocol):
     def _reset(self, event: StreamReset) -> None:
         if (stream := self._streams.get(event.stream_id or 0)) is not None:
             self._end(stream)
-        self._responses.window_opened.set()
 
     async def _serve(self, stream: Stream) -> None:
         """Serve one stream. Only cancellation leaves it."""
@@ -405,9 +410,10 @@ class Http2Connection(asyncio.Protocol):
                 await server.first_requests.turn(self._connection)
             incoming = IncomingRequest(
                 stream.header(":method"), stream.header(":path"), headers, read, stream.reservation,
-                self._trust, server.decoder,
+                self._trust, server.decoder, stream.on_charged,
             )  # fmt: skip
-            reply = await self._server.router.answer(incoming)
+            reply = await server.router.answer(incoming)
+            stream.charged = False
             stream.reservation.on_evict = lambda: self._evict(number, stream)
             await self._responses.send(stream, reply)
             if not stream.complete and not stream.closed and self._transport is not None:
@@ -434,14 +440,10 @@ class Http2Connection(asyncio.Protocol):
         stream.closed = True
         with suppress(H2Error):
             self._h2.reset_stream(number, ErrorCodes.CANCEL)
-        self._responses.window_opened.set()
+        self._responses.on_closed(number)
         self._flush()
 
     def _flush(self) -> None:
         data = self._h2.data_to_send()
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
-
-
-def _decode(value: bytes | str) -> str:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

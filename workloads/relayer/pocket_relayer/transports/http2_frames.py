@@ -106,10 +106,18 @@ class FrameBudget:
         self._content_frames = 1
         return self._cheap.take(discarded, now)
 
+    def take_cheap(self, frames: int, now: float) -> bool:
+        """Count what costs as much as frames that carry nothing, and return True if it is in budget."""
+        return not frames or self._cheap.take(frames, now)
+
     def allows_rejection(self, cost: float, now: float) -> bool:
         """Count a rejected stream as `cost` resets. Return True if it is in budget."""
         return self._resets.take(cost, now)
 
-    def sent(self, frames: int) -> None:
-        """Allow for the window updates and pings that our own frames cause."""
-        self._cheap.add(2 * frames)
+    def on_sent(self, size: int, *, last: bool) -> None:
+        """Allow for the window update and the ping that a DATA frame of ours causes.
+
+        A client that opens its windows by a few bytes gets nothing for the small frames that it causes.
+        """
+        if last or size >= _WORTH:
+            self._cheap.add(2)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,11 +10,23 @@ from multidict import CIMultiDict
 
 from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected
-from pocket_relayer.transports.client_timeouts import ClientTimeouts
+from pocket_relayer.transports.client_timeouts import UploadTimer
 from pocket_relayer.transports.replies import too_large, too_late
 
 _UPLOADS: Final = 1024
 _GRPC_HEAD: Final = 5  # bytes of a message's head
+
+
+def decode_fields(fields: Iterable[tuple[bytes | str, bytes | str]]) -> CIMultiDict[str]:
+    """Return header fields as text."""
+    decoded: CIMultiDict[str] = CIMultiDict()
+    for name, value in fields:
+        decoded.add(_decode(name), _decode(value))
+    return decoded
+
+
+def _decode(value: bytes | str) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 @dataclass(slots=True, eq=False)
@@ -24,13 +36,18 @@ class Stream:
     number: int
     headers: CIMultiDict[str]
     reservation: MemoryReservation
-    began: float
     body: bytearray = field(default_factory=bytearray)
     rejection: Rejected | None = None
     complete: bool = False
     closed: bool = False
+    charged: bool = False
+    """True while a relay is served that is charged already."""
     task: "asyncio.Task[None] | None" = None
-    timer: asyncio.TimerHandle | None = None
+    timer: UploadTimer | None = None
+
+    def on_charged(self) -> None:
+        """Serve the relay to its end: reset after each charge, a request would use a backend for nothing."""
+        self.charged = True
 
     def header(self, name: str) -> str:
         """Return a header field, empty without it."""
@@ -46,20 +63,11 @@ class Stream:
         if len(self.body) > limit + _GRPC_HEAD:
             raise too_large(limit)
 
-    def start_timer(self, timeouts: ClientTimeouts, on_late: Callable[["Stream", Rejected], None]) -> None:
-        """Call `on_late` once the body does not keep arriving."""
-        loop = asyncio.get_running_loop()
-        left = self.began + timeouts.to_read(len(self.body)) - loop.time()
-        if left > 0:
-            self.timer = loop.call_later(left, self.start_timer, timeouts, on_late)
-        else:
-            on_late(self, too_late())
-
     def end_upload(self, rejection: Rejected | None = None) -> None:
         """Wait for nothing more. The body of a rejected stream is let go."""
         self.reservation.on_evict = None
         if self.timer is not None:
-            self.timer.cancel()
+            self.timer.stop()
             self.timer = None
         if rejection is not None:
             self.rejection = rejection

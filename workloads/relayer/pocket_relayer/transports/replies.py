@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pocket.fast_init import fast_init
 from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
+from pocket_relayer.pipeline.relay import Transport, TransportInfo
 from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 
 
@@ -24,7 +25,8 @@ def too_late() -> Rejected:
 class IncomingRequest:
     """A request whose body is still to be read. `read` raises Rejected.
 
-    `reservation` counts its memory until its response is sent. `on_served` notes that its relay was served.
+    `reservation` counts its memory until its response is sent. `on_served` notes that its relay was served, and
+    `on_charged` that it will be, whether its client waits or not.
     """
 
     method: str
@@ -34,11 +36,16 @@ class IncomingRequest:
     reservation: MemoryReservation
     on_served: Callable[[], None]
     decoder: GzipRequestDecoder
+    on_charged: Callable[[], None] | None = None
 
     @property
     def address(self) -> str:
         """Return the client's address, of IPv6 its network."""
         return self.reservation.connection.address
+
+    def transport_info(self, transport: Transport) -> TransportInfo:
+        """Return the description of its transport for the pipeline."""
+        return TransportInfo(transport, self.headers, self.address, self.reservation, self.on_charged)
 
 
 @fast_init

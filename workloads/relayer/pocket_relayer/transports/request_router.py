@@ -92,6 +92,10 @@ class RequestRouter:
         self._probes = probes
         self._compression = compression
 
+    def serves_relays(self) -> bool:
+        """Return True while a relay is served."""
+        return self._pipeline.in_flight.any()
+
     async def answer(self, request: IncomingRequest) -> OutgoingResponse:
         """Return the response. It raises nothing except cancellation."""
         try:
@@ -147,7 +151,7 @@ class RequestRouter:
         return _json(200 if state["ready"] else 503, state)
 
     async def _relay(self, request: IncomingRequest) -> OutgoingResponse:
-        caller = TransportInfo(Transport.HTTP, request.headers, request.address, request.reservation)
+        caller = request.transport_info(Transport.HTTP)
         try:
             check_method(request.method)
             body = await request.read()

@@ -70,10 +70,11 @@ def close_code(reason: RejectionReason) -> int:
 
 
 class _Closed(Exception):
-    """Ends the bridge with a code for the gateway."""
+    """Ends the bridge with a code for the gateway. `by_client` is True if the client caused it."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, *, by_client: bool = False) -> None:
         super().__init__(text)
+        self.by_client = by_client
         self.code = _NEVER_SENT.get(code, code)
         self.text = text.encode()[:120].decode("utf-8", "ignore")
 
@@ -264,8 +265,11 @@ class Bridge:
 
     def end(self, code: int, text: str) -> None:
         """End the bridge from outside."""
+        self._end(_Closed(code, text))
+
+    def _end(self, closed: _Closed) -> None:
         if not self._ended.done():
-            self._ended.set_result(_Closed(code, text))
+            self._ended.set_result(closed)
 
     def abort_for_memory(self) -> None:
         """End the bridge at once, because there is no memory for its messages."""
@@ -285,7 +289,7 @@ class Bridge:
             pass
         finally:
             self.in_flight.close()
-            while self.charges:
+            while self.charges and not closed.by_client:  # else its requests would use a backend for nothing
                 self.pipeline.refund(self.charges.popleft().metered)
             await self._close(closed)
 
@@ -294,13 +298,14 @@ class Bridge:
         try:
             await work
         except _Closed as closed:
-            self.end(closed.code, closed.text)
+            self._end(closed)
         except Rejected as rejected:
             rejected.service_id = self.service_backends.service.id
             self.pipeline.count_rejection(rejected, self.caller)
-            if close_code(rejected.reason) == SESSION_EXPIRED:
+            code = close_code(rejected.reason)
+            if code == SESSION_EXPIRED:
                 await self._send_expiry_notice()
-            self.end(close_code(rejected.reason), rejected.close_text(120))
+            self._end(_Closed(code, rejected.close_text(120), by_client=code in (VALIDATION_FAILED, LIMIT_REACHED)))
         except (OSError, aiohttp.ClientError) as error:
             self.end(1001, type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one connection: logged, the process goes on
@@ -311,7 +316,7 @@ class Bridge:
         while True:
             message = await self.gateway.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                raise _close_of(message, self.gateway.close_code, 1001)
+                raise _close_of(message, self.gateway.close_code, 1001, by_client=True)
             relay = self.pipeline.parse(message.data, self.caller)
             with self.pipeline.in_flight.relay_of(relay.supplier):
                 await self._forward_request(relay, message.type, group)
@@ -365,6 +370,8 @@ class Bridge:
                 reservation.on_evict = self.connection.abort
                 async with asyncio.timeout(10):
                     await self.gateway.send_frame(response.encode(), message.type)
+            except (OSError, aiohttp.ClientError) as error:
+                raise _Closed(1001, type(error).__name__, by_client=True) from error
             finally:
                 reservation.close()
 
@@ -391,7 +398,7 @@ class Bridge:
                 raise _Closed(1000, "a simulated connection is a probe: it ends now")
             unfinished = self.incoming.unfinished
             if unfinished is not None and unfinished[1] > self.timeouts.to_read(unfinished[0]):
-                raise _Closed(1008, "the message did not come in time")
+                raise _Closed(1008, "the message did not come in time", by_client=True)
             if self.current is None:
                 if age_seconds > self.timeouts.idle_seconds:
                     raise _Closed(1008, "no relay came in time")
@@ -430,13 +437,13 @@ class _Done(Exception):
     """Ends the task group of a bridge."""
 
 
-def _close_of(message: aiohttp.WSMessage, code: int | None, without: int) -> _Closed:
+def _close_of(message: aiohttp.WSMessage, code: int | None, without: int, *, by_client: bool = False) -> _Closed:
     """Return how the other side is closed: with the same code and text.
 
     `without` is the code for a peer that vanished without a close frame.
     """
     if message.type is WSMsgType.CLOSE:
-        return _Closed(message.data or 1000, message.extra or "")
+        return _Closed(message.data or 1000, message.extra or "", by_client=by_client)
     if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
-        return _Closed(int(message.data.code), str(message.data))
-    return _Closed(code or without, "")
+        return _Closed(int(message.data.code), str(message.data), by_client=by_client)
+    return _Closed(code or without, "", by_client=by_client)
