@@ -60,7 +60,12 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         _volumes(reports, volume_growth(snapshot.claims, declared_size(relay_miner))),
         chain,
         claims,
-        schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
+        schema_condition(
+            "RelayMiner",
+            snapshot.schemas,
+            plan.unknown,
+            invalid=plan.blocked_by is not None and plan.blocked_by.reason is ConditionReason.INVALID_SPEC,
+        ),
         _up_to_date(plan),
         audit_condition(cut, reported=bool(heads)),
     ]

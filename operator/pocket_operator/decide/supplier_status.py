@@ -44,7 +44,8 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
     staked = _staked(check, row, snapshot.offered)
     claims = _claims(row)
     specs = [*_summary(keys, staked, check, snapshot), keys, staked, claims]
-    specs.append(schema_condition("Supplier", snapshot.schemas, check.unknown))
+    invalid = check.reason is ConditionReason.INVALID_SPEC
+    specs.append(schema_condition("Supplier", snapshot.schemas, check.unknown, invalid=invalid))
     before = (check.supplier.get("status") or {}).get("conditions") or ()
     generation = int(check.supplier["metadata"].get("generation") or 0)
     return SupplierStatus(
