@@ -50,6 +50,10 @@ CASES = {
         {'pocket_relayer_relays_not_recorded_total{reason="unavailable"}': "0x55 1x5"},
         {'pocket_relayer_relays_not_recorded_total{reason="unavailable"}': "9x60"},
     ),
+    "PocketEntriesRefused": (
+        {'pocket_miner_relays_refused_total{reason="not a relay"}': "0x55 1x5"},
+        {'pocket_miner_relays_refused_total{reason="not a relay"}': "9x60"},
+    ),
     "PocketRelaysUnprovable": (
         {'pocket_relayer_relays_unprovable_total{service="eth"}': "0x50 1x10"},
         {'pocket_relayer_relays_unprovable_total{service="eth"}': "7x60"},
@@ -283,7 +287,7 @@ def _expected(alert, fires):
         "PocketEndpointsBroken": {"supplier": "a"}, "PocketStakeRunwayLow": {"supplier": "a"},
         "PocketMinerStepsFail": {"step": "seal"}, "PocketWindowsTight": {"message": "claim"},
         "PocketSessionLost": {"outcome": "claim_missed"}, "PocketRelaysNotRecorded": {"reason": "unavailable"},
-        "PocketRelaysUnprovable": {"service": "eth"},
+        "PocketRelaysUnprovable": {"service": "eth"}, "PocketEntriesRefused": {"reason": "not a relay"},
         "PocketChainNodesDisagree": {"health": "lagging"},
     }.get(alert["alert"], {})  # fmt: skip
     apart = {"namespace": "pocket", "pocket_network_relayminer": "main"}

@@ -312,3 +312,14 @@ def test_pods_mount_the_client_certificate_for_the_signer():
         mount = next(row for row in spec["containers"][0]["volumeMounts"] if row["name"] == "signer")
         access = json.loads(texts[f"{component}.json"])["signer"]
         assert access == {"url": "https://signer:9000", "tlsDir": mount["mountPath"], "timeoutSeconds": 3.0}
+
+
+@pytest.mark.parametrize(("grace", "sleep"), [(None, 5), (60, 5), (5, 4), (2, 1), (1, None)])
+def test_a_relayer_sleeps_less_than_its_grace_before_it_stops(grace, sleep):
+    """Kubernetes refuses a Deployment whose preStop hook outlasts the grace."""
+    template = {"terminationGraceSeconds": grace} if grace is not None else {}
+    resource = RelayMiner.model_validate(relay_miner("pocket", relayer={"podTemplate": template}))
+    children = desired(Context(resource, "uid", Images(), "pocket-system"))
+    (deployment,) = (child for child in children if child["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container.get("lifecycle", {"preStop": {"sleep": {"seconds": None}}})["preStop"]["sleep"]["seconds"] == sleep

@@ -28,11 +28,11 @@ def with_keys(*reports):
 
 
 def unserved_since(seconds):
-    """Return the RelayMiner with a status that has shown Suppliers as not served for some seconds."""
+    """Return the RelayMiner that was ready, with a status that has shown Suppliers as not served for some seconds."""
     since = (NOW - timedelta(seconds=seconds)).isoformat()
     row = {"type": "SuppliersServed", "status": "False", "reason": "SuppliersNotServed", "message": "0 of 1",
            "lastTransitionTime": since}  # fmt: skip
-    return changed(RM, "status", {"conditions": [row]})
+    return changed(RM, "status", {"conditions": [{"type": "Ready", "status": "True"}, row]})
 
 
 def running(child):

@@ -4,6 +4,7 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.asyncio.connection import Connection
 
+from pocket.errors import ConfigurationError
 from pocket.redis_store.connection import Generation, connect
 from pocket.redis_store.redis_errors import code_of, translate, trouble_of
 from pocket.redis_store.server_info import read_info
@@ -98,3 +99,19 @@ def test_every_connection_of_a_client_knows_the_generation_of_its_pool():
     made = pool.make_connection()
     assert isinstance(made, Connection)
     assert made._generations is pool.generation
+
+
+@pytest.mark.parametrize(
+    "url",
+    [f"redis://h/0?{option}=1" for option in ("decode_responses", "socket_timeout", "foo", "retry", "ssl_cert_reqs")]
+    + ["rediss://h/0?transport=1", "redis+sentinel://h/main/0?protocol=3"],
+)
+def test_an_option_that_is_the_clients_own_or_unknown_to_it_makes_a_url_invalid(url):
+    """It would change what answers are, or end each connection with a TypeError."""
+    with pytest.raises(ConfigurationError, match="Options are db, username"):
+        connect(url)
+
+
+async def test_options_of_the_login_and_of_tls_are_taken():
+    for url in ("redis://h/0?db=3&client_name=a", "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=false"):
+        await connect(url).aclose()

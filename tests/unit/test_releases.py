@@ -72,6 +72,22 @@ def test_fields_of_newer_definitions_are_left_out_and_named_and_the_rest_is_brou
     assert (told.status, told.reason) == ("False", "CRDNewer")
 
 
+def test_a_value_that_only_a_newer_definition_takes_is_not_beside_a_definition_that_matches():
+    def newer(schemas):
+        fields(schemas["RelayMiner"], "spec")["shiny"] = fields(schemas["Supplier"], "spec")["shiny"] = {}
+
+    odd = {"relay_miner": changed(RM, "spec.relayer.logLevel", "trace"),
+           "suppliers": (changed(ALICE, "spec.services", "eth"),)}  # fmt: skip
+    for schemas, told in ((installed(newer), ("False", "CRDNewer")), (installed(), ("True", "SchemaMatches"))):
+        seen = snapshot(**odd, schemas=schemas)
+        found = plan(seen)
+        for status in (relay_miner_status(seen, found), supplier_status(found.key_checks[0], seen, found)):
+            assert condition(status, "Ready").reason == "InvalidSpec"
+            row = condition(status, "SchemaCurrent")
+            assert (row.status, row.reason) == told
+            assert ("spec.shiny" in row.message) == (told[1] == "CRDNewer")
+
+
 def test_a_definition_is_compared_with_that_of_this_release_both_ways():
     assert installed().difference("RelayMiner").missing == installed().difference("Supplier").unknown == ()
 

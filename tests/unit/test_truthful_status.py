@@ -1,5 +1,6 @@
 """Status tells the truth: what is not served, what goes on, and what is nobody's fault."""
 
+import base64
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from pocket_operator.decide.conditions import events_to_emit
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
 from resources import address, changed, supplier
@@ -169,3 +171,39 @@ def test_a_supplier_stays_ready_while_only_a_standby_is_cut_off():
     standby = miner_report(pod="main-miner-1", owned=())
     standby = Report.of(standby.pod, standby.answer.model_dump() | {"redis": "refused"}, standby.at)
     assert one(reports=(*SERVED, standby))["Ready"].status == "True"
+
+
+READY = [{"type": "Ready", "status": "True"}]
+
+
+@pytest.mark.parametrize("reports", [(), (relayer_report(address("alice")), miner_report(owned=()))])
+def test_a_relay_miner_is_ready_only_once_its_suppliers_are_served(reports):
+    """Pods are ready before the operator has asked them, and keys are loaded before a miner takes its shards."""
+    for children in (pods_of(), pods_of(updated=1, replicas=5)):
+        _, found = whole(reports=reports, children=children)
+        assert (found["Ready"].status, found["Reconciling"].status) == ("False", "True")
+        _, found = whole(reports=reports, children=children, relay_miner={**RM, "status": {"conditions": READY}})
+        assert found["Ready"].status == "True", "a new Supplier does not end what serves"
+
+
+def test_pods_that_never_report_are_named_and_the_relay_miner_is_not_ready():
+    since = (NOW - timedelta(seconds=301)).isoformat()
+    before = [*READY, {"type": "SuppliersServed", "status": "False", "lastTransitionTime": since}]
+    known = {**RM, "status": {"conditions": before}}
+    for waited, reason in ((299.0, "LoadingKeys"), (300.0, "SuppliersNotServed")):
+        _, found = whole(reports=(miner_report(),), relay_miner=known, unserved_since=100.0 - waited)
+        assert found["SuppliersServed"].reason == reason
+        assert found["Ready"].status == ("True" if reason == "LoadingKeys" else "False")
+    assert "No report from main-relayer-1" in found["Ready"].message
+    assert "port 9090" in found["Ready"].message
+    assert found["Reconciling"].status == "False"
+    assert "No report from main-relayer-1" in one(reports=(miner_report(),))["KeysLoaded"].message
+    loads = (relayer_report(), miner_report())
+    assert "Without it: main-relayer-1." in one(reports=loads)["KeysLoaded"].message
+
+
+def test_an_entry_that_is_not_text_is_not_called_missing():
+    raw = SecretView.of({"data": {"hex": base64.b64encode(b"\xff\xfe").decode()}})
+    found = one(secrets={"alice-key": raw})
+    assert "Secret alice-key has an entry hex that is not text." in found["KeysLoaded"].message
+    assert "has no entry hex" in one(secrets={"alice-key": SecretView({})})["KeysLoaded"].message

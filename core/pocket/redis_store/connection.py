@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -37,10 +37,18 @@ from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, Re
 from pocket.runtime.own_authorities import redis_options
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_LOGIN = frozenset({"db", "username", "password", "client_name"})
+_OPTIONS = (
+    _LOGIN,
+    _LOGIN | {f"ssl_{name}" for name in ("cert_reqs", "check_hostname", "ca_certs", "ca_path", "certfile", "keyfile")},
+)
+"""Options of a URL without and with TLS. The others are the client's own or unknown to it."""
 _NO_URL = (
     "the Redis URL cannot be read. Write redis://user:password@host:port/0, "
     "redis+sentinel://user:password@host:port,host:port/service/0 or redis+cluster://user:password@host:port,host:port "
     "(rediss with TLS), and percent-encode what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
+    " Options are db, username, password and client_name, with TLS also ssl_cert_reqs, ssl_check_hostname, "
+    "ssl_ca_certs, ssl_ca_path, ssl_certfile and ssl_keyfile."
 )
 _TWO_LOGINS = (
     "the Redis URL holds a login, and spec.redis.credentialsSecretRef names another one: remove it from the URL."
@@ -254,6 +262,8 @@ def connect(
         sentinel = SentinelUrl.parse(url)
         url = sentinel.redis_url if sentinel is not None else url
         parts = urlsplit(url)
+        if not _OPTIONS[parts.scheme == "rediss"].issuperset(parse_qs(parts.query, keep_blank_values=True)):
+            raise ValueError("redis-py would pass it on to its connections")
         if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+", parts.path):
             raise ValueError("redis-py would take database 0")
         primary = PrimaryResolver(sentinel, timeout_seconds, clock, files.ca_file) if sentinel is not None else None

@@ -322,14 +322,18 @@ class Reconciler:
     async def _write_statuses(
         self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, state: ReconcileState
     ) -> None:
-        if snapshot.relay_miner is not None:
+        relay_miner = snapshot.relay_miner
+        if relay_miner is not None:
+            found = served_suppliers(snapshot, planned)
+            if (missing := " ".join(check.name for check in found.missing)) != state.unserved.name:
+                state.unserved = UpdateStep(missing, self._clock())
+            snapshot = replace(snapshot, unserved_since=state.unserved.since if missing else None)
             found_status = relay_miner_status(snapshot, planned)
             await self._archive.update(key, found_status.audit, self._now())
             status = as_status(found_status)
-            found = served_suppliers(snapshot, planned)
             operator_metrics.SUPPLIERS_SERVED.labels(*key).set(len(found.served))
             operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)
-            await self._write_status(snapshot.relay_miner, status, passing=frozenset({"height"}), state=state)
+            await self._write_status(relay_miner, status, passing=frozenset({"height"}), state=state)
 
         async def of_supplier(check: KeyCheck) -> None:
             status = as_status(supplier_status(check, snapshot, planned))

@@ -34,12 +34,18 @@ class StakeCondition:
     type: ConditionType = ConditionType.STAKE_AS_DECLARED
 
 
-def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str]) -> ConditionSpec:
+def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, invalid: bool) -> ConditionSpec:
     """Return the condition of a kind's installed definition.
 
-    `unknown` are the fields of a resource that this release ignores.
+    `unknown` are the fields of a resource that this release ignores, `invalid` says that it cannot read the resource.
     """
     found = schemas.difference(kind)
+    if invalid and found.unknown:
+        return ConditionSpec(
+            ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,
+            f"The installed definition of {kind} is newer than the operator: it has {_few(found.unknown)}, and lets "
+            "through what this release cannot read. Use a newer release, or change what Ready names.",
+        )  # fmt: skip
     if unknown:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,

@@ -32,7 +32,8 @@ def redis_secret(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingP
     if not url:
         return "", BlockingProblem(
             ConditionReason.REDIS_SECRET_MISSING,
-            f"Secret {reference.name} has no entry {reference.key}. Correct spec.redis.urlSecretRef.key or the Secret.",
+            f"Secret {reference.name} {secret.lacks(reference.key)}. Correct spec.redis.urlSecretRef.key or the "
+            "Secret.",
         )
     uid = str((snapshot.relay_miner or {})["metadata"]["uid"])
     return _url_digest(url, uid), None
@@ -50,7 +51,7 @@ def _missing_redis_file(parsed: RelayMiner, snapshot: Snapshot) -> BlockingProbl
         if secret is not None and secret.problem:
             return BlockingProblem(ConditionReason.API_SERVER_REJECTED, f"{secret.problem}.")
         if secret is None or not secret.entries.get(key):
-            problem = "does not exist" if secret is None else f"has no entry {key}"
+            problem = "does not exist" if secret is None else secret.lacks(key)
             return BlockingProblem(
                 ConditionReason.REDIS_SECRET_MISSING,
                 f"Secret {name}, named by spec.redis.{field}, {problem}. Create it.",

@@ -19,7 +19,7 @@ from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.sections import section
-from pocket_operator.decide.served import NO_CHAIN, long_unserved, served_condition, served_suppliers
+from pocket_operator.decide.served import NO_CHAIN, long_unserved, served_condition, served_suppliers, was_ready
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.update import UpdatePhase
 from pocket_operator.decide.volume_claims import declared_size, volume_growth
@@ -27,6 +27,7 @@ from pocket_operator.decide.workloads import is_rolling, serves
 from pocket_operator.resources import names
 
 Object = dict[str, Any]
+_UNSERVED = frozenset({ConditionReason.LOADING_KEYS, ConditionReason.SUPPLIERS_NOT_SERVED})
 _ON_ITS_WAY = frozenset({ProblemCode.STARTING, ProblemCode.DRAINING, ProblemCode.WORKER_MISSING})
 
 
@@ -59,7 +60,12 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
         _volumes(reports, volume_growth(snapshot.claims, declared_size(relay_miner))),
         chain,
         claims,
-        schema_condition("RelayMiner", snapshot.schemas, plan.unknown),
+        schema_condition(
+            "RelayMiner",
+            snapshot.schemas,
+            plan.unknown,
+            invalid=plan.blocked_by is not None and plan.blocked_by.reason is ConditionReason.INVALID_SPEC,
+        ),
         _up_to_date(plan),
         audit_condition(cut, reported=bool(heads)),
     ]
@@ -354,6 +360,19 @@ def _deletion_waits(relay_miner: Object, until: str) -> str:
     )
 
 
+def _going_on(plan: Plan, *, deleting: bool, rolling: bool, overdue: str) -> tuple[ConditionReason, str] | None:
+    """Return what is being brought about, None if nothing is."""
+    if deleting:
+        left = sum(not drain.done for drain in plan.drains.values())
+        return ConditionReason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish."
+    if (rollout := plan.rollout) is not None and rollout.canary is not None and rollout.message:
+        text = f"A canary tries revision {rollout.canary.name}: {rollout.message}."
+        return ConditionReason.OBSERVING_CANARY, text
+    if rolling and overdue:
+        return ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue
+    return (ConditionReason.ROLLING_OUT, "Pods are being started or replaced.") if rolling else None
+
+
 def _summary(
     snapshot: Snapshot,
     plan: Plan,
@@ -370,33 +389,25 @@ def _summary(
     if stalled is None and overdue:
         stalled = (ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue)
     ready = ConditionSpec(ConditionType.READY, "True", ConditionReason.READY, "Relays are served and mined.")
-    going_on: tuple[ConditionReason, str] | None = None
-    if deleting:
-        left = sum(not drain.done for drain in plan.drains.values())
-        going_on = (ConditionReason.DRAINING, f"Being deleted: {left} suppliers still have claims or proofs to finish.")
-    elif (rollout := plan.rollout) is not None and rollout.canary is not None and rollout.message:
-        going_on = (
-            ConditionReason.OBSERVING_CANARY,
-            f"A canary tries revision {rollout.canary.name}: {rollout.message}.",
-        )
-    elif rolling and overdue:
-        going_on = (ConditionReason.PROGRESS_DEADLINE_EXCEEDED, overdue)
-    elif rolling:
-        going_on = (ConditionReason.ROLLING_OUT, "Pods are being started or replaced.")
+    going_on = _going_on(plan, deleting=deleting, rolling=rolling, overdue=overdue)
+    late = serves_all.reason is ConditionReason.SUPPLIERS_NOT_SERVED and long_unserved(snapshot)
+    starting = not was_ready(snapshot) and serves_all.reason in _UNSERVED
+    if starting and not late and going_on is None and problem is None:
+        going_on = (ConditionReason.LOADING_KEYS, serves_all.message)
     if plan.paused:
         problems = "Paused: the operator leaves everything as it is." + _deletion_waits(relay_miner, "no longer paused")
         ready = ConditionSpec(ConditionType.READY, "Unknown", ConditionReason.PAUSED, problems)
         going_on = None
     elif problem is not None and problem[0] is not ConditionReason.CANARY_FAILED:
         ready = ConditionSpec(ConditionType.READY, "False", *problem)
-    elif going_on is not None and going_on[0] is ConditionReason.OBSERVING_CANARY:
+    elif late and (serving or going_on is None):
+        ready = ConditionSpec(ConditionType.READY, "False", serves_all.reason, serves_all.message)
+    elif going_on is not None and not starting and going_on[0] is ConditionReason.OBSERVING_CANARY:
         pass  # the others serve as before
-    elif going_on is not None and going_on[0] is not ConditionReason.DRAINING and serving:
+    elif going_on is not None and not starting and going_on[0] is not ConditionReason.DRAINING and serving:
         pass  # enough pods serve, some of them of another revision
     elif going_on is not None:
         ready = ConditionSpec(ConditionType.READY, "False", *going_on)
-    elif serves_all.reason is ConditionReason.SUPPLIERS_NOT_SERVED and long_unserved(snapshot):
-        ready = ConditionSpec(ConditionType.READY, "False", serves_all.reason, serves_all.message)
     return [
         ready,
         ConditionSpec(

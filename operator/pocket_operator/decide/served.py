@@ -1,6 +1,6 @@
 """Determine which Suppliers of a RelayMiner are served and mined."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,8 @@ NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})
 """Problems of a pod that has no current chain."""
 _NAMED = 5
 _HAND_OVER_SECONDS = 30.0
+_LOADING_SECONDS = 300.0
+"""A kubelet mounts a changed Secret within about two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,24 @@ def long_unserved(snapshot: Snapshot) -> bool:
     return (snapshot.now - datetime.fromisoformat(str(since))).total_seconds() >= _HAND_OVER_SECONDS
 
 
+def was_ready(snapshot: Snapshot) -> bool:
+    """Return True if the last status of the RelayMiner says that it is ready."""
+    rows = ((snapshot.relay_miner or {}).get("status") or {}).get("conditions") or ()
+    return any(row.get("type") == ConditionType.READY and row.get("status") == "True" for row in rows)
+
+
+def without_key(addresses: Collection[str], snapshot: Snapshot) -> str:
+    """Return which pods do not report the keys of all these addresses and why, as sentences. Empty for none."""
+    reported = {report.pod: report.addresses for report in snapshot.steady_reports}
+    pods = sorted(pod.name for pod in snapshot.steady_pods if not pod.deleting and pod.component != names.CONSOLE)
+    silent = [pod for pod in pods if pod not in reported]
+    late = [pod for pod in pods if pod in reported and not set(addresses) <= set(reported[pod])]
+    told = [f"Without it: {_few(late)}."] if late else []
+    if silent:
+        told.append(f"No report from {_few(silent)}: the pod is not up, or the operator cannot reach its port 9090.")
+    return " ".join(told)
+
+
 def served_condition(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> ConditionSpec:
     """Return the condition. `keys` is the condition of the keys: pods that are loading them serve soon."""
     kind = ConditionType.SUPPLIERS_SERVED
@@ -95,16 +115,21 @@ def served_condition(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> 
         )
     if not found.missing:
         return ConditionSpec(kind, "True", ConditionReason.ALL_SERVED, "Relayers and miners report all Suppliers.")
-    missing = sorted(check.name for check in found.missing)
-    named = ", ".join(missing[:_NAMED]) + (" ..." if len(missing) > _NAMED else "")
+    named = _few(sorted(check.name for check in found.missing))
     counted = f"{len(found.served)} of {found.declared} Suppliers are served."
-    if keys.reason is ConditionReason.LOADING_KEYS and all(check.good for check in found.missing):
+    loading = keys.reason is ConditionReason.LOADING_KEYS and all(check.good for check in found.missing)
+    since = snapshot.unserved_since
+    if loading and (since is None or snapshot.clock - since < _LOADING_SECONDS):
         return ConditionSpec(
             kind, "False", ConditionReason.LOADING_KEYS, f"{counted} Pods are loading the keys of: {named}."
         )
-    return ConditionSpec(
-        kind, "False", ConditionReason.SUPPLIERS_NOT_SERVED, f"{counted} Not served: {named}. See theirs."
-    )
+    pods = without_key([check.address for check in found.missing], snapshot) if loading else ""
+    message = f"{counted} Not served: {named}. See theirs. {pods}".strip()
+    return ConditionSpec(kind, "False", ConditionReason.SUPPLIERS_NOT_SERVED, message)
+
+
+def _few(found: Sequence[str]) -> str:
+    return ", ".join(found[:_NAMED]) + (" ..." if len(found) > _NAMED else "")
 
 
 def _leaves(check: KeyCheck) -> bool:

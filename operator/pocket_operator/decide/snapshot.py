@@ -27,22 +27,28 @@ ChildKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SecretView:
-    """A Secret's entries as text, without those that are not text."""
+    """A Secret's entries as text, and the names of those that are not text."""
 
     entries: Mapping[str, str] = field(repr=False)
     problem: str = ""
     """Why it could not be read, in the API server's words. It may exist."""
+    not_text: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, secret: Object) -> "SecretView":
         """Decode the base64 of the API."""
         found: dict[str, str] = {}
+        not_text = set[str]()
         for key, value in (secret.get("data") or {}).items():
             try:
                 found[key] = base64.b64decode(value).decode("utf-8")
             except (binascii.Error, UnicodeDecodeError, ValueError):
-                continue
-        return cls(found)
+                not_text.add(key)
+        return cls(found, not_text=frozenset(not_text))
+
+    def lacks(self, entry: str) -> str:
+        """Return what is wrong with an entry that has no text, as the rest of a sentence."""
+        return f"has an entry {entry} that is not text" if entry in self.not_text else f"has no entry {entry}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +203,8 @@ class Snapshot:
     """The volume claims of the miners."""
     rolling_since: float | None = None
     """Time since which not all declared pods are updated and ready (monotonic seconds), None if they are."""
+    unserved_since: float | None = None
+    """Time since which the same Suppliers are not served (monotonic seconds), None if all are."""
     turn: Turn = field(default_factory=lambda: Turn(False))
     update_step: UpdateStep = field(default_factory=UpdateStep)
     books: Mapping[str, Books] = field(default_factory=dict)

@@ -128,7 +128,7 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
         if text is None:
             raise _Broken(
                 ConditionReason.SECRET_KEY_MISSING,
-                f"Secret {reference.name} has no entry {reference.key}. Correct spec.key.secretRef.key or the Secret.",
+                f"Secret {reference.name} {secret.lacks(reference.key)}. Correct spec.key.secretRef.key or the Secret.",
             )
         return text.strip().removeprefix("0x"), None
     if parsed.spec.key.remote is not None:

@@ -21,7 +21,7 @@ from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.sections import section
-from pocket_operator.decide.served import is_served, long_unserved, mining_problem
+from pocket_operator.decide.served import is_served, long_unserved, mining_problem, without_key
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
@@ -44,7 +44,8 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
     staked = _staked(check, row, snapshot.offered)
     claims = _claims(row)
     specs = [*_summary(keys, staked, check, snapshot), keys, staked, claims]
-    specs.append(schema_condition("Supplier", snapshot.schemas, check.unknown))
+    invalid = check.reason is ConditionReason.INVALID_SPEC
+    specs.append(schema_condition("Supplier", snapshot.schemas, check.unknown, invalid=invalid))
     before = (check.supplier.get("status") or {}).get("conditions") or ()
     generation = int(check.supplier["metadata"].get("generation") or 0)
     return SupplierStatus(
@@ -135,9 +136,8 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
         )  # fmt: skip
     if loaded >= expected:
         return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the key.")
-    return ConditionSpec(
-        kind, "False", ConditionReason.LOADING_KEYS, "The key is published; not every pod has loaded it yet."
-    )
+    message = f"The key is published; not every pod has loaded it yet. {without_key([check.address], snapshot)}"
+    return ConditionSpec(kind, "False", ConditionReason.LOADING_KEYS, message.strip())
 
 
 def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:

@@ -53,6 +53,10 @@ ALERTS = (
         "critical", "Served relays could not be recorded: check Redis and the relayers' volumes",
     ),
     Alert(
+        "PocketEntriesRefused", 'increase(pocket_miner_relays_refused_total{{{pods}}}[10m]) > 0', 0, "critical",
+        "Recorded relays are invalid and are not mined: the label `reason` names the check",
+    ),
+    Alert(
         "PocketRelaysUnprovable", 'increase(pocket_relayer_relays_unprovable_total{{{pods}}}[1h]) > 0', 0, "warning",
         "Relays are served unpaid since their requests are too large for a proof",
     ),

@@ -24,9 +24,11 @@ def revision(context: Context) -> Revision:
         "livenessProbe": probe("/health", "admin", periodSeconds=10, failureThreshold=3, timeoutSeconds=3),
         "readinessProbe": probe("/ready", "admin", periodSeconds=3, failureThreshold=2, timeoutSeconds=3),
         "startupProbe": probe("/health", "admin", periodSeconds=1, failureThreshold=60, timeoutSeconds=3),
-        # Load balancers go on sending for some seconds after a pod is terminated.
-        "lifecycle": {"preStop": {"sleep": {"seconds": _PROPAGATION_SECONDS}}},
     }
+    chosen = spec.pod_template.termination_grace_seconds
+    # Load balancers go on sending for some seconds after a pod is terminated. Kubernetes wants less than the grace.
+    if wait := min(_PROPAGATION_SECONDS, _PROPAGATION_SECONDS if chosen is None else chosen - 1):
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": wait}}}
     grace = _PROPAGATION_SECONDS + math.ceil(spec.drain_seconds) + _MARGIN_SECONDS
     return Revision(
         template(

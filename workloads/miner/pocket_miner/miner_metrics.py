@@ -4,12 +4,29 @@ The processes of tries load them, too, so no client is imported here.
 """
 
 import contextlib
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from pocket.redis_store.connection import PoolUsage
+
+
+class RefusedEntry(StrEnum):
+    """Why a recorded relay is not mined, as metrics and dead letters name it."""
+
+    NO_RELAY = "not a relay"
+    NOT_CANONICAL = "not the canonical encoding of a relay"
+    OTHER_HEADER = "the session header differs from the chain's"
+    OTHER_SUPPLIER = "the request is addressed to another supplier"
+    WITH_PAYLOAD = "the response payload was not removed"
+    NOT_SIGNED = "a signature is missing"
+    TOO_EASY = "the relay does not meet the difficulty"
+    PEER_SIGNATURE = "a signature of a peer's relay is invalid"
+    SEALED = "the session is sealed"
+    DAMAGED_HEADER = "header"
+
 
 RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
 FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays mirrored as the standby.", ["supplier"])
@@ -129,6 +146,8 @@ def start_at_zero() -> None:
     """Create the series that alerts watch, so that their first event is an increase from 0."""
     for outcome in _OUTCOMES:
         OUTCOMES.labels(outcome)
+    for reason in RefusedEntry:
+        REFUSED.labels(reason)
     CACHE.labels("divergent")
 
 

@@ -145,7 +145,7 @@ def new_leaves(
         if leaf.path in missing and is_signed(leaf.value, supplier, ring):
             signed.append(leaf)
         elif leaf.path in missing:
-            miner_metrics.REFUSED.labels("a signature of a peer's relay is invalid").inc()
+            miner_metrics.REFUSED.labels(miner_metrics.RefusedEntry.PEER_SIGNATURE).inc()
     return signed
 
 

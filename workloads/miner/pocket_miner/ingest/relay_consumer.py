@@ -117,7 +117,7 @@ class RelayConsumer:
         if session_id in self._damaged:
             return
         self._damaged.add(session_id)
-        miner_metrics.REFUSED.labels("header").inc()
+        miner_metrics.REFUSED.labels(miner_metrics.RefusedEntry.DAMAGED_HEADER).inc()
         _LOG.error("session skipped, its header is damaged", session=ascii(session_id)[:80], error=error)
 
     async def ended_elsewhere(self) -> list[str]:
@@ -410,7 +410,7 @@ class RelayConsumer:
             return leaves
         late = len(file.unknown(self.supplier, session.session_id, [leaf.path for leaf in leaves]))
         if late:
-            miner_metrics.REFUSED.labels("the session is sealed").inc(late)
+            miner_metrics.REFUSED.labels(miner_metrics.RefusedEntry.SEALED).inc(late)
             _LOG.error(
                 "relays were recorded after their session was sealed and are not paid",
                 supplier=self.supplier,
@@ -436,7 +436,7 @@ class RelayConsumer:
                 leaves.append(builder.build(entry.relay))
             except InvalidEntry as error:
                 refused.append((entry.id, str(error), entry.relay))
-                miner_metrics.REFUSED.labels(str(error)).inc()
+                miner_metrics.REFUSED.labels(error.reason).inc()
                 _LOG.warning(
                     "entry rejected", error=error, supplier=self.supplier, session=session_id, entry=entry.id
                 )  # fmt: skip

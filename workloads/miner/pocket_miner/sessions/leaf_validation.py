@@ -12,6 +12,7 @@ from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.relays.wire import BYTES, bytes_field
 from pocket.protocol.smst.digest import DIGEST_BYTES, Root, leaf_digest, path_of
 from pocket_miner import miner_metrics
+from pocket_miner.miner_metrics import RefusedEntry
 from pocket_miner.relay_rows import Leaf
 
 _FIELD_1, _FIELD_2, _FIELD_4 = (number << 3 | BYTES for number in (1, 2, 4))
@@ -52,6 +53,10 @@ def terms_of_root(supplier: str, header: SessionHeader, root: bytes) -> LeafTerm
 class InvalidEntry(Exception):
     """An entry that must not become a leaf. A single wrong leaf gets the supplier slashed."""
 
+    def __init__(self, reason: RefusedEntry) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 def build_leaf(relay_bytes: bytes, terms: LeafTerms) -> Leaf:
     """Build the leaf of a recorded relay.
@@ -76,7 +81,7 @@ def valid_leaves(relays: Iterable[bytes], terms: LeafTerms) -> list[Leaf]:
         try:
             leaves.append(builder.build(relay))
         except InvalidEntry as error:
-            miner_metrics.REFUSED.labels(str(error)).inc()
+            miner_metrics.REFUSED.labels(error.reason).inc()
     return leaves
 
 
@@ -98,7 +103,7 @@ class LeafBuilder:
             _check(relay_bytes, terms)
         hashed = relay_hash(relay_bytes)
         if not is_applicable(hashed, terms.target_hash):
-            raise InvalidEntry("the relay does not meet the difficulty")
+            raise InvalidEntry(RefusedEntry.TOO_EASY)
         path = path_of(hashed)
         weight = terms.compute_units_per_relay
         return Leaf(path, leaf_digest(path, relay_bytes, weight), weight, relay_bytes)
@@ -176,20 +181,20 @@ def _check(relay_bytes: bytes, terms: LeafTerms) -> None:
     try:
         relay.ParseFromString(relay_bytes)
     except DecodeError as error:
-        raise InvalidEntry("not a relay") from error
+        raise InvalidEntry(RefusedEntry.NO_RELAY) from error
     # The chain hashes its own encoding of the relay: bytes that are not canonical would have another hash there.
     relay.req.meta.SetInParent()
     relay.res.meta.SetInParent()
     relay.DiscardUnknownFields()
     if relay.SerializeToString(deterministic=True) != relay_bytes:
-        raise InvalidEntry("not the canonical encoding of a relay")
+        raise InvalidEntry(RefusedEntry.NOT_CANONICAL)
     header = terms.header.encode()
     for part in (relay.req.meta.session_header, relay.res.meta.session_header):
         if part.SerializeToString(deterministic=True) != header:
-            raise InvalidEntry("the session header differs from the chain's")
+            raise InvalidEntry(RefusedEntry.OTHER_HEADER)
     if relay.req.meta.supplier_operator_address != terms.supplier.encode():
-        raise InvalidEntry("the request is addressed to another supplier")
+        raise InvalidEntry(RefusedEntry.OTHER_SUPPLIER)
     if relay.res.payload:
-        raise InvalidEntry("the response payload was not removed")
+        raise InvalidEntry(RefusedEntry.WITH_PAYLOAD)
     if not relay.req.meta.signature or len(relay.res.meta.supplier_operator_signature) != _SIGNATURE_BYTES:
-        raise InvalidEntry("a signature is missing")
+        raise InvalidEntry(RefusedEntry.NOT_SIGNED)
