@@ -322,7 +322,7 @@ def test_series_of_alerts_on_first_events_exist_at_zero_from_the_start():
             if values is not None:
                 assert set(values) <= {row.labels[label] for row in rows}, family
             checked.add(family)
-    assert len(checked) == 7
+    assert len(checked) == 8
 
 
 @pytest.mark.processes

@@ -37,7 +37,7 @@ class StakeCondition:
 def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, invalid: bool) -> ConditionSpec:
     """Return the condition of a kind's installed definition.
 
-    `unknown` are the fields of a resource that this release ignores, `invalid` says that it cannot read the resource.
+    `unknown` are the fields of a resource that this release ignores, `invalid` is True if it cannot read the resource.
     """
     found = schemas.difference(kind)
     if invalid and found.unknown:

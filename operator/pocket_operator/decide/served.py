@@ -87,7 +87,7 @@ def long_unserved(snapshot: Snapshot) -> bool:
 
 
 def was_ready(snapshot: Snapshot) -> bool:
-    """Return True if the last status of the RelayMiner says that it is ready."""
+    """Return True if the last status of the RelayMiner was Ready."""
     rows = ((snapshot.relay_miner or {}).get("status") or {}).get("conditions") or ()
     return any(row.get("type") == ConditionType.READY and row.get("status") == "True" for row in rows)
 
