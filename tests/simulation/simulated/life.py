@@ -35,6 +35,7 @@ VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gette
 _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
 _AGAIN_SECONDS = 1.5
 _BEHIND_SECONDS = (0.0, 20.0)  # of the clock of a Redis that takes over
+_BURST_SECONDS = 5.0  # for relays that a stopped relayer may hold
 _MOST_CPU_SECONDS = 30.0  # ten times what a life takes
 
 
@@ -291,8 +292,9 @@ class Life:
 
     async def _redis_empty_unread(self, fault: Fault, _: Program | None) -> None:
         """Lose the data of Redis while no miner reads. In half of the cases relayers with the last relays end."""
+        relays = self._burst(fault)
         async with self._miners_stopped():
-            await asyncio.gather(*self._burst(fault))
+            await asyncio.wait(relays, timeout=_BURST_SECONDS)
             await asyncio.sleep(fault.share)
             relayers = [p for p in self.system.programs.values() if p.relayer and p.alive and fault.seed % 2]
             ends = [program for program in relayers if program.name not in self._held]
@@ -301,11 +303,14 @@ class Life:
             await self._redis_crash(replace(fault, kind=Kind.REDIS_EMPTY), None)
         for program in ends:
             await self._back(replace(fault, seconds=1.0), program)
+        await asyncio.gather(*relays)
 
     async def _unread(self, fault: Fault, _: Program | None) -> None:
         """Stop the miners before a session's last relays, so that these are unread when it is sealed."""
+        relays = self._burst(fault)
         async with self._miners_stopped():
-            await asyncio.gather(*self._burst(fault), asyncio.sleep(fault.seconds))
+            await asyncio.sleep(fault.seconds)
+        await asyncio.gather(*relays)
 
     @contextlib.asynccontextmanager
     async def _miners_stopped(self) -> AsyncIterator[None]:
