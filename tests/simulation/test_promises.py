@@ -9,6 +9,7 @@ from simulated.promises import (
     reaches_last_chance,
     takes_the_last_miner,
     takes_the_last_owner,
+    takes_the_last_prover,
 )
 
 
@@ -51,6 +52,11 @@ def test_no_owner_goes_too_late_to_be_replaced_while_a_redis_that_came_back_put_
     unclaimed, back_at, height, skipped
 ):
     assert takes_the_last_owner(unclaimed, back_at, height) is skipped
+
+
+def test_no_owner_that_loses_its_leases_goes_too_late_for_the_next_one_to_prove():
+    assert [height for height in range(10, 40) if takes_the_last_prover({10}, height)] == list(range(22, 28))
+    assert not takes_the_last_prover(set(), 25)
 
 
 def test_peers_that_are_away_before_the_seals_leave_each_volume_to_itself():

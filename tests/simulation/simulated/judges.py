@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from pocket.protocol.claims.proof_requirement import VALIDATED
 from pocket.protocol.relays.messages import SessionHeader, relay_hash
 from pocket.protocol.sessions.windows import Windows
 from pocket.protocol.smst.digest import path_of
@@ -106,6 +107,11 @@ class Judges:
         """Return the ends of open sessions with acknowledged relays and without a claim on chain."""
         claims, headers = self.system.chain.state.claims, self.system.headers
         return {headers[pair[1]].session_end_block_height for pair in self._open() if pair[::-1] not in claims}
+
+    def unproven_ends(self) -> set[int]:
+        """Return the ends of sessions with a claim on chain that lacks a valid proof."""
+        claims = self.system.chain.state.claims.values()
+        return {c.header.session_end_block_height for c in claims if c.proof_validation_status != VALIDATED}
 
     def missing(
         self, *, without: Program | None = None, redis: Data | None = None, apart: bool = False,

@@ -219,7 +219,9 @@ class Life:
     async def _kill(self, fault: Fault, program: Program) -> None:
         if not program.alive or program.name in self._held:
             return
-        if fault.kind is Kind.GONE and (self._is_last_owner() or self._is_last_miner(program)):
+        if fault.kind is Kind.GONE and (
+            self._is_last_owner() or self._is_last_miner(program) or self._is_last_prover(program)
+        ):
             return
         self._kill_and_hold(program)
         await self._back(fault, program)
@@ -228,6 +230,10 @@ class Life:
         return promises.takes_the_last_owner(
             self.judges.unclaimed_ends(), self._redis_back_at, self.system.chain.height
         )
+
+    def _is_last_prover(self, program: Program) -> bool:
+        unproven = self.judges.unproven_ends()
+        return not program.relayer and promises.takes_the_last_prover(unproven, self.system.chain.height)
 
     def _is_last_miner(self, program: Program) -> bool:
         others = (p for p in self.system.programs.values() if not p.relayer and p is not program and p.alive)
@@ -359,7 +365,9 @@ class Life:
 
     async def _volume_lost(self, fault: Fault, program: Program) -> None:
         what = "log" if program.relayer else "volume"
-        if program.name in self._held or not self._may_lose(what, without=program):
+        if program.name in self._held or (not self.system.kubernetes and self._is_last_prover(program)):
+            return  # without Kubernetes, a miner on another volume waits for its own Leases
+        if not self._may_lose(what, without=program):
             return
         self._held.add(program.name)
         self.system.tell(f"{program.name}: killed, its {'log' if program.relayer else 'volume'} is lost")

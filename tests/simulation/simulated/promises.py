@@ -11,6 +11,7 @@ from simulated.plan import BLOCK_SECONDS, NO_ANSWER_SHARE, SESSION_ENDS, WINDOW_
 _CLOSES = tuple(sorted(end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2)))
 """Heights at which windows of claims and of proofs close."""
 _BLOCKS_TO_TAKE_OVER = 5
+_BLOCKS_TO_PROVE = _BLOCKS_TO_TAKE_OVER + 1  # the next owner may have to adopt the claim first
 _MOST_SECONDS_AWAY = 2 * BLOCK_SECONDS
 _TO_SEAL_SECONDS = 10 * BLOCK_SECONDS  # from the loss of a copy to the seals, at most
 
@@ -54,6 +55,15 @@ def takes_the_last_owner(unclaimed: Collection[int], redis_back_at: int, height:
         close - _BLOCKS_TO_TAKE_OVER <= height < close and close - WINDOW_BLOCKS - 2 <= redis_back_at
         for close in closes
     )
+
+
+def takes_the_last_prover(unproven: Collection[int], height: int) -> bool:
+    """Return True if an owner that goes now, and does not get its Leases back, leaves no time for its proofs.
+
+    `unproven` are the ends of sessions with a claim on chain that lacks a valid proof.
+    """
+    closes = (end + 2 + 2 * WINDOW_BLOCKS for end in unproven)
+    return any(close - _BLOCKS_TO_PROVE <= height < close for close in closes)
 
 
 def takes_the_last_miner(unclaimed: Collection[int], others_running: int, height: int) -> bool:

@@ -219,13 +219,19 @@ class System:
             self._check_owner(sender, message.supplier_operator_address)
 
     def _check_owner(self, sender: str, supplier: str) -> None:
-        """Report a transaction of a former owner that must know of the present one."""
+        """Report a transaction of a former owner that must know of the present one.
+
+        A miner that starts while Redis is away knows no owner, and sends what is sealed on its volume.
+        """
         name, now = f"sim-miner-shard-{shard_of(supplier, SHARDS)}", self.loop.time()
         holder = self.leases.holder(name)
         process = self.programs[sender].process
         if holder in ("", sender) or process is None or self.network.holding:
             return
-        if now - max(self.leases.held_since[name], process.went_on_at) > BLOCK_SECONDS:
+        redis = self.redis.primary
+        if not redis.up or redis.loading:
+            return
+        if now - max(self.leases.held_since[name], process.went_on_at, redis.started) > BLOCK_SECONDS:
             self.observed.append(f"{sender} sends for a supplier of {holder}")
 
     def step(self) -> CommittedBlock:
