@@ -66,8 +66,16 @@ MUTANTS = [
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
     Mutant("core/pocket/chain/failover.py", "next(iter(failures)) if len(failures) == 1 else", "FailureClass.PRUNED_NODE if True else",
            "tests/integration/test_large_answers.py::test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away"),
-    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "(row[0][0] is Action.CONCLUDE, row[0][1])", "row[0][1]",
+    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "(ORDER.index(row[0][0]), row[0][1])", "row[0][1]",
            "tests/integration/test_settlement_blocks.py::test_what_is_over_comes_after_what_has_a_window"),
+    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "sends_first = connected and self._peer_merge.is_due(self.peers)", "sends_first = False",
+           "tests/integration/test_absent_peers.py::test_what_is_sealed_is_proven_while_a_peer_hangs"),
+    Mutant("workloads/miner/pocket_miner/submission/leaf_sets.py", "if root in session.signed_roots and Root(", "if Root(",
+           "tests/integration/test_wrong_peers.py::"
+           "test_fewer_relays_than_are_here_are_claimed_only_if_a_peer_has_a_signed_claim_of_them"),
+    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "fallback=fallback, history=history)", "fallback=fallback)",
+           "tests/integration/test_lost_knowledge.py::"
+           "test_a_session_is_not_sealed_in_a_redis_that_failed_over_since_it_was_inspected"),
     Mutant("core/pocket/redis_store/connection.py", "if task and task.cancelling() > before:", "if False:",
            "tests/integration/test_publisher.py::test_a_cancellation_that_meets_the_end_of_sending_is_not_lost"),
     Mutant("workloads/miner/pocket_miner/submission/fees.py", "known = await store.costs(session_id)", "known = {}",

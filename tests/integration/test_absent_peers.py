@@ -3,11 +3,17 @@
 Windows of these worlds: sessions of 10 blocks, claims in 12…16, proofs in 16…20, settlement in 20.
 """
 
+import asyncio
+
 import pytest
 
-from other_miners import another, served
+from mine import unharmed
+from other_miners import another, ask, served
+from pocket.protocol.claims.proof_requirement import VALIDATED
+from pocket_miner.ingest.peers import PeerSession
 
 pytestmark = pytest.mark.redis
+PROOF = "/pocket.proof.MsgSubmitProof"
 
 
 async def test_a_peer_is_asked_again_until_it_answers(alice):
@@ -52,3 +58,71 @@ async def test_what_the_stream_still_holds_is_not_fetched_from_peers(alice, monk
         with another(alice, asked=asked) as other:
             await other.miner.tail()
             assert other.mirror.file(10).count(other.supplier, header.session_id) == 5
+
+
+class Peer:
+    """A peer without anything, whose answers differ in its subclasses."""
+
+    urls = frozenset({"http://peer"})
+
+    async def seals(self, supplier):
+        return []
+
+    async def sessions(self, supplier):
+        return True, []
+
+    async def claims(self, supplier, end):
+        return set()
+
+    async def ended(self, supplier, session_ids):
+        return False, set()
+
+
+async def test_a_peer_that_gives_relays_slowly_delays_no_claim_beyond_its_window(alice):
+    """Each page comes in time, and there are ever more of them."""
+    header = await alice.recorded(3)
+
+    class SlowPeer(Peer):
+        async def sessions(self, supplier):
+            row = PeerSession("http://peer", header.session_id, header.encode(), "9-9", "x", 10)
+            return True, [row]
+
+        async def relays(self, session, supplier, end, take):
+            await asyncio.Event().wait()
+
+    await alice.miner.tail()
+    alice.miner.merge_seconds = 0.01
+    ask(alice, SlowPeer())
+    async with asyncio.timeout(60):
+        while alice.chain.height < 21:
+            alice.localnet.step()
+            await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())
+    assert unharmed(alice, header)
+
+
+async def test_what_is_sealed_is_proven_while_a_peer_hangs(alice):
+    """A peer that hangs is waited for longer than a block takes, also by a miner that starts in the window."""
+    header = await alice.recorded(3)
+    await alice.to(15)
+    alice.skip(18)
+    assert alice.claim(header).proof_validation_status != VALIDATED
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    class HangingPeer(Peer):
+        async def seals(self, supplier):
+            asked.set()
+            await goes_on.wait()
+            return []
+
+    alice.start()
+    ask(alice, HangingPeer())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params()))
+        await asyncio.wait_for(asked.wait(), 30)
+        alice.localnet.step()
+        proofs = [t for t in alice.chain.transactions.values() if PROOF in t.actions]
+        goes_on.set()
+    assert len(proofs) == 1
+    await alice.to(21)
+    assert unharmed(alice, header)
+    assert len([t for t in alice.chain.transactions.values() if PROOF in t.actions]) == 1, "it is paid for once"

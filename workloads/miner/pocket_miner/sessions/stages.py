@@ -7,6 +7,7 @@ at the earliest.
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from pocket.protocol.claims.proof_requirement import ProofRequirement
 from pocket.protocol.sessions.windows import Windows
@@ -35,6 +36,12 @@ class Action(enum.Enum):
     SEND_PROOF = "send the proof"
     ADOPT = "compare with the claim on chain"
     CONCLUDE = "find out how the session ended"
+
+
+SENDS: Final = (Action.SEND_CLAIM, Action.SEND_PROOF)
+"""Actions that need only the key and the chain."""
+ORDER: Final = (*SENDS, Action.SEAL, Action.ADOPT, Action.NOTHING, Action.CONCLUDE)
+"""What is sealed waits for no peer, and nothing with a deadline for what is over."""
 
 
 class ClaimState(enum.Enum):

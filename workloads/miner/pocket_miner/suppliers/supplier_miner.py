@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import functools
-import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +32,8 @@ from pocket_miner.sessions.claim_view import ClaimsAnswer
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
 from pocket_miner.sessions.deadlines import deadline_of, earliest
 from pocket_miner.sessions.stages import (
+    ORDER,
+    SENDS,
     Action,
     Decision,
     in_last_third,
@@ -49,7 +50,7 @@ from pocket_miner.submission.claims import ClaimSubmitter, SealSource
 from pocket_miner.submission.leaf_sets import VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.claim_queries import query_claims
-from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one
+from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one, on_volume
 from pocket_miner.suppliers.owed_relays import may_lack_relays
 from pocket_miner.suppliers.quiet_sessions import QuietSessions, quiet_sessions
 from pocket_miner.suppliers.session_decisions import decide_session
@@ -92,6 +93,7 @@ class SupplierMiner:
     confirm: Callable[[], Awaitable[None]] = _confirmed
     last_scan_at: float | None = None
     """When the latest scan of Redis began that found every session with relays (loop's clock)."""
+    merge_seconds: float = 10.0  # for which decisions wait for peers, while copies of whole sessions may take longer
     detached: bool = False
     """True if the owner is unknown: the miner works with the volume, the key and the chain alone."""
     concluder: Concluder = field(init=False)
@@ -132,28 +134,15 @@ class SupplierMiner:
         async with self._starting:
             if self._started:
                 return
-            await self._on_volume("restoring sessions", self.restore())
+            await on_volume("restoring sessions", self.restore())
             await self._fence()
             for session_id in await self.consumer.ended_elsewhere():
                 remove = self.concluder.remove(self.sessions.pop(session_id))
-                await self._on_volume("deleting a session that ended elsewhere", remove)
+                await on_volume("deleting a session that ended elsewhere", remove)
             await self.consumer.discover(self.concluder.finished)
             await self.claims.seals.load(self.sessions)
-            await self._on_volume("merging peers", self._merge_peers())
+            self._peer_merge.needed = True  # not here: a peer may hang, and what is sealed does not need it
             self._started = True
-
-    async def _on_volume(self, step: str, work: Awaitable[None]) -> None:
-        """Run a step that a volume may fail without stopping the others.
-
-        What is missing then comes from Redis, from peers and from the chain. Raises VolumeCorrupted and other errors.
-        """
-        try:
-            await work
-        except (sqlite3.Error, OSError) as error:
-            if corruption_in(error) is not None:
-                raise
-            miner_metrics.ERRORS.labels("volume").inc()
-            _LOG.error("step failed on the volume, continuing without it", step=step, error=error)
 
     async def _connect(self, height: int) -> bool:
         """Return True if Redis and the Lease let this owner write.
@@ -168,7 +157,7 @@ class SupplierMiner:
             if not self._started:
                 await self.start()
             if not self._restored:
-                await self._on_volume("restoring sessions", self.restore())
+                await on_volume("restoring sessions", self.restore())
             if self._needs_fence:
                 await self._fence()
             if self._seals_due or any(s.seal is None and s.end <= height for s in self.sessions.values()):
@@ -182,15 +171,17 @@ class SupplierMiner:
         except STEP_ERRORS as error:  # whatever it is, what is sealed needs only its key and the chain
             if isinstance(error, StaleEpoch) or corruption_in(error) is not None:
                 raise
-            await self._on_volume("restoring sessions", self.restore())
+            await on_volume("restoring sessions", self.restore())
             _LOG.info("continuing with sealed sessions, Redis or Lease cannot be used", error=error)
             return False
         return True
 
-    async def _merge_peers(self) -> None:
+    async def _merge_peers(self, *, patient: bool = False) -> None:
         """Copy from peers' volumes what Redis has lost. Peers that do not answer are skipped."""
         if self.peers is not None:
-            await self._peer_merge.merge(self.peers, self.concluder.finished)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if patient else self.merge_seconds):
+                    await self._peer_merge.merge(self.peers, self.concluder.finished)
 
     async def _fence(self) -> None:
         await self.store.fence(self.confirm, urgent=self._must_seal)
@@ -220,7 +211,7 @@ class SupplierMiner:
         async with limit or contextlib.nullcontext():
             if not self._started:
                 await self.start()
-            await self._discover()
+            await self._discover(patient=True)
             self._scanned(begun)
             return await self.consumer.consume_once()
 
@@ -233,7 +224,7 @@ class SupplierMiner:
         self.report.open = len(self.sessions)
         self.last_scan_at = at
 
-    async def _discover(self) -> None:
+    async def _discover(self, *, patient: bool = False) -> None:
         finished = self.concluder.finished
         if await self.consumer.discover(finished):
             # Another, an emptied or an older Redis may hold no fence. Each step stays due until it was done.
@@ -242,7 +233,7 @@ class SupplierMiner:
             with contextlib.suppress(RedisUnavailable):  # reading needs no fence
                 await self._fence()
         if self._peer_merge.is_due(self.peers):
-            await self._merge_peers()
+            await self._merge_peers(patient=patient)
         for session_id, end in () if self._needs_fence else self.consumer.revived(finished):
             # A write-ahead log that is replayed to an emptied Redis brings back sessions that ended long ago.
             await self.store.finish(session_id, end)
@@ -291,18 +282,30 @@ class SupplierMiner:
         connected = await self._connect(block.height)
         if self._started:
             self.concluder.owner_since = self.concluder.owner_since or block.height
+        sends_first = connected and self._peer_merge.is_due(self.peers)
+        sent = await self._decide_and_act(block, proof, connected=True, sends_only=True) if sends_first else {}
         if connected:
             await self._advance_cutoff(block.height)
             await self._isolated("deleting ended sessions", block, self.concluder.drop_ended)
             if self._peer_merge.is_due(self.peers):
                 await self._isolated("merging peers", block, self._merge_peers)
+        seen = await self._decide_and_act(block, proof, connected=connected, sent=sent)
+        self.report.open = len(self.sessions)
+        if connected and self._started and self._restored:
+            self._quiet = quiet_sessions(self.sessions.values(), seen, self._cutoff.changes_at)
+        return Counter(seen.values())
+
+    async def _decide_and_act(
+        self, block: Block, proof: ProofParams, *, connected: bool, sends_only: bool = False, sent: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Decide and act, with `sends_only` for what is sealed alone, without sends for `sent`. Return known stages."""
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         due = functools.partial(confirm_due, self.consumer, self.sessions.values(), block.height)
         await self._isolated("confirming terms", block, due)
         closing, deadline = 0, None
         seen: dict[str, str] = {}
         groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
-        sessions = list(self.sessions.values())
+        sessions = [s for s in self.sessions.values() if s.seal is not None or not sends_only]
         decided = await map_bounded(lambda s: self._decided(s, answers, block, proof), sessions, _DECIDED_AT_ONCE)
         for session, decision in zip(sessions, decided, strict=True):
             if decision is None:
@@ -311,17 +314,15 @@ class SupplierMiner:
             seen[session.session_id] = decision.stage.value
             closing += in_last_third(session.windows, decision.stage, block.height)
             deadline = earliest(deadline, deadline_of(session.windows, decision.stage))
-            groups[decision.action, session.end].append(session)
-        self.report.record_stages(seen, block.height, closing, deadline)
+            if session.session_id not in sent if decision.action in SENDS else not sends_only:
+                groups[decision.action, session.end].append(session)
+        if not sends_only:
+            self.report.record_stages(seen, block.height, closing, deadline)
         if connected and any(action in _FENCED for action, _ in groups):
             await self._isolated("checking the fence", block, self.store.check_fence)
-        # Actions with a deadline come before concluding what is over.
-        for (action, _), group in sorted(groups.items(), key=lambda row: (row[0][0] is Action.CONCLUDE, row[0][1])):
+        for (action, _), group in sorted(groups.items(), key=lambda row: (ORDER.index(row[0][0]), row[0][1])):
             await self._act_in_parts(action, group, block, proof, connected=connected)
-        self.report.open = len(self.sessions)
-        if connected and self._started and self._restored:
-            self._quiet = quiet_sessions(self.sessions.values(), seen, self._cutoff.changes_at)
-        return Counter(seen.values())
+        return seen
 
     async def _act_in_parts(
         self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
