@@ -202,7 +202,8 @@ class Life:
 
     async def _hold(self, fault: Fault) -> None:
         """Let a fault last, unless nothing could survive it now."""
-        if promises.leaves_no_time(fault, self.system.lost_at, self.system.chain.height):
+        put_off_at = self._redis_back_at if self.judges.unclaimed_ends() else 0
+        if promises.leaves_no_time(fault, max(self.system.lost_at, put_off_at), self.system.chain.height):
             return
         self.system.tell(f"begins: {fault}")
         self.system.network.holding.append(fault)

@@ -34,6 +34,8 @@ def is_last_chance(height: int) -> bool:
 def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
     """Return True if no node can be reached for blocks of a window in which a transaction was lost, at `lost_at`.
 
+    The same holds where a Redis that came back then puts off the seals.
+
     Nodes may still say that they have it. It is given up once as many blocks have passed as are left, and without
     nodes in these there is nobody to give new bytes to.
     """
