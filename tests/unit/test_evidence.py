@@ -162,6 +162,13 @@ def test_only_what_is_surprising_is_asked_of_every_node():
 # Heights.
 
 
+def test_every_node_is_asked_for_a_claim_before_a_session_is_sealed_later_than_usual():
+    """An owner whose seal is lost may have claimed it, and an empty list of one node shows nothing."""
+    session = TrackedSession(HEADER, params=SharedParams())
+    assert [height for height in range(11, 19) if surprising(session, answer(height))] == [14, 15]
+    assert not surprising(session, answer(14, OURS)), "it is adopted if our leaves have its root"
+
+
 def block(height, seconds=None):
     return Block(height, b"h", Timestamp.of_nanoseconds(int((height if seconds is None else seconds) * 10**9)))
 

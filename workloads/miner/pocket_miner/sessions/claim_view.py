@@ -24,10 +24,14 @@ class ClaimsAnswer:
 
 
 def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
-    """Return True if other nodes should be queried before acting on this answer."""
+    """Return True if other nodes should be queried before acting on this answer.
+
+    A session that is sealed later than usual may have been claimed by an owner whose seal is lost.
+    """
     claim = answer.claims.get(session.session_id)
     if session.seal is None:
-        return False
+        windows = session.windows
+        return claim is None and windows is not None and windows.seal_height(1) < answer.height < windows.claim_close
     if claim is None:
         last = session.claim.sent
         sent = last is not None and last.accepted and answer.height > last.height + 1
