@@ -103,7 +103,7 @@ def test_every_connection_of_a_client_knows_the_generation_of_its_pool():
 
 @pytest.mark.parametrize(
     "url",
-    [f"redis://h/0?{option}=1" for option in ("decode_responses", "socket_timeout", "foo", "retry", "ssl_cert_reqs")]
+    [f"redis://h/0?{option}=1" for option in ("decode_responses", "encoding", "foo", "retry", "ssl_cert_reqs")]
     + ["rediss://h/0?transport=1", "redis+sentinel://h/main/0?protocol=3"],
 )
 def test_an_option_that_is_the_clients_own_or_unknown_to_it_makes_a_url_invalid(url):
@@ -113,5 +113,8 @@ def test_an_option_that_is_the_clients_own_or_unknown_to_it_makes_a_url_invalid(
 
 
 async def test_options_of_the_login_and_of_tls_are_taken():
-    for url in ("redis://h/0?db=3&client_name=a", "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=false"):
+    for url in (
+        "redis://h/0?db=3&client_name=a&socket_timeout=3",
+        "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=false",
+    ):
         await connect(url).aclose()

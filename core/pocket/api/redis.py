@@ -14,11 +14,15 @@ HostPort = Annotated[
     str, *text(rf"[A-Za-z0-9]+((-+|\.)[A-Za-z0-9]+)*(:{PORT})?", "must be host or host:port", longest=259)
 ]
 _DATABASE = "must name the database by its number, such as redis://host:6379/0"
+_OPTION = "[?&](db|client_name|max_connections|health_check_interval|socket_(connect_)?timeout|ssl_[a-z_]+)=[^?&]*"
+_OPTIONS = "must have no options but db, client_name, max_connections, timeouts and, with TLS, ssl_..."
 RedisUrl = Annotated[
     str,
     *url("rediss?", "redis://host:6379/0", "rediss:// uses TLS.", "a Secret that urlSecretRef names"),
     matching(r"[^/]*//[^/?]*(/[0-9]{0,5})?(\?.*)?", _DATABASE, hidden="@"),
     Cel(r"self.matches('^[^/]*//[^/?]*(/[0-9]{0,5})?(\\?.*)?$')", _DATABASE, shown_value(_DATABASE, "@")),
+    matching(rf"[^?&]*({_OPTION})*", _OPTIONS, hidden="?"),
+    Cel(rf"self.matches('^[^?&]*({_OPTION})*$')", _OPTIONS),
 ]
 EntryKey = Annotated[
     str, *text(r"\.?[-_A-Za-z0-9][-._A-Za-z0-9]*", "must be of letters, digits, -, _ or .", longest=253)

@@ -37,18 +37,22 @@ from pocket.redis_store.store_errors import CommandRejected, RedisNotDurable, Re
 from pocket.runtime.own_authorities import redis_options
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_LOGIN = frozenset({"db", "username", "password", "client_name"})
+_PLAIN = frozenset(
+    {"db", "username", "password", "client_name", "max_connections", "health_check_interval", "socket_timeout",
+     "socket_connect_timeout"}
+)  # fmt: skip
 _OPTIONS = (
-    _LOGIN,
-    _LOGIN | {f"ssl_{name}" for name in ("cert_reqs", "check_hostname", "ca_certs", "ca_path", "certfile", "keyfile")},
+    _PLAIN,
+    _PLAIN | {f"ssl_{name}" for name in ("cert_reqs", "check_hostname", "ca_certs", "ca_path", "certfile", "keyfile")},
 )
 """Options of a URL without and with TLS. The others are the client's own or unknown to it."""
 _NO_URL = (
     "the Redis URL cannot be read. Write redis://user:password@host:port/0, "
     "redis+sentinel://user:password@host:port,host:port/service/0 or redis+cluster://user:password@host:port,host:port "
     "(rediss with TLS), and percent-encode what is special in the password: %2F for /, %23 for #, %3F for ?, %40 for @."
-    " Options are db, username, password and client_name, with TLS also ssl_cert_reqs, ssl_check_hostname, "
-    "ssl_ca_certs, ssl_ca_path, ssl_certfile and ssl_keyfile."
+    " Options are db, username, password, client_name, max_connections, health_check_interval, socket_timeout and "
+    "socket_connect_timeout, with TLS also ssl_cert_reqs, ssl_check_hostname, ssl_ca_certs, ssl_ca_path, ssl_certfile "
+    "and ssl_keyfile."
 )
 _TWO_LOGINS = (
     "the Redis URL holds a login, and spec.redis.credentialsSecretRef names another one: remove it from the URL."
