@@ -116,6 +116,6 @@ def miner(count: int = 20_000) -> tuple[float, float]:
         begun = time.process_time()
         for start in range(0, count, 500):
             file.store(terms.supplier, terms.header.session_id, made[start : start + 500], 0, "1-1", "x")
-        mirror = (time.process_time() - begun) / count
+        relay_store = (time.process_time() - begun) / count
         file.close()
-    return gate, mirror
+    return gate, relay_store

@@ -120,13 +120,13 @@ def claim_transaction(sessions: int) -> tuple[int, int]:
 def measured(relayer_seconds: float) -> Costs:
     """Measure the costs on this machine."""
     redis = redis_cost.measure()
-    gate, mirror = parts.miner()
+    gate, relay_store = parts.miner()
     return Costs(
         redis["redis_cpu_us_write"] / 1e6,
         redis["redis_cpu_us_read"] / 1e6,
         budget_seconds(),
         redis["relay_bytes"] + redis["stream_bytes_beyond_the_relay"],
-        gate + mirror,
+        gate + relay_store,
         volume_bytes_per_relay(),
         relayer_seconds,
     )

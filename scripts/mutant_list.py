@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/submission/proofs.py", "if corruption_in(error) is not None:", "if False:",
            "tests/integration/test_volume_damage.py::"
            "test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_again"),
-    Mutant("core/pocket/chain/end_block_events.py", "if self._place is not _Place.AFTER:", "if False:",
+    Mutant("core/pocket/chain/end_block_events.py", "if self._position is not _Position.AFTER:", "if False:",
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
     Mutant("core/pocket/chain/failover.py", "next(iter(failures)) if len(failures) == 1 else", "FailureClass.PRUNED_NODE if True else",
            "tests/integration/test_large_answers.py::test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away"),

@@ -134,11 +134,11 @@ class _MinerPoller:
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Mapping[str, object]:
         return await fetch_json(self.fetcher, self.snapshot.origin, path, query)
 
-    async def _rows(self, path: str, page_of: Callable[[Mapping[str, object]], _Page[T]], most: int) -> tuple[T, ...]:
+    async def _rows(self, path: str, page_of: Callable[[Mapping[str, object]], _Page[T]], limit: int) -> tuple[T, ...]:
         """Return the rows of all pages at a path, of no further one once there are `most`."""
         rows: list[T] = []
         after = ""
-        while len(rows) < most:
+        while len(rows) < limit:
             page = page_of(await self._get(path, {"after": after}))
             rows += page.rows
             if not page.next or page.next == after:

@@ -71,15 +71,15 @@ def _check_response(document: bytes) -> None:
         raise NotSignable(Refusal.MALFORMED, "relay response: the payload's hash is not 32 bytes")
 
 
-def _exact(message: M, data: bytes, what: str) -> M:
+def _exact(message: M, data: bytes, name: str) -> M:
     """Return the parsed message, whose known fields must be all that the bytes hold. Raises NotSignable."""
     try:
         message.ParseFromString(data)
     except DecodeError:
-        raise NotSignable(Refusal.MALFORMED, f"{what}: cannot be decoded") from None
+        raise NotSignable(Refusal.MALFORMED, f"{name}: cannot be decoded") from None
     message.DiscardUnknownFields()
     if message.SerializeToString(deterministic=True) != data:
-        raise NotSignable(Refusal.NOT_ALLOWED, f"{what}: has fields that are unknown here or not in canonical form")
+        raise NotSignable(Refusal.NOT_ALLOWED, f"{name}: has fields that are unknown here or not in canonical form")
     return message
 
 

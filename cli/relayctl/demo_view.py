@@ -14,7 +14,7 @@ from relayctl.accounting import Accounting
 from relayctl.local_stack import LocalStack
 
 _TOTALS = {
-    "mined": "pocket_miner_relays_mirrored_total{",
+    "mined": "pocket_miner_relays_stored_total{",
     "claims": 'pocket_miner_claims_total{result="sent"',
     "proofs": 'pocket_miner_proofs_total{result="sent"',
 }
@@ -58,17 +58,17 @@ class DemoView:
             name, _, value = line.rpartition(" ")
             if name.startswith("pocket_miner_sessions{"):
                 self._stages[name.split('"')[1]] += int(float(value))
-            for what, prefix in _TOTALS.items():
+            for total, prefix in _TOTALS.items():
                 if name.startswith(prefix):
-                    totals[what] += int(float(value))
-        for what in _TOTALS:
-            before = self._seen.get((miner, what), 0)
-            if totals[what] < before:  # the miner was restarted and counts from zero again
-                self._before[what] += before
-            self._seen[miner, what] = totals[what]
+                    totals[total] += int(float(value))
+        for total in _TOTALS:
+            before = self._seen.get((miner, total), 0)
+            if totals[total] < before:  # the miner was restarted and counts from zero again
+                self._before[total] += before
+            self._seen[miner, total] = totals[total]
 
-    def _total(self, what: str) -> int:
-        return self._before[what] + sum(number for (_, name), number in self._seen.items() if name == what)
+    def _total(self, total: str) -> int:
+        return self._before[total] + sum(number for (_, name), number in self._seen.items() if name == total)
 
     def finish(self) -> None:
         """Stop the live table."""
@@ -84,7 +84,7 @@ class DemoView:
             "block": accounting.height,
             "relays acknowledged": sum(len(row.acknowledged) for row in paid),
             "relays rejected": sum(row.rejected for row in accounting.pairs.values()),
-            **{what: self._total(what) for what in _TOTALS},
+            **{total: self._total(total) for total in _TOTALS},
             "sessions": ", ".join(f"{n} {stage}" for stage, n in self._stages.items() if n) or "-",
             "settled": f"{len(accounting.settled)} of {len(paid)}",
             "earned": f"{sum(row.earned_upokt for row in accounting.settled)} of "

@@ -182,9 +182,9 @@ class LocalRedis:
         with self.connected(name) as client:
             return client.execute_command(*command)
 
-    def _await(self, what: str, state: Callable[[], bool]) -> None:
+    def _await(self, expectation: str, state: Callable[[], bool]) -> None:
         if not wait_until(state, _FORM_SECONDS, ignored=NATIVE_ERRORS):
-            raise ConfigurationError(f"Redis below {self._folder}: {what} within {_FORM_SECONDS:g} s")
+            raise ConfigurationError(f"Redis below {self._folder}: {expectation} within {_FORM_SECONDS:g} s")
 
     def _form_sentinels(self) -> None:
         primary, *replicas = self.servers

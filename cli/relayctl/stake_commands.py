@@ -187,12 +187,12 @@ def _declared(files: tuple[Path, ...], name: str | None) -> tuple[str, StakeSpec
     operator, spec = staked[chosen]
     stakes = {row.metadata.name: row.spec.stake for row in manifests.suppliers}
     try:
-        whole, inherited = with_defaults(spec, stakes.get(spec.defaults_from.name) if spec.defaults_from else None)
+        complete, inherited = with_defaults(spec, stakes.get(spec.defaults_from.name) if spec.defaults_from else None)
     except StakeDefaultsMissing as error:
         raise click.ClickException(str(error)) from None
     if inherited and spec.defaults_from is not None:
         click.echo(f"from Supplier {spec.defaults_from.name}: {', '.join(inherited)}", err=True)
-    return operator, whole
+    return operator, complete
 
 
 def _show(plan: StakePlan) -> None:

@@ -57,11 +57,11 @@ def _parsed(parse: Callable[[], T], form: str, name: str) -> T:
         return parse()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
-        raise InputFileError(f"{name}: not {form}{place}: correct it there, or name another file") from None
+        position = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        raise InputFileError(f"{name}: not {form}{position}: correct it there, or name another file") from None
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise InputFileError(f"{name}: not {form} ({place}): correct it there, or name another file") from None
+        position = f"line {error.lineno}, column {error.colno}"
+        raise InputFileError(f"{name}: not {form} ({position}): correct it there, or name another file") from None
     except (yaml.YAMLError, *_UNPARSABLE) as error:
         raise InputFileError(
             f"{name}: not {form} ({type(error).__name__}): check its values, or name another file"

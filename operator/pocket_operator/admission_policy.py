@@ -59,9 +59,9 @@ def _all_of(*lists: str) -> str:
     return " + ".join(lists)
 
 
-def _in_each(places: tuple[str, ...], field: str) -> str:
+def _in_each(paths: tuple[str, ...], field: str) -> str:
     """Return the expression of what several optional objects have in a list."""
-    return _all_of(*(f"{place}.?{field}.orValue([])" for place in places))
+    return _all_of(*(f"{path}.?{field}.orValue([])" for path in paths))
 
 
 def _present(variable: str, field: str) -> str:

@@ -253,14 +253,14 @@ class Operator:
         async def list_one(target: tuple[ResourceKind, str]) -> None:
             kind, namespace = target
             selector = "" if kind in (SUPPLIERS, RELAY_MINERS) else CHILD_SELECTOR
-            known = self._cache.places(kind.name, namespace)
+            known = self._cache.identities(kind.name, namespace)
             listed = await api.list(kind, namespace, selector)
             for key in self._cache.replace(kind.name, listed, known):
                 self._queue.add(key)
 
         kinds = (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN)
-        places = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
-        await map_bounded(list_one, places, _LIST_CONCURRENCY, stop_on=KubeError)
+        lists = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
+        await map_bounded(list_one, lists, _LIST_CONCURRENCY, stop_on=KubeError)
         for key in self._cache.everything():
             self._queue.add(key)
 
@@ -302,9 +302,9 @@ class Operator:
     async def _serve_health(self) -> web.AppRunner:
         async def show_health(_: web.Request) -> web.Response:
             operator_metrics.WATCH_AGE.set(self._heartbeat.age if self._heartbeat else 0.0)
-            found = self.problem()
+            problem = self.problem()
             return web.json_response(
-                {"status": found or "ok", "leads": self._lease.leads}, status=503 if found else 200
+                {"status": problem or "ok", "leads": self._lease.leads}, status=503 if problem else 200
             )
 
         async def show_ready(_: web.Request) -> web.Response:

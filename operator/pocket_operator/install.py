@@ -38,10 +38,10 @@ class Values:
 
 
 def _rule(group: str, resources: list[str], verbs: list[str], names_: list[str] | None = None) -> Object:
-    found: Object = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    rule: Object = {"apiGroups": [group], "resources": resources, "verbs": verbs}
     if names_:
-        found["resourceNames"] = names_
-    return found
+        rule["resourceNames"] = names_
+    return rule
 
 
 def watching_rules() -> list[Object]:
@@ -129,7 +129,7 @@ def rights(values: Values, *, cluster_wide: bool) -> list[Object]:
 def aggregated_roles(values: Values) -> list[Object]:
     """Extend the cluster's view, edit and admin roles to the custom resources."""
     resources = ["relayminers", "suppliers"]
-    found = []
+    roles = []
     for level, verbs, targets in (
         ("view", READ, ("view", "edit", "admin")),
         ("edit", ["create", "update", "patch", "delete", "deletecollection"], ("edit", "admin")),
@@ -140,8 +140,8 @@ def aggregated_roles(values: Values) -> list[Object]:
         role["metadata"]["labels"] |= {f"rbac.authorization.k8s.io/aggregate-to-{t}": "true" for t in targets}
         if level == "edit":
             role["rules"].append(_rule(GROUP, ["relayminers/scale"], ["get", "update", "patch"]))
-        found.append(role)
-    return found
+        roles.append(role)
+    return roles
 
 
 def namespace_policy(values: Values) -> list[Object]:
@@ -362,7 +362,7 @@ def policies(values: Values) -> list[Object]:
 
 def objects(values: Values, *, cluster_wide: bool) -> list[Object]:
     """Return all objects of an installation except CRDs, namespace and policies."""
-    found = rights(values, cluster_wide=cluster_wide)
+    manifests = rights(values, cluster_wide=cluster_wide)
     if cluster_wide:
-        found += aggregated_roles(values)
-    return [*found, deployment(values, cluster_wide=cluster_wide), disruption_budget(values)]
+        manifests += aggregated_roles(values)
+    return [*manifests, deployment(values, cluster_wide=cluster_wide), disruption_budget(values)]

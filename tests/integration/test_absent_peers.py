@@ -25,10 +25,10 @@ async def test_a_peer_is_asked_again_until_it_answers(alice):
         urls, asked._urls = asked._urls, lambda: ["http://127.0.0.1:9"]
         with another(alice, asked=asked) as other:
             await other.to(11)
-            assert other.mirror.file(10).count(other.supplier, header.session_id) == 2
+            assert other.relay_store.file(10).count(other.supplier, header.session_id) == 2
             asked._urls = urls
             await other.to(12)
-            assert other.mirror.file(10).count(other.supplier, header.session_id) == 7
+            assert other.relay_store.file(10).count(other.supplier, header.session_id) == 7
 
 
 async def test_relays_of_a_peer_that_was_away_when_redis_lost_them_are_in_the_proof(alice):
@@ -57,7 +57,7 @@ async def test_what_the_stream_still_holds_is_not_fetched_from_peers(alice, monk
         monkeypatch.setattr(asked, "relays", never)
         with another(alice, asked=asked) as other:
             await other.miner.tail()
-            assert other.mirror.file(10).count(other.supplier, header.session_id) == 5
+            assert other.relay_store.file(10).count(other.supplier, header.session_id) == 5
 
 
 class Peer:

@@ -334,8 +334,8 @@ async def test_a_start_waits_for_no_primary_that_holds_the_record_of_the_prefixs
 async def test_a_miner_reads_suppliers_of_other_primaries_while_one_does_not_answer(tmp_path):
     async with running_cluster(replicas=False) as cluster:
         redis = connect(cluster.servers.url, timeout_seconds=60.0)  # no deadline decides what is read first
-        with RelayStore(tmp_path) as mirror:
-            rounds = ConsumeRounds(redis, mirror, 0.005)
+        with RelayStore(tmp_path) as relay_store:
+            rounds = ConsumeRounds(redis, relay_store, 0.005)
             await redis.exists(KEYS.closed(SUPPLIERS[0]))  # which primaries there are is known
 
             def read(supplier):

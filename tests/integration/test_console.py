@@ -116,12 +116,12 @@ async def test_a_damaged_volume_gives_no_copy_and_leaves_nothing(alice, tmp_path
 async def test_a_session_that_ends_while_the_volume_is_copied_is_left_out(alice, tmp_path, monkeypatch):
     await alice.record(alice.relays(alice.header(), 3))
     await alice.to(3)
-    copy, mirror = backup._copy, tmp_path / "mirror" / "end-10.sqlite"
+    copy, relay_store = backup._copy, tmp_path / "mirror" / "end-10.sqlite"
 
     def ends_now(source, target):
         copy(source, target)
         if source.name == "audit.sqlite":
-            mirror.unlink()
+            relay_store.unlink()
 
     monkeypatch.setattr(backup, "_copy", ends_now)
     assert [str(name) for name in back_up(tmp_path, tmp_path / "copy")] == ["audit.sqlite"]

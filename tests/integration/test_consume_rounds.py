@@ -32,8 +32,8 @@ class Together:
 
     def __init__(self, redis, folder):
         self.redis, self.folder = redis, folder
-        self.mirror = RelayStore(folder / "mirror")
-        self.rounds = ConsumeRounds(redis, self.mirror, 0.005)
+        self.relay_store = RelayStore(folder / "mirror")
+        self.rounds = ConsumeRounds(redis, self.relay_store, 0.005)
         self.consumers = {}
         self.written = 0
         self.history = "one"
@@ -42,7 +42,7 @@ class Together:
         sessions = {}
         reader = StreamReader(self.redis, KEYS, address(name))
         consumer = RelayConsumer(
-            reader, self.mirror, None, sessions, rounds=self.rounds, history_id=lambda: self.history
+            reader, self.relay_store, None, sessions, rounds=self.rounds, history_id=lambda: self.history
         )  # fmt: skip
         await consumer.discover({})
         for session in sessions.values():
@@ -63,7 +63,7 @@ class Together:
         return dict(zip(self.consumers, found, strict=True))
 
     def count(self, name):
-        return self.mirror.file(10).count(address(name), HEADER.session_id)
+        return self.relay_store.file(10).count(address(name), HEADER.session_id)
 
     async def published(self, name):
         return await self.redis.hlen(KEYS.replicated(address(name)))
@@ -78,14 +78,14 @@ async def together(redis, tmp_path):
         await made.add(name)
     assert await made.poll() == dict.fromkeys(NAMES, 1)
     yield made
-    made.mirror.close()
+    made.relay_store.close()
 
 
 async def test_suppliers_that_read_at_once_share_one_pipeline_and_one_commit(together, monkeypatch):
-    pipelines, commits, pipeline, store_all = [], [], together.redis.pipeline, together.mirror.file(10).store_all
+    pipelines, commits, pipeline, store_all = [], [], together.redis.pipeline, together.relay_store.file(10).store_all
     monkeypatch.setattr(together.redis, "pipeline", lambda **options: pipelines.append(1) or pipeline(**options))
     monkeypatch.setattr(
-        together.mirror.file(10), "store_all", lambda rows: commits.append(len(rows)) or store_all(rows)
+        together.relay_store.file(10), "store_all", lambda rows: commits.append(len(rows)) or store_all(rows)
     )
     await together.write(5, *NAMES)
     pipelines.clear()  # of the recorder
@@ -136,7 +136,7 @@ async def test_nothing_is_published_and_no_position_moves_before_the_relays_are_
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(together.mirror.file(10), "store_all", full)
+        patch.setattr(together.relay_store.file(10), "store_all", full)
         found = await together.poll()
     assert all(isinstance(error, sqlite3.OperationalError) for error in found.values())
     assert [s.position for c in together.consumers.values() for s in c._sessions.values()] == before

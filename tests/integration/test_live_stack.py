@@ -259,7 +259,7 @@ def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack)
     asyncio.run(counted())
     pages = (("relayer-admin", "/metrics"), ("miner-admin", "/metrics"), ("miner-admin", "/status"))
     outputs = {name + path: output(name, path) for name, path in pages}
-    assert "pocket_miner_relays_mirrored_total{" in outputs["miner-admin/metrics"]
+    assert "pocket_miner_relays_stored_total{" in outputs["miner-admin/metrics"]
     assert "_created{" not in outputs["miner-admin/metrics"]
     with pytest.raises(HTTPError):
         urlopen(stack.url("relayer") + "/ready/none", timeout=10)

@@ -97,7 +97,7 @@ async def test_a_claim_that_cannot_be_adopted_keeps_no_other_from_it(redis, tmp_
         alice.start()
         await alice.miner.tail()
         lost = next(iter(alice.miner.sessions.values()))
-        alice.mirror.remove(lost.end, alice.supplier, lost.session_id)
+        alice.relay_store.remove(lost.end, alice.supplier, lost.session_id)
         monkeypatch.setattr(alice.miner.consumer, "consume_once", nothing)
         alice.localnet.step()
         await alice.miner.on_block(await alice.comet.block(), await alice.client.proof_params())

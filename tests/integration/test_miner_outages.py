@@ -241,7 +241,7 @@ async def test_a_reread_in_mid_flight_is_not_undone_by_what_was_read_before_it(a
     consumer.validate = validate
     await consumer.consume_once()
     assert session.position != "0-0"
-    assert alice.mirror.file(10).count(alice.supplier, header.session_id) == 6
+    assert alice.relay_store.file(10).count(alice.supplier, header.session_id) == 6
 
 
 async def test_concurrent_readers_never_move_a_position_back(alice):
@@ -258,7 +258,7 @@ async def test_relays_of_a_session_that_was_finished_meanwhile_are_dropped_quiet
     rows = alice.relays(header, 2)
     await alice.record(rows)
     await alice.to(21)
-    file = alice.mirror.file(10)
+    file = alice.relay_store.file(10)
     assert file.store(alice.supplier, header.session_id, [], 0, "1-1", "x") == 0
 
 
@@ -335,7 +335,7 @@ async def test_a_large_session_that_is_being_computed_delays_no_small_one(alice,
     os.mkfifo(gate)
     try:
         large = asyncio.create_task(pool._run(waits_as_a_large_session, str(gate)))
-        path = alice.miner.mirror.path(header.session_end_block_height)
+        path = alice.miner.relay_store.path(header.session_end_block_height)
         bigger = asyncio.create_task(pool.root(path, alice.supplier, header.session_id))
         await asyncio.sleep(0)
         pool._small_leaves = 9

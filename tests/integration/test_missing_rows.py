@@ -14,7 +14,7 @@ KEYS = RedisKeys(PREFIX)
 
 def lose_row(mine, header):
     """Delete a session's row behind the miner's back. Its leaves stay, as after the end of a session."""
-    file = mine.mirror.file(header.session_end_block_height)
+    file = mine.relay_store.file(header.session_end_block_height)
     file._database.execute("DELETE FROM session WHERE session_id=?", (header.session_id,))
 
 
@@ -34,7 +34,7 @@ async def test_a_session_missing_on_the_volume_is_registered_again_when_relays_c
     await alice.record(rows[3:])
     await alice.miner.tail()
     await alice.miner.tail()
-    assert alice.mirror.file(10).count(alice.supplier, header.session_id) == 6
+    assert alice.relay_store.file(10).count(alice.supplier, header.session_id) == 6
     await settled(alice, header, rows)
 
 
@@ -54,7 +54,7 @@ async def test_a_session_that_ended_while_its_relays_were_read_is_not_registered
     session = alice.miner.sessions.pop(header.session_id)
     lose_row(alice, header)
     await alice.miner.consumer.register_missing([session])
-    assert alice.mirror.sessions() == []
+    assert alice.relay_store.sessions() == []
 
 
 @pytest.mark.parametrize("step", ["sessions", "fence", "merge"])

@@ -43,14 +43,14 @@ async def test_a_peer_cannot_slip_in_a_relay_that_the_gate_refuses(alice):
     rows = alice.relays(header, 2)
     await alice.record(rows)
     await alice.miner.tail()
-    database = alice.mirror.file(10)._database
+    database = alice.relay_store.file(10)._database
     database.execute("UPDATE leaf SET value=CAST('nonsense' AS BLOB) WHERE path=(SELECT min(path) FROM leaf)")
     await alice.redis.flushall()
     await alice.record(alice.relays(header, 1))
     async with served(alice) as asked:
         with another(alice, asked=asked) as other:
             await other.miner.tail()
-            assert other.mirror.file(10).count(other.supplier, header.session_id) == 2
+            assert other.relay_store.file(10).count(other.supplier, header.session_id) == 2
 
 
 async def test_a_peers_seal_is_the_only_thing_that_is_claimed_after_redis_came_back_empty(alice):
@@ -96,7 +96,7 @@ async def test_a_standby_that_copied_relays_recorded_after_the_seal_proves_the_s
         await other.redis.flushall()
         await other.record(alice.relays(header, 3))  # by a relayer that was frozen: Redis knows of no closed session
         await standby.round()
-        assert other.mirror.file(10).count(other.supplier, header.session_id) == 9
+        assert other.relay_store.file(10).count(other.supplier, header.session_id) == 9
         if knows_seal:
             await alice.decide()  # puts the seal back into Redis
         other.epoch += 1
@@ -147,7 +147,7 @@ async def test_an_owner_on_an_empty_volume_gets_the_sealed_relays_from_its_peers
 
 async def leftovers_of(made, followed, height=30):
     """Return how many sessions' leftovers a volume had."""
-    return await delete_leftovers(made.mirror, made.audit, made.redis, KEYS, followed, height)
+    return await delete_leftovers(made.relay_store, made.audit, made.redis, KEYS, followed, height)
 
 
 def sealed_and_paid(made, header):
@@ -166,7 +166,7 @@ async def test_a_standby_drops_what_the_owner_has_ended(alice):
         await alice.to(21)
         await standby.round()
         assert standby.sessions == {}
-        assert other.mirror.ends() == []
+        assert other.relay_store.ends() == []
         assert other.audit.unfinished() == []
 
 
@@ -179,7 +179,7 @@ async def test_leftovers_of_suppliers_that_went_elsewhere_are_removed_once_they_
         assert await leftovers_of(other, set()) == 0
         await alice.to(21)
         assert await leftovers_of(other, set()) == 1
-        assert other.mirror.ends() == []
+        assert other.relay_store.ends() == []
         assert other.audit.unfinished() == []
 
 
@@ -221,7 +221,7 @@ async def test_a_former_owner_books_no_second_outcome_after_the_tombstone_is_del
             await alice.block()
             assert alice.outcomes() == {}
             assert alice.audit.unfinished() == []
-            assert alice.mirror.ends() == []
+            assert alice.relay_store.ends() == []
 
 
 async def test_a_former_owner_waits_for_a_peer_that_may_have_booked_the_outcome(alice):

@@ -58,7 +58,7 @@ async def test_so_do_those_that_a_standby_recorded(alice, monkeypatch):
 async def test_relays_by_several_terms_are_not_claimed_by_any_of_them_before_the_chain_states_which(alice, monkeypatch):
     header = await alice.recorded(5)
     await alice.to(4)
-    alice.mirror.file(10)._database.execute("UPDATE validation SET terms='several'")
+    alice.relay_store.file(10)._database.execute("UPDATE validation SET terms='several'")
     with monkeypatch.context() as patched:
         silent_about(alice, patched, TERMS)
         alice.start()

@@ -117,7 +117,7 @@ async def test_positions_on_a_volume_hold_for_the_history_in_which_they_were_rea
         """Return where a miner reads on that starts with this volume."""
         sessions = {}
         tail = StreamReader(redis, RedisKeys("test"), alice.supplier)
-        consumer = RelayConsumer(tail, alice.mirror, alice.client, sessions, history_id=lambda: history_id)
+        consumer = RelayConsumer(tail, alice.relay_store, alice.client, sessions, history_id=lambda: history_id)
         await consumer.restore()
         await consumer.discover({})
         found = sessions[header.session_id].position
@@ -145,7 +145,7 @@ async def test_the_age_of_relays_is_measured_by_the_clock_that_named_them(alice,
     (first, _), *_ = await redis.xrange(stream, count=1)
     now = [None]
     consumer = RelayConsumer(
-        StreamReader(redis, RedisKeys("test"), alice.supplier), alice.mirror, alice.client, {},
+        StreamReader(redis, RedisKeys("test"), alice.supplier), alice.relay_store, alice.client, {},
         server_milliseconds=lambda: now[0],
     )  # fmt: skip
     await consumer.discover({})

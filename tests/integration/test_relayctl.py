@@ -177,7 +177,7 @@ async def test_a_volume_is_verified_exported_and_its_tries_rebuilt(redis, tmp_pa
         missing = await invoke("ledger", "rebuild", "--data", folder, "--session", "zz")
         assert "no stored session" in missing.output
         path = path_of(relay_hash(rows[0].relay))
-        alice.mirror.file(10)._database.execute("DELETE FROM leaf WHERE path=?", (path,))
+        alice.relay_store.file(10)._database.execute("DELETE FROM leaf WHERE path=?", (path,))
         broken = await invoke("ledger", "rebuild", "--data", folder)
         assert broken.exit_code == 1
         assert "DIFFERS FROM THE SEAL" in broken.output
@@ -254,7 +254,7 @@ async def test_what_lies_in_redis_can_be_looked_at(redis, redis_process, tmp_pat
         await alice.to(14)
         assert (await rows("sessions"))[0]["state"] == "sealed"
         (stream,) = await rows("streams")
-        assert stream["mirrored"] == stream["last"]
+        assert stream["replicated"] == stream["last"]
         (seal,) = await rows("seals")
         assert (seal["relays"], seal["units"]) == (4, 400)
         await redis.set(RedisKeys("test").consumed(alice.supplier, header.session_id), 77, ex=100)

@@ -143,7 +143,7 @@ async def test_leaves_that_changed_after_the_seal_are_never_proven(alice):
     rows = alice.relays(header, 3)
     await alice.record(rows)
     await alice.to(14)
-    file = alice.mirror.file(10)
+    file = alice.relay_store.file(10)
     file._database.execute("DELETE FROM leaf WHERE path=(SELECT min(path) FROM leaf)")
     await alice.to(21)
     outcome = alice.outcomes()[header.session_id]

@@ -63,7 +63,7 @@ async def test_a_copy_has_the_relays_of_volume_stream_and_peers_once(alice):
     await alice.miner.tail()
     await alice.record(rows[2:6])  # one is in the stream twice, three are not on the volume
     session = alice.miner.sessions[header.session_id]
-    copies = SessionCopies(alice.miner.consumer, alice.mirror, OnePeer(header, rows[5:]))
+    copies = SessionCopies(alice.miner.consumer, alice.relay_store, OnePeer(header, rows[5:]))
     assert await root_of(copies, session) == slow_root(rows)
     assert left_over() == []
 
@@ -73,12 +73,12 @@ async def test_a_proof_from_a_copy_is_that_of_the_volume(alice):
     await alice.record(alice.relays(header, 40))
     await alice.miner.tail()
     session, supplier = alice.miner.sessions[header.session_id], alice.supplier
-    copies = SessionCopies(alice.miner.consumer, alice.mirror)
+    copies = SessionCopies(alice.miner.consumer, alice.relay_store)
     for number in range(20):
         path = hashlib.sha256(bytes([number])).digest()
         async with copies.of(session, nearest=path) as copy:
             proof = await asyncio.to_thread(compute_proof, str(copy), supplier, session.session_id, path)
-        of_volume = str(alice.mirror.path(session.end))
+        of_volume = str(alice.relay_store.path(session.end))
         assert proof == await asyncio.to_thread(compute_proof, of_volume, supplier, session.session_id, path)
 
 
@@ -90,7 +90,7 @@ async def test_without_terms_a_known_root_suffices_for_a_copy(alice, known):
     await alice.miner.tail()
     session = alice.miner.sessions[header.session_id]
     session.terms = None
-    copies = SessionCopies(alice.miner.consumer, alice.mirror, OnePeer(header, rows[3:]))
+    copies = SessionCopies(alice.miner.consumer, alice.relay_store, OnePeer(header, rows[3:]))
     if known is None:
         assert await root_of(copies, session, root=slow_root(rows)) == slow_root(rows)
     else:
@@ -110,7 +110,7 @@ async def test_without_redis_only_a_copy_whose_root_is_known_is_made(alice, monk
         raise RedisUnavailable("reset")
 
     monkeypatch.setattr(alice.miner.consumer.tail, "read", away)
-    copies = SessionCopies(alice.miner.consumer, alice.mirror)
+    copies = SessionCopies(alice.miner.consumer, alice.relay_store)
     if root_known:
         assert await root_of(copies, session, root=slow_root(rows)) == slow_root(rows)
     else:
@@ -124,7 +124,7 @@ async def test_a_copy_that_grows_too_large_or_cannot_be_used_is_an_error_of_its_
     await alice.record(alice.relays(header, 3))
     await alice.miner.tail()
     session = alice.miner.sessions[header.session_id]
-    copies = SessionCopies(alice.miner.consumer, alice.mirror)
+    copies = SessionCopies(alice.miner.consumer, alice.relay_store)
     with pytest.raises(CopyFailed):
         async with copies.of(session) as path:
             raise VolumeCorrupted(str(path))
@@ -140,7 +140,7 @@ async def test_a_full_volume_costs_no_relay_of_a_claim(alice):
     await alice.record(rows[:2])
     await alice.to(8)
     miner = alice.miner
-    miner.claims.copies = miner.proofs.copies = SessionCopies(miner.consumer, alice.mirror)
+    miner.claims.copies = miner.proofs.copies = SessionCopies(miner.consumer, alice.relay_store)
     await alice.record(rows[2:])
     miner.consumer._volume_full = lambda: True
     for height in range(9, 21):
@@ -176,7 +176,7 @@ async def test_whatever_fails_on_the_volume_sessions_are_claimed_and_proven_from
     proof = {"proof_request_probability": 1.0, "proof_missing_penalty": 10**6}
     async with mine(redis, tmp_path / "data", proof_params=proof) as alice:
         alice.start(NoVolume(error))
-        copies = SessionCopies(alice.miner.consumer, alice.mirror)
+        copies = SessionCopies(alice.miner.consumer, alice.relay_store)
         alice.miner.claims.copies = alice.miner.proofs.copies = copies
         header = alice.header()
         await alice.record(alice.relays(header, 5))

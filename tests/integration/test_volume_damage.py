@@ -104,7 +104,7 @@ async def test_a_relay_that_changed_on_the_disk_is_not_proven_with_but_read_agai
     rows = alice.relays(header, 5)
     await alice.record(rows)
     await alice.to(15)
-    path = alice.mirror.path(10)
+    path = alice.relay_store.path(10)
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         for path_of_leaf, value in database.execute("SELECT path, value FROM leaf").fetchall():
             database.execute("UPDATE leaf SET value=? WHERE path=?", (value[:-1] + b"\0", path_of_leaf))

@@ -272,8 +272,8 @@ async def test_a_former_owner_that_wakes_up_pays_no_second_fee(alice, tmp_path):
     await alice.record(alice.relays(header, 5))
     await alice.to(15)
     old, folder = alice.miner, alice.folder
-    old_mirror, old_audit = alice.mirror, alice.audit
-    alice.mirror = alice.audit = None
+    old_mirror, old_audit = alice.relay_store, alice.audit
+    alice.relay_store = alice.audit = None
     alice.folder = tmp_path / "second"
     alice.start()
     await alice.block()

@@ -216,7 +216,7 @@ async def test_no_relay_of_a_peer_becomes_a_leaf_without_the_signatures_of_ring_
             ask(alice, asked)
         await alice.to(12)
         if copied:
-            copies = SessionCopies(alice.miner.consumer, alice.mirror, asked)
+            copies = SessionCopies(alice.miner.consumer, alice.relay_store, asked)
             async with copies.of(alice.miner.sessions[header.session_id]) as path:
                 assert compute_root(str(path), alice.supplier, header.session_id).root == slow_root(rows[:2])
             return

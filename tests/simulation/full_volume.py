@@ -1,4 +1,4 @@
-"""What log, mirror and books answer on a volume that is full, and once it has space again.
+"""What log, relay_store and books answer on a volume that is full, and once it has space again.
 
 As a program (argument: an empty folder of a small volume) it fills the volume for real and prints the answers as JSON.
 """
@@ -35,7 +35,11 @@ def outcome(session: str) -> OutcomeRecord:
 def answers(folder: Path, fill: Callable[[], None], free: Callable[[], None]) -> list[str]:
     """Name, then `ok` with what was returned, or the class and text of the error, of each step."""
     found: list[str] = []
-    log, mirror, audit = WriteAheadLog(folder, "log"), RelayStore(folder / "mirror"), Audit(folder / "audit.sqlite")
+    log, relay_store, audit = (
+        WriteAheadLog(folder, "log"),
+        RelayStore(folder / "mirror"),
+        Audit(folder / "audit.sqlite"),
+    )
 
     def step(name: str, work: Callable[[], object]) -> None:
         try:
@@ -45,18 +49,21 @@ def answers(folder: Path, fill: Callable[[], None], free: Callable[[], None]) ->
 
     def write(number: int) -> None:
         step("append to the log", lambda: log.append([record(number)]) and None)
-        step("store relays", lambda: mirror.file(_HEIGHT).store("alice", "one", [leaf(number)], 0, f"{number}-0", "i"))
+        step(
+            "store relays",
+            lambda: relay_store.file(_HEIGHT).store("alice", "one", [leaf(number)], 0, f"{number}-0", "i"),
+        )
         step("book an outcome", lambda: audit.record(outcome(f"session {number}")))
 
     def read() -> None:
         step("read the log", lambda: sum(1 for segment in log.segments for _ in segment.read()))
-        step("count relays", lambda: mirror.file(_HEIGHT).count("alice", "one"))
-        step("position", lambda: [row.position for row in mirror.file(_HEIGHT).sessions()])
+        step("count relays", lambda: relay_store.file(_HEIGHT).count("alice", "one"))
+        step("position", lambda: [row.position for row in relay_store.file(_HEIGHT).sessions()])
         step("outcomes", lambda: len(audit.outcomes()))
         step("has space", lambda: shutil.disk_usage(folder).free > 0)
 
     try:
-        mirror.file(_HEIGHT).add_session("alice", "one", b"header")
+        relay_store.file(_HEIGHT).add_session("alice", "one", b"header")
         write(1)
         read()
         fill()
@@ -67,7 +74,7 @@ def answers(folder: Path, fill: Callable[[], None], free: Callable[[], None]) ->
         read()
     finally:
         log.close()
-        mirror.close()
+        relay_store.close()
         audit.close()
     return found
 

@@ -50,9 +50,9 @@ async def main(redis_url: str, folder: Path, number: int) -> None:
     )  # fmt: skip
     chain, redis, watcher = LocalChain(World().genesis()), connect(redis_url), connect(redis_url)
     comet, board = DirectComet(chain), LatestBlock()
-    mirror, audit = RelayStore(folder / "mirror"), Audit(folder / "audit.sqlite")
+    relay_store, audit = RelayStore(folder / "mirror"), Audit(folder / "audit.sqlite")
     suppliers = SupplierFactory(
-        config, redis, RedisKeys("many"), DirectChain(chain), comet, DirectSettlements(comet), mirror, audit, None,
+        config, redis, RedisKeys("many"), DirectChain(chain), comet, DirectSettlements(comet), relay_store, audit, None,
         settled,
         Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(folder / "refused.sqlite"),
     )  # fmt: skip

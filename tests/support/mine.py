@@ -88,7 +88,7 @@ class Mine:
     number: int = 0
     log: list[str] = field(default_factory=list)
     miner: SupplierMiner | None = None
-    mirror: RelayStore | None = None
+    relay_store: RelayStore | None = None
     audit: Audit | None = None
 
     @property
@@ -121,7 +121,7 @@ class Mine:
     def start(self, pool: object | None = None) -> SupplierMiner:
         """Start a (new) owner and drop the old one, as after SIGKILL."""
         self.close()
-        self.mirror = RelayStore(self.folder / "mirror")
+        self.relay_store = RelayStore(self.folder / "mirror")
         self.audit = Audit(self.folder / "audit.sqlite")
         self.epoch += 1
         self.miner = self.owner(self.epoch, pool)
@@ -138,17 +138,17 @@ class Mine:
             numbers=AccountNumbers(self.folder / "accounts.json"),
         )  # fmt: skip
         consumer = RelayConsumer(
-            StreamReader(self.redis, keys, self.supplier), self.mirror, self.client, sessions,
+            StreamReader(self.redis, keys, self.supplier), self.relay_store, self.client, sessions,
             dead_letters=DeadLetters(self.folder / "refused.sqlite"),
         )  # fmt: skip
         trie = pool or HereTriePool()
         fees = FeeTracker(gas_price, self.audit)
         claims = ClaimSubmitter(
-            self.supplier, store, self.audit, self.mirror, trie, sender, consumer, fees, open_sessions=sessions
+            self.supplier, store, self.audit, self.relay_store, trie, sender, consumer, fees, open_sessions=sessions
         )
-        proofs = ProofSubmitter(self.supplier, self.client, self.comet, self.mirror, trie, sender, fees, store)
+        proofs = ProofSubmitter(self.supplier, self.client, self.comet, self.relay_store, trie, sender, fees, store)
         return SupplierMiner(
-            self.supplier, self.client, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs,
+            self.supplier, self.client, self.settlements, store, self.audit, self.relay_store, consumer, claims, proofs,
             sessions, 1, self._redis_settled,
         )  # fmt: skip
 
@@ -156,11 +156,11 @@ class Mine:
         return self.settled
 
     def close(self) -> None:
-        if self.mirror is not None:
-            self.mirror.close()
+        if self.relay_store is not None:
+            self.relay_store.close()
         if self.audit is not None:
             self.audit.close()
-        self.mirror = self.audit = None
+        self.relay_store = self.audit = None
 
     async def block(self) -> dict[str, int]:
         """One block, and what the miner does at it."""

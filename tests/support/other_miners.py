@@ -20,7 +20,7 @@ KEYS = RedisKeys("test")
 async def served(owner):
     """Another miner's asking side of what this one's volume holds."""
     app = web.Application()
-    app.add_routes(peers.routes(lambda: (owner.mirror, owner.audit)))
+    app.add_routes(peers.routes(lambda: (owner.relay_store, owner.audit)))
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         url = str(server.make_url("")).rstrip("/")
         yield peers.Peers(http, lambda: [url])
@@ -34,7 +34,7 @@ def ask(made, asked):
 @contextlib.contextmanager
 def another(alice, name="other", asked=None):
     """Start a miner on an empty volume of its own."""
-    made = replace(alice, folder=alice.folder / name, mirror=None, audit=None, miner=None)
+    made = replace(alice, folder=alice.folder / name, relay_store=None, audit=None, miner=None)
     made.start()
     ask(made, asked)
     try:
@@ -47,6 +47,6 @@ def follow(made):
     """Return a standby on the volume of a miner."""
     sessions = {}
     consumer = RelayConsumer(
-        StreamReader(made.redis, KEYS, made.supplier), made.mirror, made.client, sessions, owner=False
+        StreamReader(made.redis, KEYS, made.supplier), made.relay_store, made.client, sessions, owner=False
     )
-    return Standby(StreamReader(made.redis, KEYS, made.supplier), consumer, made.mirror, made.audit, sessions)
+    return Standby(StreamReader(made.redis, KEYS, made.supplier), consumer, made.relay_store, made.audit, sessions)

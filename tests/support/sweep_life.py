@@ -164,7 +164,7 @@ class Life:
         self.leases: dict[str, StoredLease] = {}
         self.frozen = 0.0
         self.starts = 0
-        self.mirror = self.audit = self.pool = None
+        self.relay_store = self.audit = self.pool = None
         self.miners: dict[str, SupplierMiner] = {}
         self.epoch = 0
         # Only a process that hangs is waited for in vain: a busy machine must not look like one.
@@ -217,7 +217,7 @@ class Life:
         """Start a process on the volume as it is."""
         self.close()
         self.starts += 1
-        self.mirror, self.audit = RelayStore(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
+        self.relay_store, self.audit = RelayStore(self.folder / "mirror"), Audit(self.folder / "audit.sqlite")
         self.client, self.comet = FaultyChain(self.chain, self.fault), FaultyComet(self.chain, self.fault)
         self.blocks = FallbackBlocks(self.comet, self.client, clock=self._clock)
         self.connection = FaultyRedis(self.redis, self.fault)
@@ -252,25 +252,29 @@ class Life:
         store = SealStore(self.connection, self.keys, supplier, epoch)
         sender = Sender(self.client, supplier, key(name), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.7,
                         block_seconds=1.0, nonces=UnorderedNonceAllocator(offset=epoch))  # fmt: skip
-        consumer = RelayConsumer(StreamReader(self.connection, self.keys, supplier), self.mirror, self.client, sessions,
-                        dead_letters=DeadLetters(self.folder / "refused.sqlite"))  # fmt: skip
-        copies = SessionCopies(consumer, self.mirror, self.peers)
+        consumer = RelayConsumer(
+            StreamReader(self.connection, self.keys, supplier), self.relay_store, self.client, sessions,
+            dead_letters=DeadLetters(self.folder / "refused.sqlite"),
+        )  # fmt: skip
+        copies = SessionCopies(consumer, self.relay_store, self.peers)
         latest = {"latest_height": lambda: self.chain.height}
         claims = ClaimSubmitter(
-            supplier, store, self.audit, self.mirror, self.pool, sender, consumer, self.fees, copies=copies,
+            supplier, store, self.audit, self.relay_store, self.pool, sender, consumer, self.fees, copies=copies,
             open_sessions=sessions, **latest,
         )  # fmt: skip
-        proofs = ProofSubmitter(supplier, self.client, self.comet, self.mirror, self.pool, sender, self.fees, store,
-                           seeds=self.seeds, copies=copies, **latest)  # fmt: skip
+        proofs = ProofSubmitter(
+            supplier, self.client, self.comet, self.relay_store, self.pool, sender, self.fees, store,
+            seeds=self.seeds, copies=copies, **latest,
+        )  # fmt: skip
         return SupplierMiner(
-            supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.mirror, consumer, claims,
+            supplier, self.client, DirectSettlements(self.comet), store, self.audit, self.relay_store, consumer, claims,
             proofs, sessions, 1, _settled, self.reports.of(supplier), self.peers, self.confirm,
         )  # fmt: skip
 
     def close(self) -> None:
-        for part in filter(None, (self.mirror, self.audit, self.pool)):
+        for part in filter(None, (self.relay_store, self.audit, self.pool)):
             part.close()
-        self.mirror = self.audit = self.pool = None
+        self.relay_store = self.audit = self.pool = None
 
     # Its blocks.
 

@@ -26,7 +26,7 @@ def test_nothing_is_remembered_without_a_moment_or_beyond_the_limit():
     without = MomentMemo(None)
     without.put(without.now(), "a", 5)
     assert without.get("a") is None
-    memo = MomentMemo(lambda: 1, most=2)
+    memo = MomentMemo(lambda: 1, capacity=2)
     for key in "abc":
         memo.put(memo.now(), key, 5)
     assert [memo.get(key) for key in "abc"] == [5, 5, None]

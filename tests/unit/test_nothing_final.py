@@ -52,7 +52,7 @@ def leaf(number):
 
 
 @pytest.fixture
-def mirror(tmp_path):
+def relay_store(tmp_path):
     with RelayStore(tmp_path) as made:
         made.file(10).add_session("alice", "s", HEADER.encode())
         yield made
@@ -98,14 +98,16 @@ class Payments:
         return []
 
 
-def concluder(mirror, store=None):
-    return Concluder("alice", None, store or Store(), Payments(), mirror, None, None, SupplierReport(), None, {})
+def concluder(relay_store, store=None):
+    return Concluder("alice", None, store or Store(), Payments(), relay_store, None, None, SupplierReport(), None, {})
 
 
 @pytest.mark.parametrize("kind", list(FailureClass))
-async def test_an_error_of_reading_a_settlement_ends_no_session_and_only_that_of_pruned_nodes_is_no_error(mirror, kind):
+async def test_an_error_of_reading_a_settlement_ends_no_session_and_only_that_of_pruned_nodes_is_no_error(
+    relay_store, kind
+):
     error = ChainUnavailable("no events", failure=kind)
-    result = concluder(mirror)._result(tracked(sealed=3), block(SETTLEMENT), Settlements(error=error))
+    result = concluder(relay_store)._result(tracked(sealed=3), block(SETTLEMENT), Settlements(error=error))
     if kind is FailureClass.PRUNED_NODE:
         assert await result is None
         return
@@ -123,38 +125,38 @@ async def test_an_error_of_reading_a_settlement_ends_no_session_and_only_that_of
     ],
 )
 async def test_a_session_without_a_settlement_ends_once_two_nodes_agree_and_the_reason_is_known(
-    mirror, session, rejections, outcome
+    relay_store, session, rejections, outcome
 ):
     for height in range(rejections):
         session.evidence.add(Statement(Fact.NOT_IN_SESSION, "node", height))
-    found = await concluder(mirror)._result(session, block(SETTLEMENT), Settlements())
+    found = await concluder(relay_store)._result(session, block(SETTLEMENT), Settlements())
     assert (found and found.outcome) == outcome
 
 
-async def test_one_node_has_to_show_no_settlement_at_two_blocks(mirror):
+async def test_one_node_has_to_show_no_settlement_at_two_blocks(relay_store):
     session = tracked()
     for height, ended in ((SETTLEMENT, False), (SETTLEMENT, False), (SETTLEMENT + 1, True)):
-        found = await concluder(mirror)._result(session, block(height), Settlements(("one",)))
+        found = await concluder(relay_store)._result(session, block(height), Settlements(("one",)))
         assert (found is not None) is ended
 
 
 @pytest.mark.parametrize("sealed", [0, 3])
-async def test_that_no_node_has_the_events_any_more_counts_long_after_the_settlement_and_twice(mirror, sealed):
+async def test_that_no_node_has_the_events_any_more_counts_long_after_the_settlement_and_twice(relay_store, sealed):
     session = tracked(sealed=sealed)
     pruned = Settlements(error=ChainUnavailable("no events", failure=FailureClass.PRUNED_NODE))
     late = SETTLEMENT + 101
     for height, ended in ((SETTLEMENT + 1, False), (SETTLEMENT + 2, False), (SETTLEMENT + 100, False), (late, True)):
-        found = await concluder(mirror)._result(session, block(height), pruned)
+        found = await concluder(relay_store)._result(session, block(height), pruned)
         assert (found is not None) is ended
     assert found.outcome is (SessionOutcome.UNSEEN if sealed else SessionOutcome.CLAIM_MISSED)
     alone = tracked(sealed=sealed)
     for height, ended in ((late, False), (late, False), (late + 1, True)):
-        assert (await concluder(mirror)._result(alone, block(height), pruned) is not None) is ended
+        assert (await concluder(relay_store)._result(alone, block(height), pruned) is not None) is ended
 
 
 @pytest.mark.parametrize(("code", "outcome"), [(0, None), (11, SessionOutcome.CLAIM_MISSED)])
 @pytest.mark.parametrize("told_by", ["volume", "Redis"])
-async def test_nodes_without_an_event_of_a_claim_that_is_in_a_block_have_lost_it(mirror, code, outcome, told_by):
+async def test_nodes_without_an_event_of_a_claim_that_is_in_a_block_have_lost_it(relay_store, code, outcome, told_by):
     @dataclass
     class Known:
         async def costs(self, session_id):
@@ -167,7 +169,7 @@ async def test_nodes_without_an_event_of_a_claim_that_is_in_a_block_have_lost_it
             assert tx_hash == "hash", "only a claim counts"
             return TransactionResult(tx_hash, code, "", "")
 
-    made = concluder(mirror, Known())
+    made = concluder(relay_store, Known())
     made.audit = made.chain = Known()
     found = await made._result(tracked(sealed=3), block(SETTLEMENT), Settlements())
     assert (found and found.outcome) == outcome
@@ -202,8 +204,8 @@ class Others:
 
 
 @pytest.mark.parametrize(("redis", "peers"), [(True, True), (True, False), (False, True), (False, False)])
-async def test_what_a_former_owner_may_have_concluded_waits_some_blocks_for_redis_and_peers(mirror, redis, peers):
-    made = concluder(mirror)
+async def test_what_a_former_owner_may_have_concluded_waits_some_blocks_for_redis_and_peers(relay_store, redis, peers):
+    made = concluder(relay_store)
     made.tail = made.peers = Others(redis, peers)
     made.owner_since = SETTLEMENT
     session = tracked(sealed=3)
@@ -214,8 +216,8 @@ async def test_what_a_former_owner_may_have_concluded_waits_some_blocks_for_redi
     assert await made._not_ended_elsewhere([session], block(SETTLEMENT)) == [session], "it settled under this owner"
 
 
-async def test_what_a_peer_has_concluded_is_not_mined_any_more(mirror):
-    made = concluder(mirror)
+async def test_what_a_peer_has_concluded_is_not_mined_any_more(relay_store):
+    made = concluder(relay_store)
     made.tail = made.peers = made.audit = Others(redis=True, peers=False, ended_there=("s",))
     made.owner_since = SETTLEMENT
     session = tracked(sealed=3)
@@ -223,32 +225,32 @@ async def test_what_a_peer_has_concluded_is_not_mined_any_more(mirror):
     assert (made.finished, made.audit.forgotten) == ({"s": 10}, ["s"])
 
 
-async def test_relays_of_an_ended_session_stay_on_the_volume_until_redis_has_its_tombstone(mirror):
+async def test_relays_of_an_ended_session_stay_on_the_volume_until_redis_has_its_tombstone(relay_store):
     store = Store(away=True)
-    ending = concluder(mirror, store)
+    ending = concluder(relay_store, store)
     ending._stop_mining(tracked())
     with pytest.raises(RedisUnavailable):
         await ending.drop_ended()
-    assert mirror.file(10).has("alice", "s")
+    assert relay_store.file(10).has("alice", "s")
     store.away = False
     await ending.drop_ended()
     assert (store.finished, store.forgotten) == (["s"], 10 - TOMBSTONE_BLOCKS)
-    assert mirror.known(10) is None
+    assert relay_store.known(10) is None
 
 
-async def test_a_file_that_cannot_be_deleted_from_keeps_no_other_session_on_the_volume(mirror, monkeypatch):
+async def test_a_file_that_cannot_be_deleted_from_keeps_no_other_session_on_the_volume(relay_store, monkeypatch):
     later = SessionHeader("app", "eth", "later", 11, 20)
-    mirror.file(20).add_session("alice", "later", later.encode())
-    ending, remove = concluder(mirror), mirror.remove
+    relay_store.file(20).add_session("alice", "later", later.encode())
+    ending, remove = concluder(relay_store), relay_store.remove
     for header in (HEADER, later):
         ending._stop_mining(TrackedSession(header, terms=TERMS, params=PARAMS))
     with monkeypatch.context() as patch:
-        patch.setattr(mirror, "remove", lambda end, *row: failing() if end == 10 else remove(end, *row))
+        patch.setattr(relay_store, "remove", lambda end, *row: failing() if end == 10 else remove(end, *row))
         with pytest.raises(sqlite3.OperationalError):
             await ending.drop_ended()
-    assert (mirror.known(10) is not None, mirror.known(20)) == (True, None)
+    assert (relay_store.known(10) is not None, relay_store.known(20)) == (True, None)
     await ending.drop_ended()
-    assert mirror.known(10) is None
+    assert relay_store.known(10) is None
 
 
 def failing():
@@ -264,8 +266,8 @@ class Tail:
         return dict.fromkeys(session_ids, StreamExtent("5-0", 5))
 
 
-def consumer(mirror, sessions):
-    return RelayConsumer(Tail(), mirror, None, sessions)
+def consumer(relay_store, sessions):
+    return RelayConsumer(Tail(), relay_store, None, sessions)
 
 
 OTHER = replace(TERMS, compute_units_per_relay=7)
@@ -286,9 +288,11 @@ OTHER = replace(TERMS, compute_units_per_relay=7)
         ([[], []], TERMS, False),
     ],
 )
-async def test_the_first_terms_are_replaced_only_by_those_of_two_answers(mirror, monkeypatch, rounds, terms, confirmed):
+async def test_the_first_terms_are_replaced_only_by_those_of_two_answers(
+    relay_store, monkeypatch, rounds, terms, confirmed
+):
     session = tracked()
-    made = consumer(mirror, {"s": session})
+    made = consumer(relay_store, {"s": session})
     for answers in rounds:
 
         async def every_node(*_, answers=answers):
@@ -300,22 +304,24 @@ async def test_the_first_terms_are_replaced_only_by_those_of_two_answers(mirror,
 
 
 @pytest.mark.parametrize(("stored", "kept"), [(TERMS.name, 1), (OTHER.name, 0), ("", 0)])
-async def test_relays_that_were_stored_by_other_or_unknown_terms_are_validated_again(mirror, monkeypatch, stored, kept):
+async def test_relays_that_were_stored_by_other_or_unknown_terms_are_validated_again(
+    relay_store, monkeypatch, stored, kept
+):
     async def every_node(*_):
         return {f"node {n}": (12, SessionTerms(PARAMS, TERMS)) for n in range(2)}
 
     monkeypatch.setattr(relay_consumer, "ask_terms_of_every_node", every_node)
-    mirror.file(10).add("alice", "s", [leaf(1)], stored)
+    relay_store.file(10).add("alice", "s", [leaf(1)], stored)
     session = tracked()
-    await consumer(mirror, {"s": session}).confirm_terms(session, 12)
-    assert mirror.file(10).count("alice", "s") == kept, "no relay of these terms has that content"
-    assert mirror.file(10).terms_of("alice", "s") in (TERMS.name, None)
+    await consumer(relay_store, {"s": session}).confirm_terms(session, 12)
+    assert relay_store.file(10).count("alice", "s") == kept, "no relay of these terms has that content"
+    assert relay_store.file(10).terms_of("alice", "s") in (TERMS.name, None)
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)
-def test_terms_that_a_node_states_retract_what_others_had_against_the_session(mirror, rejection):
+def test_terms_that_a_node_states_retract_what_others_had_against_the_session(relay_store, rejection):
     session = tracked()
-    session.terms, made = None, consumer(mirror, {"s": session})
+    session.terms, made = None, consumer(relay_store, {"s": session})
     for node in ("one", "two"):
         made._accept(node, 12, session, SessionTerms(PARAMS, None, rejection, "no"))
     assert session.evidence.rejection() is not None
@@ -324,11 +330,13 @@ def test_terms_that_a_node_states_retract_what_others_had_against_the_session(mi
 
 
 @pytest.mark.parametrize(("stored", "taken"), [(0, 2), (2, 2), (3, 0), (4, 0)])
-async def test_relays_that_come_after_a_seal_are_taken_only_while_the_volume_lacks_sealed_ones(mirror, stored, taken):
-    file = mirror.file(10)
+async def test_relays_that_come_after_a_seal_are_taken_only_while_the_volume_lacks_sealed_ones(
+    relay_store, stored, taken
+):
+    file = relay_store.file(10)
     file.add("alice", "s", [leaf(number) for number in range(stored)])
     late = [leaf(100), leaf(101)]
-    assert len(consumer(mirror, {})._of_seal(tracked(sealed=3), 3, file, late)) == taken
+    assert len(consumer(relay_store, {})._of_seal(tracked(sealed=3), 3, file, late)) == taken
 
 
 @dataclass
@@ -356,15 +364,15 @@ class OnePeer:
     [(2, 3, {}, True), (3, 3, {}, False), (3, 0, {}, True), (2, 3, {"s": 10}, False)],
 )
 async def test_a_peer_is_asked_for_what_the_volume_lacks_of_a_session_that_is_open(
-    mirror, monkeypatch, stored, sealed, finished, asked
+    relay_store, monkeypatch, stored, sealed, finished, asked
 ):
     async def ring_of(*_):
         return None  # no relay is asked for its signature
 
     monkeypatch.setattr(peer_merge, "ring_of", ring_of)
-    mirror.file(10).add("alice", "s", [leaf(number) for number in range(stored)])
+    relay_store.file(10).add("alice", "s", [leaf(number) for number in range(stored)])
     sessions, peer = {"s": tracked(sealed=sealed)}, OnePeer(9)
-    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions, nothing_signed)
+    merge = PeerMerge(consumer(relay_store, sessions), relay_store, sessions, nothing_signed)
     await merge.merge(peer, finished)
     assert getattr(peer, "asked", False) is asked
     assert not merge.is_due(peer)
@@ -374,9 +382,9 @@ async def nothing_signed(_):
     return False
 
 
-async def test_peers_are_asked_again_until_all_have_answered_and_whenever_another_one_comes(mirror):
+async def test_peers_are_asked_again_until_all_have_answered_and_whenever_another_one_comes(relay_store):
     sessions, peer = {"s": tracked(sealed=3)}, OnePeer(9)
-    merge = PeerMerge(consumer(mirror, sessions), mirror, sessions, nothing_signed)
+    merge = PeerMerge(consumer(relay_store, sessions), relay_store, sessions, nothing_signed)
     assert merge.is_due(peer)
     assert not merge.is_due(None)
     for peer.answers in (False, True):

@@ -103,7 +103,7 @@ def test_a_listing_replaces_what_is_newer_once_the_server_was_restored_from_a_ba
     cache = ObjectCache()
     cache.put("Supplier", stored("500", names.FINALIZER))
     assert cache.put("Supplier", stored("40")) == set(), "a late event does not"
-    known = cache.places("Supplier", "")
+    known = cache.identities("Supplier", "")
     assert cache.replace("Supplier", [stored("40")], known) == {KEY}
     assert cache.get("Supplier", "ns", "alice")["metadata"]["resourceVersion"] == "40"
 
@@ -111,7 +111,7 @@ def test_a_listing_replaces_what_is_newer_once_the_server_was_restored_from_a_ba
 def test_a_listing_does_not_replace_what_came_while_it_was_read():
     cache = ObjectCache()
     cache.put("Supplier", stored("40"))
-    known = cache.places("Supplier", "")
+    known = cache.identities("Supplier", "")
     cache.put("Supplier", stored("41", names.FINALIZER))
     cache.replace("Supplier", [stored("40")], known)
     assert cache.get("Supplier", "ns", "alice")["metadata"]["resourceVersion"] == "41"

@@ -24,9 +24,9 @@ def _soon(monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     """Return a volume with sessions that end at 10, 20 and 30, and a seal."""
-    with RelayStore(tmp_path / "mirror") as mirror:
+    with RelayStore(tmp_path / "mirror") as relay_store:
         for end in (10, 20, 30):
-            mirror.file(end).add_session(SUPPLIER, f"session {end}", b"header")
+            relay_store.file(end).add_session(SUPPLIER, f"session {end}", b"header")
     audit = Audit(tmp_path / "audit.sqlite")
     audit.save_seals(SUPPLIER, 10, [SessionSeal("session 10", bytes(48), bytes(32), 12, 1)], "")
     audit.close()
@@ -69,8 +69,8 @@ async def test_what_is_no_usable_file_is_set_aside_and_the_rest_is_opened(folder
     before = ERRORS.labels("volume")._value.get()
     harm(path)
     async with opened(folder) as volume:
-        assert {row.session_id for _, row in volume.mirror.sessions()} >= {"session 10", "session 30"}
-        assert volume.mirror.file(20).sessions() is not None
+        assert {row.session_id for _, row in volume.relay_store.sessions()} >= {"session 10", "session 30"}
+        assert volume.relay_store.file(20).sessions() is not None
         assert volume.audit.seals(SUPPLIER) == {} or name != "audit.sqlite"
         volume.audit.save_epoch(1, 2)
     assert path.with_name(f"{path.name}.damaged-1").lstat()
@@ -81,7 +81,7 @@ async def test_a_folder_of_relays_that_is_a_file_is_set_aside(folder):
     (folder / "mirror").rename(folder / "elsewhere")
     (folder / "mirror").write_text("no folder")
     async with opened(folder) as volume:
-        volume.mirror.file(10).add_session(SUPPLIER, "session 10", b"header")
+        volume.relay_store.file(10).add_session(SUPPLIER, "session 10", b"header")
         assert list(volume.audit.seals(SUPPLIER)) == ["session 10"]
     assert (folder / "mirror.damaged-1").read_text() == "no folder"
 
@@ -90,19 +90,19 @@ async def test_names_that_are_no_session_ends_are_left_alone(folder):
     for name in ("end-.sqlite", "end-x.sqlite", "end--5.sqlite", f"end-{'9' * 300}.sqlite"[:200] + ".sqlite"):
         (folder / "mirror" / name).touch()
     async with opened(folder) as volume:
-        assert volume.mirror.ends() == [10, 20, 30]
+        assert volume.relay_store.ends() == [10, 20, 30]
 
 
 async def test_a_file_with_an_io_error_is_skipped_and_found_again_once_the_error_has_passed(folder, monkeypatch):
     with monkeypatch.context() as during:
         broken_io(during, ["end-20.sqlite"])
         async with opened(folder) as volume:
-            assert [end for end, _ in volume.mirror.sessions()] == [10, 30]
-            assert volume.mirror.reopened() == []
+            assert [end for end, _ in volume.relay_store.sessions()] == [10, 30]
+            assert volume.relay_store.reopened() == []
             during.undo()
-            assert volume.mirror.reopened() == [20]
-            assert volume.mirror.reopened() == []
-            assert [end for end, _ in volume.mirror.sessions()] == [10, 20, 30]
+            assert volume.relay_store.reopened() == [20]
+            assert volume.relay_store.reopened() == []
+            assert [end for end, _ in volume.relay_store.sessions()] == [10, 20, 30]
     assert not list((folder / "mirror").glob("*.damaged-*")), "its relays may be the only ones"
 
 
@@ -127,7 +127,7 @@ async def test_an_audit_trail_that_alone_stays_unreadable_is_set_aside(folder, m
     monkeypatch.setattr(sqlite3, "connect", opening)
     async with opened(folder) as volume:
         assert volume.audit.seals(SUPPLIER) == {}
-        assert len(volume.mirror.sessions()) == 3
+        assert len(volume.relay_store.sessions()) == 3
     assert (folder / "audit.sqlite.damaged-1").stat().st_ino == inode
 
 

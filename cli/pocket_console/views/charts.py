@@ -49,8 +49,8 @@ class Chart:
     @property
     def table(self) -> Sequence[tuple[str, tuple[float, ...]]]:
         """Return the newest rows as (place, values), the newest first."""
-        places = self.labels or tuple(f"{place:g}" for place in self.columns[0])
-        rows = list(zip(places, zip(*self.columns[1:], strict=True), strict=True))
+        positions = self.labels or tuple(f"{position:g}" for position in self.columns[0])
+        rows = list(zip(positions, zip(*self.columns[1:], strict=True), strict=True))
         return rows[::-1][:_TABLE_ROWS]
 
 

@@ -162,9 +162,9 @@ def _redis(snapshot: ConsoleSnapshot, now: float) -> RedisRow | None:
         return None
     problem = next((state.redis.problem for state in states if state.redis.problem), "")
     used = max(state.redis.used_memory for state in states)
-    most = max(state.redis.max_memory for state in states)
-    full = most and used > 0.9 * most
-    return RedisRow(problem, used, most, Tone.BAD if problem else Tone.WARN if full else Tone.GOOD)
+    maximum = max(state.redis.max_memory for state in states)
+    full = maximum and used > 0.9 * maximum
+    return RedisRow(problem, used, maximum, Tone.BAD if problem else Tone.WARN if full else Tone.GOOD)
 
 
 def _attention(

@@ -46,12 +46,12 @@ class ClusterView:
 
     def relay_miner_of(self, supplier: Object) -> Object | None:
         """Return the RelayMiner that a Supplier names, None if it does not exist."""
-        place = (supplier["metadata"]["namespace"], supplier["spec"].get("relayMinerRef", {}).get("name"))
-        return next((row for row in self.relay_miners if place_of(row) == place), None)
+        relay_miner_key = (supplier["metadata"]["namespace"], supplier["spec"].get("relayMinerRef", {}).get("name"))
+        return next((row for row in self.relay_miners if namespaced_name(row) == relay_miner_key), None)
 
     def pods_of(self, relay_miner: Object, component: str) -> list[Object]:
         """Return the pods of a RelayMiner's workload."""
-        namespace, name = place_of(relay_miner)
+        namespace, name = namespaced_name(relay_miner)
         return [
             pod for pod in self.pods
             if pod["metadata"]["namespace"] == namespace
@@ -59,7 +59,7 @@ class ClusterView:
         ]  # fmt: skip
 
 
-def place_of(resource: Object) -> tuple[str, str]:
+def namespaced_name(resource: Object) -> tuple[str, str]:
     """Return namespace and name of a resource."""
     return str(resource["metadata"]["namespace"]), str(resource["metadata"]["name"])
 
@@ -81,19 +81,21 @@ async def gather(api: KubeApi, namespace: str, now: datetime | None = None) -> C
         raise
     unread: dict[str, str] = {}
 
-    async def listed(kind: ResourceKind, place: str, selector: str = "", what: str = "") -> tuple[Object, ...]:
+    async def listed(kind: ResourceKind, in_namespace: str, selector: str = "", name: str = "") -> tuple[Object, ...]:
         try:
-            return tuple(await api.list(kind, place, selector))
+            return tuple(await api.list(kind, in_namespace, selector))
         except KubeError as error:
             if not error.status:
                 raise
-            unread[what or kind.plural] = str(error)
+            unread[name or kind.plural] = str(error)
             return ()
 
     operators = sorted({str((row.get("status") or {}).get("operator") or "") for row in relay_miners} - {""})
     operator_pods: list[Object] = []
-    for place in operators:
-        operator_pods += await listed(PODS, place, _OPERATOR, f"pods of the operator in {place}")
+    for operator_namespace in operators:
+        operator_pods += await listed(
+            PODS, operator_namespace, _OPERATOR, f"pods of the operator in {operator_namespace}"
+        )
     return ClusterView(
         now=now or datetime.now(UTC),
         namespace=namespace,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pocket_operator.decide.reasons import PASSING
 from pocket_operator.resources import names
-from relayctl.k8s.cluster_view import ClusterView, place_of
+from relayctl.k8s.cluster_view import ClusterView, namespaced_name
 from relayctl.k8s.supplier_rows import blocks_left
 
 Object = Mapping[str, Any]
@@ -80,7 +80,7 @@ def diagnose(view: ClusterView) -> list[Finding]:
 
 
 def _subject(resource: Object) -> str:
-    namespace, name = place_of(dict(resource))
+    namespace, name = namespaced_name(dict(resource))
     return f"{resource.get('kind', 'object')}/{name} in {namespace}"
 
 
@@ -109,10 +109,10 @@ def _conditions(view: ClusterView) -> Iterator[Finding]:
             severity = Severity.INFO if passing else Severity.ERROR if bad else Severity.WARNING
             if kind == "StakeAsDeclared" and bad:
                 severity = Severity.WARNING
-            what, _, remedy = message.partition(". ")
+            problem, _, remedy = message.partition(". ")
             yield Finding(
                 severity, FindingCode.CONDITION, _subject(resource),
-                f"{kind} is {state} ({reason}): {what.rstrip('.')}",
+                f"{kind} is {state} ({reason}): {problem.rstrip('.')}",
                 remedy or f"See {reason} in docs/troubleshoot.md.",
             )  # fmt: skip
 
@@ -171,10 +171,10 @@ def _is_ready(pod: Object) -> bool:
 
 def _pods(view: ClusterView) -> Iterator[Finding]:
     for pod in view.pods:
-        subject, place = _subject({"kind": "Pod", **pod}), pod["metadata"]
-        show = f"kubectl describe pod -n {place['namespace']} {place['name']}"
+        subject, metadata = _subject({"kind": "Pod", **pod}), pod["metadata"]
+        show = f"kubectl describe pod -n {metadata['namespace']} {metadata['name']}"
         status = pod.get("status") or {}
-        if status.get("phase") == "Pending" and _older(view, place.get("creationTimestamp"), _START):
+        if status.get("phase") == "Pending" and _older(view, metadata.get("creationTimestamp"), _START):
             reason = next(
                 (str(c.get("message")) for c in status.get("conditions") or () if c.get("status") == "False"),
                 "no reason",
@@ -186,13 +186,13 @@ def _pods(view: ClusterView) -> Iterator[Finding]:
                 text = f"{container['name']} waits: {waiting['reason']} {waiting.get('message') or ''}".strip()
                 yield Finding(Severity.ERROR, FindingCode.POD_WAITING, subject, text, show)
             if int(container.get("restartCount") or 0) >= _MANY_RESTARTS:
-                yield _restarted(subject, place, container)
+                yield _restarted(subject, metadata, container)
 
 
-def _restarted(subject: str, place: Object, container: Object) -> Finding:
+def _restarted(subject: str, metadata: Object, container: Object) -> Finding:
     ended = (container.get("lastState") or {}).get("terminated") or {}
     why = f"last with {ended.get('reason', 'unknown reason')}, exit code {ended.get('exitCode', '?')}"
-    remedy = f"kubectl logs -n {place['namespace']} {place['name']} -c {container['name']} --previous"
+    remedy = f"kubectl logs -n {metadata['namespace']} {metadata['name']} -c {container['name']} --previous"
     if ended.get("reason") == "OOMKilled":
         remedy = "Raise the memory limit in spec.relayer.resources or spec.miner.resources."
     text = f"{container['name']} restarted {container['restartCount']} times, {why}"
@@ -244,7 +244,7 @@ def _leases(view: ClusterView) -> Iterator[Finding]:
         renewed = _time(spec.get("renewTime"))
         seconds = float(spec.get("leaseDurationSeconds") or 0)
         if group in groups and spec.get("holderIdentity") and renewed is not None:
-            late[place_of(lease)[0], group] += view.now - renewed > timedelta(seconds=2 * seconds + 5)
+            late[namespaced_name(lease)[0], group] += view.now - renewed > timedelta(seconds=2 * seconds + 5)
     for (namespace, group), number in sorted(late.items()):
         if number:
             yield Finding(
@@ -290,9 +290,13 @@ def _events(view: ClusterView) -> Iterator[Finding]:
 
 
 def _unread(view: ClusterView) -> Iterator[Finding]:
-    for what, why in sorted(view.unread.items()):
+    for subject, why in sorted(view.unread.items()):
         yield Finding(
-            Severity.INFO, FindingCode.NOT_CHECKED, what, f"not checked: {why}", "Run it with the right to list these."
+            Severity.INFO,
+            FindingCode.NOT_CHECKED,
+            subject,
+            f"not checked: {why}",
+            "Run it with the right to list these.",
         )
 
 

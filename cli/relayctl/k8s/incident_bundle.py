@@ -15,7 +15,7 @@ from pocket.errors import PocketError
 from pocket.kube.api_client import KubeApi, KubeError, ResourceKind
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, WATCHED_CHILDREN
-from relayctl.k8s.cluster_view import ClusterView, Object, place_of
+from relayctl.k8s.cluster_view import ClusterView, Object, namespaced_name
 from relayctl.k8s.diagnosis import diagnose
 from relayctl.k8s.pod_shell import PodCommandFailed, PodShell
 from relayctl.k8s.redaction import Redactor
@@ -75,7 +75,7 @@ async def _listed(api: KubeApi, kind: ResourceKind, namespace: str) -> str:
 def pod_files(shell: PodShell, view: ClusterView, lines: int) -> Files:
     """Yield reports and logs of all pods. What fails has the error as its content."""
     for pod in (*view.pods, *view.operator_pods):
-        namespace, name = place_of(pod)
+        namespace, name = namespaced_name(pod)
         component = str((pod["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT, ""))
         folder = f"pods/{namespace}/{name}"
         yield f"{folder}/log.txt", _or_error(partial(shell.logs, namespace, name, lines=lines))

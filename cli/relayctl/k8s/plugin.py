@@ -22,7 +22,7 @@ from pocket_miner.console.earnings import GROUPINGS
 from pocket_miner.storage.audit import AuditHead
 from pocket_operator.resources import names
 from relayctl.entry_point import run_in_words
-from relayctl.k8s.cluster_view import ClusterView, default_namespace, gather, place_of
+from relayctl.k8s.cluster_view import ClusterView, default_namespace, gather, namespaced_name
 from relayctl.k8s.dead_keys import ClusterFacts, PrefixFacts, delete_prefix, reasons_to_keep, watched
 from relayctl.k8s.diagnosis import Severity, diagnose
 from relayctl.k8s.incident_bundle import addresses_of, child_files, pod_files, view_files, write_bundle
@@ -75,7 +75,7 @@ def _suppliers(context: click.Context, _: click.Parameter, incomplete: str) -> l
     given = context.params
     target = _target(given.get("namespace"), False, given.get("context"), given.get("kubeconfig"), "table")
     try:
-        supplier_names = [place_of(row)[1] for row in target.view().suppliers]
+        supplier_names = [namespaced_name(row)[1] for row in target.view().suppliers]
     except click.ClickException:
         return []
     return sorted(name for name in supplier_names if name.startswith(incomplete))
@@ -165,7 +165,7 @@ def _repeat(once: Callable[[], str], seconds: float | None) -> None:
 
 def _miners(target: ClusterTarget, view: ClusterView) -> list[tuple[str, str]]:
     """Return namespace and name of the miners' pods. Raises ClickException without any."""
-    pods = [place_of(pod) for row in view.relay_miners for pod in view.pods_of(row, names.MINER)]
+    pods = [namespaced_name(pod) for row in view.relay_miners for pod in view.pods_of(row, names.MINER)]
     if not pods:
         raise click.ClickException(f"there is no miner's pod in namespace {target.namespace or '(all)'}")
     return pods
@@ -249,9 +249,9 @@ def archive(target: ClusterTarget, folder: Path) -> None:
     code is 1 if a miner was not read or lacks outcomes that were published.
     """
     view = target.view()
-    published: dict[str, dict[str, AuditHead]] = {place_of(row)[0]: {} for row in view.relay_miners}
+    published: dict[str, dict[str, AuditHead]] = {namespaced_name(row)[0]: {} for row in view.relay_miners}
     for row in view.relay_miners:
-        published[place_of(row)[0]].update(published_heads_of(row))
+        published[namespaced_name(row)[0]].update(published_heads_of(row))
     miners, shell = _miners(target, view), target.shell()
     results = [archive_pod(shell, namespace, pod, folder, published[namespace]) for namespace, pod in miners]
     rows = [
@@ -310,15 +310,16 @@ def cluster_facts(view: ClusterView, owner: str, prefix: str) -> ClusterFacts:
     """Return what a reading of all namespaces knows of a RelayMiner and its prefix."""
     namespace, _, name = owner.partition("/")
     pods = [
-        "/".join(place_of(pod)) for pod in view.pods
+        "/".join(namespaced_name(pod)) for pod in view.pods
         if pod["metadata"]["namespace"] == namespace
         and (pod["metadata"].get("labels") or {}).get(names.LABEL_RELAY_MINER) == name
     ]  # fmt: skip
     same = [
-        "/".join(place_of(row)) for row in view.relay_miners
-        if (row["spec"].get("prefix") or "-".join(place_of(row))) == prefix and place_of(row) != (namespace, name)
+        "/".join(other) for row in view.relay_miners
+        if (row["spec"].get("prefix") or "-".join(namespaced_name(row))) == prefix
+        and (other := namespaced_name(row)) != (namespace, name)
     ]  # fmt: skip
-    exists = any(place_of(row) == (namespace, name) for row in view.relay_miners)
+    exists = any(namespaced_name(row) == (namespace, name) for row in view.relay_miners)
     return ClusterFacts(exists, tuple(pods), tuple(same))
 
 

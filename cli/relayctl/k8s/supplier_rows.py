@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from relayctl.k8s.cluster_view import ClusterView, place_of, today
+from relayctl.k8s.cluster_view import ClusterView, namespaced_name, today
 
 Object = Mapping[str, Any]
 COLUMNS: Final = (
@@ -15,12 +15,12 @@ WIDE: Final = ("fees_today_upokt", "today_by", "earned_by", "last_loss", "miner"
 
 def supplier_rows(view: ClusterView) -> list[dict[str, Any]]:
     """Return one row per Supplier, in the order of namespace and name."""
-    return [_row(view, supplier) for supplier in sorted(view.suppliers, key=place_of)]
+    return [_row(view, supplier) for supplier in sorted(view.suppliers, key=namespaced_name)]
 
 
 def _row(view: ClusterView, supplier: dict[str, Any]) -> dict[str, Any]:
     status: Object = supplier.get("status") or {}
-    namespace, name = place_of(supplier)
+    namespace, name = namespaced_name(supplier)
     day: Object = status.get("day") or {}
     is_today = day.get("date") == today(view)
     funds: Object = status.get("funds") or {}

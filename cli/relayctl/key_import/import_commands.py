@@ -30,7 +30,7 @@ _LONGEST: Final = 64 * 1024
 Keys = Mapping[Address, PrivateKey]
 
 
-def secret_text(what: str, descriptor: int | None) -> str:
+def secret_text(name: str, descriptor: int | None) -> str:
     """Read a passphrase or a mnemonic: a line of a file descriptor, of a prompt, or of standard input.
 
     Raises ClickException.
@@ -42,11 +42,11 @@ def secret_text(what: str, descriptor: int | None) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise click.ClickException(f"file descriptor {descriptor}: {system_reason(error)}") from None
     elif sys.stdin.isatty():
-        return str(click.prompt(what, hide_input=True, err=True))
+        return str(click.prompt(name, hide_input=True, err=True))
     else:
         text = sys.stdin.readline(_LONGEST)
     if not text.strip():
-        raise click.ClickException(f"{what}: empty. Type it, pipe it into the command, or pass a file descriptor")
+        raise click.ClickException(f"{name}: empty. Type it, pipe it into the command, or pass a file descriptor")
     return text.rstrip("\r\n")
 
 

@@ -24,8 +24,8 @@ def parity_rows() -> tuple[str, ...]:
     zero = [0] * _LENGTH
     constant = remainder(_PREFIX, zero)
     columns = [
-        [remainder(_PREFIX, [*zero[:place], 1 << bit, *zero[place + 1 :]]) ^ constant for bit in range(5)]
-        for place in range(_LENGTH)
+        [remainder(_PREFIX, [*zero[:index], 1 << bit, *zero[index + 1 :]]) ^ constant for bit in range(5)]
+        for index in range(_LENGTH)
     ]
     return tuple(
         "".join(ALPHABET[sum((c >> row & 1) << bit for bit, c in enumerate(column))] for column in columns)
@@ -59,13 +59,13 @@ CHECKSUM: Final = AfterValidator(_checked)
 
 def checksum_rule() -> Cel:
     """Return the same check for the API server. It is too expensive for addresses inside of lists."""
-    places = ", ".join(map(str, range(_LENGTH)))
+    indices = ", ".join(map(str, range(_LENGTH)))
     rows = ", ".join(f"'{row}'" for row in parity_rows())
     table = "".join(str(_parity(left, right)) for left in ALPHABET for right in ALPHABET)
     bit = f"'{table}'.charAt('{ALPHABET}'.indexOf(self.charAt(i + 5)) * 32 + '{ALPHABET}'.indexOf(row.charAt(i)))"
     return Cel(
         f"!self.matches('^{_PREFIX}1[{ALPHABET}]{{{_LENGTH}}}$') || [{rows}].all(row, "
-        f"[{places}].filter(i, {bit} == '1').size() % 2 == int(row.charAt({_LENGTH})))",
+        f"[{indices}].filter(i, {bit} == '1').size() % 2 == int(row.charAt({_LENGTH})))",
         _MESSAGE,
         shown_value(_MESSAGE),
     )

@@ -45,11 +45,11 @@ def problem_of(error: ValidationError, model: type[BaseModel] | None = None) -> 
     """
     rows = []
     for row in error.errors():
-        place = ".".join(str(part) for part in row["loc"]) or "the document"
+        field = ".".join(str(part) for part in row["loc"]) or "the document"
         message = row["msg"].removeprefix("Value error, ")
         if row["type"] == UNKNOWN_FIELD:
             message = "is unknown" + _resembling(model, row["loc"])
-        rows.append(f"{place}: {message}")
+        rows.append(f"{field}: {message}")
     return "; ".join(rows)
 
 

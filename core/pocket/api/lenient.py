@@ -35,19 +35,19 @@ def _take_out(value: Any, location: Iterable[int | str]) -> str:
 
     A location also names the alternatives of unions, which are no fields: they are skipped.
     """
-    place, path = value, list[str]()
+    node, path = value, list[str]()
     *parents, last = location
     for part in parents:
-        if _holds(place, part):
-            place = place[part]
+        if _holds(node, part):
+            node = node[part]
             path.append(str(part))
-    if not isinstance(place, dict) or last not in place:
+    if not isinstance(node, dict) or last not in node:
         return ""
-    del place[last]
+    del node[last]
     return ".".join((*path, str(last)))
 
 
-def _holds(place: Any, part: int | str) -> bool:
-    if isinstance(place, dict):
-        return part in place
-    return isinstance(place, list) and isinstance(part, int) and part < len(place)
+def _holds(node: Any, part: int | str) -> bool:
+    if isinstance(node, dict):
+        return part in node
+    return isinstance(node, list) and isinstance(part, int) and part < len(node)

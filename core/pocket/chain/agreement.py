@@ -52,8 +52,8 @@ def _account_facts(raw: bytes) -> object:
 
 
 def _supplier_facts(raw: bytes) -> object:
-    found = convert.supplier(supplier_pb.QueryGetSupplierResponse.FromString(raw).supplier)
-    return found.service_ids, found.unstake_session_end_height, found.history
+    record = convert.supplier(supplier_pb.QueryGetSupplierResponse.FromString(raw).supplier)
+    return record.service_ids, record.unstake_session_end_height, record.history
 
 
 def _stake(raw: bytes) -> object:
@@ -173,8 +173,8 @@ async def agreed_target(chain: ConfirmableChain, service_id: str, height: int) -
     stated: list[tuple[bytes, bytes]] = []
     for answer in (await chain.ask_every_node(_DIFFICULTY, request)).values():
         if answer.error is None:
-            found = service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(answer.raw)
-            stated.append((convert.difficulty(found.relayMiningDifficulty).target_hash, answer.raw))
+            response = service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(answer.raw)
+            stated.append((convert.difficulty(response.relayMiningDifficulty).target_hash, answer.raw))
     if not stated:
         return None
     index = majority([target for target, _ in stated])

@@ -33,16 +33,16 @@ async def require_chain_id(
     logged_at = float("-inf")
     while not stop.is_set():
         try:
-            found = await chain.chain_id()
+            actual = await chain.chain_id()
         except ChainError as error:
             if now() - logged_at >= _LOG_INTERVAL_SECONDS:
                 logged_at = now()
                 _LOG.warning("waiting for a chain node: check spec.chain.nodes", error=error)
             await asyncio.sleep(pause_seconds * rng.uniform(0.5, 1.5))
             continue
-        if found != expected:
+        if actual != expected:
             raise ConfigurationError(
-                f"the node is on chain {found!r}, spec.chain.id is {expected!r}. "
+                f"the node is on chain {actual!r}, spec.chain.id is {expected!r}. "
                 "Correct one of them: the chain rejects claims that were signed for another one."
             )
         return

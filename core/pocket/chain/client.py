@@ -163,19 +163,19 @@ class ChainClient:
         async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
             return await self._ask_node(channel, method, request, height)
 
-        found = await self._nodes.ask_all(ask, self._timeout)
-        return {name: NodeAnswer.of(row) for name, row in found.items()}
+        answers = await self._nodes.ask_all(ask, self._timeout)
+        return {name: NodeAnswer.of(row) for name, row in answers.items()}
 
     async def decoded_by_node(
         self, method: str, request: Message, response: type[M], decode: Callable[[M], T], height: int = 0
     ) -> dict[str, T]:
         """Query every usable node without caches. Returns what those state that answer usably, by node name."""
-        found = {}
+        decoded = {}
         for name, answer in (await self.ask_every_node(method, request, height)).items():
             if answer.error is None:
                 with contextlib.suppress(DecodingError):
-                    found[name] = decode(response.FromString(answer.raw))
-        return found
+                    decoded[name] = decode(response.FromString(answer.raw))
+        return decoded
 
     async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
         """Replace the cached answer to a query, or drop it for None. This client has no caches."""

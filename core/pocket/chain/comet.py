@@ -55,8 +55,8 @@ def parse_time(text: Any) -> Timestamp:
     if not isinstance(text, str):
         raise DecodingError(f"{str(text)[:40]!r} is not a UTC time")
     try:
-        whole, _, fraction = text.removesuffix("Z").partition(".")
-        seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+        seconds_text, _, fraction = text.removesuffix("Z").partition(".")
+        seconds = int(datetime.fromisoformat(seconds_text).replace(tzinfo=UTC).timestamp())
         return Timestamp(seconds, int(fraction.ljust(9, "0")[:9]) if fraction else 0)
     except (ValueError, OverflowError) as error:
         raise DecodingError(f"{text[:40]!r} is not a UTC time") from error
@@ -271,8 +271,8 @@ class CometClient:
     async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
         """Return a block's hash from every usable node without caches, by node name."""
         ask = self._asking(_Result, "commit", {"height": str(height)}, functools.partial(self._commit, height))
-        found = await self._nodes.ask_all(ask, self._timeout)
-        return {name: row if isinstance(row, ChainError) else row.hash for name, row in found.items()}
+        answers = await self._nodes.ask_all(ask, self._timeout)
+        return {name: row if isinstance(row, ChainError) else row.hash for name, row in answers.items()}
 
     async def end_events(self, height: int, wanted: EventFilter) -> tuple[Event, ...]:
         """Return the selected end-block events of a block. Raises ChainUnavailable.
@@ -301,14 +301,14 @@ class CometClient:
 
         Queries the events of one past block to learn whether it retains events.
         """
-        found = await self._call("status", self._retention)
+        retention = await self._call("status", self._retention)
         try:
-            await self.end_events(max(found.earliest, found.height - 1), lambda event: False)
+            await self.end_events(max(retention.earliest, retention.height - 1), lambda event: False)
         except ChainUnavailable as error:
             if error.failure is not FailureClass.PRUNED_NODE:
                 raise
-            return replace(found, events=False)
-        return found
+            return replace(retention, events=False)
+        return retention
 
     async def heights(self) -> AsyncIterator[int]:
         """Yield heights as a node's WebSocket announces them.

@@ -26,7 +26,7 @@ _BETWEEN: Final = re.compile(r"[\s,]*")
 _UNREADABLE: Final = "the node's block results cannot be read"
 
 
-class _Place(Enum):
+class _Position(Enum):
     BEFORE = auto()
     INSIDE = auto()
     AFTER = auto()
@@ -39,28 +39,28 @@ class EndBlockEventParser:
         self._wanted = wanted
         self._characters = codecs.getincrementaldecoder("utf-8")()
         self._decoder = json.JSONDecoder()
-        self._place = _Place.BEFORE
+        self._position = _Position.BEFORE
         self._text = ""  # what is not decoded yet
         self._found: list[Event] = []
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes. Raises DecodingError."""
-        if self._place is _Place.AFTER:
+        if self._position is _Position.AFTER:
             return
         try:
             self._text += self._characters.decode(piece)
         except UnicodeDecodeError as error:
             raise DecodingError(_UNREADABLE) from error
-        if self._place is _Place.BEFORE:
+        if self._position is _Position.BEFORE:
             self._find_start()
-        if self._place is _Place.INSIDE:
+        if self._position is _Position.INSIDE:
             self._text = self._text[self._take() :]
             if len(self._text) > LARGEST_EVENT:
                 raise DecodingError(_UNREADABLE)
 
     def close(self) -> tuple[Event, ...]:
         """Return the selected events in block order. Raises DecodingError for a cut response."""
-        if self._place is not _Place.AFTER:
+        if self._position is not _Position.AFTER:
             raise DecodingError("the node's block results end too early")
         return tuple(self._found)
 
@@ -69,9 +69,9 @@ class EndBlockEventParser:
         if start is None:
             self._text = self._text[-_START_LENGTH:]
         elif start[1] == "null":
-            self._place = _Place.AFTER
+            self._position = _Position.AFTER
         else:
-            self._place, self._text = _Place.INSIDE, self._text[start.end() :]
+            self._position, self._text = _Position.INSIDE, self._text[start.end() :]
 
     def _take(self) -> int:
         """Decode the complete events. Returns the position of the first incomplete one."""
@@ -81,7 +81,7 @@ class EndBlockEventParser:
             between = _BETWEEN.match(self._text, at)
             at = between.end() if between else at
             if self._text.startswith("]", at):
-                self._place = _Place.AFTER
+                self._position = _Position.AFTER
                 break
             try:
                 row, at = self._decoder.raw_decode(self._text, at)

@@ -137,7 +137,7 @@ class Failover(Generic[N]):
         return self.names[index] if index < len(self.names) else f"node {index + 1}"
 
     async def call(
-        self, what: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float,
+        self, method: str, ask: Callable[[N], Awaitable[T]], deadline_seconds: float,
         patience_share: float = PATIENCE_SHARE,
     ) -> T:  # fmt: skip
         """Return the first usable answer. Every node is queried before an error is raised.
@@ -155,7 +155,7 @@ class Failover(Generic[N]):
         order = self.order()
         if not order:
             raise ChainUnavailable(
-                f"{what}: every chain node is on another fork or chain. Check spec.chain.nodes.",
+                f"{method}: every chain node is on another fork or chain. Check spec.chain.nodes.",
                 failure=FailureClass.WRONG_NODE,
             )
         for pause in (0.0, *_LAG_RETRY_SECONDS):
@@ -170,7 +170,7 @@ class Failover(Generic[N]):
             answer = await self._in_turn(order, ask, end, patience, errors)
             if answer is not None:
                 return answer[0]
-        raise self._merge(what, order, errors)
+        raise self._merge(method, order, errors)
 
     async def _in_turn(
         self, order: Sequence[int], ask: Callable[[N], Awaitable[T]], end: float, patience: float,
@@ -185,20 +185,20 @@ class Failover(Generic[N]):
         indices = list(order) * (_ASKS if only else 1)
         silent_since: dict[int, float] = {}
 
-        async def one(place: int) -> tuple[int, T | ChainError]:
+        async def one(position: int) -> tuple[int, T | ChainError]:
             left = end - self.clock()
             if left <= 0 or (only and errors and not silent_since):
-                return place, _NOT_ASKED
-            silent_since[place] = self.clock()
-            return place, await self.ask_one(indices[place], ask, left)
+                return position, _NOT_ASKED
+            silent_since[position] = self.clock()
+            return position, await self.ask_one(indices[position], ask, left)
 
         async with contextlib.aclosing(staggered(map(one, range(len(indices))), patience)) as answers:
-            async for place, answer in answers:
-                silent_since.pop(place, None)
+            async for position, answer in answers:
+                silent_since.pop(position, None)
                 if answer is _NOT_ASKED:
                     continue
                 if isinstance(answer, ChainError):
-                    errors[indices[place]] = answer
+                    errors[indices[position]] = answer
                     if only and answer.failure in STATED:
                         break
                     continue
@@ -222,8 +222,8 @@ class Failover(Generic[N]):
         order, began = self.order(), self.clock()
         if len(order) == 1:
             errors: dict[int, ChainError] = {}
-            found = await self._in_turn(order, ask, began + deadline_seconds, patience_share * deadline_seconds, errors)
-            return {self.name(order[0]): found[0] if found else errors.get(order[0]) or self._silent(order[0], began)}
+            reply = await self._in_turn(order, ask, began + deadline_seconds, patience_share * deadline_seconds, errors)
+            return {self.name(order[0]): reply[0] if reply else errors.get(order[0]) or self._silent(order[0], began)}
         asking = [self.ask_one(index, ask, deadline_seconds) for index in order]
         answers = await first_in_time(asking, grace_seconds, lambda answer: not isinstance(answer, ChainError))
         return {
@@ -273,7 +273,7 @@ class Failover(Generic[N]):
         rank = (0, 0) if self.node_health is None else self.node_health.rank(index)
         return rank is not None and rank[0] == 0
 
-    def _merge(self, what: str, order: Sequence[int], errors: Mapping[int, ChainError]) -> ChainError:
+    def _merge(self, query: str, order: Sequence[int], errors: Mapping[int, ChainError]) -> ChainError:
         """Merge the nodes' errors. A statement about the chain outranks a node's own failure.
 
         It carries the healthy nodes that made no statement. That one node does not know a method means nothing
@@ -287,7 +287,7 @@ class Failover(Generic[N]):
             silent = (i for i in healthy if i not in errors or errors[i].failure not in _NOT_SILENT)
             return error_of(best.failure, str(best), best.height, tuple(same), tuple(map(self.name, silent)))
         names = tuple(name for error in errors.values() for name in error.nodes)
-        method = what.rpartition("/")[2]
+        method = query.rpartition("/")[2]
         causes = "; ".join(_cause(method, error) for error in errors.values()) or "deadline passed"
         of_healthy = {errors[i].failure if i in errors else FailureClass.TRANSIENT for i in healthy}
         failures = {error.failure for error in errors.values()}

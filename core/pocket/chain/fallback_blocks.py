@@ -70,7 +70,7 @@ class FallbackBlocks:
             other = await self._grpc.latest_block(self._chain_id)
         except PocketError:
             return block
-        return max(block, other, key=lambda found: found.height)
+        return max(block, other, key=lambda candidate: candidate.height)
 
     def heights(self) -> AsyncIterator[int]:
         """Return heights as they are announced."""

@@ -97,10 +97,10 @@ class NodeMonitor:
         if not probe.answered or probe.height == height:
             return probe
         try:
-            found = (await blocks.block(height)).hash if probe.height > height else None
+            block_hash = (await blocks.block(height)).hash if probe.height > height else None
         except PocketError:
-            found = None  # pruned, or it just went away: nothing to compare
-        return replace(probe, hash=found)
+            block_hash = None  # pruned, or it just went away: nothing to compare
+        return replace(probe, hash=block_hash)
 
     async def run(self, seconds: float, rng: random.Random | None = None) -> None:
         """Probe all nodes every `seconds` seconds, without end."""

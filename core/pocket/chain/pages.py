@@ -43,18 +43,20 @@ async def _pages(method: str, request: Any, answer_type: type[A], page: ReadPage
 
 async def all_claims(supplier: str, page: ReadPage) -> list[Claim]:
     """Return all claims of a supplier. Raises DecodingError."""
-    found: list[Claim] = []
+    claims: list[Claim] = []
     request = proof_pb.QueryAllClaimsRequest(supplier_operator_address=supplier)
     async for answer in _pages(ALL_CLAIMS, request, proof_pb.QueryAllClaimsResponse, page):
         # A node that ignores the filter must not show us other suppliers' claims as ours.
-        found += [convert.claim(row) for row in answer.claims if row.supplier_operator_address == supplier]
-    return found
+        claims += [convert.claim(row) for row in answer.claims if row.supplier_operator_address == supplier]
+    return claims
 
 
 async def all_applications(page: ReadPage) -> frozenset[tuple[str, str]]:
     """Return address and service id of all applications' stakes. Raises DecodingError."""
-    found: set[tuple[str, str]] = set()
+    applications: set[tuple[str, str]] = set()
     request = application_pb.QueryAllApplicationsRequest()
     async for answer in _pages(ALL_APPLICATIONS, request, application_pb.QueryAllApplicationsResponse, page):
-        found |= {(row.address, config.service_id) for row in answer.applications for config in row.service_configs}
-    return frozenset(found)
+        applications |= {
+            (row.address, config.service_id) for row in answer.applications for config in row.service_configs
+        }
+    return frozenset(applications)

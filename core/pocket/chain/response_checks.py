@@ -109,9 +109,9 @@ def _has(message: Message, path: str) -> bool:
     return True
 
 
-def _same(what: str, found: object, asked: object) -> None:
-    if found != asked:
-        raise DecodingError(f"the node was asked for {what} {str(asked)[:80]!r} and answered with {str(found)[:80]!r}")
+def _same(fact: str, actual: object, asked: object) -> None:
+    if actual != asked:
+        raise DecodingError(f"the node was asked for {fact} {str(asked)[:80]!r} and answered with {str(actual)[:80]!r}")
 
 
 def _check_session(request: session_pb.QueryGetSessionRequest, answer: session_pb.QueryGetSessionResponse) -> None:

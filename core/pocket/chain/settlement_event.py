@@ -138,20 +138,20 @@ class _Attributes:
         text = self.text(name)
         if not text:
             return None
-        found = form.fullmatch(text)
-        if found is None:
+        match = form.fullmatch(text)
+        if match is None:
             self.malformed.append(name)
             return None
-        return int(found[found.re.groups])
+        return int(match[match.re.groups])
 
     def root(self, name: str) -> bytes:
         """Bytes of an attribute, which JSON holds as base64."""
         try:
-            found = base64.b64decode(self.text(name), validate=True)
+            root = base64.b64decode(self.text(name), validate=True)
         except (binascii.Error, ValueError):
-            found = b""
-        if len(found) == _ROOT_BYTES:
-            return found
+            root = b""
+        if len(root) == _ROOT_BYTES:
+            return root
         if self.text(name):
             self.malformed.append(name)
         return b""
@@ -180,14 +180,14 @@ class _Attributes:
             return None
 
     def _amounts(self, name: str, rows: Collection[tuple[str, str]]) -> dict[str, int]:
-        found = {
+        amounts = {
             address: int(match[1])
             for address, text in rows
             if (match := _COIN.fullmatch(text)) and _is_named(address)
         }  # fmt: skip
-        if len(found) < len(rows):
+        if len(amounts) < len(rows):
             self.malformed.append(name)
-        return found
+        return amounts
 
 
 def claim_end(event: Event, shareholders: Collection[str] = ()) -> ClaimEnd | None:
@@ -236,8 +236,8 @@ def _paid_as_supplier(payments: Collection[_Detail]) -> dict[str, int]:
 
 
 def _summed(payments: Collection[_Detail]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    sums: dict[str, int] = {}
     for row in payments:
         upokt = int(row.amount.removesuffix("upokt"))
-        found[row.recipient_address] = found.get(row.recipient_address, 0) + upokt
-    return found
+        sums[row.recipient_address] = sums.get(row.recipient_address, 0) + upokt
+    return sums

@@ -56,7 +56,7 @@ class Votes(Generic[T]):
         if not counts:
             return None
         highest = max(counts.values())
-        order = {value: place for place, value in enumerate(self.refuted, start=1)}
+        order = {value: rank for rank, value in enumerate(self.refuted, start=1)}
         tied = (row for row in reversed(self.answers.values()) if counts[row] == highest)
         value = min(tied, key=lambda row: order.get(row, 0))
         latest = Counter(row for (_, at), row in self.answers.items() if at == self.asked_at)

@@ -269,11 +269,11 @@ class CachedChain(ChainClient):
 
         Relays ask for the same answer thousands of times.
         """
-        found = self._decoded.get(key)
-        if found is None or found[0] <= self._clock() or found[1] != self.generation:
+        entry = self._decoded.get(key)
+        if entry is None or entry[0] <= self._clock() or entry[1] != self.generation:
             return None
         self.counters.memory += 1
-        return found[2]
+        return entry[2]
 
     async def _decode(self, key: tuple[str | int, ...], load: Callable[[], Awaitable[T]]) -> T:
         generation = self.generation
@@ -325,13 +325,13 @@ class CachedChain(ChainClient):
 
         Divergent sessions are also counted.
         """
-        found = await super().session(application_address, service_id, height)
-        header = found.header
+        session = await super().session(application_address, service_id, height)
+        header = session.header
         key = (application_address, service_id, header.session_start_block_height)
         if key not in self._session_fingerprints:
             self._session_fingerprints[key] = None
-            await self._compare(key, f"{header.session_id} {' '.join(sorted(found.supplier_addresses))}")
-        return found
+            await self._compare(key, f"{header.session_id} {' '.join(sorted(session.supplier_addresses))}")
+        return session
 
     async def _compare(self, key: tuple[str, str, int], fingerprint: str) -> None:
         """Compare a session with the one that other processes received.

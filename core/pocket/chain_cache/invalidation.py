@@ -202,9 +202,11 @@ class CacheRefresher:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(query(cache_key)) for cache_key in cache_keys]
         answers = {
-            key: found for key, task in zip(cache_keys, tasks, strict=True) if isinstance(found := task.result(), bytes)
+            key: result
+            for key, task in zip(cache_keys, tasks, strict=True)
+            if isinstance(result := task.result(), bytes)
         }
-        results = [found for task in tasks if isinstance(found := task.result(), str)]
+        results = [result for task in tasks if isinstance(result := task.result(), str)]
         async with self.redis.pipeline(transaction=False) as pipe:
             for cache_key in answers:
                 pipe.get(self.chain.shared_key(cache_key))

@@ -90,17 +90,17 @@ def merge(sets: Iterable[KeySet]) -> KeySet:
     return KeySet(keys, tuple(problems))
 
 
-def _entry(place: str, text: Any, claimed: Any = None) -> tuple[Address, PrivateKey | PublicKey] | KeyProblem:
+def _entry(position: str, text: Any, claimed: Any = None) -> tuple[Address, PrivateKey | PublicKey] | KeyProblem:
     if not isinstance(text, str):
-        return KeyProblem(place, "the key must be a text of 64 hex digits; quote it in YAML")
+        return KeyProblem(position, "the key must be a text of 64 hex digits; quote it in YAML")
     try:
         key = key_from_text(text)
     except DecodingError as error:
-        return KeyProblem(place, str(error))
+        return KeyProblem(position, str(error))
     address = address_of(key.public_key)
     if claimed is not None and claimed != address:
         return KeyProblem(
-            place, f"operator_address {str(claimed)[:64]} does not match the key, whose address is {address}"
+            position, f"operator_address {str(claimed)[:64]} does not match the key, whose address is {address}"
         )
     return address, key
 

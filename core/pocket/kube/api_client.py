@@ -276,10 +276,10 @@ def _resource(answer: Object) -> Object:
 def _parsed(text: str) -> Object | None:
     """Return the JSON object of a text, None if it is anything else."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _error_from_status(status: int, text: str, method: str, path: str, retry_after: str | None = None) -> KubeError:

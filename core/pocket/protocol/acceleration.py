@@ -24,7 +24,7 @@ def native_library(name: str) -> Path | None:
 
 
 def load_native(
-    what: str,
+    purpose: str,
     library: Path | None,
     make: Callable[[Path], T],
     self_test: Callable[[T], bool],
@@ -40,7 +40,7 @@ def load_native(
         made = make(library)
         if self_test(made):
             return made
-        _LOG.error("native library disagrees with the Python implementation and is disabled", purpose=what)
+        _LOG.error("native library disagrees with the Python implementation and is disabled", purpose=purpose)
     except (OSError, ValueError, AttributeError, PocketError) as error:
-        _LOG.warning("native library cannot be loaded", purpose=what, error=error)
+        _LOG.warning("native library cannot be loaded", purpose=purpose, error=error)
     return None

@@ -41,15 +41,15 @@ class AccessFiles(CredentialProvider):
         return tuple(Path(name) for name in (access.username_file, access.password_file, access.ca_file) if name)
 
     def _read_stamp(self) -> Stamp:
-        found: list[tuple[int, int, int] | None] = []
+        stamps: list[tuple[int, int, int] | None] = []
         for path in self._paths():
             try:
                 state = path.stat()
             except OSError:
-                found.append(None)
+                stamps.append(None)
             else:
-                found.append((state.st_ino, state.st_mtime_ns, state.st_size))
-        return tuple(found)
+                stamps.append((state.st_ino, state.st_mtime_ns, state.st_size))
+        return tuple(stamps)
 
     async def changed(self) -> bool:
         """Return True if a file is another one than at the previous call."""

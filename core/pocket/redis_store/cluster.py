@@ -97,15 +97,15 @@ class ClusterClient(Redis):
         outdated: SlotMap | None = None
         for address in sorted(candidates, key=self._failed.__contains__):
             try:
-                found, healthy = await self._ask(address)
+                slots, healthy = await self._ask(address)
             except (RedisError, OSError, TimeoutError, ValueError) as error:
                 self._failed.add(address)
                 failure = error
                 continue
             self._failed.discard(address)
-            if found.primaries and healthy:
+            if slots.primaries and healthy:
                 break
-            outdated = outdated or (found if found.primaries else None)
+            outdated = outdated or (slots if slots.primaries else None)
         else:
             if outdated is None:
                 raise (
@@ -113,10 +113,10 @@ class ClusterClient(Redis):
                     if isinstance(failure, ResponseError)
                     else RedisConnectionError(f"no node of the Cluster answers: {failure}")
                 ) from failure
-            found = outdated
-        self._slots = found
+            slots = outdated
+        self._slots = slots
         await self._forget_unused()
-        return found
+        return slots
 
     async def _ask(self, address: Address) -> tuple[SlotMap, bool]:
         """Return what a node knows, and whether it is part of a majority: one that is cut off reports what was."""
@@ -125,10 +125,10 @@ class ClusterClient(Redis):
                 pipe.execute_command("CLUSTER SLOTS")
                 pipe.execute_command("CLUSTER INFO")
                 reply, info = await pipe.execute()
-        found = SlotMap.parse(reply, address)
-        if not found.primaries:
+        slots = SlotMap.parse(reply, address)
+        if not slots.primaries:
             raise RedisConnectionError(f"{format_address(address)} knows no slots: create the Cluster")
-        return found, info.get("cluster_state") == "ok"
+        return slots, info.get("cluster_state") == "ok"
 
     def _refresh_soon(self) -> None:
         """Refresh while commands go on: a node that does not answer must not delay those of the others."""
@@ -266,8 +266,8 @@ class ClusterClient(Redis):
                     args, options = rows[number]
                     pipe.execute_command(*args, **options)
                 with self._backoff.asked(address):
-                    found = await pipe.execute(raise_on_error=False)
-                for number, reply in zip(numbers, found, strict=True):
+                    results = await pipe.execute(raise_on_error=False)
+                for number, reply in zip(numbers, results, strict=True):
                     replies[number] = reply
                     if isinstance(reply, _REDIRECTED):
                         again.append(number)
@@ -308,8 +308,8 @@ class ClusterClient(Redis):
         self._turn += 1
         known = self._slots.primaries if self._slots is not None else self._seeds
         node = self.node(known[self._turn % len(known)])
-        found: PubSub = node.pubsub(**options)
-        return found
+        pubsub: PubSub = node.pubsub(**options)
+        return pubsub
 
     async def scan_iter(  # type: ignore[override]  # redis-py annotates its blocking client
         self, *args: Any, **options: Any

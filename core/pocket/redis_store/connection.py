@@ -332,21 +332,21 @@ async def inspect_primaries(redis: "Redis") -> PrimaryStates:
         answers = await asyncio.gather(*map(_inspect_node, nodes.values()), return_exceptions=True)
     except (*NATIVE_ERRORS, ValueError) as error:
         raise translate(error) from error
-    found: dict[Address | None, RedisInfo] = {}
+    states: dict[Address | None, RedisInfo] = {}
     failure = None if slots.complete else RedisUnavailable("not every slot has a primary", RedisTrouble.BUSY)
     for address, answer in zip(nodes, answers, strict=True):
         if isinstance(answer, RedisInfo):
-            found[address] = answer
+            states[address] = answer
         elif isinstance(answer, RedisUnavailable):
             failure = answer
         elif isinstance(answer, ValueError):
             failure = RedisUnavailable(f"INFO cannot be read: {answer}")
         else:
             raise answer
-    if not found and failure is not None:
+    if not states and failure is not None:
         raise failure
-    away: set[Address | None] = {address for address in nodes if address not in found}
-    return PrimaryStates(found, frozenset(away if slots.complete else {*away, None}), failure)
+    away: set[Address | None] = {address for address in nodes if address not in states}
+    return PrimaryStates(states, frozenset(away if slots.complete else {*away, None}), failure)
 
 
 async def _renew_changed(pools: Sequence[Any]) -> None:

@@ -52,12 +52,12 @@ class LogHistories:
 
     def owed(self, segments: Iterable[Segment]) -> set[str]:
         """Return the suppliers with relays in the log that are not, or may not be, in Redis."""
-        found: set[str] = set()
+        suppliers: set[str] = set()
         for segment in segments:
             if not segment.damaged:
-                found.update(supplier for supplier, _ in segment.unacknowledged | segment.replaying)
-                found.update(supplier for supplier in segment.suppliers if self.is_due(segment, supplier))
-        return found
+                suppliers.update(supplier for supplier, _ in segment.unacknowledged | segment.replaying)
+                suppliers.update(supplier for supplier in segment.suppliers if self.is_due(segment, supplier))
+        return suppliers
 
     def appended(self, segments: Iterable[Segment]) -> set[tuple[str, str]]:
         """Return the sessions (supplier, id) whose relays must be in the present Redis."""

@@ -91,7 +91,7 @@ def _next_record(data: bytes, at: int) -> int | None:
 
     How many bytes are checked is bounded: relays hold whatever their senders wrote.
     """
-    first = [place for places in (_chain(data, at), _marked(data, at)) if (place := _first_whole(data, places))]
+    first = [start for starts in (_chain(data, at), _marked(data, at)) if (start := _first_whole(data, starts))]
     return min(first, default=None)
 
 
@@ -107,13 +107,13 @@ def _marked(data: bytes, at: int) -> Iterator[int]:
     return (match.start() - _HEAD for match in _SUPPLIER.finditer(data, at + _HEAD + 1))
 
 
-def _first_whole(data: bytes, places: Iterable[int]) -> int | None:
+def _first_whole(data: bytes, starts: Iterable[int]) -> int | None:
     left = _SEARCHED * len(data)
-    for place in places:
-        body = _body_at(data, place) or b""
+    for start in starts:
+        body = _body_at(data, start) or b""
         left -= len(body)
         if left < 0:
             break
-        if _decode(data, place, body) is not None:
-            return place
+        if _decode(data, start, body) is not None:
+            return start
     return None

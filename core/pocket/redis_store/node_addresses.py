@@ -16,11 +16,11 @@ def parse_addresses(text: str, default_port: int) -> tuple[Address, ...]:
 
 
 def _parse(text: str, default_port: int) -> Address:
-    found = _HOST.fullmatch(text)
-    port = int(found["port"] or default_port) if found else 0
-    if found is None or not 0 < port < 65536:
+    match = _HOST.fullmatch(text)
+    port = int(match["port"] or default_port) if match else 0
+    if match is None or not 0 < port < 65536:
         raise ValueError("the address of a server is host or host:port")
-    return unquote(found["host"]).strip("[]"), port
+    return unquote(match["host"]).strip("[]"), port
 
 
 def format_address(address: Address) -> str:

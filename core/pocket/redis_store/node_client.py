@@ -24,8 +24,8 @@ class Info(Mapping[str, str | int]):
         self._text = "\n{}\n".format(text.replace("\r", ""))
 
     def __getitem__(self, name: str) -> str | int:
-        _, found, rest = self._text.partition(f"\n{name}:")
-        if not found:
+        _, separator, rest = self._text.partition(f"\n{name}:")
+        if not separator:
             raise KeyError(name)
         value = rest[: rest.index("\n")]
         return int(value) if value.isdecimal() else value

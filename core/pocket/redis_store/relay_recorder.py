@@ -294,8 +294,8 @@ class RelayRecorder:
             self._replayed.add(supplier)
         is_present = history == self._histories.of(supplier)
         rows, origin = zip(by_session, lasts, strict=True), origin_of(incarnation, history)
-        found = {name: segment_took(segment, (supplier, name), last, origin, is_present) for name, last in rows}
-        return {name: refusal for name, refusal in found.items() if refusal is not None}
+        refusals = {name: segment_took(segment, (supplier, name), last, origin, is_present) for name, last in rows}
+        return {name: refusal for name, refusal in refusals.items() if refusal is not None}
 
     def _lost(self, supplier: str) -> None:
         """Have the heartbeat append a supplier's log again: Redis lost its relays.
@@ -375,8 +375,8 @@ class RelayRecorder:
         return failure
 
     async def _replay_segment(self, segment: Segment, wanted: set[tuple[str, str]]) -> RedisUnavailable | None:
-        whole = {name for name, _ in wanted} - {name for name, _ in segment.sessions - wanted}
-        before = {supplier: (self._histories.of(supplier), self._losses[supplier]) for supplier in whole}
+        complete = {name for name, _ in wanted} - {name for name, _ in segment.sessions - wanted}
+        before = {supplier: (self._histories.of(supplier), self._losses[supplier]) for supplier in complete}
         # a failure from now on adds to it again
         segment.replaying = segment.unacknowledged & wanted
         segment.unacknowledged = segment.unacknowledged - wanted

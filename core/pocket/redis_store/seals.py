@@ -242,11 +242,11 @@ class SealStore:
 
         A row that cannot be read is its session's trouble alone: it is left out, and logged once.
         """
-        found = {}
+        seals = {}
         for key, value in (await self._redis.hgetall(self._keys.seals(self._supplier))).items():
             session_id = text_of(key)
             try:
-                found[session_id] = SessionSeal.decode(value)
+                seals[session_id] = SessionSeal.decode(value)
             except DecodingError as error:
                 if session_id not in self._unreadable and len(self._unreadable) < _UNREADABLE_KEPT:
                     self._unreadable.add(session_id)
@@ -256,20 +256,20 @@ class SealStore:
                         session=repr(session_id),
                         error=error,
                     )
-        return found
+        return seals
 
-    async def share_signed(self, session_end: int, what: str, signed: SignedGroup) -> None:
+    async def share_signed(self, session_end: int, message: str, signed: SignedGroup) -> None:
         """Publish signed claims or proofs to later owners, who send the same bytes instead of paying a second fee.
 
         It is a fact that no fence guards.
         """
-        name = f"{session_end}/{what}/{transaction_hash(signed.tx_raw)}"
+        name = f"{session_end}/{message}/{transaction_hash(signed.tx_raw)}"
         await self._redis.hset(self._keys.transactions(self._supplier), name, signed.encode())
 
-    async def signed(self, session_end: int, what: str = "claim") -> list[SignedGroup]:
+    async def signed(self, session_end: int, message: str = "claim") -> list[SignedGroup]:
         """Return the signed transactions of one session end: with its seals, or with `what` = proof its proofs."""
         names = [text_of(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
-        wanted = [name for name in names if name.startswith(f"{session_end}/{what}/")]
+        wanted = [name for name in names if name.startswith(f"{session_end}/{message}/")]
         if not wanted:
             return []
         rows: Any = await self._redis.hmget(self._keys.transactions(self._supplier), wanted)
@@ -287,7 +287,7 @@ class SealStore:
             await self.close({session_id: ends[session_id]})
             await self._redis.hsetnx(self._keys.seals(self._supplier), session_id, seal.encode())
 
-    async def share_costs(self, tx_hash: str, what: str, upokt: Mapping[str, int]) -> None:
+    async def share_costs(self, tx_hash: str, message: str, upokt: Mapping[str, int]) -> None:
         """Publish to later owners what a transaction cost each session. Raises RedisUnavailable.
 
         It is a fact that no fence guards: a former owner that has paid may publish it.
@@ -295,7 +295,7 @@ class SealStore:
         async with self._redis.pipeline(transaction=False) as pipe:
             for session_id, amount in upokt.items():
                 name = self._keys.costs(self._supplier, session_id)
-                pipe.hset(name, tx_hash, f"{what}/{amount}")
+                pipe.hset(name, tx_hash, f"{message}/{amount}")
                 pipe.expire(name, _COSTS_SECONDS)
             await pipe.execute()
 
@@ -307,9 +307,9 @@ class SealStore:
         rows = await self._redis.hgetall(self._keys.costs(self._supplier, session_id))
         costs = {}
         for tx_hash, value in rows.items():
-            what, _, amount = text_of(value).partition("/")
+            message, _, amount = text_of(value).partition("/")
             if amount.isdecimal():
-                costs[text_of(tx_hash)] = (what, int(amount))
+                costs[text_of(tx_hash)] = (message, int(amount))
         return costs
 
     async def finish(self, session_id: str, session_end: int) -> None:

@@ -162,13 +162,13 @@ class StreamReader:
 
     async def rejected(self, positions: Mapping[str, str]) -> set[str]:
         """Return the sessions whose stream Redis refuses to read, as when its key holds another type."""
-        found = set()
+        session_ids = set()
         for session_id, position in positions.items():
             try:
                 await self.read({session_id: position}, 1)
             except CommandRejected:
-                found.add(session_id)
-        return found
+                session_ids.add(session_id)
+        return session_ids
 
     async def extents(self, session_ids: Iterable[str]) -> dict[str, StreamExtent]:
         """Return how far each stream reaches."""

@@ -218,13 +218,13 @@ class WriteAheadLog:
     def readable_again(self) -> list[Segment]:
         """Return the damaged segments, of any worker, that can be read now. It may run in a thread."""
         paths = [Segment(path) for path in sorted(self._root.glob(f"*{_DAMAGED}"))]
-        found = []
+        segments = []
         for segment in [*(s for s in self.segments if s.damaged), *paths]:
             loaded = segment.load()
             if loaded.failure is None:
                 segment.sessions = _sessions_in(loaded.records)
-                found.append(segment)
-        return found
+                segments.append(segment)
+        return segments
 
     def take_back(self, segments: list[Segment]) -> None:
         """Append these damaged segments again, which can be read now."""
@@ -333,12 +333,12 @@ class WriteAheadLog:
         """Return the bytes held by all segments."""
         return sum(segment.size for segment in self.segments)
 
-    def beats_between_looks(self, most: int) -> int:
+    def beats_between_looks(self, limit: int) -> int:
         """Return after how many heartbeats Redis is asked again whether it lost sessions of this log, at most `most`.
 
         Few sessions are asked for often, so that what is lost is appended before a session is sealed.
         """
-        return min(most, 2 + sum(len(segment.sessions) for segment in self.segments) // _SESSIONS_PER_BEAT)
+        return min(limit, 2 + sum(len(segment.sessions) for segment in self.segments) // _SESSIONS_PER_BEAT)
 
     def release(self, segment: Segment) -> None:
         """Delete a segment whose relays are safe elsewhere."""

@@ -11,7 +11,7 @@ R = TypeVar("R")
 async def map_bounded(
     work: Callable[[T], Awaitable[R]],
     rows: Iterable[T],
-    at_once: int,
+    concurrency: int,
     *,
     stop_on: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> list[R]:
@@ -20,7 +20,7 @@ async def map_bounded(
     Returns the results in the order of the rows. Raises the first error after all have been tried. An error of
     `stop_on` cancels the others at once: what it depends on fails for all.
     """
-    limit = asyncio.Semaphore(at_once)
+    limit = asyncio.Semaphore(concurrency)
     tasks: list[asyncio.Task[R]] = []
 
     async def one(row: T) -> R:

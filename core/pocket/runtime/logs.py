@@ -67,8 +67,8 @@ def _exception_place(_logger: WrappedLogger, _method: str, event: EventDict) -> 
     event.pop("stack_info", None)
     if error is not None:
         event["error_type"] = type(error).__name__
-        if (place := _place(error.__traceback__)) is not None:
-            event["at"] = place
+        if (location := _place(error.__traceback__)) is not None:
+            event["at"] = location
     return event
 
 

@@ -14,9 +14,9 @@ class MomentMemo(Generic[K, V]):
     `moment` returns what the results depend on, such as the block height. Without it nothing is remembered.
     """
 
-    def __init__(self, moment: Callable[[], Hashable] | None, most: int = _MOST) -> None:
+    def __init__(self, moment: Callable[[], Hashable] | None, capacity: int = _MOST) -> None:
         self._moment = moment
-        self._most = most
+        self._capacity = capacity
         self._now: Hashable = None
         self._values: dict[K, V] = {}
 
@@ -34,5 +34,5 @@ class MomentMemo(Generic[K, V]):
 
     def put(self, now: Hashable, key: K, value: V) -> None:
         """Remember a result, unless its moment has passed."""
-        if now is not None and now == self._now and len(self._values) < self._most:
+        if now is not None and now == self._now and len(self._values) < self._capacity:
             self._values[key] = value

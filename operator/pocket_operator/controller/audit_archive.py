@@ -46,13 +46,13 @@ class AuditArchive:
         new = [head for head in heads if self._written.get((key, head.pod)) != date]
         if not new:
             return
-        place = key.namespace, names.audit(key.name)
+        config_map = key.namespace, names.audit(key.name)
         try:
-            observed = await self._api.get_or_none(CONFIG_MAPS, *place) or {}
+            observed = await self._api.get_or_none(CONFIG_MAPS, *config_map) or {}
             await publish(
-                self._api, CONFIG_MAPS, place, {"data": with_heads(observed.get("data") or {}, new, date)}, MANAGER
+                self._api, CONFIG_MAPS, config_map, {"data": with_heads(observed.get("data") or {}, new, date)}, MANAGER
             )
         except KubeError as error:
-            _LOG.warning("cannot write the heads of audit trails, retrying", place="/".join(place), error=error)
+            _LOG.warning("cannot write the heads of audit trails, retrying", place="/".join(config_map), error=error)
             return
         self._written.update({(key, head.pod): date for head in new})

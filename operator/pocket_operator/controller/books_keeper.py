@@ -51,9 +51,9 @@ class BooksKeeper:
         if audit is None or not audit.trail:
             return False
         self._forget_positions(key)
-        head, place = (audit.trail, audit.number), (key.namespace, report.pod)
-        steady = self._heads.get(place) == head
-        self._heads[place] = head
+        head, pod = (audit.trail, audit.number), (key.namespace, report.pod)
+        steady = self._heads.get(pod) == head
+        self._heads[pod] = head
         changed = await self._meet(key, report, *head, steady=steady, fetch=fetch)
         for _ in range(_PAGES_AT_ONCE):
             after = self._position(key, audit.trail, audit.number)
@@ -73,7 +73,7 @@ class BooksKeeper:
 
     def forget_except(self, polled: Collection[tuple[str, str]]) -> None:
         """Drop the trails of all other pods, and the books of Suppliers that are gone."""
-        self._heads = {place: head for place, head in self._heads.items() if place in polled}
+        self._heads = {pod: head for pod, head in self._heads.items() if pod in polled}
         known = {str(supplier["metadata"]["uid"]) for supplier in self._cache.all(SUPPLIERS.name)}
         self._books = {uid: books for uid, books in self._books.items() if uid in known}
 
@@ -88,13 +88,13 @@ class BooksKeeper:
         changed = False
         suppliers = self._suppliers(key)
         if any(trail not in self.of(supplier).trails for supplier in suppliers.values()):
-            whole = not number or (number <= _IDLE_OUTCOMES and _is_whole(await fetch(0)))
+            complete = not number or (number <= _IDLE_OUTCOMES and _is_whole(await fetch(0)))
             live = {known for known, _ in self._heads.values()}
             for address, supplier in suppliers.items():
                 books = self.of(supplier)
-                if trail in books.trails or not (whole or steady):
+                if trail in books.trails or not (complete or steady):
                     continue
-                known, row = (0, None) if whole else (number, report.supplier(address))
+                known, row = (0, None) if complete else (number, report.supplier(address))
                 books = books.adopted(trail, known, row, live)
                 if trail not in books.trails:
                     self._report_full(trail, report.pod)
@@ -137,20 +137,20 @@ class BooksKeeper:
 
     def _suppliers(self, key: ReconcileKey) -> Mapping[str, Object]:
         """Return the Suppliers of a RelayMiner by address, without those whose address is another Supplier's."""
-        found = {}
+        suppliers = {}
         for supplier in self._cache.suppliers(key):
             address = operator_address(supplier)
             owner = self._cache.owner(address)
             if owner is not None and owner["metadata"]["uid"] == supplier["metadata"]["uid"]:
-                found[address] = supplier
-        return found
+                suppliers[address] = supplier
+        return suppliers
 
     def _forget_positions(self, key: ReconcileKey) -> None:
         """Read trails from the Suppliers' own positions again if other Suppliers are counted than before."""
         counted = frozenset(str(supplier["metadata"]["uid"]) for supplier in self._suppliers(key).values())
         if self._counted.get(key) != counted:
             self._counted[key] = counted
-            self._read = {place: number for place, number in self._read.items() if place[0] != key}
+            self._read = {position: number for position, number in self._read.items() if position[0] != key}
 
     def _report_full(self, trail: str, pod: str) -> None:
         if trail not in self._full:

@@ -65,14 +65,14 @@ class ChildWriter:
         contested: list[str] = []
         rejected: dict[ChildKey, Rejection] = {}
         for child in drifted_children(planned, snapshot.children):
-            place = (child["kind"], child["metadata"]["name"])
+            child_key = (child["kind"], child["metadata"]["name"])
             kind = BY_KIND[child["kind"]]
-            with self.recording(rejected, place):
-                observed = snapshot.children.get(place) or await self._api.get_or_none(
-                    kind, snapshot.namespace, place[1]
+            with self.recording(rejected, child_key):
+                observed = snapshot.children.get(child_key) or await self._api.get_or_none(
+                    kind, snapshot.namespace, child_key[1]
                 )
                 if observed is not None and not _ours(observed, planned):
-                    rejected[place] = Rejection(
+                    rejected[child_key] = Rejection(
                         "an object of this name exists that the operator did not create. Rename or delete it, "
                         "or give the RelayMiner another name.",
                         foreign=True,
@@ -80,7 +80,7 @@ class ChildWriter:
                     continue
                 await self._hand_over_replicas(kind, child, observed)
                 applied = await self._apply(kind, child, observed)
-            if place in rejected:
+            if child_key in rejected:
                 continue
             operator_metrics.WRITES.labels(kind.name).inc()
             if rival := repairs.record(child, observed, self._clock()):
@@ -88,11 +88,11 @@ class ChildWriter:
                 contested.append(rival)
             if kind.name in WATCHED:
                 self._cache.put(kind.name, {"apiVersion": kind.api_version, "kind": kind.name, **applied})
-            _LOG.info("child applied", kind=kind.name, child=place[1])
+            _LOG.info("child applied", kind=kind.name, child=child_key[1])
         return rejected, contested
 
     @contextmanager
-    def recording(self, rejected: dict[ChildKey, Rejection], place: ChildKey) -> Iterator[None]:
+    def recording(self, rejected: dict[ChildKey, Rejection], child_key: ChildKey) -> Iterator[None]:
         """Record a rejection by the API server in `rejected`, so that other writes go on."""
         try:
             yield
@@ -100,7 +100,7 @@ class ChildWriter:
             if error.status in NO_ANSWER:  # the whole reconciliation is retried
                 raise
             ends = error.cause == NAMESPACE_ENDS
-            rejected[place] = Rejection(str(error), passing=error.may_pass, namespace_ends=ends)
+            rejected[child_key] = Rejection(str(error), passing=error.may_pass, namespace_ends=ends)
             operator_metrics.REFUSALS.labels(str(error.status)).inc()
 
     async def withdraw(self, key: ReconcileKey, addresses: tuple[str, ...]) -> None:

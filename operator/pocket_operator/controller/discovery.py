@@ -27,7 +27,7 @@ class Discovery:
 
         Returns True if they changed. Raises KubeError if the API server does not answer.
         """
-        found: set[str] = set()
+        kinds: set[str] = set()
         for version in {kind.api_version for kind in OPTIONAL_CHILDREN}:
             try:
                 rows = (await self._api.call("GET", f"/apis/{version}")).get("resources")
@@ -37,11 +37,11 @@ class Discovery:
                 continue
             # A group without resources is not served (404).
             known = {row["kind"] for row in rows} if rows else self.optional_kinds
-            found |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
-        if found == self.optional_kinds:
+            kinds |= {kind.name for kind in OPTIONAL_CHILDREN if kind.api_version == version and kind.name in known}
+        if kinds == self.optional_kinds:
             return False
-        self.optional_kinds = frozenset(found)
-        _LOG.info("optional kinds changed", kinds=sorted(found))
+        self.optional_kinds = frozenset(kinds)
+        _LOG.info("optional kinds changed", kinds=sorted(kinds))
         return True
 
     async def compare_schemas(self) -> None:
@@ -54,17 +54,17 @@ class Discovery:
             version = published_version(await self._api.call("GET", INDEX))
             if version and version == self._version:
                 return
-            found = Schemas.of(await self._api.call("GET", PATH))
+            schemas = Schemas.of(await self._api.call("GET", PATH))
         except KubeError as error:
             if error.status in NO_ANSWER:
                 raise
             _LOG.warning("cannot read the schemas of our kinds, keeping those that are known", error=error)
             return
-        if self.schemas.covered_by(found):
-            self.schemas, self._version = found, version
+        if self.schemas.covered_by(schemas):
+            self.schemas, self._version = schemas, version
         for kind in (RELAY_MINERS.name, SUPPLIERS.name):
             difference = self.schemas.difference(kind)
-            for what, paths in (("missing", difference.missing), ("unknown", difference.unknown)):
-                operator_metrics.SCHEMA.labels(kind, what).set(len(paths))
+            for state, paths in (("missing", difference.missing), ("unknown", difference.unknown)):
+                operator_metrics.SCHEMA.labels(kind, state).set(len(paths))
                 if paths:
-                    _LOG.warning(f"the installed definition has {what} fields", kind=kind, fields=paths[:10])
+                    _LOG.warning(f"the installed definition has {state} fields", kind=kind, fields=paths[:10])

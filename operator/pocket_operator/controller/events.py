@@ -58,8 +58,8 @@ class EventWriter:
     def post(self, subject: dict[str, Any], event: EventToEmit) -> None:
         """Queue an Event, at most one a minute per subject and reason."""
         metadata = subject["metadata"]
-        place = (str(metadata["uid"]), event.reason)
-        posted_at = self._posted.get(place)
+        event_key = (str(metadata["uid"]), event.reason)
+        posted_at = self._posted.get(event_key)
         if posted_at is not None and self._clock() - posted_at < _QUIET_SECONDS:
             return
         if self._queue.qsize() >= (_WAITING if event.warning else _WAITING // 2):
@@ -67,7 +67,7 @@ class EventWriter:
             return
         if len(self._posted) >= _REMEMBERED:
             self._posted.clear()
-        self._posted[place] = self._clock()
+        self._posted[event_key] = self._clock()
         reference = {
             "apiVersion": str(subject["apiVersion"]), "kind": str(subject["kind"]), "name": str(metadata["name"]),
             "namespace": str(metadata["namespace"]), "uid": str(metadata["uid"]),

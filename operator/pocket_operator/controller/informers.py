@@ -55,16 +55,16 @@ def registry(
     cache: ObjectCache, changed: Callable[[ReconcileKey], None], heartbeat: Callable[[Object], None]
 ) -> kopf.OperatorRegistry:
     """Return raw event handlers, which keep no state in the objects and add no finalizers."""
-    found = kopf.OperatorRegistry()
+    operator_registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=found)
+    @kopf.on.login(registry=operator_registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         info = None if os.environ.get("KUBECONFIG") else kopf.login_with_service_account(**kwargs)
         info = info or kopf.login_with_kubeconfig(**kwargs)
         return None if info is None else ClusterConnection(**vars(info))
 
     def watch(kind: str, group: str, version: str, plural: str) -> None:
-        @kopf.on.event(group, version, plural, registry=found, id=f"see-{plural}")
+        @kopf.on.event(group, version, plural, registry=operator_registry, id=f"see-{plural}")
         async def inform(event: Any, **_: Any) -> None:
             observed: Object = {**event["object"], "kind": kind}
             if event.get("type") == "DELETED":
@@ -80,16 +80,18 @@ def registry(
     for kind in (*WATCHED_CHILDREN, PODS):
         group, _, version = kind.api_version.rpartition("/")
         watch(kind.name, group, version, kind.plural)
-    return found
+    return operator_registry
 
 
-async def run_watches(found: kopf.OperatorRegistry, namespaces: Collection[str], stop: Any, ready: Any = None) -> None:
+async def run_watches(
+    operator_registry: kopf.OperatorRegistry, namespaces: Collection[str], stop: Any, ready: Any = None
+) -> None:
     """Run the watches until stopped.
 
     kopf raises the error that ends a watcher, so that the process exits with it.
     """
     await kopf.operator(
-        registry=found,
+        registry=operator_registry,
         settings=settings(),
         standalone=True,
         clusterwide=not namespaces,

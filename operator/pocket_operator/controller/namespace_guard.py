@@ -31,14 +31,14 @@ def protected_namespaces(
 
     `subjects` are Suppliers and RelayMiners by kind.
     """
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for kind, objects in subjects.items():
         for subject in objects:
             if has_finalizer(subject) and str(subject["metadata"]["uid"]) not in release:
-                found.setdefault(str(subject["metadata"]["namespace"]), Counter())[kind] += 1
+                counts.setdefault(str(subject["metadata"]["namespace"]), Counter())[kind] += 1
     return {
         namespace: " and ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in sorted(kinds.items()))
-        for namespace, kinds in found.items()
+        for namespace, kinds in counts.items()
     }
 
 

@@ -38,46 +38,46 @@ class PodReportCache:
 
     def of(self, namespace: str, pods: Iterable[str]) -> tuple[Report, ...]:
         """Return the reports of some pods."""
-        found = (self._reports.get((namespace, pod)) for pod in pods)
-        return tuple(report for report in found if report is not None)
+        reports = (self._reports.get((namespace, pod)) for pod in pods)
+        return tuple(report for report in reports if report is not None)
 
     def update(self, namespace: str, pod: str, body: dict[str, Any] | None) -> bool:
         """Store a pod's report (None if the request failed). Returns True if something relevant changed."""
-        place = (namespace, pod)
-        report = None if body is None else self._read(place, body)
+        pod_name = (namespace, pod)
+        report = None if body is None else self._read(pod_name, body)
         if body is None or report is None:
-            known = self._reports.get(place)
+            known = self._reports.get(pod_name)
             if known is None or self._clock() - known.at < _STALE_SECONDS:
                 return False
-            del self._reports[place]
-            self._digests.pop(place, None)
+            del self._reports[pod_name]
+            self._digests.pop(pod_name, None)
             return True
-        self._reports[place] = report
+        self._reports[pod_name] = report
         weighty = {key: value for key, value in body.items() if key not in _PASSING}
         digest = hashlib.sha256(json.dumps(weighty, sort_keys=True).encode()).hexdigest()
-        changed = self._digests.get(place) != digest
-        self._digests[place] = digest
+        changed = self._digests.get(pod_name) != digest
+        self._digests[pod_name] = digest
         return changed
 
-    def _read(self, place: tuple[str, str], body: Mapping[str, Any]) -> Report | None:
+    def _read(self, pod_name: tuple[str, str], body: Mapping[str, Any]) -> Report | None:
         """Parse a report. Returns None if it is invalid, which counts as no answer."""
         try:
-            report = Report.of(place[1], body, self._clock())
+            report = Report.of(pod_name[1], body, self._clock())
         except ValidationError as error:
-            if place not in self._unreadable:
+            if pod_name not in self._unreadable:
                 _LOG.warning(
-                    "cannot read the report of a pod", namespace=place[0], pod=place[1], problem=problem_of(error)
+                    "cannot read the report of a pod", namespace=pod_name[0], pod=pod_name[1], problem=problem_of(error)
                 )
-            self._unreadable.add(place)
+            self._unreadable.add(pod_name)
             return None
-        self._unreadable.discard(place)
+        self._unreadable.discard(pod_name)
         return report
 
     def forget_except(self, polled: set[tuple[str, str]]) -> None:
         """Drop the reports of all other pods."""
-        for place in [place for place in self._reports if place not in polled]:
-            del self._reports[place]
-            self._digests.pop(place, None)
+        for pod_name in [pod_name for pod_name in self._reports if pod_name not in polled]:
+            del self._reports[pod_name]
+            self._digests.pop(pod_name, None)
         self._unreadable &= polled
 
 
@@ -151,8 +151,8 @@ async def _json(http: aiohttp.ClientSession, url: str) -> dict[str, Any] | None:
     try:
         async with http.get(url) as answer:
             if answer.status == 200 and 0 < (answer.content_length or 0) <= _LARGEST:
-                found = await answer.json()
-                return found if isinstance(found, dict) else None
+                body = await answer.json()
+                return body if isinstance(body, dict) else None
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError):
         return None
     return None

@@ -32,9 +32,9 @@ class PrefixOwners:
             namespace, name = _place(other)
             wanted = [secret for secret in redis_secrets_of(other) if secret]
             # Under a key of its own, since a reconciliation of that RelayMiner reads more than this. Nothing is kept.
-            place = ReconcileKey(namespace, f"{name}/redis")
-            known = await self._secrets.read(place, wanted)
-            await self._secrets.read(place, ())
+            reader = ReconcileKey(namespace, f"{name}/redis")
+            known = await self._secrets.read(reader, wanted)
+            await self._secrets.read(reader, ())
             if redis_of(other, known) == redis:
                 return f"{namespace}/{name}"
         return ""

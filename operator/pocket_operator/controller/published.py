@@ -8,7 +8,7 @@ from pocket_operator.resources import names
 
 
 async def publish(
-    api: KubeApi, kind: ResourceKind, place: tuple[str, str], content: Mapping[str, Any], manager: str
+    api: KubeApi, kind: ResourceKind, namespaced_name: tuple[str, str], content: Mapping[str, Any], manager: str
 ) -> None:
     """Apply an object if its content differs.
 
@@ -17,7 +17,7 @@ async def publish(
 
     Raises KubeError.
     """
-    namespace, name = place
+    namespace, name = namespaced_name
     observed = await api.get_or_none(kind, namespace, name)
     if observed is not None and all((observed.get(part) or {}) == wanted for part, wanted in content.items()):
         return

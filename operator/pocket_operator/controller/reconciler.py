@@ -216,7 +216,7 @@ class Reconciler:
         retry_new(refused, before)
         if not refused:
             return snapshot, planned
-        messages = {place: rejection.message for place, rejection in refused.items()}
+        messages = {child_key: rejection.message for child_key, rejection in refused.items()}
         snapshot = replace(snapshot, unprotected={**snapshot.unprotected, **messages})
         return snapshot, plan(snapshot)
 
@@ -231,12 +231,12 @@ class Reconciler:
         refused: dict[ChildKey, Rejection] = {}
         if relay_miner is not None:
             for kind, name in self._read_by_name(key):
-                found = None
+                child = None
                 # Without the merged keys nothing may be concluded, so the children are left alone.
                 with self._writer.recording(refused if kind == SECRETS.name else {}, (kind, name)):
-                    found = await self._api.get_or_none(BY_KIND[kind], key.namespace, name)
-                if found is not None:
-                    children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **found}
+                    child = await self._api.get_or_none(BY_KIND[kind], key.namespace, name)
+                if child is not None:
+                    children[kind, name] = {"apiVersion": BY_KIND[kind].api_version, "kind": kind, **child}
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
             published = None if merged is None else SecretView.of(merged)
             with self._writer.recording(refused, (CONFIG_MAPS.name, names.drain_anchor(key.name))):
@@ -283,7 +283,7 @@ class Reconciler:
             quiet_since=dict(state.quiet_since),
             rejections=state.reported,
             namespace_ends=state.namespace_ends,
-            unprotected={place: rejection.message for place, rejection in refused.items()},
+            unprotected={child_key: rejection.message for child_key, rejection in refused.items()},
         )
 
     async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object) -> str:
@@ -313,26 +313,26 @@ class Reconciler:
         return str(drain_anchor["metadata"]["uid"])
 
     def _read_by_name(self, key: ReconcileKey) -> list[ChildKey]:
-        found: list[ChildKey] = [(SECRETS.name, names.keys(key.name, c)) for c in (names.RELAYER, names.MINER)]
+        child_keys: list[ChildKey] = [(SECRETS.name, names.keys(key.name, c)) for c in (names.RELAYER, names.MINER)]
         for kind in READ_CHILDREN:
             if kind.name in self._capabilities():
-                found.append((kind.name, names.relayer(key.name) if kind.name == "HTTPRoute" else key.name))
-        return found
+                child_keys.append((kind.name, names.relayer(key.name) if kind.name == "HTTPRoute" else key.name))
+        return child_keys
 
     async def _write_statuses(
         self, key: ReconcileKey, snapshot: Snapshot, planned: Plan, state: ReconcileState
     ) -> None:
         relay_miner = snapshot.relay_miner
         if relay_miner is not None:
-            found = served_suppliers(snapshot, planned)
-            if (missing := " ".join(check.name for check in found.missing)) != state.unserved.name:
+            served = served_suppliers(snapshot, planned)
+            if (missing := " ".join(check.name for check in served.missing)) != state.unserved.name:
                 state.unserved = UpdateStep(missing, self._clock())
             snapshot = replace(snapshot, unserved_since=state.unserved.since if missing else None)
             found_status = relay_miner_status(snapshot, planned)
             await self._archive.update(key, found_status.audit, self._now())
             status = as_status(found_status)
-            operator_metrics.SUPPLIERS_SERVED.labels(*key).set(len(found.served))
-            operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(found.declared)
+            operator_metrics.SUPPLIERS_SERVED.labels(*key).set(len(served.served))
+            operator_metrics.SUPPLIERS_DECLARED.labels(*key).set(served.declared)
             await self._write_status(relay_miner, status, passing=frozenset({"height"}), state=state)
 
         async def of_supplier(check: KeyCheck) -> None:
@@ -389,8 +389,8 @@ class Reconciler:
 def retry_new(refused: Mapping[ChildKey, Rejection], before: frozenset[ChildKey]) -> None:
     """Raise KubeError, so that all is tried again soon, for a refusal that may pass and was not there before."""
     repeats = repeated(refused, before)
-    for place, rejection in refused.items():
-        if place not in repeats:
+    for child_key, rejection in refused.items():
+        if child_key not in repeats:
             raise KubeError(rejection.message)
 
 

@@ -76,8 +76,8 @@ class SecretReader:
 
         async def read_one(name: str) -> None:
             try:
-                found = await self._api.get_or_none(SECRETS, key.namespace, name)
-                view = None if found is None else SecretView.of(found)
+                secret = await self._api.get_or_none(SECRETS, key.namespace, name)
+                view = None if secret is None else SecretView.of(secret)
             except KubeError as error:
                 if error.status in NO_ANSWER:
                     raise
@@ -160,8 +160,8 @@ class SealingKeys:
     async def _publish(self) -> None:
         public = base64.b64encode(self.controller.newest).decode()
         wanted = {"public-key": public, "key-id": key_id(self.controller.newest)}
-        place = (self._namespace, SEALING_PUBLIC)
-        await publish(self._api, CONFIG_MAPS, place, {"data": wanted}, names.FIELD_MANAGER)
+        namespaced_name = (self._namespace, SEALING_PUBLIC)
+        await publish(self._api, CONFIG_MAPS, namespaced_name, {"data": wanted}, names.FIELD_MANAGER)
 
 
 def _entries(keys: Iterable[bytes]) -> dict[str, str]:

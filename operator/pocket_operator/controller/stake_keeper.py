@@ -66,7 +66,7 @@ from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 FIELD_MANAGER: Final = f"{names.FIELD_MANAGER}-stake"
-_Place = tuple[str, str]
+_NamespacedName = tuple[str, str]
 _Version = tuple[int, str, bool]
 _AT_ONCE = 4
 """Suppliers of one RelayMiner."""
@@ -141,7 +141,7 @@ class StakeKeeper:
         self._store = store
         self._now = now
         self._clock = clock
-        self._resting: dict[_Place, _Rest] = {}
+        self._resting: dict[_NamespacedName, _Rest] = {}
 
     async def once(self) -> None:
         """Take one step for every Supplier.
@@ -150,56 +150,59 @@ class StakeKeeper:
         """
         subjects = self._subjects()
         self._count(subjects)
-        self._resting = {place: rest for place, rest in self._resting.items() if place in subjects}
-        due = sorted((place for place in subjects if self._is_due(place)), key=self._due_since)
+        self._resting = {supplier_key: rest for supplier_key, rest in self._resting.items() if supplier_key in subjects}
+        due = sorted((supplier_key for supplier_key in subjects if self._is_due(supplier_key)), key=self._due_since)
         if not due:
             return
         async with AsyncExitStack() as stack:
             chains = StakeChains(stack, await stack.enter_async_context(http_session()))
             secrets, deadline = StakeKeys(self._api), self._clock() + _ROUND_SECONDS
 
-            async def step(place: _Place) -> None:
+            async def step(supplier_key: _NamespacedName) -> None:
                 if self._clock() < deadline:  # else in the next round
-                    await self._bounded(chains, secrets, place)
+                    await self._bounded(chains, secrets, supplier_key)
 
-            async def of_relay_miner(places: list[_Place]) -> None:
-                await map_bounded(step, places, _AT_ONCE)
+            async def of_relay_miner(supplier_keys: list[_NamespacedName]) -> None:
+                await map_bounded(step, supplier_keys, _AT_ONCE)
 
             # Each RelayMiner has its own slots, so that one whose nodes do not answer delays no other.
-            groups = defaultdict[str, list[_Place]](list)
-            for place in due:
-                groups["/".join(relay_miner_of(self._store.get(SUPPLIERS.name, *place) or {}))].append(place)
+            groups = defaultdict[str, list[_NamespacedName]](list)
+            for supplier_key in due:
+                groups["/".join(relay_miner_of(self._store.get(SUPPLIERS.name, *supplier_key) or {}))].append(
+                    supplier_key
+                )
             await map_bounded(of_relay_miner, groups.values(), _RELAY_MINERS_AT_ONCE)
 
-    def _count(self, places: Iterable[_Place]) -> None:
+    def _count(self, supplier_keys: Iterable[_NamespacedName]) -> None:
         """Count the declared stakes by the reason of their condition."""
-        found = Counter(
-            reason_of_stake((self._store.get(SUPPLIERS.name, *place) or {}).get("status") or {}) for place in places
+        counts = Counter(
+            reason_of_stake((self._store.get(SUPPLIERS.name, *supplier_key) or {}).get("status") or {})
+            for supplier_key in supplier_keys
         )
         for reason in (*StakeReason, *StakeRefusal):
-            operator_metrics.STAKES.labels(reason.value).set(found[reason.value])
+            operator_metrics.STAKES.labels(reason.value).set(counts[reason.value])
 
-    def _is_due(self, place: _Place) -> bool:
+    def _is_due(self, supplier_key: _NamespacedName) -> bool:
         """Return False for a stake that rests, unless its Supplier changed."""
-        rest, supplier = self._resting.get(place), self._store.get(SUPPLIERS.name, *place)
+        rest, supplier = self._resting.get(supplier_key), self._store.get(SUPPLIERS.name, *supplier_key)
         return rest is None or supplier is None or rest.version != _version(supplier) or self._clock() >= rest.until
 
-    def _due_since(self, place: _Place) -> float:
+    def _due_since(self, supplier_key: _NamespacedName) -> float:
         """Return since when a stake is due. A round may end early, so those that waited longest go first."""
-        rest = self._resting.get(place)
+        rest = self._resting.get(supplier_key)
         return float("-inf") if rest is None else rest.until
 
-    def _rest(self, supplier: Object, *, whole: bool) -> None:
+    def _rest(self, supplier: Object, *, complete: bool) -> None:
         """Leave a Supplier alone for a while: twice as long as before, `whole` for the longest at once."""
-        place = (str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"]))
-        version, before = _version(supplier), self._resting.get(place)
+        supplier_key = (str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"]))
+        version, before = _version(supplier), self._resting.get(supplier_key)
         doubled = 2 * before.seconds if before is not None and before.version == version else _FIRST_REST_SECONDS
-        seconds = _REST_SECONDS if whole else min(doubled, _REST_SECONDS)
+        seconds = _REST_SECONDS if complete else min(doubled, _REST_SECONDS)
         until = self._clock() + seconds * self._rng.uniform(1 - _JITTER, 1)
-        self._resting[place] = _Rest(version, until, seconds)
+        self._resting[supplier_key] = _Rest(version, until, seconds)
 
-    def _subjects(self) -> list[_Place]:
-        found = []
+    def _subjects(self) -> list[_NamespacedName]:
+        subjects = []
         for key in self._store.everything():
             relay_miner = self._store.get(RELAY_MINERS.name, *key)
             if relay_miner is None or is_paused(relay_miner) or self._is_foreign(relay_miner):
@@ -208,22 +211,22 @@ class StakeKeeper:
                 owner = self._store.owner(operator_address(supplier))
                 mine = owner is not None and owner["metadata"]["uid"] == supplier["metadata"]["uid"]
                 if mine and (_is_declared(supplier) or _has_to_end(supplier)):
-                    found.append((str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"])))
-        return found
+                    subjects.append((str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"])))
+        return subjects
 
     def _is_foreign(self, relay_miner: Object) -> bool:
         """Return whether the operator of another namespace manages the RelayMiner."""
         return (relay_miner.get("status") or {}).get("operator") not in (None, "", self._namespace)
 
-    async def _bounded(self, chains: StakeChains, secrets: StakeKeys, place: _Place) -> None:
-        bind_contextvars(namespace=place[0], supplier=place[1])  # of this task
+    async def _bounded(self, chains: StakeChains, secrets: StakeKeys, supplier_key: _NamespacedName) -> None:
+        bind_contextvars(namespace=supplier_key[0], supplier=supplier_key[1])  # of this task
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
-                await self._one(chains, secrets, place)
+                await self._one(chains, secrets, supplier_key)
         except TimeoutError:
             _LOG.warning("stake round timed out, retrying", seconds=_ROUND_SECONDS)
-            if (supplier := self._store.get(SUPPLIERS.name, *place)) is not None:
-                self._rest(supplier, whole=False)
+            if (supplier := self._store.get(SUPPLIERS.name, *supplier_key)) is not None:
+                self._rest(supplier, complete=False)
         except Conflict:
             _LOG.info("Supplier changed in the meantime, deciding again in the next round")
         except KubeError as error:
@@ -231,9 +234,9 @@ class StakeKeeper:
         except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
             _LOG.exception("stake round failed unexpectedly, retrying")
 
-    async def _one(self, chains: StakeChains, secrets: StakeKeys, place: _Place) -> None:
+    async def _one(self, chains: StakeChains, secrets: StakeKeys, supplier_key: _NamespacedName) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
-        supplier = await self._api.get_or_none(SUPPLIERS, *place)
+        supplier = await self._api.get_or_none(SUPPLIERS, *supplier_key)
         if supplier is None:
             return
         owner = self._store.get(RELAY_MINERS.name, *relay_miner_of(supplier)) or {}
@@ -261,7 +264,7 @@ class StakeKeeper:
         if await self._write(supplier, status, fact):
             self._resting.pop((supplier["metadata"]["namespace"], supplier["metadata"]["name"]), None)
         else:
-            self._rest(supplier, whole=fact.state == "True")
+            self._rest(supplier, complete=fact.state == "True")
 
     async def _follow(self, supplier: Object, status: StakingStatus, chain: StakeChain) -> None:
         """Follow a transaction to its end, also where its declaration is gone."""
@@ -285,8 +288,8 @@ class StakeKeeper:
             return None
         signer = parsed.spec.operator_address
         if parsed.spec.stake.key_secret_ref is not None:
-            found = await secrets.key(key.namespace, key.name, parsed)
-            signer = signer if found is None else address_of(found.public_key)
+            supplier_key = await secrets.key(key.namespace, key.name, parsed)
+            signer = signer if supplier_key is None else address_of(supplier_key.public_key)
         try:
             spec, inherited = with_defaults(parsed.spec.stake, self._defaults(key.namespace, parsed.spec.stake))
         except StakeDefaultsMissing as error:
@@ -367,9 +370,9 @@ class StakeKeeper:
 
     def _can_record(self, status: StakingStatus) -> bool:
         """Return whether the installed definition stores the transaction whole, so that it is never signed twice."""
-        whole = as_status(status)
-        stored = self._schemas().pruned_status(SUPPLIERS.name, {"staking": whole})
-        return bool((stored.get("staking") or {}).get("transaction") == whole["transaction"])
+        staking = as_status(status)
+        stored = self._schemas().pruned_status(SUPPLIERS.name, {"staking": staking})
+        return bool((stored.get("staking") or {}).get("transaction") == staking["transaction"])
 
     async def _write(self, supplier: Object, status: StakingStatus, fact: StakeCondition | None) -> bool:
         """Apply status and condition where they differ, and remove the condition without a `fact`.
@@ -443,5 +446,5 @@ def _drain(supplier: Object) -> DrainProgress | None:
 
 
 def _text(stamp: Timestamp) -> str:
-    whole = datetime.fromtimestamp(stamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{stamp.nanos:09}Z"
+    moment = datetime.fromtimestamp(stamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{stamp.nanos:09}Z"

@@ -19,7 +19,7 @@ from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import SECRETS
 
-_Place = tuple[str, str]
+_NamespacedName = tuple[str, str]
 
 
 class StakeKeys:
@@ -27,8 +27,8 @@ class StakeKeys:
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api
-        self._locks = defaultdict[_Place, asyncio.Lock](asyncio.Lock)
-        self._views: dict[_Place, SecretView | None] = {}
+        self._locks = defaultdict[_NamespacedName, asyncio.Lock](asyncio.Lock)
+        self._views: dict[_NamespacedName, SecretView | None] = {}
 
     async def key(self, namespace: str, relay_miner: str, supplier: Supplier) -> PrivateKey | None:
         """Return the key of spec.stake.keySecretRef, else the supplier's published key."""
@@ -43,12 +43,12 @@ class StakeKeys:
         except DecodingError:
             return None
 
-    async def _read(self, place: _Place) -> SecretView | None:
-        async with self._locks[place]:
-            if place not in self._views:
-                found = await self._api.get_or_none(SECRETS, *place)
-                self._views[place] = None if found is None else SecretView.of(found)
-            return self._views[place]
+    async def _read(self, secret_key: _NamespacedName) -> SecretView | None:
+        async with self._locks[secret_key]:
+            if secret_key not in self._views:
+                secret = await self._api.get_or_none(SECRETS, *secret_key)
+                self._views[secret_key] = None if secret is None else SecretView.of(secret)
+            return self._views[secret_key]
 
 
 class StakeChains:

@@ -29,7 +29,7 @@ class UpdateQueue:
         own = self._candidate(key)
         if own is None or not (own.started or own.may_start):
             return Turn(False, "it starts once the children of this RelayMiner can be applied: see Ready")
-        keys = (ReconcileKey(*place) for place in self._cache.places(RELAY_MINERS.name, ""))
+        keys = (ReconcileKey(*namespaced_name) for namespaced_name in self._cache.identities(RELAY_MINERS.name, ""))
         candidates = [row for row in map(self._candidate, keys) if row is not None]
         if any(row.started for row in candidates):
             self._busy_at = self._clock()

@@ -240,13 +240,13 @@ def _one_text(ids: Iterable[str]) -> str:
 
 def _remembered(sessions: Mapping[int, str], end: int, short: str) -> dict[int, str]:
     """Return the sessions with one more, without those that are too old or too many."""
-    found = {**sessions, end: _one_text([*sessions.get(end, "").split(), short])}
+    by_height = {**sessions, end: _one_text([*sessions.get(end, "").split(), short])}
     kept: dict[int, str] = {}
-    left, newest = _MOST_SESSIONS, max(found)
-    for height in sorted(found, reverse=True):
+    left, newest = _MOST_SESSIONS, max(by_height)
+    for height in sorted(by_height, reverse=True):
         if height < newest - WINDOW_BLOCKS or left <= 0:
             break
-        number = found[height].count(" ") + 1
-        kept[height] = found[height] if number <= left else " ".join(found[height].split()[:left])
+        number = by_height[height].count(" ") + 1
+        kept[height] = by_height[height] if number <= left else " ".join(by_height[height].split()[:left])
         left -= number
     return kept

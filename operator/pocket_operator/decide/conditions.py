@@ -39,12 +39,12 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, inv
 
     `unknown` are the fields of a resource that this release ignores, `invalid` is True if it cannot read the resource.
     """
-    found = schemas.difference(kind)
-    if invalid and found.unknown:
+    difference = schemas.difference(kind)
+    if invalid and difference.unknown:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,
-            f"The installed definition of {kind} is newer than the operator: it has {_few(found.unknown)}, and lets "
-            "through what this release cannot read. Use a newer release, or change what Ready names.",
+            f"The installed definition of {kind} is newer than the operator: it has {_few(difference.unknown)}, and "
+            "lets through what this release cannot read. Use a newer release, or change what Ready names.",
         )  # fmt: skip
     if unknown:
         return ConditionSpec(
@@ -52,10 +52,10 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, inv
             f"This release of the operator does not know {_few(unknown)} and ignores it. Everything else goes "
             "on. Use a newer release, or remove these fields.",
         )  # fmt: skip
-    if found.missing:
+    if difference.missing:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_OLDER,
-            f"The installed definition of {kind} is older than the operator: it lacks {_few(found.missing)}. "
+            f"The installed definition of {kind} is older than the operator: it lacks {_few(difference.missing)}. "
             "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -k crds/",
         )  # fmt: skip
     return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
@@ -152,7 +152,7 @@ _ABNORMAL = frozenset({ConditionType.RECONCILING.value, ConditionType.STALLED.va
 def events_to_emit(after: Iterable[Condition], before: Iterable[Mapping[str, Any]]) -> list[EventToEmit]:
     """Return one Event per new reason: changes of a known Ready, and warnings."""
     known = {row.get("type"): (row.get("status"), row.get("reason")) for row in before}
-    found: dict[str, EventToEmit] = {}
+    events: dict[str, EventToEmit] = {}
     for condition in after:
         if known.get(condition.type) == (condition.status, condition.reason):
             continue
@@ -164,5 +164,5 @@ def events_to_emit(after: Iterable[Condition], before: Iterable[Mapping[str, Any
         warning = not good and condition.reason not in PASSING
         if not warning and (condition.type != ConditionType.READY.value or condition.type not in known):
             continue
-        found.setdefault(condition.reason, EventToEmit(warning, condition.reason, condition.message))
-    return list(found.values())
+        events.setdefault(condition.reason, EventToEmit(warning, condition.reason, condition.message))
+    return list(events.values())

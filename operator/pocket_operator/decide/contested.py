@@ -26,26 +26,26 @@ class Repairs:
 
         Returns who contests it and what, empty unless the same child was repaired three times in ten minutes.
         """
-        place = (child["kind"], child["metadata"]["name"])
+        child_key = (child["kind"], child["metadata"]["name"])
         digest = child["metadata"]["annotations"][names.ANNOTATION_DESIRED]
-        if self._applied.get(place) != digest:  # what is wanted has changed
-            self._applied[place] = digest
-            self._times.pop(place, None)
+        if self._applied.get(child_key) != digest:  # what is wanted has changed
+            self._applied[child_key] = digest
+            self._times.pop(child_key, None)
             return ""
-        times = [at for at in self._times.get(place, ()) if now - at < _WITHIN_SECONDS]
-        self._times[place] = [*times, now][-_REPAIRS:]
-        if len(self._times[place]) < _REPAIRS:
+        times = [at for at in self._times.get(child_key, ()) if now - at < _WITHIN_SECONDS]
+        self._times[child_key] = [*times, now][-_REPAIRS:]
+        if len(self._times[child_key]) < _REPAIRS:
             return ""
-        return f"{' '.join(place)}: {_rival(child, observed)}"
+        return f"{' '.join(child_key)}: {_rival(child, observed)}"
 
 
 def _rival(wanted: Object, observed: Object | None) -> str:
     if observed is None:
         return "another client deletes it again and again, and the operator creates it again. Find that client"
     path = _difference(observed, wanted) or _leaf(foreign_fields(wanted, observed) or {})
-    what = ".".join(path) or "it"
+    dotted = ".".join(path) or "it"
     return (
-        f"{_manager_of(path, observed)} sets {what} again and again, and the operator sets it back. Let that client "
+        f"{_manager_of(path, observed)} sets {dotted} again and again, and the operator sets it back. Let that client "
         "leave it alone, or declare it in the RelayMiner"
     )
 
@@ -69,7 +69,7 @@ def _leaf(patch: Object) -> tuple[str, ...]:
 
 def _manager_of(path: tuple[str, ...], observed: Object) -> str:
     """Return the client that owns a field, as the API server records it."""
-    found = ("", "another client")
+    latest = ("", "another client")
     for row in observed["metadata"].get("managedFields") or ():
         manager = str(row.get("manager", ""))
         node = row.get("fieldsV1") or {}
@@ -77,5 +77,5 @@ def _manager_of(path: tuple[str, ...], observed: Object) -> str:
             node = (node or {}).get(f"f:{part}")
         if node is not None and path and not manager.startswith(names.FIELD_MANAGER):
             subresource = f" (subresource {row['subresource']})" if row.get("subresource") else ""
-            found = max(found, (str(row.get("time", "")), f"{manager}{subresource}"))
-    return found[1]
+            latest = max(latest, (str(row.get("time", "")), f"{manager}{subresource}"))
+    return latest[1]

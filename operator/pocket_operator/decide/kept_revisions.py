@@ -29,7 +29,7 @@ def kept_revisions(context: Context, children: Mapping[ChildKey, Object]) -> dic
         names.MINER: children.get(("StatefulSet", names.miner(context.name))),
         names.REDIS: children.get(("StatefulSet", names.redis(context.name))),
     }
-    found: dict[str, KeptRevision] = {}
+    revisions: dict[str, KeptRevision] = {}
     for component, declared in declared_revisions(context).items():
         workload = workloads[component]
         rendering = annotation_of(workload, names.ANNOTATION_RENDERING)
@@ -43,8 +43,8 @@ def kept_revisions(context: Context, children: Mapping[ChildKey, Object]) -> dic
         offered, already = f"{context.rendering}:{declared.name}", annotation_of(workload, names.ANNOTATION_OFFERED)
         if already.startswith(f"{context.rendering}:") and already != offered:
             continue  # this release rendered something else before: the owner changed the resource meanwhile
-        found[component] = KeptRevision(current, rendering, offered)
-    return found
+        revisions[component] = KeptRevision(current, rendering, offered)
+    return revisions
 
 
 def _observed(name: str, component: str, workload: Object, children: Mapping[ChildKey, Object]) -> Revision:

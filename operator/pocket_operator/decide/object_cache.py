@@ -55,39 +55,41 @@ class ObjectCache:
         Returns the affected keys.
         """
         metadata = observed["metadata"]
-        place = (str(metadata.get("namespace", "")), str(metadata["name"]))
-        old = self._objects[kind].get(place)
+        object_key = (str(metadata.get("namespace", "")), str(metadata["name"]))
+        old = self._objects[kind].get(object_key)
         same = old is not None and old["metadata"].get("uid") == metadata.get("uid")
         if old is not None and same and _version(old) > _version(observed) and not also_older:
             return set()
         concerned = self._concerned(kind, old) | self._concerned(kind, observed)
-        self._unindex(kind, place, old)
+        self._unindex(kind, object_key, old)
         if kind == SUPPLIERS.name:
-            self._suppliers_of[relay_miner_of(observed)].add(place)
-            self._by_address[operator_address(observed)].add(place)
+            self._suppliers_of[relay_miner_of(observed)].add(object_key)
+            self._by_address[operator_address(observed)].add(object_key)
         elif kind == RELAY_MINERS.name:
-            self._by_prefix[prefix_of(observed)].add(place)
+            self._by_prefix[prefix_of(observed)].add(object_key)
         elif (key := _labelled(observed)) is not None:
-            self._labelled[key].add((kind, place))
-        self._objects[kind][place] = _kept(kind, observed)
+            self._labelled[key].add((kind, object_key))
+        self._objects[kind][object_key] = _kept(kind, observed)
         return concerned
 
     def drop(self, kind: str, observed: Object) -> set[ReconcileKey]:
         """Remove a deleted object. Returns the affected keys."""
         metadata = observed["metadata"]
-        place = (str(metadata.get("namespace", "")), str(metadata["name"]))
+        object_key = (str(metadata.get("namespace", "")), str(metadata["name"]))
         concerned = self._concerned(kind, observed)
-        old = self._objects[kind].get(place)
+        old = self._objects[kind].get(object_key)
         if old is not None and old["metadata"].get("uid") != metadata.get("uid"):
             return concerned
-        self._objects[kind].pop(place, None)
-        self._unindex(kind, place, old)
+        self._objects[kind].pop(object_key, None)
+        self._unindex(kind, object_key, old)
         return concerned
 
-    def places(self, kind: str, namespace: str) -> dict[tuple[str, str], tuple[str, int]]:
+    def identities(self, kind: str, namespace: str) -> dict[tuple[str, str], tuple[str, int]]:
         """Return uid and version of each known object, of one namespace or of all (empty)."""
         return {
-            place: _identity(observed) for place, observed in self._objects[kind].items() if namespace in ("", place[0])
+            object_key: _identity(observed)
+            for object_key, observed in self._objects[kind].items()
+            if namespace in ("", object_key[0])
         }
 
     def replace(
@@ -98,27 +100,27 @@ class ObjectCache:
         seen = set()
         for observed in listed:
             metadata = observed["metadata"]
-            place = (str(metadata.get("namespace", "")), str(metadata["name"]))
-            seen.add(place)
-            old = self._objects[kind].get(place)
-            unchanged = old is not None and known.get(place) == _identity(old)
+            object_key = (str(metadata.get("namespace", "")), str(metadata["name"]))
+            seen.add(object_key)
+            old = self._objects[kind].get(object_key)
+            unchanged = old is not None and known.get(object_key) == _identity(old)
             concerned |= self.put(kind, observed, also_older=unchanged)
-        for place, (uid, _) in known.items():
-            observed_now = self._objects[kind].get(place)
-            if place not in seen and observed_now is not None and observed_now["metadata"].get("uid") == uid:
+        for object_key, (uid, _) in known.items():
+            observed_now = self._objects[kind].get(object_key)
+            if object_key not in seen and observed_now is not None and observed_now["metadata"].get("uid") == uid:
                 concerned |= self.drop(kind, observed_now)
         return concerned
 
-    def _unindex(self, kind: str, place: tuple[str, str], old: Object | None) -> None:
+    def _unindex(self, kind: str, object_key: tuple[str, str], old: Object | None) -> None:
         if old is None:
             return
         if kind == SUPPLIERS.name:
-            _discard(self._suppliers_of, relay_miner_of(old), place)
-            _discard(self._by_address, operator_address(old), place)
+            _discard(self._suppliers_of, relay_miner_of(old), object_key)
+            _discard(self._by_address, operator_address(old), object_key)
         elif kind == RELAY_MINERS.name:
-            _discard(self._by_prefix, prefix_of(old), place)
+            _discard(self._by_prefix, prefix_of(old), object_key)
         elif (key := _labelled(old)) is not None:
-            _discard(self._labelled, key, (kind, place))
+            _discard(self._labelled, key, (kind, object_key))
 
     def _concerned(self, kind: str, observed: Object | None) -> set[ReconcileKey]:
         if observed is None:
@@ -126,10 +128,13 @@ class ObjectCache:
         metadata = observed["metadata"]
         namespace = str(metadata.get("namespace", ""))
         if kind == RELAY_MINERS.name:
-            same = {ReconcileKey(*place) for place in self._by_prefix.get(prefix_of(observed), ())}
+            same = {ReconcileKey(*object_key) for object_key in self._by_prefix.get(prefix_of(observed), ())}
             return {ReconcileKey(namespace, str(metadata["name"])), *same}
         if kind == SUPPLIERS.name:
-            rivals = (self._objects[kind].get(place) for place in self._by_address.get(operator_address(observed), ()))
+            rivals = (
+                self._objects[kind].get(object_key)
+                for object_key in self._by_address.get(operator_address(observed), ())
+            )
             return {relay_miner_of(observed), *(relay_miner_of(rival) for rival in rivals if rival is not None)}
         key = _labelled(observed)
         return set() if key is None else {key}
@@ -144,13 +149,15 @@ class ObjectCache:
 
     def suppliers(self, key: ReconcileKey) -> tuple[Object, ...]:
         """Return the Suppliers that name a RelayMiner, in the order of their names."""
-        found = (self._objects[SUPPLIERS.name].get(place) for place in sorted(self._suppliers_of.get(key, ())))
-        return tuple(supplier for supplier in found if supplier is not None)
+        suppliers = (
+            self._objects[SUPPLIERS.name].get(object_key) for object_key in sorted(self._suppliers_of.get(key, ()))
+        )
+        return tuple(supplier for supplier in suppliers if supplier is not None)
 
     def owner(self, address: str) -> Object | None:
         """Return the Supplier that may use an address: the oldest one that names it."""
-        found = [self._objects[SUPPLIERS.name].get(place) for place in self._by_address.get(address, ())]
-        known = [supplier for supplier in found if supplier is not None]
+        suppliers = [self._objects[SUPPLIERS.name].get(object_key) for object_key in self._by_address.get(address, ())]
+        known = [supplier for supplier in suppliers if supplier is not None]
         if not known:
             return None
         return min(known, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
@@ -158,32 +165,32 @@ class ObjectCache:
     def same_prefix(self, relay_miner: Mapping[str, Any]) -> list[Object]:
         """Return the other RelayMiners with the same prefix of Redis keys."""
         own = (str(relay_miner["metadata"]["namespace"]), str(relay_miner["metadata"]["name"]))
-        places = self._by_prefix.get(prefix_of(relay_miner), set()) - {own}
-        return [self._objects[RELAY_MINERS.name][place] for place in sorted(places)]
+        object_keys = self._by_prefix.get(prefix_of(relay_miner), set()) - {own}
+        return [self._objects[RELAY_MINERS.name][object_key] for object_key in sorted(object_keys)]
 
     def children(self, kinds: tuple[str, ...], key: ReconcileKey) -> dict[tuple[str, str], Object]:
         """Return the watched children of a RelayMiner."""
         return {
-            (kind, place[1]): self._objects[kind][place]
-            for kind, place in sorted(self._labelled.get(key, ()))
+            (kind, object_key[1]): self._objects[kind][object_key]
+            for kind, object_key in sorted(self._labelled.get(key, ()))
             if kind in kinds
         }
 
     def pods(self, key: ReconcileKey | None = None) -> Iterator[Object]:
         """Iterate over the pods of one RelayMiner, or of all, in the order of their names."""
         for one in sorted(self._labelled) if key is None else (key,):
-            for kind, place in sorted(self._labelled.get(one, ())):
+            for kind, object_key in sorted(self._labelled.get(one, ())):
                 if kind == PODS.name:
-                    yield self._objects[kind][place]
+                    yield self._objects[kind][object_key]
 
     def everything(self) -> set[ReconcileKey]:
         """Return every key to reconcile."""
-        found = {ReconcileKey(*place) for place in self._objects[RELAY_MINERS.name]}
+        keys = {ReconcileKey(*object_key) for object_key in self._objects[RELAY_MINERS.name]}
         for observed in self._objects[CONFIG_MAPS.name].values():
             component = (observed["metadata"].get("labels") or {}).get(names.LABEL_COMPONENT)
             if component == names.DRAIN_ANCHOR and (key := _labelled(observed)) is not None:
-                found.add(key)
-        return found | set(self._suppliers_of)
+                keys.add(key)
+        return keys | set(self._suppliers_of)
 
 
 def _kept(kind: str, observed: Object) -> Object:

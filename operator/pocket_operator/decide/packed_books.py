@@ -31,8 +31,8 @@ class PackedBooks:
 
     def unpack(self) -> Object:
         """Return the books as the API server has them."""
-        found: Object = json.loads(zlib.decompress(self._data))
-        return found
+        document: Object = json.loads(zlib.decompress(self._data))
+        return document
 
 
 def with_packed_books(supplier: Object) -> Object:

@@ -413,15 +413,15 @@ def _orphans(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -
 def _annotations(snapshot: Snapshot, context: Context, digests: Mapping[str, str]) -> dict[str, str]:
     """Return the pods to annotate: a changed annotation makes the kubelet refresh mounted Secrets at once."""
     hot = reloadable_text(context)
-    found: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     for pod in snapshot.pods:
         if pod.deleting or pod.component not in digests:
             continue
         text = json.dumps([digests[pod.component], hot])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         if pod.keys_digest != digest:
-            found[pod.name] = digest
-    return found
+            annotations[pod.name] = digest
+    return annotations
 
 
 REQUEUE = timedelta(seconds=4)

@@ -110,10 +110,10 @@ def _console(snapshot: Snapshot, plan: Plan) -> ConsoleStatus | None:
 
 
 def _rollout(plan: Plan) -> RolloutStatus:
-    found = plan.rollout
-    if found is None or found.canary is None:
-        return RolloutStatus(revision=found.steady.name if found is not None else "")
-    return RolloutStatus(phase="Failed" if found.failed else "Observing", revision=found.canary.name)
+    rollout = plan.rollout
+    if rollout is None or rollout.canary is None:
+        return RolloutStatus(revision=rollout.steady.name if rollout is not None else "")
+    return RolloutStatus(phase="Failed" if rollout.failed else "Observing", revision=rollout.canary.name)
 
 
 def _overdue(
@@ -155,8 +155,8 @@ def _up_to_date(plan: Plan) -> ConditionSpec:
 def _container(deployment: Object | None) -> Object:
     if deployment is None:
         return {}
-    found: Object = deployment["spec"]["template"]["spec"]["containers"][0]
-    return found
+    container: Object = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
 
 
 def _workload(observed: Object | None, selector: dict[str, str]) -> Workload:

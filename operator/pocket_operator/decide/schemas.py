@@ -43,12 +43,12 @@ class Schemas:
     @classmethod
     def of(cls, document: Object) -> "Schemas":
         """Read the API server's OpenAPI document of our group."""
-        found: dict[str, Object] = {}
+        schemas: dict[str, Object] = {}
         for schema in ((document.get("components") or {}).get("schemas") or {}).values():
             for row in schema.get("x-kubernetes-group-version-kind") or ():
                 if row.get("group") == GROUP and row.get("version") == VERSION and "spec" in _fields(schema):
-                    found[str(row.get("kind"))] = schema
-        return cls(found)
+                    schemas[str(row.get("kind"))] = schema
+        return cls(schemas)
 
     def covered_by(self, other: "Schemas") -> bool:
         """Return whether the other document has all of our kinds that this one has. One that lacks some is partial."""
@@ -64,8 +64,8 @@ class Schemas:
     def pruned_status(self, kind: str, status: Object) -> Object:
         """Return the status without fields that the installed definition lacks: a server-side apply rejects them."""
         schema = _fields(self.installed.get(kind) or {}).get("status")
-        found: Object = status if schema is None else _pruned(schema, status)
-        return found
+        pruned: Object = status if schema is None else _pruned(schema, status)
+        return pruned
 
 
 @lru_cache(maxsize=1)
@@ -75,27 +75,27 @@ def _ours() -> Mapping[str, Object]:
 
 
 def _fields(schema: Object) -> Object:
-    found: Object = schema.get("properties") or {}
-    return found
+    fields: Object = schema.get("properties") or {}
+    return fields
 
 
-def _lacking(whole: Object, other: Object) -> Iterator[str]:
+def _lacking(schema: Object, other: Object) -> Iterator[str]:
     """Yield the paths of `whole` that `other` lacks, below spec and status."""
     for part in _COMPARED:
-        if part in _fields(whole):
-            yield from _missing(_fields(whole)[part], _fields(other).get(part), part)
+        if part in _fields(schema):
+            yield from _missing(_fields(schema)[part], _fields(other).get(part), part)
 
 
-def _missing(whole: Object, other: Object | None, path: str) -> Iterator[str]:
+def _missing(schema: Object, other: Object | None, path: str) -> Iterator[str]:
     if other is None:
         yield path
         return
-    for name, child in sorted(_fields(whole).items()):
+    for name, child in sorted(_fields(schema).items()):
         if not other.get("x-kubernetes-preserve-unknown-fields"):
             yield from _missing(child, _fields(other).get(name), f"{path}.{name}")
     for inner in ("items", "additionalProperties"):
-        if isinstance(whole.get(inner), dict) and isinstance(other.get(inner), dict):
-            yield from _missing(whole[inner], other[inner], f"{path}[]")
+        if isinstance(schema.get(inner), dict) and isinstance(other.get(inner), dict):
+            yield from _missing(schema[inner], other[inner], f"{path}[]")
 
 
 def _pruned(schema: Object, value: Any) -> Any:

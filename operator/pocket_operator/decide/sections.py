@@ -6,7 +6,7 @@ from typing import Any
 
 def section(resource: Mapping[str, Any] | None, *path: str) -> Mapping[str, Any]:
     """Return the object at a path of a resource, an empty one where there is none or something else."""
-    found: Any = resource
+    value: Any = resource
     for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}

@@ -43,10 +43,10 @@ def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
     deleted, all of its Suppliers leave.
     """
     staying = [] if _goes(snapshot) else [check for check in plan.key_checks if not _leaves(check)]
-    found = {check.name: is_served(check, snapshot) for check in staying}
+    is_served_by_name = {check.name: is_served(check, snapshot) for check in staying}
     return Served(
-        tuple(check for check in staying if found[check.name]),
-        tuple(check for check in staying if not found[check.name]),
+        tuple(check for check in staying if is_served_by_name[check.name]),
+        tuple(check for check in staying if not is_served_by_name[check.name]),
     )
 
 
@@ -104,32 +104,32 @@ def without_key(addresses: Collection[str], snapshot: Snapshot) -> str:
     return " ".join(told)
 
 
-def served_condition(snapshot: Snapshot, found: Served, keys: ConditionSpec) -> ConditionSpec:
+def served_condition(snapshot: Snapshot, served: Served, keys: ConditionSpec) -> ConditionSpec:
     """Return the condition. `keys` is the condition of the keys: pods that are loading them serve soon."""
     kind = ConditionType.SUPPLIERS_SERVED
     if _goes(snapshot):
         return ConditionSpec(kind, "False", ConditionReason.DRAINING, "Being deleted: relays are not served any more.")
-    if not found.declared:
+    if not served.declared:
         return ConditionSpec(
             kind, "False", ConditionReason.NO_SUPPLIERS, "No Supplier that stays names this RelayMiner."
         )
-    if not found.missing:
+    if not served.missing:
         return ConditionSpec(kind, "True", ConditionReason.ALL_SERVED, "Relayers and miners report all Suppliers.")
-    named = _few(sorted(check.name for check in found.missing))
-    counted = f"{len(found.served)} of {found.declared} Suppliers are served."
-    loading = keys.reason is ConditionReason.LOADING_KEYS and all(check.good for check in found.missing)
+    named = _few(sorted(check.name for check in served.missing))
+    counted = f"{len(served.served)} of {served.declared} Suppliers are served."
+    loading = keys.reason is ConditionReason.LOADING_KEYS and all(check.good for check in served.missing)
     since = snapshot.unserved_since
     if loading and (since is None or snapshot.clock - since < _LOADING_SECONDS):
         return ConditionSpec(
             kind, "False", ConditionReason.LOADING_KEYS, f"{counted} Pods are loading the keys of: {named}."
         )
-    pods = without_key([check.address for check in found.missing], snapshot) if loading else ""
+    pods = without_key([check.address for check in served.missing], snapshot) if loading else ""
     message = f"{counted} Not served: {named}. See theirs. {pods}".strip()
     return ConditionSpec(kind, "False", ConditionReason.SUPPLIERS_NOT_SERVED, message)
 
 
-def _few(found: Sequence[str]) -> str:
-    return ", ".join(found[:_NAMED]) + (" ..." if len(found) > _NAMED else "")
+def _few(listed: Sequence[str]) -> str:
+    return ", ".join(listed[:_NAMED]) + (" ..." if len(listed) > _NAMED else "")
 
 
 def _leaves(check: KeyCheck) -> bool:

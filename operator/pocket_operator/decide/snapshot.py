@@ -37,14 +37,14 @@ class SecretView:
     @classmethod
     def of(cls, secret: Object) -> "SecretView":
         """Decode the base64 of the API."""
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         not_text = set[str]()
         for key, value in (secret.get("data") or {}).items():
             try:
-                found[key] = base64.b64decode(value).decode("utf-8")
+                values[key] = base64.b64decode(value).decode("utf-8")
             except (binascii.Error, UnicodeDecodeError, ValueError):
                 not_text.add(key)
-        return cls(found, not_text=frozenset(not_text))
+        return cls(values, not_text=frozenset(not_text))
 
     def lacks(self, entry: str) -> str:
         """Return what is wrong with an entry that has no text, as the rest of a sentence."""
@@ -138,7 +138,7 @@ class Rejection:
 
 def repeated(rejections: Mapping[ChildKey, Rejection], before: Collection[ChildKey]) -> dict[ChildKey, Rejection]:
     """Return the rejections to tell: of those that may pass, only what was rejected at the attempt before, too."""
-    return {place: row for place, row in rejections.items() if not row.passing or place in before}
+    return {child_key: row for child_key, row in rejections.items() if not row.passing or child_key in before}
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,8 +263,8 @@ def _failed(transaction: StakeTransactionStatus) -> str:
 
 
 def _sentence(text: str) -> str:
-    whole = text[:1].upper() + text[1:]
-    return whole if whole.endswith(".") else f"{whole}."
+    sentence = text[:1].upper() + text[1:]
+    return sentence if sentence.endswith(".") else f"{sentence}."
 
 
 def _condition(state: State, reason: AnyStakeReason, message: str) -> StakeCondition:

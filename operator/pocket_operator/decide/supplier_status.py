@@ -114,8 +114,8 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
     if drain is not None and check.reason is not ConditionReason.KEY_IN_USE:
         why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.reason}"
-        what = "Drains before it unstakes" if _unstake_drain(check, plan) is not None else "Being deleted"
-        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"{what}{why}. {check.message}".strip())
+        state = "Drains before it unstakes" if _unstake_drain(check, plan) is not None else "Being deleted"
+        return ConditionSpec(kind, "False", ConditionReason.DRAINING, f"{state}{why}. {check.message}".strip())
     if not check.good:
         waiting = f"Its sessions are finished: {drain.reason}. " if drain is not None and not drain.done else ""
         return ConditionSpec(kind, "False", check.reason, waiting + check.message)

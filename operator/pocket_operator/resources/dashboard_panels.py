@@ -131,9 +131,9 @@ ROWS: Final = (
                 (("sum by (task) (increase(pocket_relayer_background_task_restarts_total{$pods}[5m]))", "{{task}}"),),
             ),
             Panel(
-                "Mirrored",
+                "Stored",
                 (
-                    ("sum(rate(pocket_miner_relays_mirrored_total{$pods}[5m]))", "by owners"),
+                    ("sum(rate(pocket_miner_relays_stored_total{$pods}[5m]))", "by owners"),
                     ("sum(rate(pocket_miner_standby_relays_total{$pods}[5m]))", "by standbys"),
                     ("sum(rate(pocket_miner_relays_merged_total{$pods}[5m]))", "from peers"),
                 ),

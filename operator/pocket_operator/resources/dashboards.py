@@ -37,12 +37,12 @@ def dashboard(name: str, namespace: str, role: str = "") -> Object:
 def shared_dashboard(role: str) -> Object:
     """Return a dashboard that asks for namespace and RelayMiner, to import into Grafana by hand."""
     pods = 'namespace="$namespace",pocket_network_relayminer="$relayminer"'
-    found = _model(f"Pocket {role}", f"pocket-{role}", _rows_of(role), pods)
+    model = _model(f"Pocket {role}", f"pocket-{role}", _rows_of(role), pods)
     labels = {"namespace": "namespace", "relayminer": "pocket_network_relayminer"}
     family = 'pocket_miner_block_height{namespace=~"$namespace"}'
     for variable, label in labels.items():
         source = "pocket_miner_block_height" if variable == "namespace" else family
-        found["templating"]["list"].append(
+        model["templating"]["list"].append(
             {
                 "name": variable,
                 "type": "query",
@@ -51,7 +51,7 @@ def shared_dashboard(role: str) -> Object:
                 "refresh": 2,
             }
         )
-    return found
+    return model
 
 
 def operator_dashboard() -> Object:

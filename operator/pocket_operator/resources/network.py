@@ -24,22 +24,22 @@ def policies(context: Context) -> list[Object]:
     relays: Object = {"ports": [{"port": context.relay_miner.spec.relayer.port}]}
     if chosen.relays_from:
         relays["from"] = [dict(p) for p in chosen.relays_from]
-    found = [
+    rendered = [
         _policy(context, names.RELAYER, names.relayer(context.name), [relays, admin]),
         _policy(context, names.MINER, names.miner(context.name), [{**admin, "from": [*admin["from"], miners]}]),
     ]
     if console is not None:
         peers = [dict(p) for p in chosen.console_from]
         allowed = [{"from": peers, "ports": [{"port": CONSOLE_PORT}]}] if peers else []
-        found.append(_policy(context, names.CONSOLE, names.console(context.name), allowed))
+        rendered.append(_policy(context, names.CONSOLE, names.console(context.name), allowed))
     if context.relay_miner.spec.redis.trial is not None:
         peers = [
             {"podSelector": {"matchLabels": names.selector(context.name, component)}}
             for component in (names.RELAYER, names.MINER)
         ]
         rule = {"from": peers, "ports": [{"port": 6379}]}
-        found.append(_policy(context, names.REDIS, names.redis(context.name), [rule]))
-    return found
+        rendered.append(_policy(context, names.REDIS, names.redis(context.name), [rule]))
+    return rendered
 
 
 def _policy(context: Context, component: str, name: str, ingress: list[Object]) -> Object:

@@ -84,7 +84,7 @@ OBJECTIVES: Final = (
 
 def recording_rules(pods: str, labels: dict[str, str]) -> list[Object]:
     """Return the rules that record each objective's ratio over each window of its alerts."""
-    found = []
+    rules = []
     for objective in OBJECTIVES:
         windows = {window for alert in objective.alerts for window in (alert.long, alert.short)}
         for window in sorted(windows):
@@ -94,14 +94,14 @@ def recording_rules(pods: str, labels: dict[str, str]) -> list[Object]:
                 "expr": f"{bad} / ({bad} + {good})",
                 "labels": dict(labels),
             }
-            found.append(row)
-    return found
+            rules.append(row)
+    return rules
 
 
 def burn_alerts(labels: dict[str, str], runbook: str) -> list[Object]:
     """Return the alerts on the recorded ratios."""
     matcher = ",".join(f'{name}="{value}"' for name, value in labels.items())
-    found = []
+    alerts = []
     for objective in OBJECTIVES:
         for alert in objective.alerts:
             limit = f"> {alert.factor * objective.budget:g}"
@@ -117,5 +117,5 @@ def burn_alerts(labels: dict[str, str], runbook: str) -> list[Object]:
                     "runbook_url": f"{runbook}#{alert.name.lower()}",
                 },
             }
-            found.append(row)
-    return found
+            alerts.append(row)
+    return alerts

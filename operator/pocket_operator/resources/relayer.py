@@ -71,10 +71,10 @@ def canary(context: Context) -> list[Object]:
     if rollout is None or rollout.canary is None:
         return []
     track = {names.LABEL_TRACK: names.CANARY}
-    found: Object = copy.deepcopy(rollout.canary.template)
-    found["metadata"]["labels"] |= track
-    found["metadata"]["annotations"][names.ANNOTATION_REVISION] = rollout.canary.name
-    for volume in found["spec"]["volumes"]:
+    pod_template: Object = copy.deepcopy(rollout.canary.template)
+    pod_template["metadata"]["labels"] |= track
+    pod_template["metadata"]["annotations"][names.ANNOTATION_REVISION] = rollout.canary.name
+    for volume in pod_template["spec"]["volumes"]:
         if volume["name"] == "config":
             volume["configMap"]["name"] = names.canary_config(context.name)
     marks = {names.ANNOTATION_REVISION: rollout.canary.name}
@@ -90,7 +90,7 @@ def canary(context: Context) -> list[Object]:
             # The old canary ends before the new one starts, while the other relayers serve.
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": {**names.selector(context.name, names.RELAYER), **track}},
-            "template": found,
+            "template": pod_template,
         },
     )  # fmt: skip
     made["metadata"]["labels"] |= track
@@ -125,7 +125,7 @@ def routes(context: Context) -> list[Object]:
     """Build an Ingress and an HTTPRoute, as declared and if the cluster has the kind."""
     spec = context.relay_miner.spec.relayer
     name = names.relayer(context.name)
-    found: list[Object] = []
+    rendered: list[Object] = []
     if spec.ingress is not None:
         backend = {"service": {"name": name, "port": {"name": "relays"}}}
         body: Object = {
@@ -140,7 +140,7 @@ def routes(context: Context) -> list[Object]:
             body["ingressClassName"] = spec.ingress.class_name
         if spec.ingress.tls_secret_name is not None:
             body["tls"] = [{"hosts": [spec.ingress.host], "secretName": spec.ingress.tls_secret_name}]
-        found.append(
+        rendered.append(
             context.object(
                 "networking.k8s.io/v1", "Ingress", name, names.RELAYER,
                 annotations=spec.ingress.annotations, spec=body,
@@ -154,5 +154,5 @@ def routes(context: Context) -> list[Object]:
         }
         if spec.gateway.hostnames:
             body["hostnames"] = list(spec.gateway.hostnames)
-        found.append(context.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, names.RELAYER, spec=body))
-    return found
+        rendered.append(context.object("gateway.networking.k8s.io/v1", "HTTPRoute", name, names.RELAYER, spec=body))
+    return rendered

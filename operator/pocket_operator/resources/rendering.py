@@ -65,10 +65,10 @@ _REFERENCES: Final[tuple[dict[str, Any], ...]] = (
 
 def declared_revisions(context: Context) -> dict[str, Revision]:
     """Return what the RelayMiner declares, by component."""
-    found = {names.RELAYER: relayer.revision(context), names.MINER: miner.revision(context)}
+    revisions = {names.RELAYER: relayer.revision(context), names.MINER: miner.revision(context)}
     if context.relay_miner.spec.redis.trial is not None:
-        found[names.REDIS] = trial_redis.revision(context)
-    return found
+        revisions[names.REDIS] = trial_redis.revision(context)
+    return revisions
 
 
 @cache
@@ -85,5 +85,5 @@ def rendering_digest(pull_policy: str) -> str:
             Images("relayer", "miner", redis="redis", pull_policy=pull_policy), "reference",
             redis_digest="a" if "urlSecretRef" in spec["redis"] else "", restarted_at="a",
         )  # fmt: skip
-        rows.append({component: found.name for component, found in declared_revisions(context).items()})
+        rows.append({component: revision.name for component, revision in declared_revisions(context).items()})
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:10]

@@ -7,7 +7,7 @@ from pocket_operator.resources.context import Context, Object
 def autoscalers(context: Context) -> list[Object]:
     """Build the autoscalers of the workloads that declare one."""
     spec = context.relay_miner.spec
-    found = []
+    rendered = []
     for component, kind, chosen in (
         (names.RELAYER, "Deployment", spec.relayer.autoscaling),
         (names.MINER, "StatefulSet", spec.miner.autoscaling),
@@ -16,7 +16,7 @@ def autoscalers(context: Context) -> list[Object]:
             continue
         name = f"{context.name}-{component}"
         target = {"type": "Utilization", "averageUtilization": chosen.target_cpu_percent}
-        found.append(
+        rendered.append(
             context.object(
                 "autoscaling/v2", "HorizontalPodAutoscaler", name, component,
                 spec={
@@ -31,4 +31,4 @@ def autoscalers(context: Context) -> list[Object]:
                 },
             )
         )  # fmt: skip
-    return found
+    return rendered

@@ -259,7 +259,7 @@ PLANTS = [
           (Kind.REDIS_AWAY,)),
     # Chain nodes.
     Plant("the first node's error goes up", "core/pocket/chain/failover.py",
-          "                    errors[indices[place]] = answer\n", "                    raise answer\n",
+          "                    errors[indices[position]] = answer\n", "                    raise answer\n",
           (Kind.NODE_DOWN,),
           (("core/pocket/chain/failover.py", "        return [i for _, i in sorted(ranked,", "        return list(range(len(self.nodes))) or [i for _, i in sorted(ranked,"),)),
     Plant("another network's heights are believed", "core/pocket/chain/plausible_heights.py",

@@ -165,5 +165,5 @@ def load_genesis(path: Path) -> Genesis:
         raise ConfigurationError(f"genesis {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ConfigurationError(f"genesis {path}: {place}: {first['msg']}") from error
+        field = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ConfigurationError(f"genesis {path}: {field}: {first['msg']}") from error

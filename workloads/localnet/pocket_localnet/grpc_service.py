@@ -57,11 +57,11 @@ class QueryContext:
 Handler = Callable[[QueryContext, Any], Message]
 
 
-def _address(text: str, what: str) -> None:
+def _address(text: str, subject: str) -> None:
     if not text:
-        raise Abort(Code.INVALID_ARGUMENT, f"empty address string is not allowed: {what}")
+        raise Abort(Code.INVALID_ARGUMENT, f"empty address string is not allowed: {subject}")
     if not is_address(text):
-        raise Abort(Code.INVALID_ARGUMENT, f"decoding bech32 failed: {what}")
+        raise Abort(Code.INVALID_ARGUMENT, f"decoding bech32 failed: {subject}")
 
 
 def _shared_params_at(query: QueryContext, request: shared_pb.QueryParamsAtHeightRequest) -> Message:
@@ -303,8 +303,8 @@ def _supplier_params(query: QueryContext, _: Message) -> Message:
 
 
 def _session_params(query: QueryContext, _: Message) -> Message:
-    places = query.state.num_suppliers_per_session
-    return session_pb.QueryParamsResponse(params=session_pb.Params(num_suppliers_per_session=places))
+    limit = query.state.num_suppliers_per_session
+    return session_pb.QueryParamsResponse(params=session_pb.Params(num_suppliers_per_session=limit))
 
 
 def _node_info(query: QueryContext, _: Message) -> Message:

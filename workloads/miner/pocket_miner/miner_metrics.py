@@ -28,8 +28,8 @@ class RefusedEntry(StrEnum):
     DAMAGED_HEADER = "header"
 
 
-RELAYS = Counter("pocket_miner_relays_mirrored_total", "Relays that became leaves.", ["supplier"])
-FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays mirrored as the standby.", ["supplier"])
+RELAYS = Counter("pocket_miner_relays_stored_total", "Relays that became leaves.", ["supplier"])
+FOLLOWED = Counter("pocket_miner_standby_relays_total", "Relays stored as the standby.", ["supplier"])
 REFUSED = Counter(
     "pocket_miner_relays_refused_total", "Stream entries that were rejected and did not become leaves.", ["reason"]
 )

@@ -86,10 +86,10 @@ class BatchedHistogram:
     def _write(self) -> None:
         histogram = self._histogram
         pending, self._pending = self._pending, []
-        found: dict[int, int] = {}
+        counts: dict[int, int] = {}
         for amount in pending:
             bucket = bisect_left(histogram._upper_bounds, amount)  # noqa: SLF001 - prometheus_client adds one at a time
-            found[bucket] = found.get(bucket, 0) + 1
+            counts[bucket] = counts.get(bucket, 0) + 1
         histogram._sum.inc(sum(pending))  # noqa: SLF001
-        for bucket, number in found.items():
+        for bucket, number in counts.items():
             histogram._buckets[bucket].inc(number)  # noqa: SLF001

@@ -86,11 +86,11 @@ class KubeLeaseStore:
 
     def _changed(self, name: str, record: LeaseRecord, known: StoredLease) -> dict[str, Any]:
         """Return the object to write, keeping fields that other clients wrote."""
-        whole = self._objects.get(name) or self._new(name, record)
-        metadata = {**whole["metadata"], "resourceVersion": known.version}
+        lease = self._objects.get(name) or self._new(name, record)
+        metadata = {**lease["metadata"], "resourceVersion": known.version}
         return {
-            **whole, "apiVersion": LEASES.api_version, "kind": LEASES.name, "metadata": metadata,
-            "spec": {**(whole.get("spec") or {}), **spec_of(record)},
+            **lease, "apiVersion": LEASES.api_version, "kind": LEASES.name, "metadata": metadata,
+            "spec": {**(lease.get("spec") or {}), **spec_of(record)},
         }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class LeaseStore(Protocol):
 async def write_each(
     write: Callable[[str, LeaseRecord, StoredLease | None], Awaitable[StoredLease]],
     writes: Sequence[LeaseWrite],
-    at_once: int,
+    concurrency: int,
 ) -> list[WriteResult]:
     """Write Leases by single calls, at most `at_once` at the same time."""
 
@@ -68,4 +68,4 @@ async def write_each(
         except (LeaseConflict, LeaseUnavailable) as error:
             return error
 
-    return await map_bounded(one, writes, at_once)
+    return await map_bounded(one, writes, concurrency)

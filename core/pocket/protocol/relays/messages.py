@@ -393,9 +393,9 @@ def decode_mined_relay(data: bytes) -> tuple[Relay, RelayRequest, RelayResponse,
     relay = decode_relay(data)
     if relay.request is None or relay.response is None:
         raise InvalidRelay("the relay lacks its request or its response")
-    for what, part in (("request", relay.request), ("response", relay.response)):
+    for name, part in (("request", relay.request), ("response", relay.response)):
         if problem := part.problem():
-            raise InvalidRelay(f"relay {what}: {problem}")
+            raise InvalidRelay(f"relay {name}: {problem}")
     if relay.request.header is None:
         raise DecodingError("the session header is missing")
     return relay, relay.request, relay.response, relay.request.header

@@ -37,12 +37,12 @@ def supplier_weight(preimage: bytes, operator_address: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def select_suppliers(preimage: bytes, candidates: Sequence[Candidate], places: int) -> list[str]:
+def select_suppliers(preimage: bytes, candidates: Sequence[Candidate], limit: int) -> list[str]:
     """Operator addresses in the session: all in store order if fewer than `places`, else the first by weight."""
     addresses = [candidate.operator_address for candidate in candidates]
-    if len(addresses) < places:
+    if len(addresses) < limit:
         return addresses
-    return sorted(addresses, key=lambda address: (supplier_weight(preimage, address), address.encode()))[:places]
+    return sorted(addresses, key=lambda address: (supplier_weight(preimage, address), address.encode()))[:limit]
 
 
 def config_active(activation_height: int, deactivation_height: int, height: int) -> bool:

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RedisTarget:
     """The Redis to read and how to print the rows."""
 
     url: str
@@ -39,7 +39,7 @@ class Place:
     access: RedisAccess = field(default_factory=RedisAccess)
 
 
-def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> Place:
+def _target(url: str | None, prefix: str | None, config: Path | None, *, as_json: bool) -> RedisTarget:
     loaded = None if url and prefix else configuration(config)
     if loaded is not None:
         url, prefix = url or loaded.redis_url, prefix or loaded.prefix
@@ -47,42 +47,42 @@ def _place(url: str | None, prefix: str | None, config: Path | None, *, as_json:
         raise click.ClickException("name --redis and --prefix, or --config with a miner's configuration")
     try:
         access = loaded.redis_access if loaded is not None else RedisAccess()
-        return Place(url, RedisKeys(prefix), as_json, access)
+        return RedisTarget(url, RedisKeys(prefix), as_json, access)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _show(place: Place, rows: Iterable[Row]) -> None:
+def _show(target: RedisTarget, rows: Iterable[Row]) -> None:
     """Print rows as a table, or as one JSON object a line."""
-    found = list(rows)
-    if place.as_json:
-        for row in found:
+    shown = list(rows)
+    if target.as_json:
+        for row in shown:
             click.echo(json.dumps(row, sort_keys=True))
         return
-    if not found:
+    if not shown:
         click.echo("nothing")
         return
-    names = list(found[0])
-    widths = [max(len(name), *(len(str(row[name])) for row in found)) for name in names]
+    names = list(shown[0])
+    widths = [max(len(name), *(len(str(row[name])) for row in shown)) for name in names]
     click.echo("  ".join(name.upper().ljust(width) for name, width in zip(names, widths, strict=True)).rstrip())
-    for row in found:
+    for row in shown:
         click.echo("  ".join(str(row[n]).ljust(width) for n, width in zip(names, widths, strict=True)).rstrip())
 
 
-def _read(place: Place, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None:
+def _read(target: RedisTarget, work: "Callable[[Redis], Awaitable[list[Row]]]") -> None:
     async def run() -> list[Row]:
-        redis = connect(place.url, access=place.access)
+        redis = connect(target.url, access=target.access)
         try:
             return await work(redis)
         finally:
             await redis.aclose()
 
     try:
-        _show(place, asyncio.run(run()))
+        _show(target, asyncio.run(run()))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     except RedisUnavailable as error:
-        raise click.ClickException(f"Redis {redact_url(place.url)}: {error}") from None
+        raise click.ClickException(f"Redis {redact_url(target.url)}: {error}") from None
 
 
 def _text(value: Any) -> str:
@@ -127,9 +127,9 @@ def _command(group: click.Group, name: str) -> Callable[[Work], Work]:
         def command(
             context: click.Context, /, url: str | None, prefix: str | None, config: Path | None, as_json: bool, **_: Any
         ) -> None:
-            place = _place(url, prefix, config, as_json=as_json)
+            target = _target(url, prefix, config, as_json=as_json)
             own = {key: value for key, value in context.params.items() if key not in _COMMON}
-            _read(place, lambda redis: work(redis, place.keys, **own))
+            _read(target, lambda redis: work(redis, target.keys, **own))
 
         command.params += getattr(work, "__click_params__", [])
         return work
@@ -181,7 +181,7 @@ async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Show every stream with its length, its last entry and the last one on a miner's volume."""
     rows = []
     for address in await _suppliers(redis, keys, "relays"):
-        mirrored: Mapping[Any, Any] = await redis.hgetall(keys.replicated(address))
+        replicated: Mapping[Any, Any] = await redis.hgetall(keys.replicated(address))
         start = keys.stream(address, "")
         async for name in redis.scan_iter(f"{start}*", count=1000):
             session_id = _text(name).removeprefix(start)
@@ -190,7 +190,7 @@ async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
                 {
                     "supplier": address, "session": session_id, "relays": await redis.xlen(name),
                     "last": _text(last[0][0]) if last else "-",
-                    "mirrored": _text(mirrored.get(session_id.encode(), b"-")).partition("/")[2] or "-",
+                    "replicated": _text(replicated.get(session_id.encode(), b"-")).partition("/")[2] or "-",
                     "bytes": await redis.memory_usage(name) or 0,
                 }
             )  # fmt: skip
@@ -263,20 +263,20 @@ def leases(
     group = f"{name}-miner" if name else loaded.lease if loaded else None
     namespace = namespace or (loaded.namespace if loaded else None)
     if namespace and group:
-        place, where = Place("", RedisKeys("kubernetes"), as_json), namespace
+        target, where = RedisTarget("", RedisKeys("kubernetes"), as_json), namespace
 
         async def kubernetes() -> list[Row]:
             async with connect_kubernetes() as api:
                 return await _leases(KubeLeaseStore(api, where, group, call_seconds=10))
 
         try:
-            _show(place, asyncio.run(kubernetes()))
+            _show(target, asyncio.run(kubernetes()))
         except (KubeError, LeaseUnavailable) as error:
             raise click.ClickException(str(error)) from None
         return
-    place = _place(url, prefix, config, as_json=as_json)
+    target = _target(url, prefix, config, as_json=as_json)
     try:
-        _read(place, lambda redis: _leases(RedisLeaseStore(redis, place.keys.leases, call_seconds=5)))
+        _read(target, lambda redis: _leases(RedisLeaseStore(redis, target.keys.leases, call_seconds=5)))
     except LeaseUnavailable as error:
         raise click.ClickException(str(error)) from None
 

@@ -222,10 +222,10 @@ def explain(data: Path, session_id: str) -> None:
     audit = _audit(data)
     try:
         ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
-        with RelayStore(data / "mirror") as mirror:
-            opened = [(end, row) for end, row in mirror.sessions() if row.session_id.startswith(session_id)]
+        with RelayStore(data / "mirror") as relay_store:
+            opened = [(end, row) for end, row in relay_store.sessions() if row.session_id.startswith(session_id)]
             for end, row in opened:
-                count = mirror.file(end).count(row.supplier, row.session_id)
+                count = relay_store.file(end).count(row.supplier, row.session_id)
                 seal = audit.seals(row.supplier).get(row.session_id)
                 click.echo("\n".join(explained_open(row.supplier, row.session_id, end, count, seal)))
     except (AuditError, sqlite3.Error) as error:
@@ -248,17 +248,17 @@ def relays(data: Path, session_id: str) -> None:
     computed independently. Of ended sessions only the outcome is left, which names the root.
     """
     _audit(data).close()
-    found = 0
+    count = 0
     try:
-        with RelayStore(data / "mirror") as mirror:
-            for end, row in mirror.sessions():
+        with RelayStore(data / "mirror") as relay_store:
+            for end, row in relay_store.sessions():
                 if row.session_id.startswith(session_id):
-                    found += 1
-                    for line in _relays(mirror.file(end), row.supplier, row.session_id):
+                    count += 1
+                    for line in _relays(relay_store.file(end), row.supplier, row.session_id):
                         click.echo(line)
     except sqlite3.Error as error:
         raise click.ClickException(f"the volume cannot be read: {error}") from error
-    if not found:
+    if not count:
         raise click.ClickException(f"no open session on this volume begins with {session_id}")
 
 
@@ -386,17 +386,19 @@ def rebuild(data: Path, session_id: str | None) -> None:
     audit = _audit(data)
     wrong = seen = 0
     try:
-        with RelayStore(data / "mirror") as mirror:
+        with RelayStore(data / "mirror") as relay_store:
             chosen = [
-                (end, row) for end, row in mirror.sessions() if not session_id or row.session_id.startswith(session_id)
+                (end, row)
+                for end, row in relay_store.sessions()
+                if not session_id or row.session_id.startswith(session_id)
             ]
-            total = sum(mirror.file(end).count(row.supplier, row.session_id) for end, row in chosen)
+            total = sum(relay_store.file(end).count(row.supplier, row.session_id) for end, row in chosen)
             with progress("Rebuilding tries", total) as advance:
                 for end, row in chosen:
                     seen += 1
                     seal = audit.seals(row.supplier).get(row.session_id)
                     root = seal[1].root if seal else None
-                    wrong += _compare(mirror, end, row.supplier, row.session_id, root, advance)
+                    wrong += _compare(relay_store, end, row.supplier, row.session_id, root, advance)
     except sqlite3.Error as error:
         raise click.ClickException(f"the volume cannot be read: {error}") from error
     finally:
@@ -408,9 +410,9 @@ def rebuild(data: Path, session_id: str | None) -> None:
 
 
 def _compare(
-    mirror: RelayStore, end: int, supplier: str, session_id: str, sealed: bytes | None, advance: Advance
+    relay_store: RelayStore, end: int, supplier: str, session_id: str, sealed: bytes | None, advance: Advance
 ) -> int:
-    file = mirror.file(end)
+    file = relay_store.file(end)
     leaves = []
     for path, stored in file.leaves(supplier, session_id):
         content = file.content(supplier, session_id, path)

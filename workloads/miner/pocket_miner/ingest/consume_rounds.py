@@ -118,9 +118,9 @@ class ConsumeRounds:
     one that does not answer delays only its own suppliers.
     """
 
-    def __init__(self, redis: "Redis", mirror: RelayStore, collect_seconds: float = 0.0) -> None:
+    def __init__(self, redis: "Redis", relay_store: RelayStore, collect_seconds: float = 0.0) -> None:
         self._redis = redis
-        self._mirror = mirror
+        self._relay_store = relay_store
         self._collect_seconds = collect_seconds
         self._batch_size = AdaptiveBatchSize()
         self._queues: dict[Address | None, _Queue] = {}
@@ -231,7 +231,7 @@ class ConsumeRounds:
     def _store_file(self, end: int, rows: Sequence[tuple[ReadRequest, SessionRead, LeafBatch]]) -> None:
         """Store in one durable step, or session by session if one of them may be to blame."""
         try:
-            numbers = self._mirror.file(end).store_all([batch for _, _, batch in rows])
+            numbers = self._relay_store.file(end).store_all([batch for _, _, batch in rows])
         except Exception as error:  # noqa: BLE001 - every caller raises it
             of_all = isinstance(error, sqlite3.OperationalError) or corruption_in(error) is not None
             if len(rows) > 1 and not of_all:

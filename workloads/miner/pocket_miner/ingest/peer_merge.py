@@ -33,7 +33,7 @@ class PeerMerge:
     """Merges the relays of other miners into one supplier's sessions."""
 
     consumer: RelayConsumer
-    mirror: RelayStore
+    relay_store: RelayStore
     sessions: Mapping[str, TrackedSession]
     has_signed: Callable[[bytes], Awaitable[bool]]
     """Returns True for a transaction that was signed with the supplier's key. Raises ChainError."""
@@ -89,11 +89,11 @@ class PeerMerge:
     async def _merge_relays(self, peers: Peers, finished: Mapping[str, object]) -> bool:
         """Copy the relays. Returns True if every peer and the chain have answered."""
         supplier, consumer = self.consumer.supplier, self.consumer
-        answered, found = await peers.sessions(supplier)
-        found = [row for row in found if row.session_id not in finished]
-        reach = await extents(consumer, {row.session_id for row in found}) if found else {}
-        whole = answered
-        for row in found:
+        answered, sessions = await peers.sessions(supplier)
+        sessions = [row for row in sessions if row.session_id not in finished]
+        reach = await extents(consumer, {row.session_id for row in sessions}) if sessions else {}
+        complete = answered
+        for row in sessions:
             if not row.may_have_more(consumer.origin, reach.get(row.session_id, StreamExtent())):
                 continue
             if row.session_id not in self.sessions:
@@ -102,24 +102,24 @@ class PeerMerge:
             if session is None or session.rejected or await asyncio.to_thread(self._has_sealed, session):
                 continue
             if not await consumer.learn_terms(session) or session.terms is None:
-                whole = whole and session.rejected
+                complete = complete and session.rejected
                 continue
             try:
                 ring = await ring_of(consumer.start_params.chain, session.header)
             except (ChainError, DecodingError) as error:
                 _LOG.info("relays not copied from peers, their ring is unknown", session=row.session_id, error=error)
-                whole = False
+                complete = False
                 continue
             take = functools.partial(self._take, session, session.terms, ring)
             await consumer.register_missing([session])
-            whole = await peers.relays(row, supplier, session.end, take) and whole
-        return whole
+            complete = await peers.relays(row, supplier, session.end, take) and complete
+        return complete
 
     def _has_sealed(self, session: TrackedSession) -> bool:
         """Return True if a session is sealed and the volume has as many leaves as its seal."""
         if session.seal is None:
             return False
-        stored = self.mirror.file(session.end).count(self.consumer.supplier, session.session_id)
+        stored = self.relay_store.file(session.end).count(self.consumer.supplier, session.session_id)
         return stored >= Root(session.seal.root).count
 
     async def _take(
@@ -128,7 +128,7 @@ class PeerMerge:
         miner_metrics.MERGED.inc(await asyncio.to_thread(self._add, session, terms, ring, values))
 
     def _add(self, session: TrackedSession, terms: LeafTerms, ring: ExpectedRing, values: list[bytes]) -> int:
-        supplier, session_id, file = self.consumer.supplier, session.session_id, self.mirror.file(session.end)
+        supplier, session_id, file = self.consumer.supplier, session.session_id, self.relay_store.file(session.end)
         leaves = new_leaves(file, session_id, valid_leaves(values, terms), supplier, ring)
         added = file.add(supplier, session_id, leaves, terms.name, encode_params(session.params))
         miner_metrics.RELAYS.labels(supplier).inc(added)

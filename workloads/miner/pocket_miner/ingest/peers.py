@@ -63,15 +63,15 @@ class PeerSession:
         )
 
 
-def _sessions(mirror: RelayStore, supplier: str) -> list[dict[str, Any]]:
+def _sessions(relay_store: RelayStore, supplier: str) -> list[dict[str, Any]]:
     """Return a supplier's sessions on the volume as JSON."""
     return [
         {
             "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
             "incarnation": row.origin, "count": file.count(supplier, row.session_id),
         }
-        for end, row in mirror.sessions()
-        if row.supplier == supplier and (file := mirror.known(end)) is not None
+        for end, row in relay_store.sessions()
+        if row.supplier == supplier and (file := relay_store.known(end)) is not None
     ]  # fmt: skip
 
 
@@ -83,28 +83,28 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
     """
 
     def volume() -> tuple[RelayStore, Audit]:
-        found = opened()
-        if found is None:
+        stores = opened()
+        if stores is None:
             raise web.HTTPServiceUnavailable(text="the volume is not opened yet")
-        return found
+        return stores
 
     async def sessions(request: web.Request) -> web.Response:
-        mirror, _ = volume()
-        return web.json_response(await asyncio.to_thread(_sessions, mirror, request.query.get("supplier", "")))
+        relay_store, _ = volume()
+        return web.json_response(await asyncio.to_thread(_sessions, relay_store, request.query.get("supplier", "")))
 
     async def seals(request: web.Request) -> web.Response:
         _, audit = volume()
-        found = await asyncio.to_thread(audit.seals, request.query.get("supplier", ""))
-        return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in found.values()])
+        by_session = await asyncio.to_thread(audit.seals, request.query.get("supplier", ""))
+        return web.json_response([{"end": end, "seal": seal.encode()} for end, seal in by_session.values()])
 
     async def relays(request: web.Request) -> web.Response:
-        mirror, _ = volume()
+        relay_store, _ = volume()
         try:
             end, after = int(request.query["end"]), bytes.fromhex(request.query.get("after", ""))
             supplier, session_id = request.query["supplier"], request.query["session"]
         except (ValueError, KeyError):
             return web.json_response({"error": "name supplier, session, end and after"}, status=400)
-        file = mirror.known(end)
+        file = relay_store.known(end)
         if file is None:
             return web.json_response({"relays": [], "next": None})
         values, last = await asyncio.to_thread(file.page, supplier, session_id, after, _PAGE_BYTES)
@@ -115,14 +115,14 @@ def routes(opened: Callable[[], tuple[RelayStore, Audit] | None]) -> list[web.Ro
         _, audit = volume()
         end = request.query.get("end", "")
         number = int(end) if end.isascii() and end.isdecimal() and len(end) < _HEIGHT_DIGITS else 0
-        found = await asyncio.to_thread(audit.signed, request.query.get("supplier", ""), number)
-        return web.json_response({"claims": [base64.b64encode(group.tx_raw).decode() for group in found]})
+        groups = await asyncio.to_thread(audit.signed, request.query.get("supplier", ""), number)
+        return web.json_response({"claims": [base64.b64encode(group.tx_raw).decode() for group in groups]})
 
     async def ended(request: web.Request) -> web.Response:
         _, audit = volume()
         session_ids = request.query.get("sessions", "").split(",")
-        found = await asyncio.to_thread(audit.with_outcome, request.query.get("supplier", ""), session_ids)
-        return web.json_response({"ended": found})
+        ended_ids = await asyncio.to_thread(audit.with_outcome, request.query.get("supplier", ""), session_ids)
+        return web.json_response({"ended": ended_ids})
 
     return [
         web.get("/peer/sessions", sessions), web.get("/peer/seals", seals), web.get("/peer/relays", relays),
@@ -226,20 +226,20 @@ class Peers:
     async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
         """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""
         answers = await asyncio.gather(*(self._ended_at(url, supplier, session_ids) for url in self._urls()))
-        found = set[str]().union(*(row for row in answers if row is not None))
-        return None not in answers, found.intersection(session_ids)
+        ended_ids = set[str]().union(*(row for row in answers if row is not None))
+        return None not in answers, ended_ids.intersection(session_ids)
 
     async def _ended_at(self, url: str, supplier: str, session_ids: Sequence[str]) -> set[str] | None:
         """Return what `ended` does of one peer, None if it did not answer."""
-        found: set[str] = set()
+        ended_ids: set[str] = set()
         try:
             for at in range(0, len(session_ids), _IDS_AT_ONCE):
                 query = {"supplier": supplier, "sessions": ",".join(session_ids[at : at + _IDS_AT_ONCE])}
-                found.update(map(str, (await self._get(url, "/peer/ended", query))["ended"]))
+                ended_ids.update(map(str, (await self._get(url, "/peer/ended", query))["ended"]))
         except _PEER_ERRORS as error:
             _LOG.info("outcomes not read from a peer", peer=url, error=error)
             return None
-        return found
+        return ended_ids
 
     async def relays(
         self, session: PeerSession, supplier: str, end: int, take: Callable[[list[bytes]], Awaitable[None]]

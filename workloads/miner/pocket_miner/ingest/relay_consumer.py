@@ -44,7 +44,7 @@ class RelayConsumer:
     def __init__(
         self,
         tail: StreamReader,
-        mirror: RelayStore,
+        relay_store: RelayStore,
         chain: ChainClient,
         sessions: dict[str, TrackedSession],
         *,
@@ -66,7 +66,7 @@ class RelayConsumer:
         self._dead_letters = dead_letters
         self._volume_full = volume_full
         self._owner = owner  # a standby does not publish how far its volume has read
-        self._mirror = mirror
+        self._relay_store = relay_store
         self._chain = chain
         self._sessions = sessions
         self._revived: list[str] = []
@@ -77,7 +77,7 @@ class RelayConsumer:
         # The consume loop and sealing both read. The slower of them must never set a position back.
         self._reading = asyncio.Lock()
         self._stored = (miner_metrics.RELAYS if owner else miner_metrics.FOLLOWED).labels(tail.supplier)
-        self._rounds = rounds or ConsumeRounds(tail.redis, mirror)
+        self._rounds = rounds or ConsumeRounds(tail.redis, relay_store)
         self.start_params = start_params or StartParams(chain)
         self._registered = -1  # number of sessions in Redis when they were last read
         self._ask_again: dict[str, float] = {}  # loop's clock, by session id
@@ -104,7 +104,7 @@ class RelayConsumer:
 
         Raises the errors of the volume.
         """
-        for _, row in await asyncio.to_thread(self._mirror.sessions):
+        for _, row in await asyncio.to_thread(self._relay_store.sessions):
             if row.supplier != self.supplier or row.session_id in self._sessions:
                 continue
             try:
@@ -194,7 +194,7 @@ class RelayConsumer:
                 self._sessions.setdefault(session.session_id, session)
 
     def _register(self, end: int, rows: list[tuple[str, bytes]]) -> None:
-        self._mirror.file(end).add_sessions(self.supplier, rows)
+        self._relay_store.file(end).add_sessions(self.supplier, rows)
 
     async def register_missing(self, sessions: Iterable[TrackedSession]) -> None:
         """Register those of the sessions that the volume lacks, and read them from their start.
@@ -205,13 +205,13 @@ class RelayConsumer:
             self._generation += 1
             session.position = "0-0"
             if self._sessions.get(session.session_id) is not session:  # it ended meanwhile
-                await asyncio.to_thread(self._mirror.remove, session.end, self.supplier, session.session_id)
+                await asyncio.to_thread(self._relay_store.remove, session.end, self.supplier, session.session_id)
                 continue
             _LOG.warning("session missing on the volume, reading it again", session=session.session_id)
 
     def _missing(self, sessions: Sequence[TrackedSession]) -> list[TrackedSession]:
         """Register the sessions that the volume lacks and return them."""
-        missing = [s for s in sessions if not self._mirror.file(s.end).has(self.supplier, s.session_id)]
+        missing = [s for s in sessions if not self._relay_store.file(s.end).has(self.supplier, s.session_id)]
         for session in missing:
             self._register(session.end, [(session.session_id, session.header.encode())])
         return missing
@@ -249,7 +249,7 @@ class RelayConsumer:
             return session.terms_confirmed
         confirmed = await self._confirmed_by_nodes(session, session.terms, height)
         if session.seal is None:
-            stored = await asyncio.to_thread(self._mirror.terms_of, session.end, self.supplier, session.session_id)
+            stored = await asyncio.to_thread(self._relay_store.terms_of, session.end, self.supplier, session.session_id)
             if stored not in (None, session.terms.name):  # before a restart, or by a standby
                 _LOG.warning("relays stored by other session terms, validating them again", session=session.session_id)
                 await self._replace_terms(session, session.terms, confirmed=False)
@@ -259,9 +259,9 @@ class RelayConsumer:
     async def _confirmed_by_nodes(self, session: TrackedSession, known: LeafTerms, height: int) -> bool:
         votes = Counter[LeafTerms]()
         ask = functools.partial(ask_terms_of_every_node, self._chain, self.supplier, session.header)
-        for _, found in (await self.start_params.in_time(height, ask)).values():
-            if found.terms is not None:
-                votes[found.terms] += 1
+        for _, stated in (await self.start_params.in_time(height, ask)).values():
+            if stated.terms is not None:
+                votes[stated.terms] += 1
         if not votes:
             return False
         (best, number), *others = votes.most_common(2)
@@ -294,7 +294,7 @@ class RelayConsumer:
 
     def _check_again(self, session: TrackedSession, terms: LeafTerms) -> None:
         fits = functools.partial(leaf_if_valid, terms)
-        self._mirror.file(session.end).check_again(self.supplier, session.session_id, fits, terms.name)
+        self._relay_store.file(session.end).check_again(self.supplier, session.session_id, fits, terms.name)
 
     async def _ask_everybody(self, session: TrackedSession, height: int) -> None:
         """Query every node about a rejected session.
@@ -304,17 +304,17 @@ class RelayConsumer:
         ask = functools.partial(ask_terms_of_every_node, self._chain, self.supplier, session.header)
         answers = await self.start_params.in_time(height, ask)
         good = [(node, row) for node, row in answers.items() if row[1].terms is not None]
-        for node, (at, found) in good or answers.items():
-            self._accept(node, at or height, session, found)
+        for node, (at, terms) in good or answers.items():
+            self._accept(node, at or height, session, terms)
 
-    def _accept(self, source: str, height: int, session: TrackedSession, found: SessionTerms) -> None:
+    def _accept(self, source: str, height: int, session: TrackedSession, terms: SessionTerms) -> None:
         if not session.params_confirmed:
-            session.params = found.params or session.params
-        if found.rejection is not None:
-            session.evidence.add(Statement(found.rejection, source, height, found.text))
+            session.params = terms.params or session.params
+        if terms.rejection is not None:
+            session.evidence.add(Statement(terms.rejection, source, height, terms.text))
             return
         session.evidence.retract(*REJECTIONS)
-        session.terms = found.terms
+        session.terms = terms.terms
 
     async def poll(self, check: Check) -> int | None:
         """Store new entries if Redis has no session that `discover` would add.
@@ -443,6 +443,6 @@ class RelayConsumer:
         if self._dead_letters is not None:
             self._dead_letters.add(self.supplier, session_id, refused)
         if session.seal is not None:
-            leaves = self._of_seal(session, Root(session.seal.root).count, self._mirror.file(session.end), leaves)
+            leaves = self._of_seal(session, Root(session.seal.root).count, self._relay_store.file(session.end), leaves)
         last, terms, params = read.entries[-1], read.terms.name, encode_params(session.params)
         return LeafBatch(self.supplier, session_id, leaves, len(refused), last.id, read.origin, terms, params)

@@ -45,7 +45,7 @@ class SessionCopies:
     """Copies sessions of one supplier. All suppliers of a process share `turn`, so that one copy exists at a time."""
 
     consumer: RelayConsumer
-    mirror: RelayStore
+    relay_store: RelayStore
     peers: Peers | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -91,7 +91,7 @@ class SessionCopies:
         _LOG.warning("session copied, the volume cannot be used", session=session.session_id, relays=copy.leaves)
 
     def _copy_volume(self, copy: "_Copy", session: TrackedSession) -> None:
-        file, after = self.mirror.known(session.end), b""
+        file, after = self.relay_store.known(session.end), b""
         while file is not None:
             relays, after = file.page(self.consumer.supplier, session.session_id, after, _PAGE_BYTES)
             if not relays:
@@ -156,10 +156,10 @@ class _Copy:
         """
         if self._file is None:
             return
-        found: Sequence[Leaf] = valid_leaves(relays, self._terms)
+        new: Sequence[Leaf] = valid_leaves(relays, self._terms)
         if self.ring is not None:
-            found = new_leaves(self._file, self._session.session_id, found, self._terms.supplier, self.ring)
-        leaves = [self._lean(leaf) for leaf in found]
+            new = new_leaves(self._file, self._session.session_id, new, self._terms.supplier, self.ring)
+        leaves = [self._lean(leaf) for leaf in new]
         self.leaves += self._file.add(self._terms.supplier, self._session.session_id, leaves)
         if sum(path.stat().st_size for path in self.path.parent.iterdir()) > _MAX_BYTES:
             raise CopyFailed(f"the session has more than {_MAX_BYTES >> 20} MiB of leaves")

@@ -149,7 +149,7 @@ class MinerProcess:
             stack.push_async_callback((await Debug().serve(self._config.debug_port)).cleanup)
 
     def _stores(self) -> tuple[RelayStore, Audit] | None:
-        return (self._volume.mirror, self._volume.audit) if self._volume is not None else None
+        return (self._volume.relay_store, self._volume.audit) if self._volume is not None else None
 
     def _mined_parts(self) -> MinedParts | None:
         parts = self._parts
@@ -190,7 +190,7 @@ class MinerProcess:
         watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
         reports = await asyncio.to_thread(Reports, volume.audit)
         suppliers = SupplierFactory(
-            config, redis, keys, chain, comet, settlements, volume.mirror, volume.audit, pool, watch.still_settled,
+            config, redis, keys, chain, comet, settlements, volume.relay_store, volume.audit, pool, watch.still_settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             watch.history_of, lambda: self._board.height, lambda: volume.reserve.full,
@@ -408,7 +408,7 @@ class MinerProcess:
                 if space.problem and space.problem != self._readiness.volume:
                     _LOG.warning("volume is filling up", problem=space.problem)
                 self._readiness.volume, self._readiness.space = space.problem, space
-            if ends := await asyncio.to_thread(volume.mirror.reopened):
+            if ends := await asyncio.to_thread(volume.relay_store.reopened):
                 _LOG.warning("relays can be read from the volume again, restarting the miner", session_ends=ends)
                 self._stop.set()
             await sleep_to_tick(_VOLUME_SECONDS)

@@ -165,7 +165,7 @@ class ProcessStatus:
         last = await _read(volume.audit_reader.last_number) if volume is not None else 0
         parts = self._parts()
         space, latest, redis = self._readiness.space, self._board.latest, self._readiness.redis
-        used, most = parts.redis_watch.memory if parts is not None else (0, 0)
+        used, maximum = parts.redis_watch.memory if parts is not None else (0, 0)
         keeper = parts.fleet.keeper if parts is not None else None
         return _json(
             api.MinerState(
@@ -190,7 +190,7 @@ class ProcessStatus:
                 nodes={
                     name: api.NodeState.model_validate(row) for name, row in self._diagnostics.nodes().items()
                 },
-                redis=api.RedisState(problem=redis, used_memory=used, max_memory=most),
+                redis=api.RedisState(problem=redis, used_memory=used, max_memory=maximum),
                 volume=api.VolumeState(
                     total=space.total if space is not None else 0,
                     free=space.free if space is not None else 0,
@@ -218,12 +218,12 @@ class ProcessStatus:
         except DecodingError as error:
             raise _refusal(web.HTTPBadRequest, str(error)) from None
         limit = _limit(request, api.PAGE_LIMIT)
-        found, first = await _read(volume.audit_reader.page, after, limit + 1)
-        rows = [ended_session(number, outcome) for number, outcome in found[:limit]]
+        page, first = await _read(volume.audit_reader.page, after, limit + 1)
+        rows = [ended_session(number, outcome) for number, outcome in page[:limit]]
         last = rows[-1].number if rows else after
         if request.query.get("reader") == api.OPERATOR_READER:
             self._handover.shown(last)
-        return _json(api.OutcomePage(rows=tuple(rows), next=last, more=len(found) > limit, first=first))
+        return _json(api.OutcomePage(rows=tuple(rows), next=last, more=len(page) > limit, first=first))
 
     async def _suppliers(self, request: web.Request) -> web.Response:
         parts, _ = self._opened()
@@ -275,7 +275,7 @@ def _leaves(volume: Volume, rows: Sequence[SessionAt]) -> list[int]:
     """Return the number of relays on the volume of each session that is not sealed."""
     counts = []
     for row in rows:
-        file = volume.mirror.known(row.session.end) if row.session.seal is None else None
+        file = volume.relay_store.known(row.session.end) if row.session.seal is None else None
         counts.append(file.count(row.supplier, row.session.session_id) if file is not None else 0)
     return counts
 
@@ -299,9 +299,9 @@ def _text(request: web.Request, name: str) -> str:
     return request.query.get(name, "")[:_LONGEST_TEXT]
 
 
-def _limit(request: web.Request, most: int) -> int:
+def _limit(request: web.Request, maximum: int) -> int:
     text = request.query.get("limit", "")
-    return min(most, max(1, int(text))) if text.isascii() and text.isdecimal() and len(text) < 9 else most
+    return min(maximum, max(1, int(text))) if text.isascii() and text.isdecimal() and len(text) < 9 else maximum
 
 
 def _json(model: api.StatusModel) -> web.Response:

@@ -46,11 +46,11 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
 
     `answers` is empty if no node could be queried.
     """
-    found = [(answer, claim) for answer in answers if (claim := answer.claims.get(session.session_id)) is not None]
-    if found:
+    claims = [(answer, claim) for answer in answers if (claim := answer.claims.get(session.session_id)) is not None]
+    if claims:
         session.evidence.retract(Fact.CLAIM_ABSENT)
-        answer, claim = _best(session, found)
-        session.claim_confirmed |= len(found) > 1 or 0 < session.claim_seen_at != answer.height
+        answer, claim = _best(session, claims)
+        session.claim_confirmed |= len(claims) > 1 or 0 < session.claim_seen_at != answer.height
         session.claim_on_chain, session.claim_seen_at = claim, answer.height
         if session.seal is not None and claim.root_hash != session.seal.root:
             session.use_seal_of(claim.root_hash)
@@ -76,7 +76,7 @@ def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
     return ClaimState.ABSENT if session.evidence.confirmed(Fact.CLAIM_ABSENT) else ClaimState.UNKNOWN
 
 
-def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:
+def _best(session: TrackedSession, claims: list[tuple[ClaimsAnswer, Claim]]) -> tuple[ClaimsAnswer, Claim]:
     """Choose among answers: our own root before another one, then a validated proof.
 
     Without a proof that this process sent, one that is not validated comes before: answers are as of one height, so one
@@ -90,7 +90,7 @@ def _best(session: TrackedSession, found: list[tuple[ClaimsAnswer, Claim]]) -> t
         validated = claim.proof_validation_status == VALIDATED
         return ours, claim.root_hash in others, validated == (session.proof.sent is not None)
 
-    return max(found, key=lambda row: rank(row[1]))
+    return max(claims, key=lambda row: rank(row[1]))
 
 
 def _state_of(session: TrackedSession, claim: Claim) -> ClaimState:

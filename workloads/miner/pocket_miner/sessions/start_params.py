@@ -89,10 +89,10 @@ class StartParams:
     async def _ask(self, start: int, height: int, votes: Votes[SharedParams]) -> None:
         """Query every node. The cached answer is dropped if one contradicts it."""
         request = shared_pb.QueryParamsAtHeightRequest(height=start)
-        found = await self.chain.decoded_by_node(
+        by_node = await self.chain.decoded_by_node(
             _METHOD, request, shared_pb.QueryParamsAtHeightResponse, lambda row: convert.shared_params(row.params)
         )
         first = votes.answers.get(("first", 0))
-        if any(params != first for params in found.values()):
+        if any(params != first for params in by_node.values()):
             await self.chain.adopt(_METHOD, request, None)
-        votes.add(height, found)
+        votes.add(height, by_node)

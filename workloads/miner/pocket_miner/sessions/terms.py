@@ -52,8 +52,8 @@ def strictest(known: LeafTerms, stated: Iterable[LeafTerms]) -> LeafTerms:
 
     Only terms that differ from the known ones in nothing else count.
     """
-    comparable = (found for found in stated if replace(found, target_hash=known.target_hash) == known)
-    return min((known, *comparable), key=lambda found: found.target_hash)
+    comparable = (terms for terms in stated if replace(terms, target_hash=known.target_hash) == known)
+    return min((known, *comparable), key=lambda terms: terms.target_hash)
 
 
 async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) -> SessionTerms:
@@ -67,8 +67,8 @@ async def ask_terms(chain: ChainClient, supplier: str, header: SessionHeader) ->
         onchain = await chain.session(header.application_address, header.service_id, start)
     except ChainQueryRejected as error:
         return SessionTerms(params, None, Fact.SESSION_REJECTED, str(error))
-    if found := rejection_of(supplier, header, onchain):
-        return SessionTerms(params, None, *found)
+    if rejection := rejection_of(supplier, header, onchain):
+        return SessionTerms(params, None, *rejection)
     units = await chain.compute_units_per_relay(header.service_id, start)
     difficulty = await chain.difficulty(header.service_id, start)
     if not 0 < units < _UNITS_LIMIT:
@@ -94,15 +94,15 @@ async def ask_terms_of_every_node(
          service_pb.QueryGetRelayMiningDifficultyAtHeightRequest(serviceId=service, blockHeight=start)),
     )  # fmt: skip
     rows = await asyncio.gather(*(chain.ask_every_node(method, request) for method, request in queries))
-    found: dict[str, tuple[int, SessionTerms]] = {}
+    by_node: dict[str, tuple[int, SessionTerms]] = {}
     for node, first in rows[0].items():
         answers = [row.get(node) for row in rows]
         try:
             height = max(answer.height for answer in answers if answer is not None)
-            found[node] = (height, await _terms_of(chain, supplier, header, first, *answers[1:]))
+            by_node[node] = (height, await _terms_of(chain, supplier, header, first, *answers[1:]))
         except (ChainError, DecodingError):
             continue
-    return found
+    return by_node
 
 
 async def _terms_of(
@@ -118,8 +118,8 @@ async def _terms_of(
         onchain = convert.session(session_pb.QueryGetSessionResponse.FromString(_raw(session)).session)
     except ChainQueryRejected as error:
         return SessionTerms(shared, None, Fact.SESSION_REJECTED, str(error))
-    if found := rejection_of(supplier, header, onchain):
-        return SessionTerms(shared, None, *found)
+    if rejection := rejection_of(supplier, header, onchain):
+        return SessionTerms(shared, None, *rejection)
     target = convert.difficulty(
         service_pb.QueryGetRelayMiningDifficultyAtHeightResponse.FromString(_raw(difficulty)).relayMiningDifficulty
     ).target_hash

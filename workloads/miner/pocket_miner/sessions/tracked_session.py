@@ -130,12 +130,12 @@ class TrackedSession:
 
     def use_seal_of(self, root: bytes) -> bool:
         """Use the known seal with this root. Returns True if there is one."""
-        found = next((seal for seal in self.other_seals if seal.root == root), None)
-        if found is None or self.seal is None:
+        chosen = next((seal for seal in self.other_seals if seal.root == root), None)
+        if chosen is None or self.seal is None:
             return False
-        self.other_seals.remove(found)
+        self.other_seals.remove(chosen)
         self.other_seals.append(self.seal)
-        self.seal, self.claim, self.proof = found, Delivery(), Delivery()
+        self.seal, self.claim, self.proof = chosen, Delivery(), Delivery()
         self.requirement = self.sample = self.proof_message = None
         return True
 

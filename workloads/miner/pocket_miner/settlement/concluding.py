@@ -83,7 +83,7 @@ class Concluder:
     chain: ChainClient
     store: SealStore
     audit: Audit
-    mirror: RelayStore
+    relay_store: RelayStore
     fees: SessionFees
     tail: StreamReader
     report: OutcomeReport
@@ -138,7 +138,7 @@ class Concluder:
                 _LOG.info("deleting ended sessions from Redis failed, retrying", error=error)
                 raise
             try:
-                await asyncio.to_thread(self.mirror.remove, session.end, self.supplier, session_id)
+                await asyncio.to_thread(self.relay_store.remove, session.end, self.supplier, session_id)
             except (sqlite3.Error, OSError) as error:
                 failure = failure or error
                 continue
@@ -148,7 +148,7 @@ class Concluder:
 
     async def remove(self, session: TrackedSession) -> None:
         """Delete what the volume holds of a session that ended elsewhere. Raises the errors of the volume."""
-        where = (self.mirror, self.audit, session.end, self.supplier, session.session_id)
+        where = (self.relay_store, self.audit, session.end, self.supplier, session.session_id)
         await asyncio.to_thread(remove_ended, *where)
 
     async def _result(
@@ -237,8 +237,8 @@ class Concluder:
             ended, answered = set[str](), False
         earlier = [s.session_id for s in group if s.session_id not in ended and self._may_have_ended_before(s)]
         if earlier and self.peers is not None:
-            whole, found = await self.peers.ended(self.supplier, earlier)
-            ended, answered = ended | found, answered and whole
+            all_answered, at_peers = await self.peers.ended(self.supplier, earlier)
+            ended, answered = ended | at_peers, answered and all_answered
         waiting = set[str]()
         if not answered and block.height < self.owner_since + _FORMER_OWNER_BLOCKS:
             waiting = set(earlier) - ended
@@ -281,7 +281,7 @@ class Concluder:
                     await self.fees.record_failed(self.store, sent.raw, fee_paid=result.fee_paid)
 
     def _facts(self, session: TrackedSession) -> dict[str, object]:
-        leaves, file = 0, self.mirror.known(session.end)
+        leaves, file = 0, self.relay_store.known(session.end)
         if session.seal is None and file is not None:
             leaves = file.count(self.supplier, session.session_id)
         return details_of(session, leaves, self.audit.payments(self.supplier, session.session_id))
@@ -316,8 +316,8 @@ class Concluder:
         for (session, result, outcome), spent in zip(rows, fees, strict=True):
             if any(outcome is row for row in added):
                 self._publish(session, result, outcome)
-                for what, upokt in spent.items():
-                    miner_metrics.FEES.labels(what).inc(upokt)
+                for message, upokt in spent.items():
+                    miner_metrics.FEES.labels(message).inc(upokt)
             self._stop_mining(session)
 
     def _publish(self, session: TrackedSession, result: SettlementResult, outcome: OutcomeRecord) -> None:

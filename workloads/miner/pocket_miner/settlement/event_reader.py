@@ -105,8 +105,8 @@ class SettlementReader:
             known = self._by_node.get(height)
             if known is None or known[0] != now or supplier not in known[1]:
                 suppliers = frozenset({supplier, *self._ours()})
-                found = await self._source.end_events_by_node(height, _events_of(suppliers))
-                rows = {node: _by_supplier(row) for node, row in found.items() if not isinstance(row, ChainError)}
+                by_node = await self._source.end_events_by_node(height, _events_of(suppliers))
+                rows = {node: _by_supplier(row) for node, row in by_node.items() if not isinstance(row, ChainError)}
                 known = self._by_node[height] = (now, suppliers, rows)
             if any(known[2].values()):
                 self._pages.pop(height, None)  # the first read may have lacked some of them
@@ -141,8 +141,8 @@ class SettlementReader:
                 pending = self._pending[height]
                 suppliers = frozenset(pending.suppliers.union(self._ours()))
                 try:
-                    found = await self._source.end_events(height, _events_of(suppliers))
-                    pending.page = _BlockEvents(suppliers, _by_supplier(found))
+                    events = await self._source.end_events(height, _events_of(suppliers))
+                    pending.page = _BlockEvents(suppliers, _by_supplier(events))
                     self._pages[height] = pending.page
                 except PocketError as error:
                     pending.error = error
@@ -162,7 +162,7 @@ def _events_of(suppliers: frozenset[str]) -> EventFilter:
 
 
 def _by_supplier(events: Iterable[Event]) -> Mapping[str, tuple[Event, ...]]:
-    found: dict[str, list[Event]] = defaultdict(list)
+    by_supplier: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        found[event.attributes[_SUPPLIER]].append(event)
-    return {supplier: tuple(rows) for supplier, rows in found.items()}
+        by_supplier[event.attributes[_SUPPLIER]].append(event)
+    return {supplier: tuple(rows) for supplier, rows in by_supplier.items()}

@@ -30,37 +30,37 @@ def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[st
     `leaves` is the number on the volume, for a session that was never sealed. `payments` are pairs of "claim" or
     "proof" and a transaction hash.
     """
-    found: dict[str, object] = {}
+    details: dict[str, object] = {}
     sealed = session.seal.root if session.seal is not None else session.claimed_root
     root = Root(sealed) if sealed else _unsealed(session, leaves)
     if root is not None:
-        found |= {"relays": root.count, "compute_units": root.total}
+        details |= {"relays": root.count, "compute_units": root.total}
         if session.terms is not None and session.params is not None:
-            found["claimed_upokt"] = claimed_upokt(root, session.terms.target_hash, Price.of(session.params))
+            details["claimed_upokt"] = claimed_upokt(root, session.terms.target_hash, Price.of(session.params))
     if sealed:
-        found["root"] = sealed.hex()
+        details["root"] = sealed.hex()
     if session.seal is not None:
-        found["sealed_height"] = session.seal.height
+        details["sealed_height"] = session.seal.height
     if session.requirement is not None:
-        found["proof_required"] = session.requirement is not ProofRequirement.NOT_REQUIRED
-    for what in ("claim", "proof"):
-        if hashes := [tx_hash for paid_for, tx_hash in payments if paid_for == what]:
-            found[f"{what}_transactions"] = hashes
-    return found
+        details["proof_required"] = session.requirement is not ProofRequirement.NOT_REQUIRED
+    for message in ("claim", "proof"):
+        if hashes := [tx_hash for paid_for, tx_hash in payments if paid_for == message]:
+            details[f"{message}_transactions"] = hashes
+    return details
 
 
 def heights_of(session: TrackedSession, block: Block) -> dict[str, object]:
     """Return start, end and windows of a session, and the time of the block that concludes it."""
     header, windows = session.header, session.windows
-    found: dict[str, object] = {
+    heights: dict[str, object] = {
         "session_start_height": header.session_start_block_height,
         "session_end_height": header.session_end_block_height,
         "time": timestamp(datetime.fromtimestamp(block.time.seconds, UTC)),
     }
     if windows is not None:
         names = ("grace_end", "claim_open", "claim_close", "proof_open", "proof_close")
-        found["windows"] = {name: getattr(windows, name) for name in names}
-    return found
+        heights["windows"] = {name: getattr(windows, name) for name in names}
+    return heights
 
 
 def count_outcome(outcome: Mapping[str, Any], recipients: Collection[str]) -> None:

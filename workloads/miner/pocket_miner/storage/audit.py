@@ -318,12 +318,12 @@ class Audit(TransactionTables):
 
         Raises AuditError if the chain of hashes is broken.
         """
-        found = []
+        outcomes = []
         for outcome, problem, _ in self._rows(0):
             if problem:
                 raise AuditError(problem)
-            found.append(outcome)
-        return found
+            outcomes.append(outcome)
+        return outcomes
 
     def after(self, number: int) -> tuple[list[dict[str, Any]], str, int]:
         """Return the outcomes after a number.

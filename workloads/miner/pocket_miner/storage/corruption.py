@@ -43,7 +43,7 @@ def corruption_in(error: BaseException) -> VolumeCorrupted | None:
     Returns None without any. A full, locked or read-only volume is not corrupt.
     """
     if isinstance(error, BaseExceptionGroup):
-        return next((found for part in error.exceptions if (found := corruption_in(part)) is not None), None)
+        return next((corruption for part in error.exceptions if (corruption := corruption_in(part)) is not None), None)
     if isinstance(error, VolumeCorrupted):
         return error
     if isinstance(error, sqlite3.DatabaseError) and str(getattr(error, "sqlite_errorname", "")).startswith(_CODES):

@@ -41,8 +41,8 @@ class TrailEntry(BaseModel):
 
     def outcome(self) -> dict[str, Any]:
         """Return the outcome as `Audit.outcomes` does."""
-        found: dict[str, Any] = json.loads(self.body)
-        return found
+        outcome: dict[str, Any] = json.loads(self.body)
+        return outcome
 
 
 class TrailPage(BaseModel):

@@ -207,8 +207,8 @@ class SessionEndFile:
         return self._has("name='leaf' AND sql LIKE '%WITHOUT ROWID%'")
 
     def _has(self, table: str) -> bool:
-        found = self._database.execute(f"SELECT 1 FROM sqlite_master WHERE {table}")  # noqa: S608 - constants
-        return found.fetchone() is not None
+        rows = self._database.execute(f"SELECT 1 FROM sqlite_master WHERE {table}")  # noqa: S608 - constants
+        return rows.fetchone() is not None
 
     def count(self, supplier: str, session_id: str) -> int:
         """Return the number of leaves of a session."""
@@ -332,8 +332,8 @@ class RelayStore:
         self._skipped: set[int] = set()
         """Session ends whose file could not be read at start. Their sessions are read from Redis and peers."""
         for path in folder.glob("end-*.sqlite"):
-            if found := _NAME.fullmatch(path.name):
-                self._open(int(found[1]), path)
+            if match := _NAME.fullmatch(path.name):
+                self._open(int(match[1]), path)
 
     def _open(self, end: int, path: Path) -> None:
         """Open a file, or else skip it. Quarantines a corrupt one."""
@@ -353,15 +353,15 @@ class RelayStore:
 
     def reopened(self) -> list[int]:
         """Return the session ends whose file was skipped at start and can be read now."""
-        found = []
+        ends = []
         for end in sorted(self._skipped):
             try:
                 self.file(end).sessions()
             except (sqlite3.Error, OSError):
                 continue
             self._skipped.discard(end)
-            found.append(end)
-        return found
+            ends.append(end)
+        return ends
 
     def __enter__(self) -> Self:
         return self

@@ -40,13 +40,13 @@ class TransactionTables:
                     self._database.execute("ROLLBACK")
                 raise
 
-    def save_signed(self, supplier: str, session_end: int, what: str, signed: SignedGroup) -> None:
+    def save_signed(self, supplier: str, session_end: int, message: str, signed: SignedGroup) -> None:
         """Save proofs, or claims that were signed again, before they are broadcast."""
-        row = (supplier, session_end, what, transaction_hash(signed.tx_raw), signed.encode())
+        row = (supplier, session_end, message, transaction_hash(signed.tx_raw), signed.encode())
         with self._lock:
             self._database.execute("INSERT OR IGNORE INTO signed VALUES (?,?,?,?,?)", row)
 
-    def signed(self, supplier: str, session_end: int, what: str = "claim") -> list[SignedGroup]:
+    def signed(self, supplier: str, session_end: int, message: str = "claim") -> list[SignedGroup]:
         """Return each transaction signed for claims or proofs of one session end, the latest first.
 
         Those of claims that were signed with their seals come last. Adopted seals have none.
@@ -54,9 +54,9 @@ class TransactionTables:
         with self._lock:
             rows = self._database.execute(
                 "SELECT signed FROM signed WHERE supplier=? AND session_end=? AND what=? ORDER BY rowid DESC",
-                (supplier, session_end, what),
+                (supplier, session_end, message),
             ).fetchall()
-            if what == "claim":
+            if message == "claim":
                 rows += self._database.execute(
                     "SELECT DISTINCT signed FROM seal WHERE supplier=? AND session_end=? AND signed<>''",
                     (supplier, session_end),
@@ -76,13 +76,15 @@ class TransactionTables:
             (supplier,),
         )
 
-    def spend(self, supplier: str, tx_hash: str, what: str, upokt: Mapping[str, int], *, correct: bool = False) -> None:
+    def spend(
+        self, supplier: str, tx_hash: str, message: str, upokt: Mapping[str, int], *, correct: bool = False
+    ) -> None:
         """Save the cost of a transaction to each session, or `correct` it."""
         verb = "REPLACE" if correct else "IGNORE"
         with self._transaction():
             self._database.executemany(
                 f"INSERT OR {verb} INTO cost VALUES (?,?,?,?,?)",  # noqa: S608 - constants
-                [(supplier, session_id, tx_hash, what, amount) for session_id, amount in upokt.items()],
+                [(supplier, session_id, tx_hash, message, amount) for session_id, amount in upokt.items()],
             )
 
     def spent(self, supplier: str, session_id: str) -> int:
@@ -96,7 +98,7 @@ class TransactionTables:
                 "SELECT what, sum(upokt) FROM cost WHERE supplier=? AND session_id=? GROUP BY what",
                 (supplier, session_id),
             )
-            return {str(what): int(upokt) for what, upokt in rows}
+            return {str(message): int(upokt) for message, upokt in rows}
 
     def payments(self, supplier: str, session_id: str) -> list[tuple[str, str]]:
         """Return (kind, hash) of the transactions that a session paid for."""
@@ -105,7 +107,7 @@ class TransactionTables:
                 "SELECT what, tx_hash FROM cost WHERE supplier=? AND session_id=? ORDER BY what, tx_hash",
                 (supplier, session_id),
             )
-            return [(str(what), str(tx_hash)) for what, tx_hash in rows]
+            return [(str(message), str(tx_hash)) for message, tx_hash in rows]
 
     def unspend(self, supplier: str, session_id: str, tx_hash: str) -> None:
         """Delete the cost of a transaction that was never included."""
@@ -129,7 +131,7 @@ class TransactionTables:
             rows = self._database.execute(
                 "SELECT tx_hash, what, upokt FROM rejected WHERE supplier=? AND session_id=?", (supplier, session_id)
             )
-            return [(str(tx_hash), str(what), int(upokt)) for tx_hash, what, upokt in rows]
+            return [(str(tx_hash), str(message), int(upokt)) for tx_hash, message, upokt in rows]
 
     def _delete_costs(self, supplier: str, session_id: str) -> None:
         for table in ("cost", "rejected"):

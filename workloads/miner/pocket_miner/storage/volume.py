@@ -39,7 +39,7 @@ class Volume:
     """
 
     member: str
-    mirror: RelayStore
+    relay_store: RelayStore
     audit: Audit
     dead_letters: DeadLetters
     reserve: Reserve
@@ -50,7 +50,7 @@ class Volume:
 
     def close(self) -> None:
         """Close the files."""
-        self.mirror.close()
+        self.relay_store.close()
         self.audit_reader.close()
         self.audit.close()
 
@@ -155,7 +155,7 @@ def _opened(folder: Path, unique: Callable[[], str], *, give_up: bool) -> Volume
     reserve = Reserve(folder, full=read_only)
     if not read_only:
         reserve.hold()
-    mirror = RelayStore(folder / "mirror", read_only=read_only)
+    relay_store = RelayStore(folder / "mirror", read_only=read_only)
     try:
         audit = _audit(folder, read_only=read_only, give_up=give_up)
         try:
@@ -164,10 +164,10 @@ def _opened(folder: Path, unique: Callable[[], str], *, give_up: bool) -> Volume
             audit.close()
             raise
     except BaseException:
-        mirror.close()
+        relay_store.close()
         raise
     member = member_name(folder, lambda: unique()[:16])
-    return Volume(member, mirror, audit, DeadLetters(folder / "refused.sqlite"), reserve, reader, read_only)
+    return Volume(member, relay_store, audit, DeadLetters(folder / "refused.sqlite"), reserve, reader, read_only)
 
 
 @contextlib.asynccontextmanager

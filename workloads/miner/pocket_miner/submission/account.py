@@ -73,11 +73,11 @@ class SupplierAccount:
         """Query the account. Of the numbers that nodes state, refuted ones come last, then the most frequent first."""
         if not self._refuted:
             return await self.chain.account(self.supplier)
-        found = await self.chain.decoded_by_node(
+        by_node = await self.chain.decoded_by_node(
             _METHOD, self._request, auth_pb.QueryAccountResponse,
             lambda row: convert.account(row.account.type_url, row.account.value),
         )  # fmt: skip
-        votes = Counter(account.number for account in found.values())
-        order = {number: place for place, number in enumerate(self._refuted, start=1)}
-        rows = sorted(found.values(), key=lambda account: (order.get(account.number, 0), -votes[account.number]))
+        votes = Counter(account.number for account in by_node.values())
+        order = {number: rank for rank, number in enumerate(self._refuted, start=1)}
+        rows = sorted(by_node.values(), key=lambda account: (order.get(account.number, 0), -votes[account.number]))
         return rows[0] if rows else await self.chain.account(self.supplier)

@@ -78,7 +78,7 @@ class ClaimSubmitter:
     supplier: str
     store: SealStore
     audit: Audit
-    mirror: RelayStore
+    relay_store: RelayStore
     pool: Tries
     sender: Sender
     consumer: RelaySource
@@ -98,7 +98,7 @@ class ClaimSubmitter:
 
     @property
     def _leaf_sets(self) -> LeafSets:
-        return LeafSets(self.supplier, self.mirror, self.pool, self.copies)
+        return LeafSets(self.supplier, self.relay_store, self.pool, self.copies)
 
     async def seal_and_claim(
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
@@ -134,10 +134,10 @@ class ClaimSubmitter:
 
         Raises SendError and the errors of Redis.
         """
-        prepared, sessions = await self._prepare([(session, found.root) for session, found in rows], block)
+        prepared, sessions = await self._prepare([(session, leaf_set.root) for session, leaf_set in rows], block)
         if prepared is None:
             return
-        sets, end = {session.session_id: found for session, found in rows}, sessions[0].end
+        sets, end = {session.session_id: leaf_set for session, leaf_set in rows}, sessions[0].end
         ids = [session.session_id for session in sessions]
         seals = [SessionSeal(i, sets[i].root, sets[i].leaf_digest, block.height, self.store.epoch) for i in ids]
         signed = SignedGroup(prepared.signed.raw, prepared.timeout.nanoseconds, block.height)
@@ -231,21 +231,21 @@ class ClaimSubmitter:
         fees = self.fees.estimate_upokt()
         answers: list[TokenomicsParams | None] = [await tokenomics_or_unknown(self.sender.chain)]
         every_node_asked = False
-        for session_id, found in sets.items():
+        for session_id, leaf_set in sets.items():
             session = by_id[session_id]
             if session.terms is None or session.params is None:
                 continue
-            session.skip = claim_problem(Root(found.root), session.terms.compute_units_per_relay)
+            session.skip = claim_problem(Root(leaf_set.root), session.terms.compute_units_per_relay)
             if session.skip is not None:
                 session.details.reason = session.skip.value
                 continue
             session.details.reason = None
             price, target = Price.of(session.params), session.terms.target_hash
-            expected = best_viability(found.root, target, price, proof, answers, fees)
+            expected = best_viability(leaf_set.root, target, price, proof, answers, fees)
             if not expected.viable and not every_node_asked:
                 every_node_asked = True
                 answers += await tokenomics_by_node(self.sender.chain)
-                expected = best_viability(found.root, target, price, proof, answers, fees)
+                expected = best_viability(leaf_set.root, target, price, proof, answers, fees)
             expected.record(session.details)
             if not expected.viable:
                 session.skip = Skip.UNPROFITABLE
@@ -265,15 +265,15 @@ class ClaimSubmitter:
 
         def wanted_and_needed() -> tuple[list[int], int]:
             wanted = [
-                costs.claim + costs.proof(session.largest_relay) * may_need_proof(session, found.root, proof)
-                for session, found in rows
+                costs.claim + costs.proof(session.largest_relay) * may_need_proof(session, leaf_set.root, proof)
+                for session, leaf_set in rows
             ]
             return wanted, sum(wanted) + owed_upokt(self.open_sessions.values(), block.height, costs)
 
         wanted, needed = wanted_and_needed()
-        most = needed + costs.proof(self.max_transaction_bytes) * (len(rows) + len(self.open_sessions))
-        balance = await balance_for(self.sender.chain, self.supplier, most) if rows else None
-        if balance is None or balance >= most:
+        highest = needed + costs.proof(self.max_transaction_bytes) * (len(rows) + len(self.open_sessions))
+        balance = await balance_for(self.sender.chain, self.supplier, highest) if rows else None
+        if balance is None or balance >= highest:
             return rows
         await self._measure_relays([row[0] for row in rows])
         wanted, needed = wanted_and_needed()
@@ -294,7 +294,7 @@ class ClaimSubmitter:
         """Find the largest relays of sessions with a proof to pay: any of a session's relays may have to be proven."""
         for session in {s.session_id: s for s in (*sessions, *self.open_sessions.values())}.values():
             if owes_proof(session) and (session.seal is None or not session.largest_relay):
-                where = self.mirror.path(session.end), self.supplier, session.session_id
+                where = self.relay_store.path(session.end), self.supplier, session.session_id
                 with contextlib.suppress(sqlite3.Error):
                     session.largest_relay = await asyncio.to_thread(largest_relay, *where)
 
@@ -308,14 +308,14 @@ class ClaimSubmitter:
         another root then, it conflicts with ours, and is neither replaced nor proven. Raises the errors of Redis.
         """
         root, session_id = session.claimed_root, session.session_id
-        found = await self._leaf_sets.of_claim_on_volume(session)
-        if found is None or found.root != root:
+        leaf_set = await self._leaf_sets.of_claim_on_volume(session)
+        if leaf_set is None or leaf_set.root != root:
             if not connected:
                 return
             _, unread = await self._close_and_read({session_id: session}, session.end, VolumeFallback.COPY)
-            if found is None or unread or await self._leaf_sets.has_other_count(session, found.count):
-                found = await self._leaf_sets.of(session, VolumeFallback.COPY, on_volume=not unread, known=root)
-        if found.root != root:
+            if leaf_set is None or unread or await self._leaf_sets.has_other_count(session, leaf_set.count):
+                leaf_set = await self._leaf_sets.of(session, VolumeFallback.COPY, on_volume=not unread, known=root)
+        if leaf_set.root != root:
             if any(seal.root == root for seal in session.other_seals):
                 return  # a peer's claim, whose relays may still come
             if not session.conflicting:
@@ -330,7 +330,9 @@ class ClaimSubmitter:
             return
         session.conflicting = False
         session.details.foreign_root = None
-        session.seal = SessionSeal(session.session_id, found.root, found.leaf_digest, block.height, self.store.epoch)
+        session.seal = SessionSeal(
+            session.session_id, leaf_set.root, leaf_set.leaf_digest, block.height, self.store.epoch
+        )
         await self.seals.save([session.seal], session.end, "", needed=False)
         _LOG.info("claim adopted", session=session.session_id)
         if connected:
@@ -382,8 +384,8 @@ class ClaimSubmitter:
             return
         roots = {session_id: s.seal.root for session_id, s in waiting.items() if s.seal is not None}
 
-        def of_our_roots(found: DecodedTransaction) -> Iterable[str]:
-            rows = zip(found.claims, found.roots, strict=True)
+        def of_our_roots(transaction: DecodedTransaction) -> Iterable[str]:
+            rows = zip(transaction.claims, transaction.roots, strict=True)
             return (session_id for session_id, root in rows if roots.get(session_id) == root)
 
         end = sessions[0].end

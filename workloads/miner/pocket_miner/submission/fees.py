@@ -31,8 +31,8 @@ _MAX_UNSAVED: Final = 1000
 
 def shares(total: int, number: int) -> list[int]:
     """Split a fee in upokt over `number` messages into whole amounts that add up to it."""
-    whole, rest = divmod(total, number)
-    return [whole + (index < rest) for index in range(number)]
+    share, rest = divmod(total, number)
+    return [share + (index < rest) for index in range(number)]
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class FeeTracker:
 
     def __post_init__(self) -> None:
         self._recent = {
-            what: TTLCache(_RECENT, _RECENT_SECONDS, timer=self.clock) for what in ("claim", "proof")
+            message: TTLCache(_RECENT, _RECENT_SECONDS, timer=self.clock) for message in ("claim", "proof")
         }  # fmt: skip
 
     def estimate_upokt(self) -> int:
@@ -62,8 +62,8 @@ class FeeTracker:
         """
         return self._lowest("claim", CLAIM_GAS) + self._lowest("proof", PROOF_GAS)
 
-    def _lowest(self, what: str, typical_gas: int) -> int:
-        recent = list(self._recent[what].values())
+    def _lowest(self, message: str, typical_gas: int) -> int:
+        recent = list(self._recent[message].values())
         return min(recent if len(recent) >= _RECENT else [*recent, self.gas_price.fee_upokt(typical_gas)])
 
     def highest_claim_upokt(self) -> int:
@@ -80,31 +80,31 @@ class FeeTracker:
 
         A crash cannot lose it then. Never raises.
         """
-        for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
-            await self._spend(store.supplier, what, tx_hash, costs)
+        for message, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
+            await self._spend(store.supplier, message, tx_hash, costs)
 
     async def record_sent(self, store: SealStore, raw: bytes, proof_submission_fee_upokt: int = 0) -> None:
         """Record a transaction that a mempool accepted.
 
         Never raises. Sending the same bytes again costs nothing more.
         """
-        for what, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
-            each = proof_submission_fee_upokt if what == "proof" else 0
-            self._recent[what][tx_hash] = -(-sum(costs.values()) // len(costs)) - each
-            await self._spend(store.supplier, what, tx_hash, costs)
+        for message, tx_hash, costs in self._costs_of(raw, proof_submission_fee_upokt):
+            each = proof_submission_fee_upokt if message == "proof" else 0
+            self._recent[message][tx_hash] = -(-sum(costs.values()) // len(costs)) - each
+            await self._spend(store.supplier, message, tx_hash, costs)
             with contextlib.suppress(RedisStoreError):
-                await store.share_costs(tx_hash, what, costs)
+                await store.share_costs(tx_hash, message, costs)
 
     async def record_failed(self, store: SealStore, raw: bytes, *, fee_paid: bool) -> None:
         """Record that a transaction failed in a block: no submission fee of its proofs is paid.
 
         `fee_paid` is True if its own fee is. Never raises.
         """
-        for what, tx_hash, fees in self._costs_of(raw, 0):
+        for message, tx_hash, fees in self._costs_of(raw, 0):
             costs = fees if fee_paid else dict.fromkeys(fees, 0)
-            await self._spend(store.supplier, what, tx_hash, costs, correct=True)
+            await self._spend(store.supplier, message, tx_hash, costs, correct=True)
             with contextlib.suppress(RedisStoreError):
-                await store.share_costs(tx_hash, what, costs)
+                await store.share_costs(tx_hash, message, costs)
 
     async def record_rejected(self, store: SealStore, raw: bytes) -> None:
         """Set the cost of a transaction aside that every mempool rejected, unless a block proves to hold it in the end.
@@ -120,31 +120,31 @@ class FeeTracker:
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
         """Return (claim or proof, transaction hash, upokt by session id) for a transaction."""
         try:
-            found = decode_tx(raw)
+            transaction = decode_tx(raw)
         except DecodingError as error:
             _LOG.error("fees not recorded, the transaction cannot be decoded", error=error)
             return []
         return [
-            (what, found.tx_hash,
-             {i: fee + each for i, fee in zip(sessions, shares(found.fee_upokt, len(sessions)), strict=True)})
-            for what, sessions, each in (
-                ("claim", found.claims, 0), ("proof", found.proofs, submission_fee_upokt),
+            (message, transaction.tx_hash,
+             {i: fee + each for i, fee in zip(sessions, shares(transaction.fee_upokt, len(sessions)), strict=True)})
+            for message, sessions, each in (
+                ("claim", transaction.claims, 0), ("proof", transaction.proofs, submission_fee_upokt),
             ) if sessions
         ]  # fmt: skip
 
     async def _spend(
-        self, supplier: str, what: str, tx_hash: str, costs: dict[str, int], *, correct: bool = False
+        self, supplier: str, message: str, tx_hash: str, costs: dict[str, int], *, correct: bool = False
     ) -> None:  # fmt: skip
         """Save costs to the volume, or correct them.
 
         Costs that cannot be saved stay in memory until the session is settled.
         """
         try:
-            await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, costs, correct=correct)
+            await asyncio.to_thread(self.audit.spend, supplier, tx_hash, message, costs, correct=correct)
         except sqlite3.Error as error:
             miner_metrics.ERRORS.labels("volume").inc()
             _LOG.error("fees not saved to the volume: free up space on it", error=error)
-            self._unsaved[supplier, tx_hash] = (what, costs)
+            self._unsaved[supplier, tx_hash] = (message, costs)
             return
         self._unsaved.pop((supplier, tx_hash), None)
 
@@ -165,24 +165,24 @@ class FeeTracker:
         except RedisStoreError as error:
             _LOG.warning("fees of former owners not read from Redis", error=error)
             known = {}
-        for (of, tx_hash), (what, costs) in list(self._unsaved.items()):
+        for (of, tx_hash), (message, costs) in list(self._unsaved.items()):
             if of == supplier and session_id in costs:
-                known.setdefault(tx_hash, (what, costs[session_id]))
-        for tx_hash, (what, upokt) in known.items():
-            await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: upokt})
+                known.setdefault(tx_hash, (message, costs[session_id]))
+        for tx_hash, (message, upokt) in known.items():
+            await asyncio.to_thread(self.audit.spend, supplier, tx_hash, message, {session_id: upokt})
         try:
             payments = await asyncio.to_thread(self.audit.payments, supplier, session_id)
-            several = Counter(what for what, _ in payments)
-            for what, number in several.items():
-                hashes = [tx_hash for kind, tx_hash in payments if kind == what]
-                unsure = number > 1 or what in missed
+            several = Counter(message for message, _ in payments)
+            for message, number in several.items():
+                hashes = [tx_hash for kind, tx_hash in payments if kind == message]
+                unsure = number > 1 or message in missed
                 missing = [tx_hash for tx_hash in hashes if unsure and not await _included(chain, tx_hash)]
                 # A node that has not indexed transactions returns none of them.
-                for tx_hash in missing if len(missing) < number or what in missed else ():
+                for tx_hash in missing if len(missing) < number or message in missed else ():
                     await asyncio.to_thread(self.audit.unspend, supplier, session_id, tx_hash)
-            for tx_hash, what, upokt in await asyncio.to_thread(self.audit.rejected, supplier, session_id):
+            for tx_hash, message, upokt in await asyncio.to_thread(self.audit.rejected, supplier, session_id):
                 if await _included(chain, tx_hash):
-                    await asyncio.to_thread(self.audit.spend, supplier, tx_hash, what, {session_id: upokt})
+                    await asyncio.to_thread(self.audit.spend, supplier, tx_hash, message, {session_id: upokt})
         except PocketError as error:
             _LOG.warning("inclusion of transactions unknown, all fees count", error=error)
 

@@ -35,7 +35,7 @@ class LeafSets:
     """The leaf sets of one supplier's sessions."""
 
     supplier: str
-    mirror: RelayStore
+    relay_store: RelayStore
     pool: Tries
     copies: SessionCopier | None = None
 
@@ -51,17 +51,17 @@ class LeafSets:
         sets = {}
         for session_id, session in sessions.items():
             try:
-                found = await self._agreed(session, fallback, on_volume=session_id not in unread)
+                sealed = await self._agreed(session, fallback, on_volume=session_id not in unread)
             except (PocketError, OSError, sqlite3.Error, ValueError) as error:
                 if corruption_in(error) is not None:
                     raise
                 miner_metrics.ERRORS.labels("trie").inc()
                 _LOG.error("building the trie of a session failed, retrying", session=session_id, error=error)
                 continue
-            if peers_awaited and session.other_seals and all(found.root != seal.root for seal in session.other_seals):
+            if peers_awaited and session.other_seals and all(sealed.root != seal.root for seal in session.other_seals):
                 _LOG.warning("sealing postponed, a peer states a seal of other relays", session=session_id)
                 continue
-            sets[session_id] = found
+            sets[session_id] = sealed
         return sets
 
     async def _agreed(self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool) -> SealedSet:
@@ -69,14 +69,14 @@ class LeafSets:
 
         Raises as `of`.
         """
-        found = await self.of(session, fallback, on_volume=on_volume)
+        sealed = await self.of(session, fallback, on_volume=on_volume)
         stated = {seal.root for seal in session.other_seals}
-        for root in () if found.root in stated else sorted(stated):
-            if root in session.signed_roots and Root(root).count < found.count:
+        for root in () if sealed.root in stated else sorted(stated):
+            if root in session.signed_roots and Root(root).count < sealed.count:
                 part = await self.of(session, fallback, on_volume=on_volume, known=root)
                 if part.root == root:
                     return part
-        return found
+        return sealed
 
     async def of(
         self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool = True, known: bytes = b""
@@ -85,7 +85,7 @@ class LeafSets:
 
         `known` is the root on chain or of a peer, if there is one. Raises the errors of the trie pool and of copying.
         """
-        file = self.mirror.path(session.end)
+        file = self.relay_store.path(session.end)
         if on_volume:
             try:
                 return await self.pool.root(file, self.supplier, session.session_id, known)
@@ -110,7 +110,7 @@ class LeafSets:
         """
         root = session.claimed_root
         try:
-            return await self.pool.root(self.mirror.path(session.end), self.supplier, session.session_id, root)
+            return await self.pool.root(self.relay_store.path(session.end), self.supplier, session.session_id, root)
         except UNREADABLE as error:
             if corruption_in(error) is not None:
                 raise
@@ -119,7 +119,7 @@ class LeafSets:
     async def has_other_count(self, session: TrackedSession, leaves: int) -> bool:
         """Return True if the volume has another number of leaves of a session now, or cannot be read."""
         try:
-            file = self.mirror.file(session.end)
+            file = self.relay_store.file(session.end)
             return await asyncio.to_thread(file.count, self.supplier, session.session_id) != leaves
         except sqlite3.Error as error:
             if corruption_in(error) is not None:

@@ -80,7 +80,7 @@ class ProofSubmitter:
     supplier: str
     chain: ChainClient
     blocks: HashSource
-    mirror: RelayStore
+    relay_store: RelayStore
     pool: Tries
     sender: Sender
     fees: FeeTracker
@@ -224,8 +224,8 @@ class ProofSubmitter:
         for session in good:
             session.proof.attempts, session.proof.sent = attempts[session.session_id], None
         raw, timeout = sifted.prepared.signed.raw, sifted.prepared.timeout.nanoseconds
-        shared, place = SignedGroup(raw, timeout, self.deliveries.height(block)), (self.supplier, good[0].end)
-        self.signed[place] = (*self.signed.get(place, ()), shared)
+        shared, group = SignedGroup(raw, timeout, self.deliveries.height(block)), (self.supplier, good[0].end)
+        self.signed[group] = (*self.signed.get(group, ()), shared)
         await self.deliveries.share(good[0].end, shared)
         await self._broadcast(raw, good, block, params, timeout)
 
@@ -267,7 +267,7 @@ class ProofSubmitter:
         path = proof_path(seed, session.session_id)
         root, proof = await self._proof(session, path, session.seal.root)
         if root != session.seal.root:
-            session.details.proof_problem = "the mirrored leaves have another root than the seal"
+            session.details.proof_problem = "the stored leaves have another root than the seal"
             miner_metrics.PROOFS.labels("root_mismatch").inc()
             _LOG.error("proof not built, the leaves have another root than the seal", session=session.session_id)
             return None
@@ -282,7 +282,9 @@ class ProofSubmitter:
         """
         session_id = session.session_id
         try:
-            root, proof = await self.pool.proof(self.mirror.path(session.end), self.supplier, session_id, path, sealed)
+            root, proof = await self.pool.proof(
+                self.relay_store.path(session.end), self.supplier, session_id, path, sealed
+            )
             if root == sealed or self.copies is None:
                 return root, proof
         except UNREADABLE as error:

@@ -97,11 +97,11 @@ async def tokenomics_by_node(chain: ChainClient) -> list[TokenomicsParams]:
     """Return how the chain splits minted upokt by every node's answer, without caches. Never raises."""
     try:
         async with asyncio.timeout(_SECONDS):
-            found = await chain.decoded_by_node(
+            by_node = await chain.decoded_by_node(
                 _METHOD, tokenomics_pb.QueryParamsRequest(), tokenomics_pb.QueryParamsResponse,
                 lambda row: convert.tokenomics_params(row.params),
             )  # fmt: skip
     except (PocketError, TimeoutError) as error:
         _LOG.info("supplier's share not queried from every node", error=error)
         return []
-    return list(found.values())
+    return list(by_node.values())

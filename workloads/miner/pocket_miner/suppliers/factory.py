@@ -57,7 +57,7 @@ class SupplierFactory:
     chain: CachedChain
     blocks: HashSource
     settlements: SettlementReader
-    mirror: RelayStore
+    relay_store: RelayStore
     audit: Audit
     pool: Tries
     redis_settled: Callable[[], Awaitable[bool]]
@@ -92,7 +92,7 @@ class SupplierFactory:
         self._start_params = StartParams(self.chain)
         self._numbers = AccountNumbers(self.config.data_dir / "accounts.json")
         self._offset = platform.rng.randrange(1, 1000)
-        self._rounds = ConsumeRounds(self.redis, self.mirror, _COLLECT_SECONDS)
+        self._rounds = ConsumeRounds(self.redis, self.relay_store, _COLLECT_SECONDS)
         self._fees = FeeTracker(
             GasPrice.parse(self.config.chain.gas_price), self.audit, self.platform.clock
         )  # fmt: skip
@@ -172,7 +172,7 @@ class SupplierFactory:
     def _consumer(self, address: str, sessions: dict[str, TrackedSession], *, owner: bool) -> RelayConsumer:
         reader = StreamReader(self.redis, self.keys, address)
         return RelayConsumer(
-            reader, self.mirror, self.chain, sessions, owner=owner, server_milliseconds=self.redis_milliseconds,
+            reader, self.relay_store, self.chain, sessions, owner=owner, server_milliseconds=self.redis_milliseconds,
             history_id=lambda: self.redis_history_of(reader.primary),
             dead_letters=self.dead_letters if owner else None, volume_full=self.volume_full, rounds=self._rounds,
             start_params=self._start_params,
@@ -182,7 +182,7 @@ class SupplierFactory:
         """Build the standby of a supplier that another miner owns."""
         sessions: dict[str, TrackedSession] = {}
         consumer = self._consumer(address, sessions, owner=False)
-        return Standby(StreamReader(self.redis, self.keys, address), consumer, self.mirror, self.audit, sessions)
+        return Standby(StreamReader(self.redis, self.keys, address), consumer, self.relay_store, self.audit, sessions)
 
     def detached(self, address: str) -> SupplierMiner:
         """Build a miner that needs neither Redis nor a Lease.
@@ -220,16 +220,16 @@ class SupplierFactory:
         store = SealStore(self.redis, self.keys, address, epoch, self.platform.unique)
         consumer = self._consumer(address, sessions, owner=True)
         largest = config.chain.max_transaction_bytes
-        copies = SessionCopies(consumer, self.mirror, self.peers, self._copying)
+        copies = SessionCopies(consumer, self.relay_store, self.peers, self._copying)
         claims = ClaimSubmitter(
-            address, store, self.audit, self.mirror, self.pool, sender, consumer, self._fees, largest,
+            address, store, self.audit, self.relay_store, self.pool, sender, consumer, self._fees, largest,
             self.latest_height, copies, sessions,
         )  # fmt: skip
         proofs = ProofSubmitter(
-            address, self.chain, self.blocks, self.mirror, self.pool, sender, self._fees, store, largest,
+            address, self.chain, self.blocks, self.relay_store, self.pool, sender, self._fees, store, largest,
             self.latest_height, self._seeds, copies, self._signed_proofs,
         )  # fmt: skip
         return SupplierMiner(
-            address, self.chain, self.settlements, store, self.audit, self.mirror, consumer, claims, proofs, sessions,
-            config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
+            address, self.chain, self.settlements, store, self.audit, self.relay_store, consumer, claims, proofs,
+            sessions, config.seal_after_blocks, self.redis_settled, self.reports.of(address), self.peers, confirm,
         )  # fmt: skip

@@ -55,14 +55,14 @@ class SupplierManager:
     keeper: "ShardLeaseManager"
 
     def __init__(
-        self, suppliers: SupplierFactory, board: LatestBlock, block_seconds: float, chance: random.Random | None = None
+        self, suppliers: SupplierFactory, board: LatestBlock, block_seconds: float, rng: random.Random | None = None
     ) -> None:
         self._suppliers = suppliers
         self._board = board
         self._block_seconds = block_seconds
         self._decide_limit = asyncio.Semaphore(_AT_ONCE)
         self._consume_limit = asyncio.Semaphore(_TAILED_AT_ONCE)
-        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self.params = ProofParamsByHeight(suppliers.chain)
         self._epochs: dict[int, int] = {}
         self._running: dict[str, SupplierWorker] = {}
@@ -224,7 +224,7 @@ class SupplierManager:
         supplier = self._suppliers.miner(address, epoch, lambda: self._confirm(address, epoch))
         running = SupplierWorker(
             supplier, self.params, self._board, self._decide_limit, self._consume_limit, self._block_seconds,
-            self._fenced, self._chance, lambda: len(self._running),
+            self._fenced, self._rng, lambda: len(self._running),
         )  # fmt: skip
         self._running[address] = running
         self._tasks[address] = asyncio.create_task(self._supervise(running), name=f"mine {address}")
@@ -331,7 +331,7 @@ class SupplierManager:
     async def _clean(self, followed: set[str]) -> None:
         try:
             parts, height = self._suppliers, self._board.height
-            await delete_leftovers(parts.mirror, parts.audit, parts.redis, parts.keys, followed, height)
+            await delete_leftovers(parts.relay_store, parts.audit, parts.redis, parts.keys, followed, height)
         except STEP_ERRORS as error:
             _LOG.warning("deleting leftover sessions failed, retrying", error=error)
 

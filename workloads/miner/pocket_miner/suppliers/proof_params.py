@@ -66,16 +66,16 @@ class ProofParamsByHeight:
             return self._latest[1] if self._latest is not None else _EVERY_PROOF
         (best, votes), *others = answers.most_common()
         certain = votes > max((number for _, number in others), default=0) and (votes > 1 or best in self._before)
-        found = best if certain else most_demanding({*answers, *self._before})
+        params = best if certain else most_demanding({*answers, *self._before})
         self._before = frozenset(answers)
-        return found
+        return params
 
     async def _answers(self, height: int) -> Counter[ProofParams]:
         try:
-            found = await self.chain.decoded_by_node(
+            by_node = await self.chain.decoded_by_node(
                 _METHOD, proof_pb.QueryParamsRequest(), proof_pb.QueryParamsResponse,
                 lambda row: convert.proof_params(row.params), height,
             )  # fmt: skip
         except (ChainError, TimeoutError):
             return Counter()
-        return Counter(found.values())
+        return Counter(by_node.values())

@@ -25,7 +25,7 @@ class Standby:
 
     tail: StreamReader
     consumer: RelayConsumer
-    mirror: RelayStore
+    relay_store: RelayStore
     audit: Audit
     sessions: dict[str, TrackedSession] = field(default_factory=dict)
     _restored: bool = False
@@ -45,12 +45,12 @@ class Standby:
         for session_id in await self.tail.finished(self.sessions):
             session = self.sessions.pop(session_id)
             supplier = self.tail.supplier
-            await asyncio.to_thread(remove_ended, self.mirror, self.audit, session.end, supplier, session_id)
+            await asyncio.to_thread(remove_ended, self.relay_store, self.audit, session.end, supplier, session_id)
         return read
 
 
 async def delete_leftovers(
-    mirror: RelayStore, audit: Audit, redis: "Redis", keys: RedisKeys, followed: set[str], height: int
+    relay_store: RelayStore, audit: Audit, redis: "Redis", keys: RedisKeys, followed: set[str], height: int
 ) -> int:
     """Delete what is left of sessions that ended elsewhere. `height` is the latest one.
 
@@ -59,14 +59,14 @@ async def delete_leftovers(
     """
     removed = 0
     by_supplier: dict[str, dict[str, int]] = {}
-    for end, row in await asyncio.to_thread(mirror.sessions):
+    for end, row in await asyncio.to_thread(relay_store.sessions):
         if row.supplier not in followed:
             by_supplier.setdefault(row.supplier, {})[row.session_id] = end
     for supplier, sessions in by_supplier.items():
         for session_id in await StreamReader(redis, keys, supplier).finished(sessions):
-            await asyncio.to_thread(remove_ended, mirror, audit, sessions[session_id], supplier, session_id)
+            await asyncio.to_thread(remove_ended, relay_store, audit, sessions[session_id], supplier, session_id)
             removed += 1
-    for supplier, unfinished in (await asyncio.to_thread(without_relays, mirror, audit)).items():
+    for supplier, unfinished in (await asyncio.to_thread(without_relays, relay_store, audit)).items():
         ended = await StreamReader(redis, keys, supplier).finished(unfinished)
         ended |= {session_id for session_id, end in unfinished.items() if settled_long_ago(end, height)}
         if ended:

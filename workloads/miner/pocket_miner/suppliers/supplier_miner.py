@@ -81,7 +81,7 @@ class SupplierMiner:
     settlements: SettlementReader
     store: SealStore
     audit: Audit
-    mirror: RelayStore
+    relay_store: RelayStore
     consumer: RelayConsumer
     claims: ClaimSubmitter
     proofs: ProofSubmitter
@@ -108,9 +108,9 @@ class SupplierMiner:
     _quiet: QuietSessions | None = None
 
     def __post_init__(self) -> None:
-        self._peer_merge = PeerMerge(self.consumer, self.mirror, self.sessions, self.claims.sender.has_signed)
+        self._peer_merge = PeerMerge(self.consumer, self.relay_store, self.sessions, self.claims.sender.has_signed)
         self.concluder = Concluder(
-            self.supplier, self.chain, self.store, self.audit, self.mirror, self.claims.fees, self.consumer.tail,
+            self.supplier, self.chain, self.store, self.audit, self.relay_store, self.claims.fees, self.consumer.tail,
             self.report, self.peers, self.sessions,
         )  # fmt: skip
 
@@ -349,7 +349,7 @@ class SupplierMiner:
             miner_metrics.ERRORS.labels(action.name.lower()).inc()
             _LOG.warning("action failed, retrying", action=action.value, session_end=group[0].end, error=error)
 
-    async def _isolated(self, what: str, block: Block, work: Callable[[], Awaitable[None]]) -> None:
+    async def _isolated(self, step: str, block: Block, work: Callable[[], Awaitable[None]]) -> None:
         """Run a step whose failure does not stop the others.
 
         Raises StaleEpoch and VolumeCorrupted only.
@@ -362,8 +362,8 @@ class SupplierMiner:
             if corruption_in(error) is not None:
                 raise
             self._needs_fence = self._needs_fence or isinstance(error, FenceMissing)
-            miner_metrics.ERRORS.labels(what).inc()
-            _LOG.warning("step failed, retrying at the next block", step=what, error=error)
+            miner_metrics.ERRORS.labels(step).inc()
+            _LOG.warning("step failed, retrying at the next block", step=step, error=error)
 
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams

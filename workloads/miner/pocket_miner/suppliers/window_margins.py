@@ -10,7 +10,7 @@ def observe_margin(session: TrackedSession, decision: Decision, height: int) -> 
     windows, proven = session.windows, decision.stage is Stage.PROVEN and session.proven
     if windows is None or decision.stage not in (Stage.CLAIMED, Stage.PROVEN, Stage.PROOF_NOT_REQUIRED):
         return
-    for what, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
-        if came and what not in session.first_seen:
-            session.first_seen[what] = height
-            miner_metrics.MARGIN.labels(what).observe(max(0, close - height))
+    for message, came, close in (("claim", True, windows.claim_close), ("proof", proven, windows.proof_close)):
+        if came and message not in session.first_seen:
+            session.first_seen[message] = height
+            miner_metrics.MARGIN.labels(message).observe(max(0, close - height))

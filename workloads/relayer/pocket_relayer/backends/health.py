@@ -29,13 +29,13 @@ _STILL_CHECKS: Final = 10  # an endpoint advances if its height grew within so m
 def height_in(body: bytes, field: str) -> int | None:
     """Return the block height in a response, or None if it holds none."""
     try:
-        found = json.loads(body)
+        value = json.loads(body)
         for name in field.split("."):
-            found = found[int(name)] if isinstance(found, list) else found[name]
-        if isinstance(found, str):
-            found = int(found, 16) if found.lower().startswith("0x") else int(found)
-        plausible = isinstance(found, int) and not isinstance(found, bool) and 0 <= found < _HIGHEST
-        return found if plausible else None
+            value = value[int(name)] if isinstance(value, list) else value[name]
+        if isinstance(value, str):
+            value = int(value, 16) if value.lower().startswith("0x") else int(value)
+        plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _HIGHEST
+        return value if plausible else None
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
 

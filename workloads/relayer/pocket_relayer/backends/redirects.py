@@ -20,10 +20,10 @@ def _secrets(endpoint: str, base_path: str, token: str) -> frozenset[str]:
     """Return the parts of an endpoint's URL and the token that clients must not read."""
     target = urlsplit(endpoint)
     segments = [*target.path.split("/"), *base_path.split("/")]
-    found = {unquote(segment) for segment in segments if len(segment) >= KEY_CHARACTERS}
-    found |= {value if len(value) >= KEY_CHARACTERS else f"{name}={value}" for name, value in parse_qsl(target.query)}
-    found |= {target.username or "", target.password or "", token}
-    return frozenset(secret for secret in found if secret)
+    secrets = {unquote(segment) for segment in segments if len(segment) >= KEY_CHARACTERS}
+    secrets |= {value if len(value) >= KEY_CHARACTERS else f"{name}={value}" for name, value in parse_qsl(target.query)}
+    secrets |= {target.username or "", target.password or "", token}
+    return frozenset(secret for secret in secrets if secret)
 
 
 def _reveals(text: str, secrets: Iterable[str]) -> bool:
@@ -38,15 +38,15 @@ def _public_reference(value: str, target: SplitResult, base_path: str) -> str:
 
     Raises ValueError for an invalid reference.
     """
-    found = urlsplit(value)
-    if found.netloc and found.hostname != target.hostname:
+    reference = urlsplit(value)
+    if reference.netloc and reference.hostname != target.hostname:
         return value
-    prefix, path = prefix_of(target.path, base_path), found.path
+    prefix, path = prefix_of(target.path, base_path), reference.path
     if prefix and (path == prefix or path.startswith(prefix + "/")):
         path = path[len(prefix) :] or "/"
     configured = {name for name, _ in parse_qsl(target.query, keep_blank_values=True)}
-    query = "&".join(part for part in found.query.split("&") if part.partition("=")[0] not in configured)
-    return urlunsplit(("", "", path or "/", query, found.fragment))
+    query = "&".join(part for part in reference.query.split("&") if part.partition("=")[0] not in configured)
+    return urlunsplit(("", "", path or "/", query, reference.fragment))
 
 
 def without_endpoint(

@@ -88,4 +88,6 @@ def first_rejected(failure: BaseException) -> BaseException:
     """Return the first rejection in a group of failures, or the failure itself."""
     if not isinstance(failure, BaseExceptionGroup):
         return failure
-    return next((found for part in failure.exceptions if isinstance(found := first_rejected(part), Rejected)), failure)
+    return next(
+        (rejected for part in failure.exceptions if isinstance(rejected := first_rejected(part), Rejected)), failure
+    )

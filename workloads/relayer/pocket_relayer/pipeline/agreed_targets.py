@@ -47,10 +47,10 @@ class AgreedTargets:
     async def _ask(self, key: _Key) -> None:
         height = self._height()
         try:
-            found = await agreed_target(self._chain, *key)
+            target = await agreed_target(self._chain, *key)
         except (ChainError, DecodingError, TimeoutError):
-            found = None
-        if found is None:
+            target = None
+        if target is None:
             self._unanswered[key] = height
         else:
-            self._agreed[key] = found
+            self._agreed[key] = target

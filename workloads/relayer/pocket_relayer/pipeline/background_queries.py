@@ -16,8 +16,8 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 class BackgroundQueries:
     """Queries of one worker that run as children of `run`, at most one for each key."""
 
-    def __init__(self, most: int = _MOST_AT_ONCE) -> None:
-        self._most = most
+    def __init__(self, concurrency: int = _MOST_AT_ONCE) -> None:
+        self._concurrency = concurrency
         self._group: asyncio.TaskGroup | None = None
         self._keys: set[Hashable] = set()
 
@@ -32,7 +32,7 @@ class BackgroundQueries:
 
     def start(self, key: Hashable, query: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Start a query. Returns False if one with this key, or too many, are running, or if `run` is not."""
-        if self._group is None or key in self._keys or len(self._keys) >= self._most:
+        if self._group is None or key in self._keys or len(self._keys) >= self._concurrency:
             return False
         self._keys.add(key)
         self._group.create_task(self._answer(key, query))

@@ -57,9 +57,9 @@ class NegativeCache(Generic[K]):
 
     def check(self, key: K) -> None:
         """Raise the cached rejection if it is of the current height."""
-        found = self._known.get(key)
-        if found is not None and found[0] == self._height():
-            raise Rejected(found[1].reason, found[1].message)
+        entry = self._known.get(key)
+        if entry is not None and entry[0] == self._height():
+            raise Rejected(entry[1].reason, entry[1].message)
 
     def is_confirmed(self, key: K, nodes: Collection[str]) -> bool:
         """Return True if a denial of these nodes is not a single answer: two nodes, or one at another block."""

@@ -112,16 +112,16 @@ class FairQueue:
         """
         if self.take_free_turn(cost):
             return
-        found = self._addresses.get(address)
-        flow = None if found is None else found.flows.get(application)
+        state = self._addresses.get(address)
+        flow = None if state is None else state.flows.get(application)
         # Beyond the limit, applications without waiting turns still get one each, up to the same number, and then
         # addresses without waiting turns.
-        if self._waiting >= (3 if found is None else 2 if flow is None else 1) * self._max_waiting:
+        if self._waiting >= (3 if state is None else 2 if flow is None else 1) * self._max_waiting:
             raise busy()
-        if found is None:
-            found = self._addresses[address] = _Address()
+        if state is None:
+            state = self._addresses[address] = _Address()
         if flow is None:
-            flow = found.flows[application] = _Flow()
+            flow = state.flows[application] = _Flow()
         turn = _Turn(cost, self._clock(), asyncio.get_running_loop().create_future())
         flow.turns.append(turn)
         self._waiting += 1
@@ -142,27 +142,27 @@ class FairQueue:
 
     def _grant_one(self) -> None:
         """Grant a turn of the first address, or move it behind the others for the rest of this round."""
-        address, found = next(iter(self._addresses.items()))
-        application, flow = found.first()
+        address, state = next(iter(self._addresses.items()))
+        application, flow = state.first()
         turn = flow.turns[0]
         cancelled = turn.ready.done()
-        if not cancelled and found.deficit < turn.cost:
-            found.deficit += QUANTUM
-            if found.deficit < turn.cost:
+        if not cancelled and state.deficit < turn.cost:
+            state.deficit += QUANTUM
+            if state.deficit < turn.cost:
                 self._addresses.move_to_end(address)
                 return
         flow.turns.popleft()
         self._waiting -= 1
         if not cancelled:
-            found.deficit -= turn.cost
+            state.deficit -= turn.cost
             flow.deficit -= turn.cost
         if not flow.turns:
-            del found.flows[application]
+            del state.flows[application]
         elif flow.deficit < flow.turns[0].cost:
-            found.flows.move_to_end(application)
-        if not found.flows:
+            state.flows.move_to_end(application)
+        if not state.flows:
             del self._addresses[address]
-        elif found.deficit < QUANTUM:
+        elif state.deficit < QUANTUM:
             self._addresses.move_to_end(address)
         if cancelled:
             return

@@ -80,8 +80,8 @@ class ApplicationBudget:
 class RecentBudgets:
     """The budgets of the applications that were charged last, a bounded number."""
 
-    def __init__(self, most: int = _MOST_APPLICATIONS) -> None:
-        self._most = most
+    def __init__(self, capacity: int = _MOST_APPLICATIONS) -> None:
+        self._capacity = capacity
         self._known: dict[tuple[str, str], ApplicationBudget] = {}
 
     def record(self, service: str, application: str, limit_upokt: int, *, over_budget: bool) -> None:
@@ -91,7 +91,7 @@ class RecentBudgets:
             return
         before = known.over_budget if known is not None else 0
         self._known[service, application] = ApplicationBudget(service, application, limit_upokt, before + over_budget)
-        if len(self._known) > self._most:
+        if len(self._known) > self._capacity:
             del self._known[next(iter(self._known))]
 
     def rows(self) -> list[dict[str, object]]:
@@ -270,6 +270,6 @@ class Meter:
             application.stake_upokt, await self._chain.num_suppliers_per_session(), params, service_factor
         )
         cost = relay_cost(await self._chain.compute_units_per_relay(service_id, start), params)
-        found = (cost, budget, keep)
-        self._quotes.put(now, key, found)
-        return found
+        quote = (cost, budget, keep)
+        self._quotes.put(now, key, quote)
+        return quote

@@ -271,7 +271,7 @@ class RelayPipeline:
         a limit of ours ends the stream, the relay is what was forwarded. The first piece is empty: it starts the
         generator.
         """
-        whole, complete, reservation = bytearray(), False, relay.caller.reservation
+        body, complete, reservation = bytearray(), False, relay.caller.reservation
         limit = relay.service.max_body_bytes
         in_flight = ExitStack()
         in_flight.enter_context(self.in_flight.relay_of(relay.supplier))
@@ -281,24 +281,24 @@ class RelayPipeline:
             with self.simulations.limit(relay.simulated):
                 async with aclosing(batches(served.chunks, served.deadline)) as rows:
                     async for lines in rows:
-                        if len(whole) + len(lines) > limit:
+                        if len(body) + len(lines) > limit:
                             raise Rejected(
                                 RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes"
                             )
                         if reservation is not None:
                             reservation.acquire(len(lines))
                         response = await sign_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
-                        whole += lines
+                        body += lines
                         yield response.encode() + STREAM_DELIMITER
                 complete = True
-                await self._record_stream(relay, admitted, metered, served.status, whole)
+                await self._record_stream(relay, admitted, metered, served.status, body)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
         except (GeneratorExit, asyncio.CancelledError, Rejected) as error:
             rejected = error if isinstance(error, Rejected) else None
-            if not complete and (rejected is None or (whole and rejected.reason in _LIMITS)):
+            if not complete and (rejected is None or (body and rejected.reason in _LIMITS)):
                 complete = True  # the client keeps what it received, and that is mined, also if it left before anything
                 with suppress(Rejected):
-                    await self._record_stream(relay, admitted, metered, served.status, whole)
+                    await self._record_stream(relay, admitted, metered, served.status, body)
             if rejected is not None:
                 self.count_rejection(rejected, relay.caller, relay)
             raise
@@ -309,11 +309,11 @@ class RelayPipeline:
             await served.close()
 
     async def _record_stream(
-        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, whole: bytearray
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, body: bytearray
     ) -> None:
         """Record a stream as one relay. Raises Rejected."""
         try:
-            entire = await sign_response(relay.header, HttpResponse(status, {}, bytes(whole)), relay.key)
+            entire = await sign_response(relay.header, HttpResponse(status, {}, bytes(body)), relay.key)
         except BaseException:
             self.refund(metered)
             raise
@@ -322,18 +322,18 @@ class RelayPipeline:
     @staticmethod
     async def _collect(served: BackendStream, limit: int, reservation: MemoryReservation | None) -> BackendResponse:
         """Return a stream as one response, for transports that cannot forward it."""
-        whole = bytearray()
+        body = bytearray()
         try:
             async with aclosing(batches(served.chunks, served.deadline)) as rows:
                 async for lines in rows:
                     if reservation is not None:
                         reservation.acquire(len(lines))
-                    whole += lines
-                    if len(whole) > limit:
+                    body += lines
+                    if len(body) > limit:
                         raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
         finally:
             await served.close()
-        return BackendResponse(HttpResponse(served.status, served.headers, bytes(whole)), served.retries)
+        return BackendResponse(HttpResponse(served.status, served.headers, bytes(body)), served.retries)
 
     async def record(self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, unserved: bytes) -> None:
         """Record exactly what is served. `unserved` is the encoded response without its payload.
@@ -359,8 +359,8 @@ class RelayPipeline:
 
     async def _record(self, relay: AdmissibleRelay, admitted: Admitted, mined: bytes) -> None:
         service_id = relay.service.id
-        found = relay_hash(mined)
-        if not is_applicable(found, admitted.target_hash):
+        digest = relay_hash(mined)
+        if not is_applicable(digest, admitted.target_hash):
             relayer_metrics.NOT_APPLICABLE.labels(service_id).inc()
             return
         header = relay.header
@@ -369,7 +369,7 @@ class RelayPipeline:
             done = self._recorder.submit(record)
             # Recording outlives the client's connection: a cancelled request cancels only its own wait.
             wait = done.get_loop().create_future() if self._recording is Recording.STRICT else None
-            done.add_done_callback(functools.partial(self._on_recorded, service_id, found, wait))
+            done.add_done_callback(functools.partial(self._on_recorded, service_id, digest, wait))
             if wait is not None:
                 await wait
                 done.result()
@@ -398,7 +398,7 @@ class RelayPipeline:
             raise Rejected(RejectionReason.NOT_RECORDED, "it may be too late to claim this relay")
 
     def _on_recorded(
-        self, service_id: str, found: bytes, wait: "asyncio.Future[None] | None", end: "asyncio.Future[None]"
+        self, service_id: str, digest: bytes, wait: "asyncio.Future[None] | None", end: "asyncio.Future[None]"
     ) -> None:
         """Count the result of recording a relay, and end the wait for it. Fast recording does not wait."""
         if wait is not None and not wait.done():
@@ -408,15 +408,15 @@ class RelayPipeline:
             relayer_metrics.NOT_RECORDED.labels(_REASONS.get(type(error), "unavailable")).inc()
             return
         mined_series(service_id).inc()
-        if self._is_duplicate(found):
+        if self._is_duplicate(digest):
             relayer_metrics.DUPLICATES.labels(service_id).inc()
 
-    def _is_duplicate(self, found: bytes) -> bool:
+    def _is_duplicate(self, digest: bytes) -> bool:
         """Return True if this worker mined the same relay before.
 
         The trie holds it once (docs/relaying.md).
         """
-        key = found[:16]
+        key = digest[:16]
         if key in self._recently_mined:
             return True
         self._recently_mined[key] = None

@@ -96,9 +96,9 @@ class AdmissibleRelay:
 
     def pocket_headers(self) -> dict[str, str]:
         """Return the headers that describe the relay to a backend."""
-        found = pocket_headers(self.supplier, self.header.service_id)
-        found["Pocket-Application"] = self.header.application_address
-        return found
+        headers = pocket_headers(self.supplier, self.header.service_id)
+        headers["Pocket-Application"] = self.header.application_address
+        return headers
 
 
 def pocket_headers(supplier: str, service_id: str) -> dict[str, str]:
@@ -109,12 +109,12 @@ def pocket_headers(supplier: str, service_id: str) -> dict[str, str]:
 def _rpc_type(caller: TransportInfo, envelope: HttpRequest, service: ServiceSpec) -> str:
     asked = caller.headers.get("Rpc-Type", "").strip()
     if asked:
-        found = RPC_TYPES.get(asked)
-        if found is None:
+        rpc_type = RPC_TYPES.get(asked)
+        if rpc_type is None:
             raise Rejected(
                 RejectionReason.UNKNOWN_RPC_TYPE, f"Rpc-Type {asked[:20]!r} is not served over this transport"
             )
-        return found
+        return rpc_type
     framed = any(value.startswith("application/grpc") for value in envelope.headers.get("Content-Type", ()))
     if framed and caller.transport in (Transport.GRPC, Transport.GRPC_WEB):
         return "grpc"

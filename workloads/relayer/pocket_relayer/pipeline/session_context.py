@@ -223,19 +223,19 @@ class SessionContexts:
         Confirmations have a queue of their own, which the queries of other relays never wait for. Raises Rejected
         while the nodes do not agree.
         """
-        found = self._confirmations.get(key)
-        if found is None or found[0] != self._height():
+        confirmation = self._confirmations.get(key)
+        if confirmation is None or confirmation[0] != self._height():
             height = self._height()
             try:
-                found = (height, await self._query_every_node(key, load, address))
+                confirmation = (height, await self._query_every_node(key, load, address))
             except (ChainError, DecodingError):
-                found = (height, None)
-            self._confirmations[key] = found
-            if found[1] is None or found[1] == known:
+                confirmation = (height, None)
+            self._confirmations[key] = confirmation
+            if confirmation[1] is None or confirmation[1] == known:
                 self._confirmation_budget.strike(address)
-        if found[1] is None:
+        if confirmation[1] is None:
             raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "the chain nodes do not confirm the session")
-        return found[1] != known
+        return confirmation[1] != known
 
     async def _query_every_node(
         self, key: object, load: Callable[[], Coroutine[Any, Any, object]], address: str
@@ -296,10 +296,10 @@ class SessionContexts:
             if error.unanswered:
                 _LOG.debug("session not confirmed", unanswered=error.unanswered)  # strangers need not know the nodes
                 raise Rejected(RejectionReason.CHAIN_UNAVAILABLE, "not all chain nodes answered") from error
-            what = "application or service" if isinstance(error, NotFound) else "session"
-            denied = Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such {what}: {error}")
+            subject = "application or service" if isinstance(error, NotFound) else "session"
+            denied = Rejected(RejectionReason.SESSION_MISMATCH, f"the chain knows no such {subject}: {error}")
             if not self._negative_cache.is_confirmed(key, error.nodes):
-                text = f"a single answer names no such {what}, and the next block may confirm it: {error}"
+                text = f"a single answer names no such {subject}, and the next block may confirm it: {error}"
                 denied = Rejected(RejectionReason.CHAIN_UNAVAILABLE, text)
             raise self._negative_cache.remember(key, denied) from error
 
@@ -315,10 +315,10 @@ class SessionContexts:
         known = self._grid
         if known is None or known[0] != known[1].session_start(height):
             try:
-                found = await self._query("grid", lambda: self._chain.shared_params(height))
+                params = await self._query("grid", lambda: self._chain.shared_params(height))
             except (ChainError, DecodingError):
                 return
-            known = self._grid = (found.session_start(height), found, height)
+            known = self._grid = (params.session_start(height), params, height)
         begun, grid, queried = known
         following = grid.session_end(begun) + 1
         if start > following:
@@ -341,9 +341,9 @@ class SessionContexts:
 
     async def _confirmed_grid(self, height: int) -> SharedParams:
         await confirm_params(self._chain, height)
-        found = await self._chain.shared_params(height)
-        self._grid = (found.session_start(height), found, height)
-        return found
+        params = await self._chain.shared_params(height)
+        self._grid = (params.session_start(height), params, height)
+        return params
 
     async def _query(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Query the chain with limited concurrency, coalescing equal queries.
@@ -366,17 +366,17 @@ class SessionContexts:
         params = await self._chain.shared_params(start)
         difficulty = await self._chain.difficulty(service_id, start)
         # Only the chain's own sessions are cached, so that clients cannot fill the cache with invented ones.
-        found = session.header
-        row = (session, difficulty.target_hash, Windows.after(found.session_end_block_height, params))
-        if (found.application_address, found.service_id, found.session_start_block_height) == key:
+        header = session.header
+        row = (session, difficulty.target_hash, Windows.after(header.session_end_block_height, params))
+        if (header.application_address, header.service_id, header.session_start_block_height) == key:
             self._sessions[key] = row
             self._existing[key[:2]] = None
         return row
 
     def _known_ring(self, key: _RingKey) -> ExpectedRing | None:
-        found = self._rings.get(key)
-        if found is not None and found[0] > self._clock() and found[1] == self._generation():
-            return found[2]
+        entry = self._rings.get(key)
+        if entry is not None and entry[0] > self._clock() and entry[1] == self._generation():
+            return entry[2]
         return None
 
     async def _current_ring(self, key: _RingKey) -> ExpectedRing:

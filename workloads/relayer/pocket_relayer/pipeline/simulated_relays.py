@@ -66,10 +66,10 @@ class SimulatedRelayAdmission:
     def _identity(self, key_id: str) -> SimulationIdentity | None:
         """Return the identity of a key id that may send simulated relays, or None."""
         config = self._config()
-        found = next((row for row in config.identities if row.key_id == key_id), None)
-        if found is None or not config.enabled or not found.enabled or found.expired(self._wall_clock()):
+        identity = next((row for row in config.identities if row.key_id == key_id), None)
+        if identity is None or not config.enabled or not identity.enabled or identity.expired(self._wall_clock()):
             return None
-        return found
+        return identity
 
     def knows(self, key_id: str) -> bool:
         """Return True if the key id is that of an identity that may send simulated relays."""
@@ -112,12 +112,12 @@ class SimulatedRelayAdmission:
             raise Rejected(
                 RejectionReason.SIMULATION_REFUSED, f"service {header.service_id} is not allowed for this key"
             )
-        found = re.fullmatch(SESSION_ID, header.session_id)
-        if found is None:
+        match = re.fullmatch(SESSION_ID, header.session_id)
+        if match is None:
             raise Rejected(
                 RejectionReason.INVALID_REQUEST, "the session id must be simv1:<unix seconds>:<nonce in hex>"
             )
-        if abs(now - int(found[1])) >= config.freshness_seconds:
+        if abs(now - int(match[1])) >= config.freshness_seconds:
             raise Rejected(RejectionReason.SIMULATION_REFUSED, "the simulated relay is not fresh: compare the clocks")
         ring = ExpectedRing.of([bytes.fromhex(key) for key in identity.ring])
         try:

@@ -48,12 +48,12 @@ class SlidingWindowStats:
 
     def _bucket(self) -> WindowTotals:
         number = int(self._clock() / _BUCKET_SECONDS)
-        found = self._buckets.get(number)
-        if found is None:
-            found = self._buckets[number] = WindowTotals()
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = WindowTotals()
             for old in [n for n in self._buckets if n <= number - _BUCKETS]:
                 del self._buckets[old]
-        return found
+        return bucket
 
     def served(self, seconds: float | None) -> None:
         """Count a relay, or a response over a WebSocket without a duration."""
@@ -70,5 +70,5 @@ class SlidingWindowStats:
     def totals(self) -> dict[str, float]:
         """Return the totals of the last five minutes."""
         oldest = int(self._clock() / _BUCKET_SECONDS) - _BUCKETS
-        whole = sum((f for n, f in self._buckets.items() if n > oldest), WindowTotals())
-        return asdict(whole) | {"seconds": round(whole.seconds, 3)}
+        total = sum((f for n, f in self._buckets.items() if n > oldest), WindowTotals())
+        return asdict(total) | {"seconds": round(total.seconds, 3)}

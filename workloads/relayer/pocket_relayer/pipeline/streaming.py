@@ -21,10 +21,10 @@ def _batch_end(lines: bytearray, number: int) -> int:
     """
     end = count = 0
     while count < number and end < BATCH_BYTES:
-        found = lines.find(b"\n", end) + 1
-        if not found:
+        line_end = lines.find(b"\n", end) + 1
+        if not line_end:
             break
-        end, count = found, count + 1
+        end, count = line_end, count + 1
     return end
 
 

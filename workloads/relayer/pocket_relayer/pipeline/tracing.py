@@ -76,9 +76,9 @@ class _Span:
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers by which the backend's spans join."""
-        found: dict[str, str] = {}
-        self._inject(found)
-        return found
+        headers: dict[str, str] = {}
+        self._inject(headers)
+        return headers
 
 
 class OpenTelemetry:

@@ -136,25 +136,25 @@ def summary(
 
 def _budgets(rows: list[WorkerReport]) -> list[dict[str, Any]]:
     """Return each application's smallest limit and its relays above it over all workers."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    by_key: dict[tuple[str, str], dict[str, Any]] = {}
     for row in (budget for report in rows for budget in report.budgets):
         key = str(row["service"]), str(row["application"])
-        known = found.get(key)
-        found[key] = row if known is None else {
+        known = by_key.get(key)
+        by_key[key] = row if known is None else {
             **row, "limit_upokt": min(known["limit_upokt"], row["limit_upokt"]),
             "over_budget": known["over_budget"] + row["over_budget"],
         }  # fmt: skip
-    return [found[key] for key in sorted(found)]
+    return [by_key[key] for key in sorted(by_key)]
 
 
 def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
     """Return each problem once, the most severe first."""
-    found = {problem for row in rows for problem in row.problems}
+    distinct = {problem for row in rows for problem in row.problems}
     missing = workers - len(rows) - len(silent)
     if missing:
         message = f"{missing} of {workers} workers have not reported yet"
-        found.add(Problem(code=ProblemCode.WORKER_MISSING, message=message))
-    others = sorted(found, key=lambda problem: (problem.code, problem.message))
+        distinct.add(Problem(code=ProblemCode.WORKER_MISSING, message=message))
+    others = sorted(distinct, key=lambda problem: (problem.code, problem.message))
     return [*(silent[number] for number in sorted(silent)), *others]
 
 

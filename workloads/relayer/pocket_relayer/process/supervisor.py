@@ -297,10 +297,10 @@ class Supervisor:
             )  # fmt: skip
 
         def show_ready() -> PlainResponse:
-            found = self._problems()
-            rows = [problem.model_dump() for problem in found]
-            body = {"ready": not found, "problem": str(found[0]) if found else "", "problems": rows}
-            return PlainResponse.of_json(body, HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK)
+            problems = self._problems()
+            rows = [problem.model_dump() for problem in problems]
+            body = {"ready": not problems, "problem": str(problems[0]) if problems else "", "problems": rows}
+            return PlainResponse.of_json(body, HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK)
 
         def show_report() -> PlainResponse:
             report = summary(self._reports(), self._config.workers, self._silent())

@@ -280,8 +280,8 @@ class Worker:
             ))  # fmt: skip
 
         def ready_problem() -> str | None:
-            found = problem()
-            return None if found is None or found.code in OF_ALL_PODS else str(found.code)
+            current = problem()
+            return None if current is None or current.code in OF_ALL_PODS else str(current.code)
 
         probes = Probes(
             health=lambda: {"status": "ok", "height": latest_block.height},
@@ -383,14 +383,14 @@ class Worker:
     ) -> WorkerReport:  # fmt: skip
         """Return what is loaded, and whose relays may still be recorded."""
         loaded = set(keyring.addresses)
-        found = problem()
+        current = problem()
         return WorkerReport(
             worker=self._number,
             pid=os.getpid(),
             keys=keyring.digest,
             height=latest_block.height,
             waiting=recorder.waiting,
-            problems=() if found is None else (found,),
+            problems=() if current is None else (current,),
             addresses=sorted(loaded),
             leaving=sorted((pipeline.in_flight.suppliers | recorder.suppliers_with_unacknowledged) - loaded),
             recent=pipeline.recent.totals(),

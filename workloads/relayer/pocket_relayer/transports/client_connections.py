@@ -171,8 +171,8 @@ class Connections:
 
     def _evict_unused(self, address: str | None = None) -> bool:
         """Evict a trusted connection, of one address if given, that served nothing for a long time."""
-        now, place = self._clock(), address or ""
-        if now < self._next_search.get(place, now):
+        now, scope = self._clock(), address or ""
+        if now < self._next_search.get(scope, now):
             return False
         for connection, since in list(self._trusted.items()):
             if address is not None and connection.memory.address != address:
@@ -186,7 +186,7 @@ class Connections:
                 return True
             elif address is None:
                 break
-        self._next_search[place] = now + _SEARCH_SECONDS
+        self._next_search[scope] = now + _SEARCH_SECONDS
         return False
 
     def _evict(self, connection: Connection) -> None:

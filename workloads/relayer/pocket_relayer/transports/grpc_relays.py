@@ -168,6 +168,6 @@ async def answer_web(pipeline: RelayPipeline, request: IncomingRequest) -> Outgo
     text = content_type.startswith("application/grpc-web-text")
     body, trailers = await _call(pipeline, request, Transport.GRPC_WEB, text=text)
     lines = "".join(f"{name}: {value}\r\n" for name, value in trailers.items())
-    whole = body + frame(lines.encode(), TRAILERS)
+    framed = body + frame(lines.encode(), TRAILERS)
     headers = {"Content-Type": content_type if content_type.isascii() else _GRPC_WEB, **_CORS}
-    return OutgoingResponse(200, headers, base64.b64encode(whole) if text else whole)
+    return OutgoingResponse(200, headers, base64.b64encode(framed) if text else framed)

@@ -164,11 +164,11 @@ class RelayConnection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         """Take the first bytes of a request."""
-        found = parse_head(data)
-        if found is None or found[0].body_bytes > self._server.max_body_bytes():
+        parsed = parse_head(data)
+        if parsed is None or parsed[0].body_bytes > self._server.max_body_bytes():
             self._hand_over(data)
             return
-        head, at = found
+        head, at = parsed
         reservation = self.connection.memory.reserve()
         if len(data) - at < head.body_bytes:
             self._upload = upload = Upload(head, reservation)

@@ -36,10 +36,10 @@ class _Decoder(Decoder):
 
         Raises DenialOfServiceError, which ends the connection, if there are too many within its budget.
         """
-        found = list(super().decode(data, raw))
-        if not self._take(len(found) + len(data) / _BYTES_OF_A_FIELD):
+        fields = list(super().decode(data, raw))
+        if not self._take(len(fields) + len(data) / _BYTES_OF_A_FIELD):
             raise DenialOfServiceError("too many header fields")
-        return found
+        return fields
 
     @property
     def max_header_list_size(self) -> int:
