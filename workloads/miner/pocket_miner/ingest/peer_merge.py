@@ -70,21 +70,21 @@ class PeerMerge:
 
     async def _learn_signed(self, peers: Peers) -> None:
         """Learn for which seals of peers there are signed claims, of sessions that are not sealed here."""
-        stated = {
-            session.session_id: roots
+        unsealed = {
+            session.session_id: session
             for session in self.sessions.values()
-            if session.seal is None and (roots := {seal.root for seal in session.other_seals} - session.signed_roots)
+            if session.seal is None and {seal.root for seal in session.other_seals} - session.signed_roots
         }
-        for end in {self.sessions[session_id].end for session_id in stated}:
+        for end in {session.end for session in unsealed.values()}:
             for raw in await peers.claims(self.consumer.supplier, end):
                 with contextlib.suppress(ChainError, DecodingError):
                     made = decode_tx(raw)
                     claimed = [
-                        (i, root) for i, root in zip(made.claims, made.roots, strict=True) if root in stated.get(i, ())
+                        (unsealed[i], root) for i, root in zip(made.claims, made.roots, strict=True) if i in unsealed
                     ]
                     if claimed and await self.has_signed(raw):
-                        for session_id, root in claimed:
-                            self.sessions[session_id].signed_roots.add(root)
+                        for session, root in claimed:
+                            session.signed_roots.add(root)
 
     async def _merge_relays(self, peers: Peers, finished: Mapping[str, object]) -> bool:
         """Copy the relays. Returns True if every peer and the chain have answered."""
