@@ -121,6 +121,7 @@ class Http2Relayer:
         self.server = Http2Server(Router(), lambda: 1_000_000, timeouts)
 
 
-async def iterations(number=100):
+async def iterations(number=3000):
+    """Let the server handle what was sent. It takes the more iterations the longer a slow machine parses a portion."""
     for _ in range(number):
         await asyncio.sleep(0)
