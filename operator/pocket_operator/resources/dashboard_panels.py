@@ -131,7 +131,7 @@ ROWS: Final = (
                 (("sum by (task) (increase(pocket_relayer_background_task_restarts_total{$pods}[5m]))", "{{task}}"),),
             ),
             Panel(
-                "Stored",
+                "Relays stored",
                 (
                     ("sum(rate(pocket_miner_relays_stored_total{$pods}[5m]))", "by owners"),
                     ("sum(rate(pocket_miner_standby_relays_total{$pods}[5m]))", "by standbys"),
@@ -140,7 +140,7 @@ ROWS: Final = (
                 "reqps",
             ),
             Panel(
-                "Refused by the index gate",
+                "Refused entries of streams",
                 (("sum by (reason) (increase(pocket_miner_relays_refused_total{$pods}[5m]))", "{{reason}}"),),
             ),
         ),
