@@ -362,6 +362,7 @@ def run() -> int:
             if verdict is not Verdict.KILLED:
                 survivors.append(f"{verdict}: {mutant.file}:{mutant.line} {mutant.operator}: {shown}")
                 print(survivors[-1], flush=True)
+    FOLDER.mkdir(exist_ok=True)
     (FOLDER / "survivors.txt").write_text("\n".join([*survivors, ""]), encoding="utf-8")
     for file, rows in sorted(by_file.items()):
         print(f"| {file} | {rows.total()} | {' | '.join(str(rows[verdict]) for verdict in COLUMNS)} |")

@@ -7,10 +7,11 @@ import asyncio
 
 import pytest
 
-from mine import unharmed
+from mine import mine, unharmed
 from other_miners import another, ask, served
 from pocket.protocol.claims.proof_requirement import VALIDATED
 from pocket_miner.ingest.peers import PeerSession
+from world import World
 
 pytestmark = pytest.mark.redis
 PROOF = "/pocket.proof.MsgSubmitProof"
@@ -29,6 +30,29 @@ async def test_a_peer_is_asked_again_until_it_answers(alice):
             asked._urls = urls
             await other.to(12)
             assert other.relay_store.file(10).count(other.supplier, header.session_id) == 7
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_a_peer_that_gave_only_one_of_its_sessions_is_asked_again(redis, tmp_path, failing):
+    async with mine(redis, tmp_path, World(services=("eth", "base"))) as alice, served(alice) as asked:
+        headers = [alice.header(service=service) for service in ("eth", "base")]
+        for header in headers:
+            await alice.record(alice.relays(header, 5))
+        await alice.miner.tail()
+        await redis.flushall()
+        for header in headers:
+            await alice.record(alice.relays(header, 2))
+        give, seen = asked.relays, []
+
+        async def relays(row, *args):
+            seen.append(row.session_id)
+            return len(seen) != 1 + failing and await give(row, *args)
+
+        asked.relays = relays
+        with another(alice, asked=asked) as other:
+            await other.to(12)
+            assert [other.relay_store.file(10).count(other.supplier, h.session_id) for h in headers] == [7, 7]
+            assert len(set(seen[:2])) == 2
 
 
 async def test_relays_of_a_peer_that_was_away_when_redis_lost_them_are_in_the_proof(alice):
