@@ -1,5 +1,6 @@
 """This release takes over from recorded ones, with their definitions and with its own, and they from it."""
 
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from resources import address
 RECORDINGS = sorted(RECORDED.glob("*.json.gz"))
 RENDERED_AS_NOW = {"0.1.0"}
 """Releases with the pod templates of this one. An upgrade from any other one reaches the automatic RelayMiners."""
+UNKNOWN_FIELDS = re.compile(r'pocket_operator_schema_fields{kind="RelayMiner",\w+="unknown"} (\S+)')
+"""The label has another name in earlier releases."""
 RELAY_MINER_NAMES = ("careful", "main", "options")
 
 
@@ -178,8 +181,8 @@ async def test_an_earlier_release_takes_over_from_this_one_and_back(own, api, no
 
 
 async def reports_unknown_fields(operator: OperatorProcess) -> bool:
-    family = 'pocket_operator_schema_fields{kind="RelayMiner",state="unknown"}'
-    return any(r.startswith(family) and float(r.split()[-1]) > 0 for r in metrics_of(operator).splitlines())
+    rows = (UNKNOWN_FIELDS.fullmatch(line) for line in metrics_of(operator).splitlines())
+    return any(row is not None and float(row[1]) > 0 for row in rows)
 
 
 async def gone_supplier(api: KubeApi) -> None:
