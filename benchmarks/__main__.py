@@ -29,8 +29,8 @@ def rows() -> list[Row]:
     found.append(("sign a response", parts.ecdsa() * 1000, "ms CPU", None))
     gate, relay_store = parts.miner()
     found.append(("miner: gate and digest, per relay", gate * 1000, "ms CPU", None))
-    found.append(("miner: relay_store, per relay", relay_store * 1000, "ms CPU", None))
-    found.append(("miner: gate and relay_store, per relay", (gate + relay_store) * 1000, "ms CPU", 0.06))
+    found.append(("miner: store, per relay", relay_store * 1000, "ms CPU", None))
+    found.append(("miner: gate and store, per relay", (gate + relay_store) * 1000, "ms CPU", 0.06))
     for count, target, fast in ((10_000, 0.1, 0.01), (100_000, 1.0, 0.1), (1_000_000, 12.0, 1.3)):
         root, proof = parts.trie(count)
         found.append((f"bulk root of {count:,} leaves", root, "s CPU", target if native is None else fast))

@@ -1,4 +1,4 @@
-"""What log, relay_store and books answer on a volume that is full, and once it has space again.
+"""What log, relay store and books answer on a volume that is full, and once it has space again.
 
 As a program (argument: an empty folder of a small volume) it fills the volume for real and prints the answers as JSON.
 """

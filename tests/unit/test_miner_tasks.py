@@ -346,7 +346,7 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
     made, suppliers = fleet("a", "b")
 
     async def malformed(*_):
-        raise VolumeCorrupted("/data/relay_store/end-10.sqlite")
+        raise VolumeCorrupted("/data/mirror/end-10.sqlite")
 
     def miner(name, epoch, confirm):
         supplier = Supplier(name)
@@ -359,7 +359,7 @@ async def test_a_damaged_volume_is_told_to_whoever_can_end_the_miner_and_not_tri
     for shard in range(4):
         await made.on_acquired(shard, 1)
     found = await asyncio.wait_for(made.corruption, 10)
-    assert found.path == "/data/relay_store/end-10.sqlite"
+    assert found.path == "/data/mirror/end-10.sqlite"
     await until(made._tasks["a"].done)
     assert not made._tasks["b"].done()
     await made.stop()

@@ -40,7 +40,7 @@ def in_redis(data: Data, pairs: list[Pair]) -> Iterator[tuple[Pair, bytes]]:
 
 
 def on_volume(folder: Path) -> Iterator[tuple[Pair, bytes]]:
-    """Leaves of a miner's relay_store. Files that are just being made have no tables yet."""
+    """Leaves of a miner's relay store. Files that are just being made have no tables yet."""
     for path in sorted((folder / "mirror").glob("end-*.sqlite")):
         database = sqlite3.connect(path)
         try:

@@ -57,8 +57,8 @@ class Http2Responses:
         """Go on with a stream whose window was opened, or, if it is 0, with the first that waits for the connection."""
         if not number:
             _wake_first(self._of_connection)
-        elif (opened := self._of_stream.pop(number, None)) is not None and not opened.done():
-            opened.set_result(None)
+        else:
+            _wake(self._of_stream, number)
 
     def on_settings(self, event: RemoteSettingsChanged, now: float) -> bool:
         """Go on with all streams if their windows became larger. Returns True if they are in the frame budget."""
@@ -73,8 +73,7 @@ class Http2Responses:
     def on_closed(self, number: int) -> None:
         """Go on with a stream that was closed, wherever it waits."""
         for waiting in (self._of_stream, self._of_connection):
-            if (opened := waiting.pop(number, None)) is not None and not opened.done():
-                opened.set_result(None)
+            _wake(waiting, number)
 
     async def send(self, stream: Stream, reply: OutgoingResponse) -> None:
         """Send a response until the stream is closed.
@@ -140,6 +139,11 @@ class Http2Responses:
         """Leave what is left of the connection's window to the next stream that waits for it."""
         if self._of_connection and self._h2.outbound_flow_control_window > 0:
             _wake_first(self._of_connection)
+
+
+def _wake(waiting: _Waiting, number: int) -> None:
+    if (opened := waiting.pop(number, None)) is not None and not opened.done():
+        opened.set_result(None)
 
 
 def _wake_first(waiting: _Waiting) -> None:
