@@ -8,6 +8,7 @@ from pocket.chain.comet import CometClient
 from pocket.chain.failover import GRACE_SECONDS, Failover, NodeAddress
 from pocket.chain.first_answers import first_in_time, staggered
 from pocket.errors import ChainError, ChainUnavailable, NotFound
+from virtual_time import in_virtual_time
 
 ADDRESSES = [NodeAddress.parse(f"grpc://{name}:1", f"http://{name}:2") for name in ("hung", "good")]
 
@@ -31,6 +32,7 @@ async def timed(work):
     return await work, loop.time() - began
 
 
+@in_virtual_time
 async def test_a_query_of_all_nodes_leaves_a_hung_one_a_second_after_the_first_answer():
     nodes = Failover(["hung", "good", "refusing"], names=["hung", "good", "refusing"])
     found, seconds = await timed(nodes.ask_all(answer_of, 30.0))
@@ -41,6 +43,7 @@ async def test_a_query_of_all_nodes_leaves_a_hung_one_a_second_after_the_first_a
     assert nodes.order()[-1] in (0, 2), "the hung node is asked last for some seconds"
 
 
+@in_virtual_time
 async def test_without_any_answer_nodes_have_their_whole_time():
     nodes = Failover(["hung", "refusing"], names=["hung", "refusing"])
     _, seconds = await timed(nodes.ask_all(answer_of, 1.5))
@@ -61,6 +64,7 @@ class Balancer:
 
 
 @pytest.mark.parametrize("of_all", [False, True])
+@in_virtual_time
 async def test_a_silent_address_is_queried_again_as_another_node_may_stand_behind_it(of_all):
     async def asked(nodes, deadline, patience):
         balancer, failover = Balancer(*nodes), Failover(["address"], names=["address"])
@@ -77,6 +81,7 @@ async def test_a_silent_address_is_queried_again_as_another_node_may_stand_behin
     assert await asked(["hung", "refusing", "good"], 0.5, 0.1) == ("good", 3)
 
 
+@in_virtual_time
 async def test_a_silent_node_goes_on_while_the_next_is_queried():
     slow_may_answer = asyncio.Event()
 
@@ -90,12 +95,14 @@ async def test_a_silent_node_goes_on_while_the_next_is_queried():
     assert await Failover(["slow", "hung"]).call("query", ask, 100.0, 0.001) == "slow"
 
 
+@in_virtual_time
 async def test_a_hung_node_that_another_overtook_is_queried_last_for_some_seconds():
-    nodes = Failover(["hung", "good"])
+    nodes = Failover(["hung", "good"], clock=asyncio.get_running_loop().time)
     assert await nodes.call("query", answer_of, 100.0, 0.001) == "good"
     assert nodes.order() == [1, 0]
 
 
+@in_virtual_time
 async def test_an_address_that_is_slow_but_well_is_not_queried_twice():
     clock = [0.0]
     nodes, asked = Failover(["slow"], clock=lambda: clock[0]), []
@@ -114,6 +121,7 @@ async def test_an_address_that_is_slow_but_well_is_not_queried_twice():
     assert len(asked) == 1
 
 
+@in_virtual_time
 async def test_a_statement_of_the_only_address_does_not_wait_for_its_silent_node():
     balancer = Balancer("hung", "stating")
 
@@ -130,6 +138,7 @@ async def test_a_statement_of_the_only_address_does_not_wait_for_its_silent_node
     assert seconds < 3.0
 
 
+@in_virtual_time
 async def test_staggered_work_starts_after_what_ended_or_was_silent_and_all_of_it_is_cancelled():
     started, cancelled = [], []
 
@@ -148,6 +157,7 @@ async def test_staggered_work_starts_after_what_ended_or_was_silent_and_all_of_i
     assert (started, cancelled) == (["good", "hung", "better"], ["hung"])
 
 
+@in_virtual_time
 async def test_results_are_returned_without_the_slowest_and_errors_are_raised():
     found, seconds = await timed(first_in_time([answer_of("hung"), answer_of("good")], 0.1))
     assert found == [None, "good"]
@@ -190,6 +200,7 @@ class Http:
         return Response()
 
 
+@in_virtual_time
 async def test_block_results_of_a_hung_node_are_given_up_after_a_block_and_slow_ones_are_read_to_their_end():
     http = Http(pause=0.15)
     comet = CometClient(ADDRESSES, http, 0.2)
@@ -200,6 +211,7 @@ async def test_block_results_of_a_hung_node_are_given_up_after_a_block_and_slow_
     assert 0.7 < seconds < 3.0
 
 
+@in_virtual_time
 async def test_block_results_of_a_node_that_is_slower_than_another_are_waited_for():
     """Large answers may take up to a block, longer than the second that other queries have after the first answer."""
 

@@ -48,7 +48,7 @@ def objects_of(folder):
     (file,) = folder.glob("kustomization.yaml")
     for name in yaml.safe_load(file.read_text())["resources"]:
         path = (folder / name).resolve()
-        yield from objects_of(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
+        yield from objects_of(path) if path.is_dir() else yaml.load_all(path.read_text(), yaml.CSafeLoader)
 
 
 def test_each_flavours_commands_make_the_namespace_before_what_is_in_it():
