@@ -36,6 +36,7 @@ class Row:
     attack: str
     answer: str
     failed: int
+    last_failure: str
     quiet_ms: float
     """p99 of the relayer that is not attacked, at the same time."""
     p99_ms: float
@@ -47,7 +48,7 @@ class Row:
     def problem(self) -> str:
         """Return the broken rule, or an empty text."""
         if self.failed:
-            return f"{self.failed} paying relays failed"
+            return f"{self.failed} paying relays failed, the last with {self.last_failure}"
         if self.p99_ms > max(_NOISE_MS, 2 * self.quiet_ms):
             return "p99 more than twice the quiet one"
         if self.memory[2] > self.memory[0] + _GROWTH_MIB:
@@ -131,7 +132,8 @@ async def _under(name: str, stand: Stand, http: aiohttp.ClientSession) -> Row:
     ended.set()
     peak = await watching
     failed = max(0, loaded.failed - quiet.failed)
-    return Row(name, answer, failed, quiet.ms(0.99), loaded.ms(0.99), (memory, peak, resident_mib(pid)), cores)
+    memory_mib = (memory, peak, resident_mib(pid))
+    return Row(name, answer, failed, loaded.last_failure, quiet.ms(0.99), loaded.ms(0.99), memory_mib, cores)
 
 
 async def _run_attack(name: str, stand: Stand, http: aiohttp.ClientSession) -> Row:

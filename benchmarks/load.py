@@ -31,6 +31,7 @@ class Measured:
     latencies: list[float]
     failed: int
     seconds: float
+    last_failure: str
 
     @property
     def per_second(self) -> float:
@@ -114,4 +115,4 @@ class Sender:
     def _measured(self, found: Exchanges, begun: float) -> Measured:
         self.failed += found.failed
         self.last_failure = found.last_failure or self.last_failure
-        return Measured(sorted(found.latencies), found.failed, time.perf_counter() - begun)
+        return Measured(sorted(found.latencies), found.failed, time.perf_counter() - begun, found.last_failure)

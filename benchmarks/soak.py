@@ -21,6 +21,7 @@ from benchmarks.relayer_cost import stack_with
 from relayctl.local_stack import LocalStack
 
 _PARTS = ("relayer", "miner", "redis")
+_ONE_SESSION = 10_000  # blocks: no relay is signed in one session and sent in the next
 
 
 async def _sample(stack: LocalStack, redis: "Redis") -> dict[str, float]:
@@ -82,7 +83,7 @@ def main() -> None:
     if options.attack and options.write:
         parser.error("--write needs all attacks")
     if options.hostile:
-        with stack_with(2) as attacked, stack_with(2) as control:
+        with stack_with(2, _ONE_SESSION) as attacked, stack_with(2, _ONE_SESSION) as control:
             names = options.attack or list(ATTACKS)
             sys.exit(uvloop.run(hostile(attacked, control, names, options.seconds, options.rate, write=options.write)))
     with stack_with(2, session_blocks=10) as stack:

@@ -13,6 +13,8 @@ from hpack import Decoder, HeaderTuple
 
 HEADER_LIST_READ: Final = 256 * 1024
 """Bytes of a request's headers beyond which the connection ends."""
+FIELDS_READ: Final = 512
+"""Header fields of a request beyond which the connection ends. Nothing else runs while they are decoded."""
 _BYTES_OF_A_FIELD: Final = 25
 """Encoded bytes that take as long to decode as one field: about 5 microseconds in all."""
 _LARGEST_TABLE: Final = 4096
@@ -29,6 +31,7 @@ class _Decoder(Decoder):
 
     def __init__(self, take: Callable[[float], bool]) -> None:
         self._take = take
+        self._fields = 0
         super().__init__()
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
@@ -36,6 +39,7 @@ class _Decoder(Decoder):
 
         Raises DenialOfServiceError, which ends the connection, if there are too many within its budget.
         """
+        self._fields = 0
         fields = list(super().decode(data, raw))
         if not self._take(len(fields) + len(data) / _BYTES_OF_A_FIELD):
             raise DenialOfServiceError("too many header fields")
@@ -43,8 +47,9 @@ class _Decoder(Decoder):
 
     @property
     def max_header_list_size(self) -> int:
-        """Return the limit that hpack enforces."""
-        return HEADER_LIST_READ
+        """Return the limit of bytes, which hpack reads after each field: none are left after too many fields."""
+        self._fields += 1
+        return HEADER_LIST_READ if self._fields <= FIELDS_READ else 0
 
     @max_header_list_size.setter
     def max_header_list_size(self, announced: int) -> None:
