@@ -55,14 +55,19 @@ async def test_nothing_is_compared_before_the_first_claim_window_is_over(height)
 
 
 @pytest.mark.parametrize("height", [16, 25, 26, 27, 36])
-async def test_the_latest_session_whose_claim_window_is_over_is_found_by_the_params_of_its_own_blocks(height):
+async def test_windows_are_found_by_the_params_of_their_sessions_own_blocks_and_once_per_session(height):
     chain = Chain()
     unknown = UnknownClaims(chain)
     await unknown.check([miner()], height)
-    session_end = unknown._session_end
-    assert PARAMS.windows(session_end).claim_close <= height < PARAMS.windows(session_end + 1).claim_close
     assert chain.params_at[0] == height
-    assert chain.params_at[-1] == session_end, "params may change between sessions"
+    session_end = chain.params_at[-1]
+    assert PARAMS.windows(session_end).claim_close <= height < PARAMS.windows(session_end + 1).claim_close
+    queries, close = len(chain.params_at), PARAMS.windows(session_end + 1).claim_close
+    for later in range(height, close):
+        await unknown.check([miner()], later)
+    assert (len(chain.params_at), len(chain.claims_at)) == (queries, 1), "windows are known until one of them closes"
+    await unknown.check([miner()], close)
+    assert chain.claims_at[1:] == [("alice", close)]
 
 
 async def test_each_supplier_is_compared_once_per_session_at_the_height_of_the_check_and_once_it_was_read():

@@ -26,7 +26,8 @@ class UnknownClaims:
     """Compares the claims on chain with the sessions of the suppliers that this process mines."""
 
     chain: ChainClient
-    _session_end: int = 0  # of the latest session whose claim window is over
+    _next_close: int = 0
+    """Height at which the claim window of the next session closes."""
     _due: set[str] = field(default_factory=set)  # suppliers to be queried about it
     _suspected: dict[str, frozenset[str]] = field(default_factory=dict)
     """Supplier → sessions whose claims were unknown at its latest query."""
@@ -43,28 +44,32 @@ class UnknownClaims:
 
     async def check(self, miners: Collection[SupplierMiner], height: int) -> None:
         """Query the claims of the suppliers that are due. What cannot be queried stays due."""
-        try:
-            end = await self._claimed_until(height)
-        except (PocketError, TimeoutError):
-            return
-        if end != self._session_end:
-            self._session_end, self._due = end, {miner.supplier for miner in miners}
+        if height >= self._next_close:
+            try:
+                session_end, self._next_close = await self._claim_windows(height)
+            except (PocketError, TimeoutError):
+                return
+            if session_end > 0:
+                self._due = {miner.supplier for miner in miners}
         for miner in [miner for miner in miners if miner.supplier in self._due and miner.last_scan_at is not None]:
             try:
                 await self._check(miner, height)
             except (PocketError, TimeoutError) as error:
                 _LOG.info("claims not compared with known sessions", supplier=miner.supplier, error=error)
 
-    async def _claimed_until(self, height: int) -> int:
-        """Return the end height of the latest session whose claim window is over. Raises the errors of the chain."""
-        at = height
+    async def _claim_windows(self, height: int) -> tuple[int, int]:
+        """Return the end of the latest session whose claim window is over, and when the next one's will be.
+
+        Both are heights. The first one is 0 if no window is over. Raises the errors of the chain.
+        """
+        at, close = height, 0
         while at > 0:
             params = await self.chain.shared_params(at)
             windows = params.windows(at)
             if windows.claim_close <= height:
-                return windows.session_end
-            at = params.session_start(at) - 1
-        return 0
+                return windows.session_end, close
+            close, at = windows.claim_close, params.session_start(at) - 1
+        return 0, close
 
     async def _check(self, miner: SupplierMiner, height: int) -> None:
         supplier = miner.supplier
