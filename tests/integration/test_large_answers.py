@@ -102,6 +102,22 @@ async def test_a_node_tells_what_it_keeps():
     assert check_keeping(miner, "node:9090", NodeRetention(1, 3, transactions=True)) == []
 
 
+@pytest.mark.parametrize(("earliest", "latest", "asked"), [(100, 400, 399), (400, 400, 400), (None, 1, 1)])
+async def test_whether_a_node_retains_events_shows_at_the_last_block_but_one_that_it_has(earliest, latest, asked):
+    """Of its latest block a node may not have the events yet. Before its earliest one every node has none."""
+    sync, heights = {"latest_block_height": str(latest), "earliest_block_height": earliest}, []
+
+    def answer(method, params):
+        if method == "status":
+            return [told({"node_info": {"network": "pocket"}, "sync_info": sync})]
+        heights.append(int(params["height"]))
+        return results_text(asked, [])
+
+    async with node(answer) as address, aiohttp.ClientSession() as http:
+        keeping = await CometClient([address], http).retention()
+    assert (keeping, heights) == (NodeRetention(earliest or 1, latest, transactions=True), [asked])
+
+
 async def test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away():
     async with node(lambda method, params: [PRUNED]) as pruned, aiohttp.ClientSession() as http:
         away = CometClient([pruned, type(pruned).parse("127.0.0.1:1", "http://127.0.0.1:1")], http)

@@ -8,12 +8,10 @@ from pocket.api.status import OTHERS, timestamp
 from pocket.chain.model import Block
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import ProofRequirement
-from pocket.protocol.smst.digest import Root
+from pocket.protocol.smst.digest import DIGEST_BYTES, Root
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.outcomes import SessionOutcome
-
-_NO_HASH = bytes(32)
 
 
 def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
@@ -21,7 +19,7 @@ def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
     if session.terms is None or not leaves:
         return None
     units = leaves * session.terms.compute_units_per_relay
-    return Root(_NO_HASH + units.to_bytes(8, "big") + leaves.to_bytes(8, "big"))
+    return Root((units << 64 | leaves).to_bytes(DIGEST_BYTES, "big"))
 
 
 def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:

@@ -194,6 +194,7 @@ class Worker:
             clock=clock,
             wall_clock=platform.wall_seconds,
             channel=platform.channel,
+            rng=platform.rng,
             on_query=relayer_metrics.observe_query,
         )
         comet = CometClient(
