@@ -85,7 +85,8 @@ def test_a_mutant_is_judged_by_the_tests_of_its_line_its_statement_or_what_uses_
 
 
 def test_each_test_function_judges_a_mutant_before_another_has_judged_it_twice():
-    quick_first = ["tests/unit/a.py::a[1]", "tests/unit/a.py::a[2]", "tests/integration/c.py::c", "tests/unit/a.py::a[3]",
+    quick_first = ["tests/unit/a.py::a[1]", "tests/unit/a.py::a[2]", "tests/integration/c.py::c",
+                   "tests/unit/a.py::a[3]",
                    "tests/unit/b.py::b[1]", "tests/vectors/d.py::d", "tests/unit/b.py::b[2]"]  # fmt: skip
     assert _each_function_first(quick_first) == [
         "tests/unit/a.py::a[1]", "tests/unit/b.py::b[1]", "tests/vectors/d.py::d", "tests/unit/a.py::a[2]",
