@@ -79,8 +79,10 @@ class Node:
 
     included: tuple = ()
     away: bool = False
+    asked: int = 0
 
     async def transaction(self, tx_hash):
+        self.asked += 1
         if self.away:
             raise ChainUnavailable("away")
         if tx_hash not in self.included:
@@ -176,9 +178,11 @@ async def test_only_included_transactions_count_in_the_end_where_a_node_can_tell
         else:
             fees._unsaved[SUPPLIER, name] = ("claim", {"a": PAID[name], "b": 5})
             fees._unsaved["another supplier", name] = ("claim", {"a": 999})
-    await fees.settle(store, "a", Node(included), missed)
+    node = Node(included)
+    await fees.settle(store, "a", node, missed)
     assert fees.of(SUPPLIER, "a") == cost
     assert fees.of(SUPPLIER, "b") == 0
+    assert node.asked == (len(paid) if len(paid) > 1 or "claim" in missed else 0), "one that was not missed is included"
 
 
 @pytest.mark.parametrize(("included", "cost"), [((), 0), (("rejected",), 10)])

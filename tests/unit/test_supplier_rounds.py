@@ -44,6 +44,14 @@ async def test_what_concerns_all_sessions_is_not_tried_in_parts(error):
     assert len(parts.calls) == 1
 
 
+@pytest.mark.parametrize("connected", [False, True])
+async def test_a_claim_of_a_lost_seal_is_compared_with_what_peers_have_while_redis_is_there(connected):
+    miner, parts = supplier_miner()
+    await miner._act(Action.ADOPT, [tracked("a"), tracked("b")], block(OPEN), PROOF, connected=connected)
+    assert parts.calls == ["merge"] * connected + [("adopt", "a", connected), ("adopt", "b", connected)]
+    assert miner._seals_due
+
+
 @pytest.mark.parametrize("error", [StaleEpoch("another", 9), VolumeCorrupted("/a")])
 async def test_another_owner_and_a_damaged_volume_end_the_round(error):
     miner, _ = supplier_miner(errors={"prove": error, "claim": error, "check fence": error})
