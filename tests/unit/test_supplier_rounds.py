@@ -15,6 +15,7 @@ from pocket.redis_store.store_errors import (
 )
 from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.sessions.cutoff import SessionCutoff
+from pocket_miner.sessions.deadlines import Deadline
 from pocket_miner.sessions.stages import Action
 from pocket_miner.storage.corruption import VolumeCorrupted
 from pocket_miner.submission.leaf_sets import VolumeFallback
@@ -94,8 +95,20 @@ async def test_sends_come_first_and_what_is_over_last_and_the_fence_is_checked_b
     ]  # fmt: skip
     assert stages == {"SETTLED": 1, "PROOFABLE": 1, "ACTIVE": 1, "SEALED": 1, "CLAIMABLE": 1}
     assert (miner.report.open, miner.concluder.owner_since) == (5, AT)
+    assert miner.report.deadline == Deadline(PARAMS.windows(11).proof_close, "proof")
     await miner.on_block(block(AT + 1), PROOF)
     assert miner.concluder.owner_since == AT
+
+
+@pytest.mark.parametrize("height", range(PARAMS.windows(1).claim_open, PARAMS.windows(1).proof_close))
+async def test_what_is_owed_in_the_last_third_of_its_window_is_reported(height):
+    sessions = [tracked("a", sealed=True), tracked("b", sealed=True)]
+    miner, _ = supplier_miner(*sessions, claims_on_chain=[Claim("alice", sessions[1].header, bytes(48))])
+    await miner.on_block(block(height), PROOF)
+    windows = PARAMS.windows(1)
+    in_claim = height < windows.claim_close and 3 * (windows.claim_close - height) <= 12
+    in_proof = height >= windows.proof_open and 3 * (windows.proof_close - height) <= 6
+    assert miner.report.closing == (2 if in_proof else in_claim), "that of the claim which is not shown, too"
 
 
 async def test_an_owner_without_a_lease_sends_what_is_sealed_and_seals_nothing():
@@ -272,6 +285,19 @@ async def test_the_cutoff_is_advanced_when_it_changes_and_sessions_up_to_it_are_
     assert ("cutoff" in parts.names()) is advanced
     assert ("discover" in parts.names()) is advanced
     assert (miner._cutoff.height == height) is advanced
+
+
+@pytest.mark.parametrize(("known", "told"), [(16, False), (17, True)])
+async def test_a_redis_that_knows_a_higher_block_is_told(known, told, captured_logs):
+    miner, parts = supplier_miner()
+    miner._cutoff = SessionCutoff(0, 15, 0)
+
+    async def advance(session_end, height):
+        return known, 3
+
+    parts.advance_cutoff = advance
+    await miner._advance_cutoff(16)
+    assert any("chain reset" in row["event"] for row in captured_logs) is told
 
 
 @pytest.mark.parametrize(("step", "error"), [("params", ChainUnavailable("away")), ("cutoff", AWAY), ("discover", AWAY),
