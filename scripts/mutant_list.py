@@ -237,7 +237,7 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/submission/deliveries.py",
            "kind.record_refusal(session, delivery.attempts.failed or None)", "pass",
            f"{REFUSED}::test_a_claim_that_the_chain_takes_after_all_is_settled"),
-    Mutant("workloads/miner/pocket_miner/submission/deliveries.py", "if not self._is_included(session, results)]", "]",
+    Mutant("workloads/miner/pocket_miner/submission/deliveries.py", "if self._included_at(session, results) is None]", "]",
            f"{FEES}::test_while_no_node_shows_claims_one_that_is_known_to_be_in_a_block_is_not_sent_again"),
     Mutant("workloads/miner/pocket_miner/submission/deliveries.py", "if not again or error.refusal is not BroadcastFailure.NEW_TIMESTAMP:", "if True:",
            f"{FEES}::test_neither_is_one_whose_timestamp_a_restarted_node_calls_used"),

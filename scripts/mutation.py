@@ -240,9 +240,23 @@ def covering(data: CoverageData) -> dict[str, dict[int, list[str]]]:
         for tests in found[file].values():
             weight.update(tests)
     for lines in found.values():
-        for tests in lines.values():
-            tests.sort(key=lambda test: (not test.startswith("tests/unit"), weight[test]))
+        for line, tests in lines.items():
+            lines[line] = _each_function_first(sorted(tests, key=lambda test: weight[test]))
     return found
+
+
+def _each_function_first(tests: list[str]) -> list[str]:
+    """Return the tests with one of each function before the second one of any, those without processes before others.
+
+    A function may have hundreds of parameters, and its first ones notice most of what it notices.
+    """
+    seen: Counter[str] = Counter()
+    ranked = []
+    for test in tests:
+        function = test.partition("[")[0]
+        ranked.append((not test.startswith(("tests/unit", "tests/vectors")), seen[function], test))
+        seen[function] += 1
+    return [test for _, _, test in sorted(ranked, key=lambda row: row[:2])]
 
 
 def judges_of(mutant: Generated, covered: dict[str, dict[int, list[str]]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from lua_mutants import callers, lua_changes
 from mutants import ROOT
-from mutation import MONEY_PATH, Generated, generate, judges_of
+from mutation import MONEY_PATH, Generated, _each_function_first, generate, judges_of
 
 SOURCE = '''
 import structlog
@@ -82,3 +82,13 @@ def test_a_mutant_is_judged_by_the_tests_of_its_line_its_statement_or_what_uses_
     run = next(n for n, text in enumerate((ROOT / leases).read_text().splitlines(), 1) if "_WRITE.run(" in text)
     covered = {leases: {run: ["w"]}}
     assert judges_of(Generated(leases, script.line, script.operator, 0, script.script, script.text), covered) == ["w"]
+
+
+def test_each_test_function_judges_a_mutant_before_another_has_judged_it_twice():
+    quick_first = ["tests/unit/a.py::a[1]", "tests/unit/a.py::a[2]", "tests/integration/c.py::c",
+                   "tests/unit/a.py::a[3]",
+                   "tests/unit/b.py::b[1]", "tests/vectors/d.py::d", "tests/unit/b.py::b[2]"]  # fmt: skip
+    assert _each_function_first(quick_first) == [
+        "tests/unit/a.py::a[1]", "tests/unit/b.py::b[1]", "tests/vectors/d.py::d", "tests/unit/a.py::a[2]",
+        "tests/unit/b.py::b[2]", "tests/unit/a.py::a[3]", "tests/integration/c.py::c",
+    ]  # fmt: skip

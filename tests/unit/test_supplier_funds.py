@@ -29,6 +29,9 @@ async def test_balances_and_the_runway_of_stakes_are_told_and_forgotten_with_the
     assert told("pocket_miner_stake_runway_penalties") == 2, "2.5 penalties of 1 POKT"
     row = suppliers.reports.rows()[address("alice")]
     assert (row["balance_upokt"], row["public_key_on_chain"]) == (10_000_000_000, True)
+    chain.state.supplier_min_stake = 2 * 10**9
+    await suppliers.refresh_funds([address("alice")])
+    assert told("pocket_miner_stake_runway_penalties") == 0, "the stake is below the minimum"
     miner_metrics.forget_funds(address("alice"))
     miner_metrics.forget_funds(address("alice"))
     assert told("pocket_miner_balance_upokt") is None

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 _ROUND_BYTES = 8 * 1024 * 1024
 _MOST_ENTRIES = 500
 _SMALLEST_ENTRY = 256
+_FIRST_ESTIMATE = 16 * 1024
 
 
 @dataclass(slots=True)
 class AdaptiveBatchSize:
     """Estimates the entry size from recent reads: grows immediately, decays by half per read."""
 
-    entry_bytes: float = 16 * 1024
+    entry_bytes: float = _FIRST_ESTIMATE
 
     def next(self, streams: int) -> int:
         """Return the number of entries to read from each stream."""

@@ -93,7 +93,7 @@ def in_last_third(windows: Windows | None, stage: Stage, height: int) -> bool:
         opened, close = windows.proof_open, windows.proof_close
     else:
         return False
-    return opened <= height < close and 3 * (close - height) <= close - opened
+    return height < close and 3 * (close - height) <= close - opened
 
 
 def _before_claim(snapshot: SessionSnapshot, height: int) -> Decision:

@@ -77,7 +77,7 @@ class SettlementReader:
         self._ours = ours
         self._wait_timeout = wait_timeout_seconds
         self._failure_seconds = failure_seconds
-        self._failures: dict[int, tuple[float, PocketError]] = {}
+        self._failures: FIFOCache[int, tuple[float, PocketError]] = FIFOCache(_PAGES)
         self._pages: FIFOCache[int, _BlockEvents] = FIFOCache(_PAGES)
         self._pending: dict[int, _PendingRead] = {}
         self._requested = asyncio.Event()
@@ -146,15 +146,11 @@ class SettlementReader:
                     self._pages[height] = pending.page
                 except PocketError as error:
                     pending.error = error
-                    self._fail(height, error)
+                    until = asyncio.get_running_loop().time() + self._failure_seconds
+                    self._failures[height] = until, error
                 finally:
                     del self._pending[height]
                     pending.answered.set()
-
-    def _fail(self, height: int, error: PocketError) -> None:
-        now = asyncio.get_running_loop().time()
-        self._failures = {h: row for h, row in self._failures.items() if row[0] > now}
-        self._failures[height] = (now + self._failure_seconds, error)
 
 
 def _events_of(suppliers: frozenset[str]) -> EventFilter:

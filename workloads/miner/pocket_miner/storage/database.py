@@ -6,18 +6,21 @@ from urllib.parse import quote
 
 from pocket.runtime.sqlite_opening import closed_on_error
 
-_WAL_BYTES = 8 * 1024 * 1024  # to which the write-ahead log shrinks after a long read
 _SECONDS = 10.0  # to wait for another writer
+_SETTINGS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "journal_size_limit=8388608",  # bytes to which the write-ahead log shrinks after a long read
+    "cache_size=-20000",
+)
 
 
 def open_to_write(path: Path, schema: str) -> sqlite3.Connection:
     """Open a file, creating it if missing. Commits are durable. Raises sqlite3.Error."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_SECONDS)
     with closed_on_error(database):
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
-        database.execute("PRAGMA cache_size=-20000")
+        for setting in _SETTINGS:
+            database.execute(f"PRAGMA {setting}")
         database.executescript(schema)
     return database
 

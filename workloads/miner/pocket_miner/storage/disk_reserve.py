@@ -87,7 +87,7 @@ class Reserve:
         except OSError as error:
             _LOG.warning("cannot reserve space for seals", error=error)
             with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+                self.path.unlink()
             return False
         self.full = False
         return True

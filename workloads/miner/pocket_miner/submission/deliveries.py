@@ -175,22 +175,23 @@ class Deliveries:
         except (ChainError, DecodingError, TimeoutError):
             last = windows is not None and self.kind.close(windows) - block.height <= LAST_BLOCKS
             waiting = [session for session in sessions if last or self.kind.delivery(session).sent is None]
-            return [session for session in waiting if not self._is_included(session, results)]
+            return [session for session in waiting if self._included_at(session, results) is None]
         by_session: dict[str, list[Claim]] = {}
         for claim in claims:
             by_session.setdefault(claim.header.session_id, []).append(claim)
+        included = {session.session_id: self._included_at(session, results) for session in sessions}
         return [
             session
             for session in sessions
             if not self._is_shown(session, by_session.get(session.session_id, ()))
-            and not self._is_included(session, results, above=height)
+            and (included[session.session_id] or 0) <= height
         ]
 
     def _is_shown(self, session: TrackedSession, claims: Sequence[Claim]) -> bool:
         return bool(claims) and self.kind.decide(self.kind.is_shown(session, claim) for claim in claims)
 
-    def _is_included(self, session: TrackedSession, results: Mapping[str, TransactionResult], above: int = 0) -> bool:
-        """Return True if the session's transaction succeeded in a block above a height."""
+    def _included_at(self, session: TrackedSession, results: Mapping[str, TransactionResult]) -> int | None:
+        """Return the height of the block in which the session's transaction succeeded, None if there is none."""
         last = self.kind.delivery(session).sent
         result = results.get(last.tx_hash) if last is not None else None
-        return result is not None and not result.code and (not above or result.height > above)
+        return None if result is None or result.code else result.height
