@@ -21,6 +21,7 @@ from pocket_operator.decide.stake_decision import (
     StakeSight,
     StakeStep,
     after_sending,
+    last_included,
     signed_status,
     towards_declaration,
     unstakes,
@@ -118,6 +119,13 @@ def test_a_difference_has_its_reason_and_step(made, reason, step):
     assert (shown.hash == CHANGE.plan_hash) == (made.spec.policy is not StakePolicy.OBSERVE)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "hash_"), [("Included", "AB"), ("Expired", "CD"), ("Failed", "CD"), ("Sent", "CD")]
+)
+def test_the_last_included_transaction_is_the_last_one_or_the_one_noted_before(outcome, hash_):
+    assert last_included(of(outcome=outcome).model_copy(update={"included": "CD"})) == hash_
+
+
 @pytest.mark.parametrize("refusal", list(StakeRefusal))
 def test_every_refusal_is_a_reason_of_the_condition(refusal):
     found = towards_declaration(sight(), StakePlan(StakeState.REFUSED, "words", refusal=refusal))
@@ -144,7 +152,7 @@ def test_every_reason_is_explained():
 def test_what_was_sent_is_concluded_before_anything_else(outcome, step, reason, spent):
     found = after_sending(of(), SentState(outcome, 7, "log"))
     assert (found.step, found.condition.reason, found.status.spent_upokt) == (step, reason, spent)
-    assert found.status.transaction.outcome == outcome.value
+    assert (found.status.transaction.outcome, found.approved) == (outcome.value, False)
     approved = after_sending(of(approved=True), SentState(outcome, 7))
     assert approved.status.spent_upokt == 0, "an approval is not charged to the budget"
 

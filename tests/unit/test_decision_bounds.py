@@ -1,0 +1,212 @@
+"""What the operator tells and counts at the bounds of its rules, and of what is not reported at all."""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pocket.api.miner_status import EndedSession
+from pocket.api.status import MOST_RECIPIENTS, OTHERS
+from pocket_operator.decide.books import Books
+from pocket_operator.decide.conditions import few
+from pocket_operator.decide.draining import REPORT_LATENCY_SECONDS, open_without_relay_miner
+from pocket_operator.decide.earned import earnings
+from pocket_operator.decide.plan import plan
+from pocket_operator.decide.pod_report import PodReportBody, RecentRelays, Report, ReportedDay, ReportedSupplier
+from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.schemas import Schemas
+from pocket_operator.decide.snapshot import LONGEST_PROBLEM, Pod
+from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.resources import names
+from resources import address, changed
+from snapshots import ALICE, MINER_POD, RM, gone, miner_report, relayer_report, snapshot
+
+SITUATIONS = runpy.run_path(str(Path(__file__).with_name("test_condition_reasons.py")))["SITUATIONS"]
+ABNORMAL = ("Reconciling", "Stalled", "Paused")
+
+
+@pytest.mark.parametrize(("of", "change"), [row[:2] for row in SITUATIONS])
+def test_an_abnormal_condition_has_a_message_exactly_while_it_holds(of, change):
+    seen = snapshot(**change)
+    decided = plan(seen)
+    status = relay_miner_status(seen, decided) if of == "rm" else supplier_status(decided.key_checks[0], seen, decided)
+    for row in status.conditions:
+        if row.type in ABNORMAL:
+            assert bool(row.message) == (row.status == "True"), row
+            assert row.reason.startswith("Not") == (row.status == "False"), row
+        elif row.type not in ("OperatorConflict", "SchemaCurrent"):
+            assert row.message, row
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_five_names_are_listed_and_how_many_more_there_are(number):
+    listed = few([f"x{at}" for at in range(number)], "; ")
+    assert listed.count("x") == min(number, 5)
+    assert listed.partition(" and ")[2] == (f"{number - 5} more" if number > 5 else "")
+    assert listed.count(";") == max(0, min(number, 5) - 1)
+
+
+def test_what_a_report_does_not_name_counts_as_nothing():
+    """An older miner lacks what a newer one reports."""
+    row, day, recent = ReportedSupplier(open=0), ReportedDay(date="2026-01-01"), RecentRelays()
+    assert (row.closing, row.lost_recently, row.staked, row.balance_upokt, row.fees_per_day_upokt) == (
+        0,
+        0,
+        *[None] * 3,
+    )
+    assert (day.fees_upokt, day.settled, day.lost) == (0, 0, 0)
+    assert (recent.served, recent.failed, recent.timed, recent.seconds) == (0, 0, 0, 0)
+    body = PodReportBody(component=names.MINER)
+    assert (body.height, body.complete, body.keys, body.problems, body.owned) == (0, True, "", (), frozenset())
+    assert not Report(MINER_POD.name, body, 0.0).owns(address("alice"))
+    sums = row.sessions.model_dump()
+    assert not any(sums.values()), sums
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("number", [MOST_RECIPIENTS - 1, MOST_RECIPIENTS, MOST_RECIPIENTS + 1])
+def test_earnings_are_the_largest_and_the_sum_of_the_rest_and_nothing_is_lost(number, others):
+    total = {f"pokt1{at:04}": at + 1 for at in range(number)} | ({OTHERS: 7} if others else {})
+    rows = earnings([total])
+    assert len(rows) == min(number + others, MOST_RECIPIENTS)
+    assert sum(row.upokt for row in rows) == sum(total.values())
+    own = [row for row in rows if row.recipient != OTHERS]
+    assert [row.upokt for row in own] == list(range(number, number - len(own), -1))
+
+
+@pytest.mark.parametrize("end", [90, None])
+def test_outcomes_up_to_the_counted_number_are_not_counted_again(end):
+    """Without its height a session is not remembered: only its number tells that it was counted."""
+    rows = [
+        EndedSession(
+            number=number, supplier="s", session_id=f"{number}" * 64, end=end, height=100, time="2026-01-01T00:00:00Z",
+            outcome="settled", paid=True, earned_by={"owner": 10}, fees_upokt=1,
+        )
+        for number in (1, 2, 3)
+    ]  # fmt: skip
+    once = Books().counted("trail", rows)
+    assert sum(once.earned_by.values()) == 30
+    for again in (rows[2:], rows[1:], rows):
+        assert once.counted("trail", again) == once
+    assert Books().counted("trail", rows[:2]).counted("trail", rows[1:]) == once
+
+
+@pytest.mark.parametrize(("late", "waits"), [(0.0, True), (0.1, False)])
+def test_a_report_and_a_scan_count_only_if_they_began_after_the_last_relayer_was_gone(late, waits):
+    since = 50.0 + REPORT_LATENCY_SECONDS + late
+    left = snapshot(relay_miner=None, suppliers=(), pods=(MINER_POD,))
+    arrived = replace(miner_report(last_scan_began=None), at=since)
+    found = open_without_relay_miner(replace(left, reports=(arrived,)), 50.0)
+    assert ("has not reported" in found) == waits
+    scanned = miner_report(last_scan_began=since)
+    assert ("has yet to scan" in open_without_relay_miner(replace(left, reports=(scanned,)), 50.0)) == waits
+
+
+def api_pod(**status):
+    return Pod.of(
+        {"metadata": {"name": "p", "uid": "u", "labels": {names.LABEL_COMPONENT: names.MINER}}, "status": status}
+    )
+
+
+def test_a_pod_is_read_as_kubernetes_writes_it():
+    empty = api_pod()
+    assert (empty.ready, empty.restarts, empty.problem, empty.ready_changed_at, empty.deleting) == (
+        False,
+        0,
+        "",
+        None,
+        False,
+    )
+    for state in ("True", "False", "Unknown"):
+        found = api_pod(conditions=[{"type": "Ready", "status": state, "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        assert found.ready == (state == "True")
+        assert found.ready_changed_at is not None
+    several = api_pod(
+        containerStatuses=[{"name": "a", "restartCount": 2}, {"name": "b", "restartCount": 3}, {"name": "c"}]
+    )
+    assert several.restarts == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ({"conditions": [{"type": "PodScheduled", "status": "True", "reason": "R", "message": "m"}]}, ""),
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "R", "message": "m"}]}, "R: m"),
+        ({"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}]}, ""),
+        ({"initContainerStatuses": [{"name": "i", "state": {"waiting": {"reason": "PodInitializing"}}}]}, ""),
+        ({"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ErrImagePull"}}}]}, "c: ErrImagePull"),
+        (
+            {"containerStatuses": [{
+                "name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                "lastState": {"terminated": {"message": "first\nwhat it died of\n"}},
+            }]},
+            "c: CrashLoopBackOff: what it died of",
+        ),
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "message": "x" * 9999}]}, LONGEST_PROBLEM),
+    ],
+)  # fmt: skip
+def test_the_first_thing_that_prevents_a_pod_is_told_in_kubernetes_words(status, told):
+    found = api_pod(**status).problem
+    assert found == told if isinstance(told, str) else len(found) == told
+
+
+def test_the_published_endpoint_is_the_one_that_the_service_has():
+    for relay_miner in (RM, changed(RM, "spec.relayer.service", {"port": 8080})):
+        seen = snapshot(relay_miner=relay_miner)
+        decided = plan(seen)
+        (service,) = (
+            child for child in decided.wanted
+            if child["kind"] == "Service" and child["metadata"]["name"] == names.relayer("main")
+        )  # fmt: skip
+        port = service["spec"]["ports"][0]["port"]
+        assert relay_miner_status(seen, decided).endpoint == f"http://main-relayer.ns.svc:{port}"
+
+
+def test_a_workload_without_a_status_has_no_ready_pods():
+    made = {("Deployment", names.relayer("main")): {
+        "metadata": {"name": names.relayer("main"), "generation": 1},
+        "spec": {"replicas": 3, "template": {"spec": {"containers": [{"image": "i"}]}}},
+    }}  # fmt: skip
+    seen = snapshot(children=made)
+    status = relay_miner_status(seen, plan(seen))
+    assert (status.relayers.summary, status.relayers.ready, status.relayers.replicas) == ("0/3", 0, 0)
+    assert (status.miners.summary, status.miners.ready) == ("", 0)
+
+
+def test_a_document_with_the_same_kinds_or_more_covers_another():
+    two, one = Schemas({"RelayMiner": {}, "Supplier": {}}), Schemas({"RelayMiner": {}})
+    assert [two.covered_by(two), one.covered_by(two), two.covered_by(one)] == [True, True, False]
+    assert [Schemas().covered_by(Schemas()), Schemas().covered_by(one)] == [False, True]
+
+
+HELD = changed(ALICE, "metadata.finalizers", [names.FINALIZER])
+
+
+@pytest.mark.parametrize(
+    ("relay_miner", "supplier", "added"),
+    [
+        (RM, ALICE, {"Supplier", "RelayMiner"}),
+        (RM, HELD, {"RelayMiner"}),
+        (changed(RM, "metadata.finalizers", [names.FINALIZER]), HELD, set()),
+        (changed(RM, "metadata.finalizers", [names.FINALIZER]), ALICE, {"Supplier"}),
+        (RM, gone(ALICE, held=False), {"RelayMiner"}),
+        (gone(RM), ALICE, {"Supplier"}),
+        (gone(RM, held=False), HELD, set()),
+    ],
+)
+def test_finalizers_are_added_once_and_to_nothing_that_goes(relay_miner, supplier, added):
+    found = plan(snapshot(relay_miner=relay_miner, suppliers=(supplier,), reports=(relayer_report(), miner_report(1))))
+    assert {change.kind for change in found.protect} == added
+    assert all(change.wanted for change in found.protect)
+
+
+@pytest.mark.parametrize(("services", "handed"), [(["eth"], ("eth",)), (None, ())])
+def test_a_key_is_handed_to_pods_with_the_services_that_it_is_limited_to(services, handed):
+    limited = changed(ALICE, "spec.services", services) if services else ALICE
+    (published,) = plan(snapshot(suppliers=(limited,))).context.suppliers
+    assert (published.services, published.draining) == (handed, False)
+
+
+def test_no_finalizer_is_added_where_no_key_is_published():
+    assert plan(snapshot(secrets={"alice-key": None}, published=None)).protect == ()
