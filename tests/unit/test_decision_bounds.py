@@ -62,6 +62,7 @@ def test_what_a_report_does_not_name_counts_as_nothing():
     assert not Report(MINER_POD.name, body, 0.0).owns(address("alice"))
     sums = row.sessions.model_dump()
     assert not any(sums.values()), sums
+    assert Report.of(MINER_POD.name, {"component": names.MINER}).at == 0.0
 
 
 @pytest.mark.parametrize("others", [0, 1])
