@@ -15,13 +15,15 @@ class Gate:
         self.now = 1000.0
         self.budget = ColdQueryBudget(lambda: self.now, "too many", burst=burst, per_second=per_second)
 
-    def open(self, address):
+    def refusal(self, address):
         try:
             self.budget.check(address)
         except Rejected as rejected:
-            assert (rejected.reason, rejected.message) == (RejectionReason.OVERLOADED, "too many")
-            return False
-        return True
+            return rejected.reason, rejected.message
+        return None
+
+    def open(self, address):
+        return self.refusal(address) is None
 
 
 def test_an_address_may_ask_in_vain_as_often_as_its_burst_and_then_as_its_rate_allows():
@@ -29,7 +31,7 @@ def test_an_address_may_ask_in_vain_as_often_as_its_burst_and_then_as_its_rate_a
     for _ in range(3):
         assert gate.open("a")
         gate.budget.strike("a")
-    assert not gate.open("a")
+    assert gate.refusal("a") == (RejectionReason.OVERLOADED, "too many")
     assert gate.open("b"), "another address"
     gate.now += 1.9
     assert not gate.open("a")
