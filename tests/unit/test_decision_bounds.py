@@ -18,6 +18,14 @@ from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import Schemas
 from pocket_operator.decide.snapshot import LONGEST_PROBLEM, Pod
 from pocket_operator.decide.supplier_status import supplier_status
+from pocket_operator.decide.workloads import (
+    annotation_of,
+    image_of,
+    is_rolling,
+    partition_of,
+    serves,
+    wanted_replicas,
+)
 from pocket_operator.resources import names
 from resources import address, changed
 from snapshots import ALICE, MINER_POD, RM, gone, miner_report, relayer_report, snapshot
@@ -162,6 +170,63 @@ def test_the_published_endpoint_is_the_one_that_the_service_has():
         )  # fmt: skip
         port = service["spec"]["ports"][0]["port"]
         assert relay_miner_status(seen, decided).endpoint == f"http://main-relayer.ns.svc:{port}"
+
+
+WHOLE = {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3}
+
+
+def controlled(without="", **status):
+    """Return a workload of three replicas as its controller reports it, which leaves out zeros."""
+    reported = {name: number for name, number in {**WHOLE, **status}.items() if number and name != without}
+    return {"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": reported}
+
+
+@pytest.mark.parametrize(
+    ("workload", "rolling", "serving"),
+    [
+        (controlled(), False, True), (controlled(observedGeneration=1), True, True),
+        (controlled(replicas=4), True, True),
+        (controlled(updatedReplicas=2), True, True), (controlled(readyReplicas=2), True, False),
+        *((controlled(without=name), True, name != "readyReplicas") for name in WHOLE if name != "replicas"),
+        (None, True, False), ({"metadata": {}, "spec": {"replicas": 0}}, False, False),
+        ({"metadata": {}, "spec": {"replicas": 1}, "status": {"readyReplicas": 1}}, True, True),
+    ],
+)  # fmt: skip
+def test_a_workload_rolls_until_its_controller_has_seen_updated_and_readied_all(workload, rolling, serving):
+    assert (is_rolling(workload), serves(workload)) == (rolling, serving)
+
+
+def test_what_the_controllers_count_of_a_missing_workload_is_none():
+    assert (wanted_replicas(None), partition_of(None), image_of(None), annotation_of(None, "a")) == (0, 0, "", "")
+    assert (wanted_replicas({}), partition_of({"spec": {}}), image_of({"spec": {}})) == (0, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("pod", "told"),
+    [
+        (replace(MINER_POD, ready=False, problem="ErrImage"), True),
+        (replace(MINER_POD, ready=False, problem="ErrImage", deleting=True), False),
+        (replace(MINER_POD, problem="a sidecar waits"), False),
+        (replace(MINER_POD, ready=False, problem="ErrImage", component=names.CONSOLE), False),
+    ],
+)
+def test_the_problem_of_a_pod_that_should_be_ready_is_told(pod, told):
+    seen = snapshot(pods=(pod,), reports=(relayer_report(address("alice")), miner_report()))
+    found = {row.type: row for row in relay_miner_status(seen, plan(seen)).conditions}["Ready"]
+    assert ((found.reason, pod.problem in found.message) == ("PodsNotReady", True)) == told
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_broken_source_says_whether_the_last_good_key_stays_in_use(published):
+    known = {} if published else {"published": None}
+    seen = snapshot(secrets={"alice-key": None}, **known)
+    check = plan(seen).key_checks[0]
+    assert (check.key_hex is not None, "The last good key stays in use." in check.message) == (published, published)
+
+
+def test_open_sessions_of_a_supplier_that_nobody_has_reported_are_none():
+    seen = snapshot(reports=())
+    assert supplier_status(plan(seen).key_checks[0], seen, plan(seen)).open_sessions == 0
 
 
 def test_a_workload_without_a_status_has_no_ready_pods():

@@ -1,4 +1,4 @@
-"""The first thing that is wrong with a relay rejects it before any query, and simulated relays pass their own checks."""
+"""The first thing that is wrong with a relay rejects it before any query. Simulated relays have checks of their own."""
 
 import asyncio
 import random

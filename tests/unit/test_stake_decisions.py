@@ -126,6 +126,16 @@ def test_the_last_included_transaction_is_the_last_one_or_the_one_noted_before(o
     assert last_included(of(outcome=outcome).model_copy(update={"included": "CD"})) == hash_
 
 
+@pytest.mark.parametrize(("age", "step"), [(3599, StakeStep.NOTHING), (3600, StakeStep.SIGN), (9999, StakeStep.SIGN)])
+@pytest.mark.parametrize("last", [{"outcome": "Included", "plan": "c"}, {"outcome": "Failed"}])
+def test_another_transaction_is_signed_once_the_interval_has_passed(age, step, last):
+    made = sight(status=of(**last), now=NOW + timedelta(seconds=age))
+    found = towards_declaration(made, CHANGE)
+    assert found.step is step
+    if step is StakeStep.NOTHING and last["outcome"] == "Failed":
+        assert "It is tried again in 1 s." in found.condition.message
+
+
 @pytest.mark.parametrize("refusal", list(StakeRefusal))
 def test_every_refusal_is_a_reason_of_the_condition(refusal):
     found = towards_declaration(sight(), StakePlan(StakeState.REFUSED, "words", refusal=refusal))
