@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pocket.api.miner_status import EndedSession
 from pocket.api.status import MOST_RECIPIENTS, OTHERS
@@ -99,6 +101,38 @@ def test_outcomes_up_to_the_counted_number_are_not_counted_again(end):
     for again in (rows[2:], rows[1:], rows):
         assert once.counted("trail", again) == once
     assert Books().counted("trail", rows[:2]).counted("trail", rows[1:]) == once
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 50), st.booleans(), st.booleans()), max_size=30),
+    st.integers(0, 5),
+)  # fmt: skip
+def test_days_and_fees_are_the_sums_of_their_outcomes_and_the_mean_is_of_complete_days(outcomes, adopted):
+    rows = [
+        EndedSession(
+            number=number, supplier="s", session_id=f"{number:064}", end=number, height=number, fees_upokt=fees,
+            outcome="settled", paid=paid, lost=lost, earned_by={"owner": 3}, time=f"2026-01-{day:02}T00:00:00Z",
+        )
+        for number, (day, fees, paid, lost) in enumerate(sorted(outcomes), start=1)
+    ]  # fmt: skip
+    books = Books().counted("trail", rows)
+    by_day = {}
+    for day, *_ in outcomes:
+        by_day[f"2026-01-{day:02}"] = sum(fees for other, fees, *_ in outcomes if other == day)
+    last = dict(sorted(by_day.items())[-8:])
+    assert books.fees == last
+    complete = list(last.values())[:-1]
+    assert books.fees_per_day_upokt == (-(-sum(complete) // len(complete)) if complete else None)
+    if outcomes:
+        newest = max(day for day, *_ in outcomes)
+        of_it = [row for row in outcomes if row[0] == newest]
+        assert (books.day.date, books.day.fees_upokt) == (f"2026-01-{newest:02}", sum(row[1] for row in of_it))
+        assert (books.day.settled, books.day.lost) == (sum(row[2] for row in of_it), sum(row[3] for row in of_it))
+        assert books.day.earned_by == {"owner": 3 * len(of_it)}
+    report = ReportedSupplier(open=0, fees_by_day={"2026-01-12": adopted}, earned_by={"owner": 5})
+    both = books.adopted("another", 9, report)
+    assert both.fees == dict(sorted({**last, "2026-01-12": last.get("2026-01-12", 0) + adopted}.items())[-8:])
+    assert both.earned_by == {"owner": 3 * len(rows) + 5}
 
 
 @pytest.mark.parametrize(("late", "waits"), [(0.0, True), (0.1, False)])
