@@ -1,6 +1,6 @@
 """The cache answers every question as a plain list of the newest objects would."""
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from example_counts import examples
@@ -112,7 +112,8 @@ def concerned(kind, rows, model):
     return keys
 
 
-@settings(max_examples=examples(80), deadline=None)
+# To find a smaller example would take minutes.
+@settings(max_examples=examples(80), deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(steps)
 def test_after_any_events_and_listings_each_answer_is_that_of_the_newest_objects(made):
     cache, model = ObjectCache(), Model()
