@@ -106,6 +106,8 @@ _GUARDS = re.compile(
 )
 _TUNED = 10
 """Constants of a module from here on are limits and durations, which no test should hold to the last digit."""
+_CUT = re.compile(r"\[:\d{2,}\]|\btimedelta\(")
+"""Lines that cut a text for people, or hold a duration."""
 
 
 class RemoveStatement(Operator):  # type: ignore[misc]  # cosmic-ray publishes no types
@@ -169,6 +171,7 @@ def generate(file: str, source: str) -> list[Generated]:
     logging = set[int]().union(*(_lines(node) for node in ast.walk(tree) if _is_logging(node)))
     guards = {number for number, line in enumerate(source.splitlines(), start=1) if _GUARDS.search(line)}
     tuned = set[int]().union(*(_lines(node) for node in tree.body if _is_tuned(node)))
+    tuned |= {number for number, line in enumerate(source.splitlines(), start=1) if _CUT.search(line)}
     nodes = list(ast_nodes(get_ast(source)))
     found = []
     for name in (*OPERATORS, "RemoveStatement"):
