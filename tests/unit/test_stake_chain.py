@@ -181,7 +181,8 @@ SETTLED = NOW + SETTLED_SECONDS * SECOND
     [
         (TransactionResult("AA", 0, "", "", height=7), SETTLED + 1, EXPIRES, SentOutcome.INCLUDED, 7),
         (TransactionResult("AA", 5, "sdk", "poor", height=7), NOW, EXPIRES, SentOutcome.FAILED, 7),
-        (NotFound("no"), NOW, EXPIRES, SentOutcome.WAITING, 0), (NotFound("no"), SETTLED, EXPIRES, SentOutcome.WAITING, 0),
+        (NotFound("no"), NOW, EXPIRES, SentOutcome.WAITING, 0),
+        (NotFound("no"), SETTLED, EXPIRES, SentOutcome.WAITING, 0),
         (NotFound("no"), SETTLED + 1, EXPIRES, SentOutcome.EXPIRED, 9),
         (NotFound("no"), SETTLED + 10**18, None, SentOutcome.WAITING, 0),
     ],
