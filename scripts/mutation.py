@@ -88,9 +88,9 @@ OPERATORS = (
     "ReplaceContinueWithBreak",
     "ZeroIterationForLoop",
 )
-TESTS_OF_A_MUTANT = (40, 120, 800)
+TESTS_OF_A_MUTANT = (40, 120, 400)
 """How many tests are run: first the quick ones, then more if they do not fail."""
-SECONDS = (90, 120, 180)
+SECONDS = (90, 120, 120)
 TEST_SECONDS = 40
 COLUMNS = (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.SURVIVED)
 NO_TESTS = 5  # pytest's exit code

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
+from pocket.chain import convert
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.broadcast_answers import best_result
 from pocket.chain.comet import CometClient
@@ -16,10 +17,11 @@ from pocket.chain.failover import Failover, NodeAddress
 from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.chain.model import Block, checked_block
 from pocket.chain.node_answer import height_of
-from pocket.chain.node_health import NodeHealthTable
+from pocket.chain.node_health import NodeHealthTable, NodeProbe
 from pocket.chain.node_monitor import NodeMonitor
 from pocket.errors import ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.transactions.build import Timestamp
 
 NODE = NodeAddress.parse("grpc://node:1", "http://node:2")
@@ -118,6 +120,33 @@ async def test_nodes_are_probed_for_ever_where_there_are_several(addresses, prob
         with contextlib.suppress(InterruptedError):
             await monitor.run(0.0)
     assert monitor.number == probed
+
+
+@pytest.mark.parametrize(("addresses", "reads"), [(1, 0), (2, 2)])
+async def test_a_single_node_is_compared_with_none(addresses, reads):
+    class Counting(NodeMonitor):
+        number = 0
+
+        async def _probe(self, client, blocks):
+            self.number += 1
+            return NodeProbe(problem="away")
+
+    many = [NodeAddress.parse(f"grpc://n{at}:1", f"http://n{at}:2") for at in range(addresses)]
+    async with Counting(many, None, "pocket", NodeHealthTable(addresses)) as monitor:
+        await monitor.probe_all()
+    assert monitor.number == reads
+
+
+@pytest.mark.parametrize(
+    ("probability", "sound"), [(0.0, True), (1.0, True), (-0.01, False), (1.01, False), (2.0, False)]
+)
+def test_a_proof_is_asked_for_with_a_probability(probability, sound):
+    message = proof_pb.Params(proof_request_probability=probability)
+    if sound:
+        assert convert.proof_params(message).proof_request_probability == probability
+    else:
+        with pytest.raises(DecodingError):
+            convert.proof_params(message)
 
 
 class Node:

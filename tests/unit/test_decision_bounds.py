@@ -17,7 +17,7 @@ from pocket_operator.decide.earned import earnings
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import PodReportBody, RecentRelays, Report, ReportedDay, ReportedSupplier
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.decide.schemas import Schemas
+from pocket_operator.decide.schemas import GROUP, VERSION, Schemas
 from pocket_operator.decide.snapshot import LONGEST_PROBLEM, Pod
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.decide.workloads import (
@@ -299,6 +299,37 @@ def test_finalizers_are_added_once_and_to_nothing_that_goes(relay_miner, supplie
     found = plan(snapshot(relay_miner=relay_miner, suppliers=(supplier,), reports=(relayer_report(), miner_report(1))))
     assert {change.kind for change in found.protect} == added
     assert all(change.wanted for change in found.protect)
+
+
+@pytest.mark.parametrize(("replicas", "canary"), [(None, True), (1, True), (0, False)])
+def test_a_canary_needs_relayers_that_a_bad_revision_could_harm(replicas, canary):
+    steady = changed(RM, "spec.relayer", {"rollout": {"strategy": "Canary"}, "workers": 2})
+    steady = steady if replicas is None else changed(steady, "spec.relayer.replicas", replicas)
+    children = {(row["kind"], row["metadata"]["name"]): row for row in plan(snapshot(relay_miner=steady)).wanted}
+    edited = changed(steady, "spec.relayer.workers", 3)
+    assert (plan(snapshot(relay_miner=edited, children=children)).rollout.canary is not None) == canary
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_address_of_a_supplier_is_shown_once_its_key_is_proven(known):
+    seen = snapshot() if known else snapshot(secrets={"alice-key": None}, published=None)
+    assert supplier_status(plan(seen).key_checks[0], seen, plan(seen)).address == (address("alice") if known else "")
+
+
+@pytest.mark.parametrize(
+    ("group", "version", "fields"),
+    [
+        ("other", VERSION, ("spec",)),
+        (GROUP, "v1", ("spec",)),
+        (GROUP, VERSION, ("items",)),
+        (GROUP, VERSION, ("spec",)),
+    ],
+)
+def test_a_definition_is_ours_by_group_version_and_a_spec(group, version, fields):
+    named = {"group": group, "version": version, "kind": "Supplier"}
+    schema = {"x-kubernetes-group-version-kind": [named], "properties": {name: {} for name in fields}}
+    found = Schemas.of({"components": {"schemas": {"x": schema}}})
+    assert bool(found.installed) == ((group, version, fields) == (GROUP, VERSION, ("spec",)))
 
 
 @pytest.mark.parametrize(("services", "handed"), [(["eth"], ("eth",)), (None, ())])

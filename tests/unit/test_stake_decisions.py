@@ -172,6 +172,8 @@ def test_a_transaction_that_no_index_knows_is_concluded_from_the_record():
     found = towards_declaration(sight(status=of(outcome="Expired")), reached)
     assert (found.status.transaction.outcome, found.status.spent_upokt) == ("Included", 5_000_001)
     assert (found.condition.state, found.condition.message, found.status.reached) == ("True", "Words.", "d")
+    approved = towards_declaration(sight(status=of(outcome="Expired", approved=True)), reached)
+    assert approved.status.spent_upokt == 0
 
 
 def test_what_is_recorded_before_the_broadcast_names_plan_cost_and_approval():
