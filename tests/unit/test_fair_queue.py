@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.fair_queue import MAX_WAIT_SECONDS, PER_ITERATION, FairQueue
 
+pytestmark = pytest.mark.timeout(20)  # a turn that is never granted is the failure that these tests look for
+
 
 async def granted(queue, turns):
     """Return the keys in the order of their turns, all requested in one iteration of the event loop."""

@@ -183,3 +183,19 @@ def test_what_the_owner_changes_under_one_release_is_not_staged():
     found = decided(changed(TRIAL, "spec.relayer.podTemplate.spec", {"dnsPolicy": "Default"}), before)
     assert found.update.phase is UpdatePhase.NONE
     assert complete(found)[WORKLOADS[0]]["spec"]["template"]["spec"]["dnsPolicy"] == "Default"
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("place", WORKLOADS)
+def test_a_workload_that_has_this_releases_template_says_nothing_about_the_others(release, place, noted):
+    """It is known by its note of the release, or by a template that is the same."""
+    with release():
+        before = complete(decided())
+    component, now = place[1].removeprefix("main-"), complete(decided())
+    annotations = {**now[place]["metadata"]["annotations"]}
+    if not noted:
+        annotations[names.ANNOTATION_RENDERING] = "another"
+    workload = {**now[place], "metadata": {**now[place]["metadata"], "annotations": annotations}}
+    saved = ("ConfigMap", names.revision("main", component))
+    found = decided(children={**before, place: workload, saved: now[saved]})
+    assert set(found.context.kept) == {names.RELAYER, names.MINER, names.REDIS} - {component}

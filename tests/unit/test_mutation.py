@@ -10,6 +10,7 @@ import structlog
 _LOG = structlog.get_logger()
 _SECONDS = 30.0
 _ENOUGH = 2
+_PAUSE = timedelta(seconds=4)
 
 
 async def act(height, close):
@@ -21,6 +22,8 @@ async def act(height, close):
         _LOG.info(
             "sent", height=height + 1,
         )
+    text = str(height)[:40]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return height >= _ENOUGH
 '''
 
@@ -33,7 +36,8 @@ def test_each_comparison_number_and_call_is_mutated_but_no_log_and_no_limit():
     assert ("AddNot", "if not height < close:") in shown
     assert ("RemoveStatement", "pass") in shown
     assert ("ReplaceBinaryOperator_Add_Sub", "height - 1,") in shown
-    assert {mutant.line for mutant in made if mutant.operator == "NumberReplacer"} == {6, 13}, "not of _SECONDS"
+    numbers = {lines[mutant.line - 1].strip() for mutant in made if mutant.operator == "NumberReplacer"}
+    assert numbers == {"_ENOUGH = 2", "height + 1,"}, "no limit, pause, cut of a text or length of a digest"
     assert not any("sent" in lines[mutant.line - 1] for mutant in made)
 
 

@@ -96,7 +96,8 @@ def test_the_deadline_and_the_annotation_end_a_drain():
     short = changed(RM, "spec.deletion", {"drainDeadlineSeconds": 5})
     stuck = (relayer_report(), miner_report(9))
     assert plan(snapshot(relay_miner=short, suppliers=(gone(ALICE),), reports=stuck)).release
-    assert not plan(snapshot(relay_miner=short, suppliers=(gone(ALICE, 4),), reports=stuck)).release
+    assert not plan(snapshot(relay_miner=short, suppliers=(gone(ALICE, 4.9),), reports=stuck)).release
+    assert plan(snapshot(relay_miner=short, suppliers=(gone(ALICE, 5.0),), reports=stuck)).release
     forced = changed(gone(ALICE), "metadata.annotations", {names.ANNOTATION_FORCE_DELETE: "true"})
     assert plan(snapshot(suppliers=(forced,), reports=stuck)).release
 
@@ -353,6 +354,8 @@ def test_an_applied_child_as_the_api_server_returns_it_has_not_drifted():
         (["a", "b"], ["a"], False),
         (["b", "a"], ["a", "b"], False),
         (None, {"a": 1}, False),
+        ({}, {"a": False}, True),
+        ({}, {"a": True}, False),
     ],
 )
 def test_what_others_add_is_no_drift_and_what_they_change_is(observed, wanted, same):

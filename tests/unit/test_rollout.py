@@ -74,6 +74,8 @@ def test_a_canary_that_stayed_good_long_enough_lets_the_others_follow():
     ({"reports": (figures(seconds=4.9), OTHER)}, None),
     ({"reports": (figures(seconds=400.0), relayer("r"))}, None),
     ({"reports": (relayer(), OTHER)}, None),
+    ({"reports": (figures(served=95, failed=5),)}, None),
+    ({"reports": (figures(seconds=29.0), relayer("r", served=500, timed=500, seconds=50.0))}, None),
     ({"canary": {"metadata": {"annotations": {names.ANNOTATION_REVISION: NEW.name, names.ANNOTATION_TRIED: "?"}}}},
      None),
 ])  # fmt: skip
@@ -98,6 +100,9 @@ def test_nothing_is_decided_too_early_and_small_numbers_say_nothing(change, said
     ({"canary": tried(begun=before(150)), "pods": (replace(WELL, ready_changed_at=before(1)),)},
      "did not stay ready for 60 s"),
     ({"pods": (replace(WELL, restarts=1, problem="relayer: CrashLoopBackOff: bad"),)}, "restarted: relayer: CrashLoop"),
+    ({"reports": (figures(seconds=31.0), relayer("r", served=500, timed=500, seconds=50.0))},
+     "its relays take 0.310 s, the other relayers' 0.100 s (at most 3 times as long)"),
+    ({"reports": (figures(served=94, failed=6),)}, "6.0 % of its relays failed, 0.0 % of the other"),
     ({"reports": (figures(served=90, failed=10), OTHER)}, "10.0 % of its relays failed, 1.0 % of the other"),
     ({"reports": (figures(seconds=6.0), OTHER)}, "its relays take 0.060 s, the other relayers' 0.010 s"),
     ({"pods": (replace(WELL, ready_changed_at=NOW),), "reports": (figures(served=0, failed=20),)},
@@ -235,5 +240,12 @@ def test_while_a_canary_is_watched_status_says_so_and_its_pod_is_nobodys_problem
     told = conditions(replace(seen, pods=(POD, sick)))
     assert (told["Reconciling"].status, told["Reconciling"].reason) == ("True", "ObservingCanary")
     assert "ImagePullBackOff" not in told["Ready"].message
+    for ready in (0, 1):
+        for part in (("Deployment", "main-relayer"), ("StatefulSet", "main-miner")):
+            seen.children[part]["spec"]["replicas"] = seen.children[part]["metadata"]["generation"] = 1
+            seen.children[part]["status"] = {"observedGeneration": 1, "readyReplicas": ready}
+        served = replace(seen, reports=(relayer_report(address("alice")), miner_report()))
+        assert conditions(served)["Reconciling"].reason == "ObservingCanary"
+        assert conditions(served)["Ready"].status == ("True" if ready else "False"), "the others serve as before"
     status = relay_miner_status(seen, plan(seen))
     assert (status.rollout.phase, len(status.rollout.revision)) == ("Observing", 10)

@@ -21,6 +21,7 @@ from pocket_operator.decide.stake_decision import (
     StakeSight,
     StakeStep,
     after_sending,
+    last_included,
     signed_status,
     towards_declaration,
     unstakes,
@@ -118,6 +119,23 @@ def test_a_difference_has_its_reason_and_step(made, reason, step):
     assert (shown.hash == CHANGE.plan_hash) == (made.spec.policy is not StakePolicy.OBSERVE)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "hash_"), [("Included", "AB"), ("Expired", "CD"), ("Failed", "CD"), ("Sent", "CD")]
+)
+def test_the_last_included_transaction_is_the_last_one_or_the_one_noted_before(outcome, hash_):
+    assert last_included(of(outcome=outcome).model_copy(update={"included": "CD"})) == hash_
+
+
+@pytest.mark.parametrize(("age", "step"), [(3599, StakeStep.NOTHING), (3600, StakeStep.SIGN), (9999, StakeStep.SIGN)])
+@pytest.mark.parametrize("last", [{"outcome": "Included", "plan": "c"}, {"outcome": "Failed"}])
+def test_another_transaction_is_signed_once_the_interval_has_passed(age, step, last):
+    made = sight(status=of(**last), now=NOW + timedelta(seconds=age))
+    found = towards_declaration(made, CHANGE)
+    assert found.step is step
+    if step is StakeStep.NOTHING and last["outcome"] == "Failed":
+        assert "It is tried again in 1 s." in found.condition.message
+
+
 @pytest.mark.parametrize("refusal", list(StakeRefusal))
 def test_every_refusal_is_a_reason_of_the_condition(refusal):
     found = towards_declaration(sight(), StakePlan(StakeState.REFUSED, "words", refusal=refusal))
@@ -144,7 +162,7 @@ def test_every_reason_is_explained():
 def test_what_was_sent_is_concluded_before_anything_else(outcome, step, reason, spent):
     found = after_sending(of(), SentState(outcome, 7, "log"))
     assert (found.step, found.condition.reason, found.status.spent_upokt) == (step, reason, spent)
-    assert found.status.transaction.outcome == outcome.value
+    assert (found.status.transaction.outcome, found.approved) == (outcome.value, False)
     approved = after_sending(of(approved=True), SentState(outcome, 7))
     assert approved.status.spent_upokt == 0, "an approval is not charged to the budget"
 
@@ -153,7 +171,9 @@ def test_a_transaction_that_no_index_knows_is_concluded_from_the_record():
     reached = StakePlan(StakeState.AS_DECLARED, "words", declaration="d")
     found = towards_declaration(sight(status=of(outcome="Expired")), reached)
     assert (found.status.transaction.outcome, found.status.spent_upokt) == ("Included", 5_000_001)
-    assert (found.condition.state, found.status.reached) == ("True", "d")
+    assert (found.condition.state, found.condition.message, found.status.reached) == ("True", "Words.", "d")
+    approved = towards_declaration(sight(status=of(outcome="Expired", approved=True)), reached)
+    assert approved.status.spent_upokt == 0
 
 
 def test_what_is_recorded_before_the_broadcast_names_plan_cost_and_approval():

@@ -73,6 +73,10 @@ def test_new_relay_miners_and_own_images_are_not_staged():
     assert update({}).phase is UpdatePhase.NONE
     own = changed(changed(RM, "spec.relayer.image", "r:1"), "spec.miner.image", "m:1")
     assert update(deployment() | stateful(), relay_miner=own).phase is UpdatePhase.NONE
+    own_miner = changed(RM, "spec.miner.image", "m:1")
+    for turn, phase in ((GO, UpdatePhase.RELAYERS), (Turn(False, "another"), UpdatePhase.QUEUED)):
+        found = update(deployment() | stateful(partition=2), relay_miner=own_miner, turn=turn)
+        assert (found.phase, found.partition) == (phase, 0), "its owner's image reaches every miner"
 
 
 def test_without_its_turn_nothing_changes_and_the_status_names_the_one_before():

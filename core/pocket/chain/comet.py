@@ -344,7 +344,7 @@ class CometClient:
                     if (height := announced_height(frame.data)) is not None:
                         yield height
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise ChainUnavailable(f"{node.websocket_url}: {error or 'silent'}") from error
+            raise ChainUnavailable(f"{node.websocket_url}: {str(error) or 'silent'}") from error
 
 
 def announced_height(text: str) -> int | None:

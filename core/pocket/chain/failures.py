@@ -79,7 +79,7 @@ _KINDS: Final[Mapping[FailureClass, type[ChainError]]] = {
 
 def classify_status(method: str, code: grpc.StatusCode, text: str) -> FailureClass:
     """Classify a gRPC status. `method` is the full or the short name."""
-    name = method.rsplit("/", 1)[-1]
+    name = method.rpartition("/")[2]
     return next((row.failure for row in _GRPC_ROWS if row.matches(name, code, text)), FailureClass.TRANSIENT)
 
 
@@ -102,5 +102,5 @@ def error_of(
 
 def error_from_status(method: str, code: grpc.StatusCode, message: str, height: int = 0) -> ChainError:
     """Build the typed error for a gRPC status. height: of the state that answered, 0 where it is unknown."""
-    text = f"{method.rsplit('/', 1)[-1]}: {message[:500]}"
+    text = f"{method.rpartition('/')[2]}: {message[:500]}"
     return error_of(classify_status(method, code, message), text, height)

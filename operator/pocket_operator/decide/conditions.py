@@ -10,6 +10,7 @@ from pocket_operator.decide.reasons import PASSING, STAKE_PASSING, AnyStakeReaso
 from pocket_operator.decide.schemas import Schemas
 
 State = Literal["True", "False", "Unknown"]
+_NAMED = 5
 LONGEST_MESSAGE = 4096
 """Characters of a condition's message. The API server accepts 32768."""
 
@@ -43,19 +44,19 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, inv
     if invalid and difference.unknown:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,
-            f"The installed definition of {kind} is newer than the operator: it has {_few(difference.unknown)}, and "
+            f"The installed definition of {kind} is newer than the operator: it has {few(difference.unknown)}, and "
             "lets through what this release cannot read. Use a newer release, or change what Ready names.",
         )  # fmt: skip
     if unknown:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_NEWER,
-            f"This release of the operator does not know {_few(unknown)} and ignores it. Everything else goes "
+            f"This release of the operator does not know {few(unknown)} and ignores it. Everything else goes "
             "on. Use a newer release, or remove these fields.",
         )  # fmt: skip
     if difference.missing:
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_OLDER,
-            f"The installed definition of {kind} is older than the operator: it lacks {_few(difference.missing)}. "
+            f"The installed definition of {kind} is older than the operator: it lacks {few(difference.missing)}. "
             "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -k crds/",
         )  # fmt: skip
     return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
@@ -82,8 +83,10 @@ def operator_conflict(own: str, other: str, relay_miner: str, *, readable: bool 
     return ConditionSpec(ConditionType.OPERATOR_CONFLICT, "True", ConditionReason.OTHER_OPERATOR, message)
 
 
-def _few(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+def few(texts: Sequence[str], separator: str = ", ") -> str:
+    """Return the first texts as one, and how many more there are."""
+    more = len(texts) - _NAMED
+    return separator.join(texts[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def true_if(value: bool | None) -> State:

@@ -41,11 +41,9 @@ def has_force_annotation(resource: Mapping[str, Any]) -> bool:
 
 
 def past_deadline(resource: Mapping[str, Any], now: datetime, deadline_seconds: float) -> bool:
-    """Return True if the drain deadline since the deletion has passed."""
-    stamp = resource["metadata"].get("deletionTimestamp")
-    if not stamp:
-        return False
-    return (now - datetime.fromisoformat(str(stamp))).total_seconds() >= deadline_seconds
+    """Return True if the drain deadline of a resource that is being deleted has passed."""
+    deleted_at = datetime.fromisoformat(str(resource["metadata"]["deletionTimestamp"]))
+    return (now - deleted_at).total_seconds() >= deadline_seconds
 
 
 def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> DrainStatus:

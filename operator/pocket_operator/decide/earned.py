@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from pocket.api.status import MOST_RECIPIENTS, OTHERS, Earning, Funds
+from pocket.api.recipients import bounded
+from pocket.api.status import MOST_RECIPIENTS, Earning, Funds
 from pocket_operator.decide.pod_report import ReportedSupplier
 
 LARGEST: Final = 2**63 - 1
@@ -16,13 +17,8 @@ def earnings(parts: Iterable[Mapping[str, int]]) -> tuple[Earning, ...]:
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)
-    rest = total.pop(OTHERS, 0)
-    rows = sorted(total.items(), key=lambda row: (-row[1], row[0]))
-    kept = rows if len(rows) + bool(rest) <= MOST_RECIPIENTS else rows[: MOST_RECIPIENTS - 1]
-    rest += sum(upokt for _, upokt in rows[len(kept) :])
-    if rest:
-        kept = [*kept, (OTHERS, rest)]
-    return tuple(Earning(recipient=address, upokt=min(LARGEST, upokt)) for address, upokt in kept)
+    rows = bounded(total, MOST_RECIPIENTS).items()
+    return tuple(Earning(recipient=address, upokt=min(LARGEST, upokt)) for address, upokt in rows)
 
 
 def funds(row: ReportedSupplier | None, fees_per_day: Iterable[int | None]) -> Funds:

@@ -14,13 +14,13 @@ from pocket.api.status import (
     Workload,
 )
 from pocket_operator.decide.audit_heads import audit_condition, audit_heads, published_heads
-from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
+from pocket_operator.decide.conditions import ConditionSpec, conditions, few, schema_condition, true_if
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.sections import section
 from pocket_operator.decide.served import NO_CHAIN, long_unserved, served_condition, served_suppliers, was_ready
-from pocket_operator.decide.snapshot import Snapshot
+from pocket_operator.decide.snapshot import LONGEST_PROBLEM, Snapshot
 from pocket_operator.decide.update import UpdatePhase
 from pocket_operator.decide.volume_claims import declared_size, volume_growth
 from pocket_operator.decide.workloads import is_rolling, serves
@@ -178,7 +178,7 @@ def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
     if plan.context is None:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "Keys are not published at the moment.")
     if waiting:
-        named = ", ".join(f"{f.name} ({f.reason})" for f in waiting[:5]) + (" ..." if len(waiting) > 5 else "")
+        named = few([f"{check.name} ({check.reason})" for check in waiting])
         return ConditionSpec(
             kind, "False", ConditionReason.SUPPLIERS_NOT_READY, f"Not all Suppliers have a usable key: {named}."
         )
@@ -235,7 +235,7 @@ def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSp
                 return ConditionSpec(kind, "False", _UNUSABLE[problem.code], f"{report.pod}: {problem}")
     filling = [f"{r.pod}: {r.answer.volume}." for r in miners if r.answer.volume]
     if filling:
-        return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, " ".join(sorted(filling)[:3]))
+        return ConditionSpec(kind, "False", ConditionReason.VOLUME_FILLING, few(sorted(filling), " "))
     if growth is not None:
         return growth
     return ConditionSpec(kind, "True", ConditionReason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
@@ -251,7 +251,7 @@ def _chain(reports: list[Report]) -> ConditionSpec:
             kind,
             "False",
             ConditionReason.CHAIN_UNREACHABLE,
-            f"{', '.join(sorted(stale)[:3])}: no new block for too long. Check spec.chain.nodes and the nodes.",
+            f"{few(sorted(stale))}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )
     for reason in (
         ConditionReason.GAS_PRICE_TOO_LOW,
@@ -262,7 +262,7 @@ def _chain(reports: list[Report]) -> ConditionSpec:
         if texts:
             # With too low a gas price every claim is rejected. The other findings are only warnings.
             fine = true_if(reason is not ConditionReason.GAS_PRICE_TOO_LOW)
-            return ConditionSpec(kind, fine, reason, f"Blocks arrive. {' '.join(texts[:3])}")
+            return ConditionSpec(kind, fine, reason, f"Blocks arrive. {few(texts, ' ')}")
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "Blocks arrive.")
 
 
@@ -273,10 +273,8 @@ def _claims(reports: list[Report]) -> ConditionSpec:
         return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported that it mines.")
     losing = sorted(a for r in owners for a, row in r.answer.suppliers.items() if r.owns(a) and row.lost_recently)
     if losing:
-        named = ", ".join(losing[:3])
-        return ConditionSpec(
-            kind, "False", ConditionReason.SESSION_LOST, f"Suppliers lost their last session: {named}. See theirs."
-        )
+        message = f"Suppliers lost their last session: {few(losing)}. See theirs."
+        return ConditionSpec(kind, "False", ConditionReason.SESSION_LOST, message)
     return ConditionSpec(kind, "True", ConditionReason.CLAIMS_HEALTHY, "No supplier lost its last session.")
 
 
@@ -342,11 +340,11 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
 def _failed_create(snapshot: Snapshot, workloads: tuple[Object | None, ...]) -> str:
     """Return why pods cannot be created: a Deployment's condition, or the Events of a StatefulSet."""
     for (kind, name), message in sorted(snapshot.failed_creates.items()):
-        return f"Pods of {kind} {name} cannot be created: {message}"[:500]
+        return f"Pods of {kind} {name} cannot be created: {message}"[:LONGEST_PROBLEM]
     for workload in workloads:
         for row in ((workload or {}).get("status") or {}).get("conditions") or ():
             if row.get("type") == "ReplicaFailure" and row.get("status") == "True":
-                return str(row.get("message", ""))[:500]
+                return str(row.get("message", ""))[:LONGEST_PROBLEM]
     return ""
 
 
@@ -402,8 +400,6 @@ def _summary(
         ready = ConditionSpec(ConditionType.READY, "False", *problem)
     elif late and (serving or going_on is None):
         ready = ConditionSpec(ConditionType.READY, "False", serves_all.reason, serves_all.message)
-    elif going_on is not None and not starting and going_on[0] is ConditionReason.OBSERVING_CANARY:
-        pass  # the others serve as before
     elif going_on is not None and not starting and going_on[0] is not ConditionReason.DRAINING and serving:
         pass  # enough pods serve, some of them of another revision
     elif going_on is not None:

@@ -1,13 +1,13 @@
 """Determine which Suppliers of a RelayMiner are served and mined."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pocket.api.problems import ProblemCode
 from pocket.api.status import ConditionType
-from pocket_operator.decide.conditions import ConditionSpec
+from pocket_operator.decide.conditions import ConditionSpec, few
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.snapshot import Snapshot
@@ -17,7 +17,6 @@ from pocket_operator.resources import names
 
 NO_CHAIN = frozenset({ProblemCode.NO_NEW_BLOCK, ProblemCode.CHAIN_UNAVAILABLE})
 """Problems of a pod that has no current chain."""
-_NAMED = 5
 _HAND_OVER_SECONDS = 30.0
 _LOADING_SECONDS = 300.0
 """A kubelet mounts a changed Secret within about two minutes."""
@@ -98,9 +97,9 @@ def without_key(addresses: Collection[str], snapshot: Snapshot) -> str:
     pods = sorted(pod.name for pod in snapshot.steady_pods if not pod.deleting and pod.component != names.CONSOLE)
     silent = [pod for pod in pods if pod not in reported]
     late = [pod for pod in pods if pod in reported and not set(addresses) <= set(reported[pod])]
-    told = [f"Without it: {_few(late)}."] if late else []
+    told = [f"Without it: {few(late)}."] if late else []
     if silent:
-        told.append(f"No report from {_few(silent)}: the pod is not up, or the operator cannot reach its port 9090.")
+        told.append(f"No report from {few(silent)}: the pod is not up, or the operator cannot reach its port 9090.")
     return " ".join(told)
 
 
@@ -115,7 +114,7 @@ def served_condition(snapshot: Snapshot, served: Served, keys: ConditionSpec) ->
         )
     if not served.missing:
         return ConditionSpec(kind, "True", ConditionReason.ALL_SERVED, "Relayers and miners report all Suppliers.")
-    named = _few(sorted(check.name for check in served.missing))
+    named = few(sorted(check.name for check in served.missing))
     counted = f"{len(served.served)} of {served.declared} Suppliers are served."
     loading = keys.reason is ConditionReason.LOADING_KEYS and all(check.good for check in served.missing)
     since = snapshot.unserved_since
@@ -126,10 +125,6 @@ def served_condition(snapshot: Snapshot, served: Served, keys: ConditionSpec) ->
     pods = without_key([check.address for check in served.missing], snapshot) if loading else ""
     message = f"{counted} Not served: {named}. See theirs. {pods}".strip()
     return ConditionSpec(kind, "False", ConditionReason.SUPPLIERS_NOT_SERVED, message)
-
-
-def _few(listed: Sequence[str]) -> str:
-    return ", ".join(listed[:_NAMED]) + (" ..." if len(listed) > _NAMED else "")
 
 
 def _leaves(check: KeyCheck) -> bool:

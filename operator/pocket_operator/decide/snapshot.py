@@ -21,6 +21,8 @@ from pocket_operator.resources.rendering import rendering_digest
 
 Object = dict[str, Any]
 UPDATE_DELAY_SECONDS = 60.0
+LONGEST_PROBLEM = 500
+"""Characters of what prevents a pod."""
 ChildKey = tuple[str, str]
 """Kind and name."""
 
@@ -101,10 +103,10 @@ def _pod_problem(status: Object, conditions: Mapping[str, Object]) -> str:
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             output = (last.get("message") or "").strip()
             message = output.splitlines()[-1] if output else waiting.get("message", "")
-            return f"{row.get('name')}: {waiting['reason']}: {message}".rstrip(": ")[:500]
+            return f"{row.get('name')}: {waiting['reason']}: {message}".rstrip(": ")[:LONGEST_PROBLEM]
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}"[:500]
+        return f"{scheduled.get('reason', 'Unschedulable')}: {scheduled.get('message', '')}"[:LONGEST_PROBLEM]
     return ""
 
 

@@ -14,7 +14,7 @@ from pocket.api.status import (
 )
 from pocket.chain.preflight import LOW_BALANCE_UPOKT
 from pocket_operator.decide.books import Books, Day, books_in, day_of, latest
-from pocket_operator.decide.conditions import ConditionSpec, conditions, schema_condition, true_if
+from pocket_operator.decide.conditions import ConditionSpec, conditions, few, schema_condition, true_if
 from pocket_operator.decide.draining import published_generation
 from pocket_operator.decide.earned import LARGEST, earnings, funds
 from pocket_operator.decide.plan import Plan, is_paused
@@ -181,7 +181,7 @@ def _staked(check: KeyCheck, row: ReportedSupplier | None, offered: Mapping[str,
     if broken := row.endpoint_problems:
         return ConditionSpec(
             kind, "True", ConditionReason.ENDPOINTS_BROKEN,
-            f"The stake declares URLs that do not work as seen from the miner: {'; '.join(broken[:5])}. Gateways would "
+            f"The stake declares URLs that do not work as seen from the miner: {few(broken, '; ')}. Gateways would "
             "fail there: correct name, route or certificate, or the stake.",
         )  # fmt: skip
     return ConditionSpec(kind, "True", ConditionReason.STAKED, "Staked for all services that it should serve.")

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pocket.api.kubernetes import amount_of
 from pocket.api.relayminer import MinerSpec
 from pocket.api.status import ConditionType
-from pocket_operator.decide.conditions import ConditionSpec
+from pocket_operator.decide.conditions import ConditionSpec, few
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.sections import section
-
-_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +65,10 @@ def volume_growth(claims: Sequence[VolumeClaim], size: str) -> ConditionSpec | N
     if refused:
         return ConditionSpec(
             kind, "False", ConditionReason.VOLUME_NOT_EXPANDED,
-            f"spec.miner.storage is {size}, but {'; '.join(refused[:_NAMED])}. Use a storage class with "
+            f"spec.miner.storage is {size}, but {few(refused, '; ')}. Use a storage class with "
             "allowVolumeExpansion, or replace the volumes one by one.",
         )  # fmt: skip
     growing = [claim.name for claim in claims if claim.grows_to(size)]
     if growing:
-        return ConditionSpec(
-            kind, "True", ConditionReason.VOLUME_EXPANDING, f"Growing to {size}: {', '.join(growing[:_NAMED])}."
-        )
+        return ConditionSpec(kind, "True", ConditionReason.VOLUME_EXPANDING, f"Growing to {size}: {few(growing)}.")
     return None
