@@ -14,13 +14,19 @@ _LONGEST_PATH: Final = 255
 
 
 def write_for_owner(file: Path, text: str) -> None:
-    """Create a file that only its owner can read. Never replaces one. Raises ClickException."""
+    """Create a file that only its owner can read, whole or not at all. Never replaces one. Raises ClickException."""
+    if str(file) == "-":
+        raise click.ClickException("-: keys are written to a file that you alone can read, never to standard output")
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+                out.write(text)
+        except OSError:
+            file.unlink()
+            raise
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
 
 
 def write_private(path: Path, text: str) -> None:

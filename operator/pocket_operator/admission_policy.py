@@ -16,6 +16,8 @@ _NAME: Final = r"[a-z0-9]+((-+|[.])[a-z0-9]+)*"
 _KEY: Final = rf"^({_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 _LABEL_VALUE: Final = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 _PORT_NAME: Final = "^[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$|^[a-z0-9]+(-[a-z0-9]+)*-[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+_ANNOTATION_BYTES: Final = 253952
+"""What Kubernetes allows an object, less 8 KiB for the operator's own annotations."""
 _ENTRY: Final = "^[.]?[-_A-Za-z0-9][-._A-Za-z0-9]*$"
 _OF_POD: Final = (
     r"^(metadata[.](name|namespace|uid|(labels|annotations)\['[^']+'\])|"
@@ -135,6 +137,14 @@ _VALUES: Final = "x.?values.orValue([])"
 _SIZE: Final = "quantity(string(k.substring(10)))"
 _AMOUNT: Final = "quantity(string(x[k]))"
 
+_HOST_PORT: Final = "p.?hostPort.orValue(0)"
+_BESIDE: Final = "x in y.?containers.orValue([]) ? y.containers : [x]"
+"""The containers that run at the same time as `x`, one of the pod `y`. Init containers run one after the other."""
+_SAME_PORT: Final = " && ".join(
+    f"q.?{field}.orValue({default}) == p.?{field}.orValue({default})"
+    for field, default in (("hostPort", "0"), ("protocol", "'TCP'"), ("hostIP", "''"))
+)
+
 CHECKS: Final = (
     _Check("selectors", _matches("x", _KEY), "the key of a label is not valid", "x", "y.?matchLabels.orValue({})"),
     _Check(
@@ -194,6 +204,13 @@ CHECKS: Final = (
     _Check(
         "containers", "!has(x.name) || y.ports.filter(p, has(p.name) && p.name == x.name).size() == 1",
         "the name of a port occurs twice", "x.name", "y.?ports.orValue([])",
+    ),
+    _Check(
+        "pods",
+        f"x.ports.all(p, {_HOST_PORT} == 0 || ({_BESIDE}).map(d, d.?ports.orValue([]).filter(q, {_SAME_PORT}).size())"
+        ".sum() == 1)",
+        "a hostPort of this container occurs twice in the pod", "x.name",
+        "(y.?containers.orValue([]) + y.?initContainers.orValue([])).filter(c, has(c.ports))",
     ),
     _Check(
         "containers", f"!has(x.name) || {_matches('x.name', _PORT_NAME)}",
@@ -350,8 +367,8 @@ CHECKS: Final = (
         ".map(o, o.value())",
     ),
     _Check(
-        "annotations", "x.map(k, k.size() + x[k].size()).sum() <= 262144", "annotations have more than 262144 bytes",
-        "'annotations'",
+        "annotations", f"x.map(k, bytes(k).size() + bytes(x[k]).size()).sum() <= {_ANNOTATION_BYTES}",
+        f"annotations have more than {_ANNOTATION_BYTES} bytes", "'annotations'",
     ),
 )  # fmt: skip
 """What Kubernetes checks in addition to the definition. tests/cluster/test_admission_policy.py compares both."""

@@ -38,6 +38,7 @@ from pocket_operator.controller.secrets import SealingKeys, SecretReader
 from pocket_operator.controller.stake_keeper import StakeKeeper
 from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.watch_heartbeat import WatchHeartbeat
+from pocket_operator.controller.watch_thread import run_in_thread
 from pocket_operator.controller.work_queue import WorkQueue
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import is_paused
@@ -83,6 +84,7 @@ class Operator:
         self._options = options
         self._stop = asyncio.Event()
         self._synced = False
+        self._definitions_changed = asyncio.Event()
         self._cache = ObjectCache()
         self._queue: WorkQueue[ReconcileKey] = WorkQueue(time.monotonic)
         self._heartbeat: WatchHeartbeat | None = None
@@ -130,7 +132,7 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retry_until_success(sealing.refresh, "sealing keys"))
             group.create_task(self._retry_until_success(lambda: self._discover(discovery), "discovery"))
-            group.create_task(self._retry_until_success(discovery.compare_schemas, "schemas"))
+            group.create_task(self._retry_until_success(lambda: self._check_definitions(discovery), "schemas"))
             # A RelayMiner listed before its Suppliers would lose its keys, so no decision precedes a complete listing.
             group.create_task(self._retry_until_success(lambda: self._relist(api), "listing"))
         if self._stop.is_set():
@@ -157,11 +159,16 @@ class Operator:
         )
         keeper = StakeKeeper(api, self._cache, settings.namespace, _now, clock, events, lambda: discovery.schemas)
         poller = Poller(self._cache, reports, books, self._queue.add)
-        watches = registry(self._cache, self._queue.add, self._heartbeat.receive)
+        loop = asyncio.get_running_loop()
+        watches = registry(self._cache, self._queue.add, self._heartbeat.receive, loop)
+
+        async def relist() -> None:
+            await self._relist(api, discovery.missing_kinds)
+
         self._synced = True
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._watch(watches)),
+                group.create_task(self._watch(watches, relist)),
                 group.create_task(poller.run()),
                 group.create_task(events.run()),
                 group.create_task(
@@ -174,9 +181,10 @@ class Operator:
                 group.create_task(
                     self._run_periodically(_DISCOVERY_SECONDS, lambda: self._discover(discovery), "discovery")
                 ),
-                group.create_task(self._run_periodically(_SCHEMA_SECONDS, discovery.compare_schemas, "schemas")),
+                group.create_task(
+                    self._run_periodically(_SCHEMA_SECONDS, lambda: self._check_definitions(discovery), "schemas")
+                ),
                 group.create_task(self._run_periodically(_STAKING_SECONDS, keeper.once, "staking", immediately=True)),
-                group.create_task(self._resync_loop(api)),
                 *(group.create_task(self._work(reconciler)) for _ in range(_WORKERS)),
             ]
             await self._stop.wait()
@@ -188,15 +196,36 @@ class Operator:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
 
-    async def _watch(self, watches: kopf.OperatorRegistry) -> None:
-        """Run the watches until the replica stops."""
-        ready = asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(run_watches(watches, self._options.namespaces, self._stop, ready))
-            await ready.wait()
-            self._listen_to_signals()  # kopf replaces the signal handlers when it starts
-            await running
-        self._stop.set()
+    async def _watch(self, watches: kopf.OperatorRegistry, relist: Callable[[], Awaitable[None]]) -> None:
+        """Run the watches until the replica stops, and listings that find what they miss.
+
+        A watch that ends, as that of a deleted definition does, ends nothing else: all watches are started again. The
+        liveness probe ends a process whose watches do not come back.
+        """
+        rng = random.Random()  # noqa: S311 - jitter
+        failures = 0
+        while not self._stop.is_set():
+            self._definitions_changed.clear()
+            begun = time.monotonic()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    resync = group.create_task(self._resync_loop(relist))
+                    await run_in_thread(
+                        lambda end: run_watches(watches, self._options.namespaces, end), self._definitions_changed
+                    )
+                    resync.cancel()
+            except* Exception as errors:  # noqa: BLE001 - kopf passes on whatever ended a watch
+                failures = 1 if time.monotonic() - begun > _HEARTBEAT_DEAD_SECONDS else failures + 1
+                _LOG.warning("the watches ended, starting them again", error=errors.exceptions[0])
+                await self._sleep(_BACKOFF.pause(failures, rng))
+            operator_metrics.WATCH_RESTARTS.inc()
+
+    async def _check_definitions(self, discovery: Discovery) -> None:
+        """Find missing definitions, and have the watches start again after a change. Raises KubeError."""
+        if await discovery.find_missing_kinds():
+            self._definitions_changed.set()
+        if not discovery.missing_kinds:
+            await discovery.compare_schemas()
 
     async def _hold(self) -> None:
         if reason := await self._lease.lost():
@@ -227,12 +256,12 @@ class Operator:
                 _LOG.warning("step failed, retrying", step=name, error=error)
             await self._sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
-    async def _resync_loop(self, api: KubeApi) -> None:
+    async def _resync_loop(self, relist: Callable[[], Awaitable[None]]) -> None:
         for pause in itertools.chain(_RELIST_SECONDS, itertools.repeat(_RELIST_SECONDS[-1])):
             await self._sleep(pause)
             if self._stop.is_set():
                 return
-            await self._retry_until_success(lambda: self._relist(api), "listing")
+            await self._retry_until_success(relist, "listing")
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -247,8 +276,11 @@ class Operator:
             for key in self._cache.everything():
                 self._queue.add(key)
 
-    async def _relist(self, api: KubeApi) -> None:
-        """List every kind and requeue every RelayMiner, which heals what a watch missed."""
+    async def _relist(self, api: KubeApi, missing: Collection[ResourceKind] = ()) -> None:
+        """List every kind and requeue every RelayMiner, which heals what a watch missed.
+
+        Of a kind that is missing nothing is concluded.
+        """
 
         async def list_one(target: tuple[ResourceKind, str]) -> None:
             kind, namespace = target
@@ -258,7 +290,7 @@ class Operator:
             for key in self._cache.replace(kind.name, listed, known):
                 self._queue.add(key)
 
-        kinds = (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN)
+        kinds = [kind for kind in (SUPPLIERS, RELAY_MINERS, PODS, *WATCHED_CHILDREN) if kind not in missing]
         lists = [(kind, namespace) for kind in kinds for namespace in self._options.namespaces or ("",)]
         await map_bounded(list_one, lists, _LIST_CONCURRENCY, stop_on=KubeError)
         for key in self._cache.everything():

@@ -27,6 +27,10 @@ def side(**more):
     return {"containers": [{"name": "side", "image": "s", **more}]}
 
 
+def host_port(port, **more):
+    return {"containerPort": port, "hostPort": 9999, **more}
+
+
 def pod_term(**more):
     return {"podAffinity": {REQUIRED: [{"topologyKey": "k", **more}]}}
 
@@ -156,7 +160,17 @@ BAD = [
             "name": "cpu", "target": {"type": "Utilization"}}}]},
         "Utilization: the target lacks the field of its type",
     ),
-    ("spec.relayer.service", {"annotations": {"a": "x" * 262144}}, "more than 262144 bytes"),
+    ("spec.relayer.service", {"annotations": {"a": "x" * 262144}}, "more than 253952 bytes"),
+    ("spec.relayer.podTemplate", {"annotations": {"a": "ä" * 135_000}}, "more than 253952 bytes"),
+    (POD, side(ports=[host_port(1), host_port(2)]), "side: a hostPort of this container occurs twice"),
+    (
+        POD, {"containers": [{"name": name, "image": "s", "ports": [host_port(1)]} for name in ("one", "two")]},
+        "one: a hostPort of this container occurs twice",
+    ),
+    (
+        POD, {"initContainers": [{"name": "one", "image": "s", "ports": [host_port(1), host_port(2)]}]},
+        "one: a hostPort of this container occurs twice",
+    ),
     (
         "spec.networkPolicy", {"enabled": True, "relaysFrom": [{"podSelector": {"matchLabels": {"a b": "c"}}}]},
         "a b: the key of a label is not valid",
@@ -181,14 +195,15 @@ WANTED = {
             {"name": "p", "projected": {"sources": [{"secret": {"name": "a"}}, {"configMap": {"name": "b"}}]}},
         ],
         "initContainers": [{"name": "sidecar", "image": "s", "restartPolicy": "Always", "startupProbe": {
-            "tcpSocket": {"port": 1}}}],
+            "tcpSocket": {"port": 1}}, "ports": [host_port(1)]}],
         "containers": [
             {"name": "relayer", "envFrom": [{"prefix": "P_", "secretRef": {"name": "s"}}], "env": [
                 {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": ".a-b_c.D"}}},
                 {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a/b']"}}},
                 {"name": "C", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}]},
             {"name": "side", "image": "s", "resources": {"limits": {"cpu": 1, "a.b/c": 2}, "requests": {"a.b/c": "2"}},
-             "ports": [{"containerPort": 1, "name": "a-1"}, {"containerPort": 2, "name": "b"}],
+             "ports": [{"containerPort": 1, "name": "a-1"}, {"containerPort": 2, "name": "b"}, host_port(3),
+                       host_port(4, protocol="UDP"), host_port(5, hostIP="10.0.0.1")],
              "livenessProbe": {"httpGet": {"port": "a-1", "httpHeaders": [{"name": "X-A", "value": "b"}]}},
              "readinessProbe": {"exec": {"command": ["true"]}, "successThreshold": 3},
              "lifecycle": {"preStop": {"sleep": {"seconds": 5}}}, "securityContext": {

@@ -1,5 +1,6 @@
 """The operator trusts an API server whose authority lacks key usage, under every version of CPython."""
 
+import asyncio
 import ssl
 
 import kopf
@@ -49,8 +50,8 @@ async def test_requests_trust_an_authority_without_key_usage(kubeconfig):
         assert not is_strict(api._client.rest_client.ssl_context)
 
 
-def test_watches_trust_an_authority_without_key_usage(kubeconfig):
-    found = registry(ObjectCache(), lambda _: None, lambda _: None)
+async def test_watches_trust_an_authority_without_key_usage(kubeconfig):
+    found = registry(ObjectCache(), lambda _: None, lambda _: None, asyncio.get_running_loop())
     (login,) = found._activities.get_all_handlers()
     info = login.fn(settings=kopf.OperatorSettings(), logger=None)
     assert (info.server, info.token) == ("https://127.0.0.1:9", "secret")

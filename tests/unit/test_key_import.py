@@ -2,7 +2,10 @@
 
 import base64
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,15 +48,15 @@ def digits(found):
 
 
 def test_all_keys_of_a_test_keyring_that_are_on_this_machine_are_read():
-    assert digits(read_keyring(FOLDER / "keyring-test", "test")) == dict([FIRST, SECOND, THIRD])
+    assert digits(read_keyring(FOLDER / "keyring-test", "test").keys) == dict([FIRST, SECOND, THIRD])
 
 
 def test_named_keys_only_are_read():
-    assert digits(read_keyring(FOLDER / "keyring-test", "test", ["second"])) == dict([SECOND])
+    assert digits(read_keyring(FOLDER / "keyring-test", "test", ["second"]).keys) == dict([SECOND])
 
 
 def test_a_file_keyring_opens_with_its_passphrase_alone():
-    assert digits(read_keyring(FOLDER / "keyring-file", "filepassword")) == dict([FIRST])
+    assert digits(read_keyring(FOLDER / "keyring-file", "filepassword").keys) == dict([FIRST])
     with pytest.raises(KeyImportError, match="passphrase is wrong") as error:
         read_keyring(FOLDER / "keyring-file", "hunter2")
     assert "hunter2" not in str(error.value)
@@ -61,7 +64,7 @@ def test_a_file_keyring_opens_with_its_passphrase_alone():
 
 def test_the_backend_os_of_a_machine_without_a_desktop_is_files_in_the_home_folder():
     assert keyring_folder(FOLDER / "home-os") == FOLDER / "home-os"
-    assert digits(read_keyring(FOLDER / "home-os", "ospassword")) == dict([FIRST])
+    assert digits(read_keyring(FOLDER / "home-os", "ospassword").keys) == dict([FIRST])
 
 
 @pytest.mark.parametrize(("name", "why"), [("watcher", "has a public key only"), ("both", "is a multisig account")])
@@ -80,6 +83,51 @@ def test_the_keyring_is_found_in_a_home_folder(tmp_path):
     assert keyring_folder(FOLDER / "keyring-test") == FOLDER / "keyring-test"
     with pytest.raises(KeyImportError, match="pocketd keys export"):
         keyring_folder(tmp_path)
+
+
+def test_the_keyring_of_a_home_folder_is_the_one_that_has_the_named_keys():
+    assert keyring_folder(FOLDER, ["second", "third"]) == FOLDER / "keyring-test"
+    assert keyring_folder(FOLDER, ["nowhere"]) == FOLDER / "keyring-file"
+
+
+def test_a_name_may_have_characters_that_no_file_name_has(tmp_path):
+    """The node writes the key `a/b%` to `a%2Fb%25.info`."""
+    shutil.copy(FOLDER / "keyring-test/first.info", tmp_path / "a%2Fb%25.info")
+    assert digits(read_keyring(tmp_path, "test", ["a/b%"]).keys) == dict([FIRST])
+
+
+def test_what_is_not_imported_is_named(tmp_path):
+    done = run("keyring", FOLDER / "keyring-test", "-o", tmp_path / "keys.yaml")
+    assert done.exit_code == 0, done.output
+    assert "skipped both: it is a multisig account" in done.stderr
+    assert "skipped watcher: it has a public key only" in done.stderr
+    done = run("keyring", FOLDER, "--name", "second", "-o", tmp_path / "key", "--form", "hex")
+    assert done.exit_code == 0, done.output
+    assert f"not from {FOLDER / 'keyring-file'}" in done.stderr
+
+
+def test_keys_are_never_written_to_a_file_named_like_standard_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("mnemonic", "-o", "-", text=f"{TWELVE}\n")
+    assert done.exit_code == 1
+    assert "never to standard output" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.processes
+def test_a_full_disk_leaves_no_part_of_a_key_file(tmp_path):
+    """A limit of the file's size stands for the disk's."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from relayctl.key_files import write_for_owner\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "write_for_owner(Path(sys.argv[1]), 'x' * 64)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "key")], capture_output=True, text=True, check=False
+    )
+    assert "ClickException" in done.stderr
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["", "a.b.c.d.e", "x" * 50, "\xff"])

@@ -179,6 +179,31 @@ async def test_a_holder_whose_lease_was_taken_names_the_new_one(world):
     assert not holder.leads
 
 
+async def test_a_holder_whose_lease_was_deleted_creates_it_again_and_leads_on(world):
+    holder, stop = await leader(world, "one_a_1"), asyncio.Event()
+
+    async def delete():
+        world[0].lease = None
+
+    async def end():
+        stop.set()
+
+    world[1].at(1, delete)
+    world[1].at(20, delete)
+    world[1].at(3 * TIMING.lease, end)
+    assert await holder.hold(stop) == ""
+    assert holder.leads
+    assert world[0].lease["spec"]["holderIdentity"] == "one_a_1"
+
+
+async def test_of_a_deleted_lease_who_creates_it_first_leads(world):
+    holder = await leader(world, "one_a_1")
+    world[0].lease = None
+    other = candidate(world, "two_b_2")
+    assert await other.attempt()
+    assert await holder.hold(asyncio.Event()) == "the Lease leader is held by two_b_2"
+
+
 async def test_a_candidate_waits_through_an_outage_and_of_two_that_create_one_leads(world):
     world[0].faults[:] = [BEFORE, AFTER, BEFORE]
     first, second = candidate(world, "one_a_1"), candidate(world, "two_b_2")

@@ -5,6 +5,7 @@ The lists hold every setting that the Go programs' parsers were seen to know: th
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -380,6 +381,50 @@ def test_keys_of_a_keyring_become_secrets_and_suppliers(folder):
     assert [row.spec.operator_address for row in load_manifests([folder / "out3"]).suppliers] == [
         "pokt19rl4cm2hmr8afy4kldpxz3fka4jguq0apxjfrd"
     ]
+
+
+def test_keys_that_pocketd_s_relayminer_names_are_migrated(folder, monkeypatch):
+    """They used to be left out, and no line of the report said so."""
+    vectors = Path(__file__).resolve().parents[1] / "vectors/keyrings"
+    tree = yaml.safe_load(NODE_RELAYMINER)
+    tree["suppliers"][0]["signing_key_names"] = ["third"]
+    (folder / "r.yaml").write_text(yaml.safe_dump(tree))
+    done = run("--relayer", folder / "r.yaml", "--keyring", vectors, "--output", folder / "out")
+    assert done.exit_code == 0, done.output
+    assert {row.spec.operator_address for row in load_manifests([folder / "out"]).suppliers} == {
+        "pokt13s825rdr6wlxrq58zk85kwvyjyze873md6xye2", "pokt1kjnlaar8npevnjz85e5tnruk3skrtc8xyyxcq3",
+    }  # fmt: skip
+    monkeypatch.setenv("HOME", str(folder))
+    done = run("--relayer", folder / "r.yaml", "--output", folder / "none")
+    assert done.exit_code == 0, done.output
+    assert "Key ignored: second: no keyring in ~/.pocket: name its folder with --keyring" in done.output
+    assert "Key ignored: third: " in done.output
+    shutil.copytree(vectors / "keyring-test", folder / ".pocket/keyring-test")
+    done = run("--relayer", folder / "r.yaml", "--output", folder / "home")
+    assert "(2 suppliers)" in done.output
+    tree["default_signing_key_names"] = {"second": 1}
+    (folder / "r.yaml").write_text(yaml.safe_dump(tree))
+    done = run("--relayer", folder / "r.yaml", "--output", folder / "bad")
+    assert "default_signing_key_names: expected a list" in done.output
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [(5, "keys"), ({"keyring": "test"}, "keys.keyring"), ({"keyring": {"key_names": 5}}, "key_names")],
+)
+def test_keys_of_another_shape_are_refused_by_their_path(folder, value, path):
+    (folder / "r.yaml").write_text(yaml.safe_dump(put(RELAYER, "keys", value)))
+    done = run("--relayer", folder / "r.yaml", "--output", folder / "out")
+    assert done.exit_code == 1
+    assert f"{path}: expected" in done.output
+
+
+def test_addresses_of_this_machine_are_named():
+    found = converted(put(RELAYER, f"{ETH}backends", {"rest": {"urls": ["http://b", "localhost:1"]}}))
+    found.notes += converted(put(RELAYER, "pocket_node.query_node_grpc_url", "127.0.0.2:9090")).notes
+    found.notes += converted(put(RELAYER, "redis.url", "redis://[::1]")).notes
+    places = {note.path for note in found.notes if "names this machine" in note.text}
+    assert {"services.eth.backends.rest.urls", "pocket_node.query_node_grpc_url", "redis.url"} <= places
 
 
 def test_one_source_is_named(folder):

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from example_counts import examples
+from pocket.api.base import problem_of
 from pocket.api.crd import definitions
+from pocket.api.relayminer import RelayMiner
 from pocket.api.schema import text
 from pocket.api.status import as_status
 from pocket_operator.decide.object_cache import ObjectCache
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.supplier_status import supplier_status
+from resources import changed, relay_miner
 from snapshots import ALICE, snapshot, with_uid
 from spec_sweep import BASES, cases
 
@@ -67,3 +70,23 @@ def test_a_text_is_matched_as_the_api_server_matches_it():
     for other in ("\u0661", "\u00e9"):
         with pytest.raises(ValidationError, match="must be a word"):
             value.validate_python(other)
+
+
+def with_block(**block):
+    return changed(relay_miner("team"), "spec.networkPolicy", {"enabled": True, "relaysFrom": [{"ipBlock": block}]})
+
+
+@pytest.mark.parametrize(
+    ("cidr", "hole"),
+    [("10.0.0.0/8", "11.0.0.0/9"), ("10.0.0.0/8", "10.0.0.0/8"), ("10.0.0.0/8", "0.0.0.0/0"), ("::/0", "10.0.0.0/8")],
+)
+def test_an_exception_outside_of_its_block_is_refused_with_its_path(cidr, hole):
+    with pytest.raises(ValidationError) as error:
+        RelayMiner.model_validate(with_block(cidr=cidr, **{"except": [hole]}))
+    assert problem_of(error.value).startswith(f"spec.networkPolicy.relaysFrom.0: ipBlock.except: {hole} is not a part")
+
+
+def test_exceptions_within_their_block_are_taken():
+    for cidr, hole in (("10.0.0.0/8", "10.1.0.0/16"), ("10.0.0.1/8", "10.0.0.1/32"), ("fd00::/8", "fd00:1::/32")):
+        RelayMiner.model_validate(with_block(cidr=cidr, **{"except": [hole]}))
+    RelayMiner.model_validate(with_block(cidr="not an address", **{"except": ["10.0.0.0/8", "x"]}))

@@ -1,9 +1,11 @@
 """What one refusal, a late answer or a restored API server makes the operator conclude: nothing that passes."""
 
 import base64
+import contextlib
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pocket.keys.sealed_box import Subject, seal
 from pocket.kube.api_client import NAMESPACE_ENDS, Conflict, KubeError, ObjectNotFound
@@ -19,6 +21,7 @@ from pocket_operator.decide.relay_miner_status import relay_miner_status
 from pocket_operator.decide.schemas import INDEX, PATH
 from pocket_operator.decide.snapshot import Rejection, repeated
 from pocket_operator.resources import names
+from pocket_operator.resources.kinds import SUPPLIERS
 from resources import address, key_of
 from snapshots import ALICE, MINER_POD, POD, RM, gone, miner_report, relayer_report, snapshot
 
@@ -240,6 +243,41 @@ async def test_an_optional_kind_goes_when_its_group_does_and_not_with_an_empty_a
     answer[0] = None
     assert await discovery.find_optional_kinds()
     assert discovery.optional_kinds == frozenset()
+
+
+async def test_a_kind_of_ours_is_missing_only_where_the_api_server_lists_the_others():
+    both = {"resources": [{"name": "relayminers"}, {"name": "relayminers/status"}, {"name": "suppliers"}]}
+    answers = [both]
+
+    class Server:
+        async def call(self, _, path):
+            assert path == "/apis/pocket.network/v1beta1"
+            if isinstance(answers[0], KubeError):
+                raise answers[0]
+            return answers[0]
+
+    def gauge():
+        name = "pocket_operator_definitions_missing"
+        return [REGISTRY.get_sample_value(name, {"kind": kind}) for kind in ("RelayMiner", "Supplier")]
+
+    discovery = Discovery(Server())
+    assert not await discovery.find_missing_kinds()
+    assert gauge() == [0, 0]
+    answers[0] = {"resources": both["resources"][:2]}
+    assert await discovery.find_missing_kinds()
+    assert not await discovery.find_missing_kinds()
+    assert (discovery.missing_kinds, gauge()) == ({SUPPLIERS}, [0, 1])
+    for answer in ({}, {"resources": []}, KubeError("later", 503)):
+        answers[0] = answer
+        with contextlib.suppress(KubeError):
+            assert not await discovery.find_missing_kinds()
+        assert discovery.missing_kinds == {SUPPLIERS}, answer
+    answers[0] = KubeError("no such group", 404)
+    assert await discovery.find_missing_kinds()
+    assert gauge() == [1, 1]
+    answers[0] = both
+    assert await discovery.find_missing_kinds()
+    assert (discovery.missing_kinds, gauge()) == (frozenset(), [0, 0])
 
 
 class Vault:

@@ -75,6 +75,24 @@ def test_a_supplier_that_no_miner_mines_is_ready_only_while_its_shard_changes_ha
     assert both(relay_miner=unserved_since(seconds), reports=reports) == (expected, expected)
 
 
+def test_the_first_supplier_is_not_late_because_there_was_none_for_hours():
+    row = {"type": "SuppliersServed", "status": "False", "reason": "NoSuppliers", "message": "",
+           "lastTransitionTime": (NOW - timedelta(hours=5)).isoformat()}  # fmt: skip
+    empty = changed(RM, "status", {"conditions": [{"type": "Ready", "status": "True", "reason": "NoSuppliers"}, row]})
+    reports = with_keys(SERVING, miner_report(owned=()))
+    for waited, expected in ((29.0, ("True", "Ready")), (30.0, ("False", "SuppliersNotServed"))):
+        found = both(relay_miner=empty, reports=reports, clock=100.0, any_unserved_since=100.0 - waited)
+        assert found == (expected, expected), waited
+
+
+def test_a_new_operator_does_not_take_back_that_a_supplier_is_not_served():
+    late = unserved_since(600)
+    late["status"]["conditions"][0] = {"type": "Ready", "status": "False", "reason": "SuppliersNotServed"}
+    reports = with_keys(SERVING, miner_report(owned=()))
+    expected = ("False", "SuppliersNotServed")
+    assert both(relay_miner=late, reports=reports, clock=5.0, any_unserved_since=5.0) == (expected, expected)
+
+
 def test_what_is_served_and_mined_is_ready_whatever_the_last_status_was():
     reports = with_keys(SERVING, miner_report())
     assert both(relay_miner=unserved_since(60), reports=reports) == (("True", "Ready"), ("True", "Ready"))

@@ -54,6 +54,12 @@ def of(last=LAST, **more):
     return StakingStatus(transaction=last.model_copy(update=more))
 
 
+def test_the_status_has_the_whole_effect_but_the_height_that_changes_with_each_session():
+    effect = ("Added: blockscout.", "In force from block 121 at the earliest. Present endpoints serve until then.")
+    made = towards_declaration(sight("Plan"), replace(CHANGE, effect=effect))
+    assert made.status.plan.effect == effect[:1]
+
+
 PLANS = st.builds(
     lambda causes, refusal, state: replace(
         CHANGE if state is StakeState.CHANGE else StakePlan(state, "words", declaration="d"),

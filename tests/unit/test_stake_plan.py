@@ -42,8 +42,8 @@ def declared(amount=5_000_000, services=(ETH,), owner=OPERATOR, unstake=False):
 class Chain:
     """A localnet with an operator that has 60 POKT and is not staked."""
 
-    def __init__(self, balance=60_000_000):
-        world = World(services=("eth", "sol"))
+    def __init__(self, balance=60_000_000, services=("eth", "sol")):
+        world = World(services=services)
         accounts = [*world.genesis().accounts, {"address": OPERATOR, "balance": balance}]
         self.chain = LocalChain(world.genesis(accounts=accounts, minimum_gas_price="0.000001upokt"))
 
@@ -127,6 +127,29 @@ def test_the_hash_names_transaction_and_record_whatever_the_height(first, second
     # Somebody else changes the record in between: the approved hash names nothing any more.
     chain.send([stake_message(Parties(OPERATOR, OPERATOR, OPERATOR), 11_000_000, ())])
     assert chain.plan(second).plan_hash not in ("", plan.plan_hash)
+
+
+def test_the_effect_names_what_becomes_of_each_service():
+    chain = Chain(services=("eth", "sol", "blocks", "new", *(f"s{n:02}" for n in range(12))))
+    chain.carry_out(chain.plan(declared(services=(service("eth", "a"), service("sol"), service("blocks")))))
+    chain.blocks(12)
+    shared = service("sol", share=((OPERATOR, 60), (OWNER, 40)))
+    plan = chain.plan(declared(services=(service("eth", "b"), shared, service("new"))))
+    assert plan.effect[:-1] == (
+        "Added: new.",
+        "Removed: blocks.",
+        "Changed: eth, endpoints https://relay.example/a (JSON_RPC) to https://relay.example/b (JSON_RPC).",
+        f"Changed: sol, revenue shares {OPERATOR} 100 % to {OWNER} 40 %, {OPERATOR} 60 %.",
+    )
+    assert plan.effect[-1].startswith("In force from block")
+    many = [service(f"s{n:02}", "a") for n in range(12)]
+    chain.carry_out(chain.plan(declared(services=(*many, service("eth", "b")))), OPERATOR)
+    chain.blocks(12)
+    effect = chain.plan(
+        declared(services=(*(service(row.service_id, "b") for row in many), service("eth", "b")))
+    ).effect
+    assert len(effect) == 11
+    assert effect[8:10] == ("Changed as well: s08, s09, s10, s11.", "Sent again without a change: eth.")
 
 
 def test_the_order_of_services_endpoints_and_shares_says_nothing():

@@ -9,8 +9,10 @@ import binascii
 import json
 import warnings
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from pocket.errors import DecodingError
 from pocket.protocol.crypto.addresses import Address, address_of
@@ -34,11 +36,19 @@ _KINDS: Final = {
 }  # fmt: skip
 
 
-def keyring_folder(path: Path) -> Path:
-    """Return the folder of key files: `path`, or keyring-file or keyring-test in it. Raises KeyImportError."""
-    for folder in (path, path / "keyring-file", path / "keyring-test"):
-        if folder.is_dir() and any(folder.glob("*.info")):
-            return folder
+def keyring_folders(path: Path) -> list[Path]:
+    """Return the folders with key files: `path`, and keyring-file and keyring-test in it."""
+    return [folder for folder in (path, path / "keyring-file", path / "keyring-test") if _files(folder)]
+
+
+def keyring_folder(path: Path, names: Collection[str] = ()) -> Path:
+    """Return the folder of key files with the named keys, or the first with any if none has them all.
+
+    Raises KeyImportError if there is no key.
+    """
+    folders = keyring_folders(path)
+    if folders:
+        return next((folder for folder in folders if set(names) <= set(_files(folder))), folders[0])
     raise KeyImportError(
         f"{path}: no *.info file there, in keyring-file or in keyring-test. Keys of the backend `os` that a desktop "
         "stores are in no folder: `relayctl keys import secret-service` reads them. Those of macOS are exported with "
@@ -51,22 +61,36 @@ def has_test_password(folder: Path) -> bool:
     return folder.name == "keyring-test"
 
 
-def read_keyring(folder: Path, passphrase: str, names: Collection[str] = ()) -> dict[Address, PrivateKey]:
-    """Return the keys of a keyring by address, all of them or those that are named.
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the key files by the names of their keys, which the files' names have in percent-encoding."""
+    return {unquote(file.name.removesuffix(".info")): file for file in sorted(folder.glob("*.info"))}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyringKeys:
+    """The keys of a keyring by address, and why others were skipped, by name."""
+
+    keys: Mapping[Address, PrivateKey] = field(repr=False)
+    skipped: Mapping[str, str]
+
+
+def read_keyring(folder: Path, passphrase: str, names: Collection[str] = ()) -> KeyringKeys:
+    """Return the keys of a keyring, all of them or those that are named.
 
     A key that is not on this machine is skipped unless it is named. Raises KeyImportError.
     """
-    files = {file.name.removesuffix(".info"): file for file in sorted(folder.glob("*.info"))}
+    files = _files(folder)
     if missing := sorted(set(names) - set(files)):
         raise KeyImportError(f"{folder}: no key {', '.join(missing)}. There are: {', '.join(files) or 'none'}")
-    keys = {}
+    keys, skipped = {}, {}
     for name in names or files:
         record = _record(str(files[name]), _content(files[name], passphrase))
-        if name not in names and any(field in record for field in _KINDS):
+        if name not in names and (reason := _elsewhere(record)):
+            skipped[name] = reason
             continue
         key = _private_key(str(files[name]), record)
         keys[address_of(key.public_key)] = key
-    return keys
+    return KeyringKeys(keys, skipped)
 
 
 def decoded_key(where: str, content: bytes) -> PrivateKey:
@@ -105,9 +129,14 @@ def _decrypted(file: Path, text: str, passphrase: str) -> bytes:
     return content
 
 
+def _elsewhere(record: Mapping[str, Any]) -> str:
+    """Return why a record has no private key, empty if it should have one."""
+    return next((reason for name, reason in _KINDS.items() if name in record), "")
+
+
 def _private_key(where: str, record: Mapping[str, Any]) -> PrivateKey:
-    if kind := next((text for field, text in _KINDS.items() if field in record), ""):
-        raise KeyImportError(f"{where}: the key {kind}, so it cannot be imported")
+    if reason := _elsewhere(record):
+        raise KeyImportError(f"{where}: the key {reason}, so it cannot be imported")
     try:
         private = record["local"]["priv_key"]
         if private["type_url"] != _SECP256K1:

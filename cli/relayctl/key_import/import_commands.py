@@ -19,7 +19,13 @@ from pocket.protocol.crypto.addresses import Address, address_of
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.key_files import key_secret, sealing_key, write_for_owner
 from relayctl.key_import.armored_key import read_armored
-from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password, keyring_folder, read_keyring
+from relayctl.key_import.cosmos_keyring import (
+    TEST_PASSWORD,
+    has_test_password,
+    keyring_folder,
+    keyring_folders,
+    read_keyring,
+)
 from relayctl.key_import.import_errors import KeyImportError
 from relayctl.key_import.mnemonic_key import COSMOS_PATH, following, read_mnemonic
 from relayctl.key_import.secret_service import read_secret_service
@@ -73,7 +79,7 @@ def _target(command: Callable[..., Keys]) -> Callable[..., None]:
         write_for_owner(output, written(keys, form, namespace, relay_miner, public_key))
         for address in sorted(keys):
             click.echo(address)
-        click.echo(f"{len(keys)} keys written to {output}, readable by you alone", err=True)
+        click.echo(f"{len(keys)} key{'s' * (len(keys) != 1)} written to {output}, readable by you alone", err=True)
 
     run.__doc__, run.__name__ = command.__doc__, command.__name__
     run.__dict__.update(command.__dict__)
@@ -135,10 +141,19 @@ def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | N
 
     FOLDER is the home folder of pocketd, or keyring-file or keyring-test in it.
     """
-    keyring = keyring_folder(folder)
-    known = has_test_password(keyring)
-    passphrase = TEST_PASSWORD if known else secret_text("Passphrase of the keyring", passphrase_fd)
-    return read_keyring(keyring, passphrase, names)
+    keyring = keyring_folder(folder, names)
+    for other in keyring_folders(folder):
+        if other != keyring:
+            click.echo(f"keys are read from {keyring}, not from {other}", err=True)
+    found = read_keyring(keyring, keyring_passphrase(keyring, passphrase_fd), names)
+    for name, reason in found.skipped.items():
+        click.echo(f"skipped {name}: it {reason}", err=True)
+    return found.keys
+
+
+def keyring_passphrase(keyring: Path, descriptor: int | None) -> str:
+    """Return the passphrase of a keyring: the known one of the backend `test`, or one that is read. See secret_text."""
+    return TEST_PASSWORD if has_test_password(keyring) else secret_text(f"Passphrase of {keyring}", descriptor)
 
 
 @import_keys.command("secret-service")

@@ -1,6 +1,6 @@
 """The command `relayctl migrate`: turn the Go relay miner's files into resources."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,12 @@ from pydantic import ValidationError
 
 from pocket.api.base import ManifestError, problem_of
 from pocket.api.relayminer import RelayMiner
-from pocket.errors import PocketError
-from pocket.keys.loading import KeySet, PublicKey, load_keys_directory, load_keys_file, merge
+from pocket.keys.loading import PublicKey
 from pocket.keys.sealed_box import Subject, seal
-from pocket.protocol.crypto.addresses import Address
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from relayctl.key_files import key_secret, sealing_key, write_private
-from relayctl.key_import.cosmos_keyring import TEST_PASSWORD, has_test_password, keyring_folder, read_keyring
-from relayctl.key_import.import_commands import secret_text
 from relayctl.migrating.configuration_sources import Sources, read_compose, read_configuration
+from relayctl.migrating.migrated_keys import KeySources, load_keys
 from relayctl.migrating.migration import Migration, convert, supplier, supplier_name
 from relayctl.option_types import namespace_name, object_name
 
@@ -29,49 +26,6 @@ _KINDS = {
 }
 _SECRETS = "secrets.yaml"
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-
-
-def _keys(
-    trees: Sequence[Mapping[str, Any]], files: tuple[Path, ...], folders: tuple[Path, ...], passphrase_fd: int | None
-) -> KeySet:
-    """Load the keys named on the command line, else those named by the configurations."""
-    keyrings: dict[Path, tuple[str, ...]] = {}
-    if not files and not folders:
-        named = [tree.get("keys") or {} for tree in trees]
-        files = tuple({Path(row["keys_file"]) for row in named if row.get("keys_file")})
-        folders = tuple({Path(row["keys_dir"]) for row in named if row.get("keys_dir")})
-        for row in (row["keyring"] for row in named if row.get("keyring")):
-            names = tuple(map(str, row.get("key_names") or ()))
-            keyrings[_keyring(row)] = names
-    try:
-        rings = [KeySet(_keyring_keys(path, names, passphrase_fd)) for path, names in keyrings.items()]
-        return merge(
-            [*(load_keys_file(file) for file in files), *(load_keys_directory(folder) for folder in folders), *rings]
-        )
-    except PocketError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _keyring(row: Mapping[str, Any]) -> Path:
-    """Return the folder of a keyring. Raises ClickException for a backend that has none."""
-    backend = str(row.get("backend") or "test")
-    home = Path(str(row.get("dir") or "~/.pocket")).expanduser()
-    if backend == "os" and home.is_dir() and any(home.glob("*.info")):
-        return home  # what that backend writes where it finds no service that stores secrets
-    if backend not in ("file", "test"):
-        raise click.ClickException(
-            f"keys.keyring.backend {backend}: only file and test are read. Import the keys of a Linux desktop with "
-            "`relayctl keys import secret-service --name NAME`, others from `pocketd keys export NAME` with "
-            "`relayctl keys import armor`, each with --form keys-file, and name the result with --keys-file"
-        )
-    return home / f"keyring-{backend}" if (home / f"keyring-{backend}").is_dir() else home
-
-
-def _keyring_keys(path: Path, names: tuple[str, ...], passphrase_fd: int | None) -> dict[Address, PrivateKey]:
-    folder = keyring_folder(path)
-    known = has_test_password(folder)
-    passphrase = TEST_PASSWORD if known else secret_text(f"Passphrase of the keyring {folder}", passphrase_fd)
-    return read_keyring(folder, passphrase, names)
 
 
 def _write(output: Path, files: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -107,6 +61,11 @@ def report(migration: Migration) -> str:
 @click.option("--compose", type=_FILE, help="A docker compose file that runs both, instead of --relayer and --miner")
 @click.option("--keys-file", "files", type=_FILE, multiple=True, help="Default: the files named by the configurations")
 @click.option("--keys-dir", "folders", type=click.Path(path_type=Path, exists=True, file_okay=False), multiple=True)
+@click.option(
+    "--keyring",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Home folder of pocketd, or its keyring, with the keys that the configuration names",
+)
 @click.option("--passphrase-fd", type=click.IntRange(0), help="File descriptor with the passphrase of the keyring")
 @click.option("--name", callback=object_name, default="main", show_default=True, help="Name of the RelayMiner")
 @click.option("--namespace", callback=namespace_name, default="pocket", show_default=True)
@@ -120,6 +79,7 @@ def migrate(
     compose: Path | None,
     files: tuple[Path, ...],
     folders: tuple[Path, ...],
+    keyring: Path | None,
     passphrase_fd: int | None,
     name: str,
     namespace: str,
@@ -141,7 +101,7 @@ def migrate(
         raise click.ClickException(str(error)) from None
     except ValidationError as error:
         raise click.ClickException(f"the converted RelayMiner is invalid: {problem_of(error)}") from None
-    loaded = _keys(trees, files, folders, passphrase_fd)
+    loaded = load_keys(trees, KeySources(files, folders, keyring), passphrase_fd)
     sealing = sealing_key(public_key) if public_key else None
     suppliers, secrets = [], [key_secret(n, namespace, entries) for n, entries in migration.secrets.items()]
     for address, key in sorted(loaded.keys.items()):
@@ -163,5 +123,5 @@ def migrate(
     click.echo(f"\nWritten to {output}: relayminer.yaml, suppliers.yaml ({len(suppliers)} suppliers)", nl=False)
     click.echo(", secrets.yaml (keep it out of Git)." if secrets else ".")
     if not suppliers:
-        click.echo("No key was found: set --keys-file or --keys-dir, or write the Suppliers yourself.")
+        click.echo("No key was found: set --keys-file, --keys-dir or --keyring, or write the Suppliers yourself.")
     click.echo(f"Check it with: relayctl config validate {output}")

@@ -4,7 +4,7 @@ Pure, with a report of settings without counterpart.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +12,18 @@ from typing import Any
 from pocket.api.base import ManifestError
 from relayctl.migrating.backend_credentials import credential_headers, may_hold_keys
 from relayctl.migrating.node_relayminer import as_relayer, is_node_relayminer
+from relayctl.migrating.setting_source import SettingSource
 from relayctl.migrating.setting_values import as_text, decimal, mapping, seconds, sequence, whole
-from relayctl.migrating.urls import Login, backend_url, grpc_url, login_of, rpc_url, split, without_logins
+from relayctl.migrating.urls import (
+    Login,
+    backend_url,
+    grpc_url,
+    is_loopback,
+    login_of,
+    rpc_url,
+    split,
+    without_logins,
+)
 from relayctl.migrating.without_counterpart import reason_of
 
 Tree = dict[str, Any]
@@ -49,45 +59,6 @@ class Migration:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
 
-class _Source:
-    """A YAML tree that remembers which leaves were used."""
-
-    def __init__(self, name: str, tree: Mapping[str, Any]) -> None:
-        self.name = name
-        self._tree = tree
-        self._used: set[str] = set()
-
-    def take(self, path: str, default: Any = None) -> Any:
-        node: Any = self._tree
-        for part in path.split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                return default
-            node = node[part]
-        self._used.add(path)
-        return node
-
-    def names(self, path: str) -> list[str]:
-        node: Any = self._tree
-        for part in path.split(".") if path else []:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return [str(name) for name in node] if isinstance(node, Mapping) else []
-
-    def left(self) -> list[str]:
-        return [path for path in _leaves(self._tree) if not any(_covers(used, path) for used in self._used)]
-
-
-def _leaves(tree: Any, path: str = "") -> Iterable[str]:
-    if not isinstance(tree, Mapping):
-        yield path
-        return
-    for name, value in tree.items():
-        yield from _leaves(value, f"{path}.{name}" if path else str(name))
-
-
-def _covers(used: str, path: str) -> bool:
-    return path == used or path.startswith(f"{used}.")
-
-
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
     """Name the setting in a ManifestError."""
@@ -98,7 +69,7 @@ def _naming(path: str) -> Iterator[None]:
 
 
 class _Converter:
-    def __init__(self, relayer: _Source, miner: _Source, name: str, namespace: str) -> None:
+    def __init__(self, relayer: SettingSource, miner: SettingSource, name: str, namespace: str) -> None:
         self.relayer, self.miner = relayer, miner
         self.name, self.namespace = name, namespace
         self.notes: list[Note] = []
@@ -149,7 +120,12 @@ class _Converter:
                     "holds a login, which spec.chain.nodes cannot: name a node that needs none, or a proxy of your own "
                     "that adds it"
                 )
+            self._note_loopback(f"pocket_node.{name}", str(url))
             return form(url)
+
+    def _note_loopback(self, path: str, *urls: str) -> None:
+        if any(map(is_loopback, urls)):
+            self.note("changed", path, "names this machine: write the address that pods can reach")
 
     def redis(self) -> Tree:
         url = str(self.either("redis.url", "redis://localhost:6379"))
@@ -161,8 +137,7 @@ class _Converter:
             raise ManifestError(
                 f"redis.url: {parts.scheme}:// is not supported; name one server, redis:// or rediss://"
             )
-        if parts.hostname in ("localhost", "127.0.0.1"):
-            self.note("changed", "redis.url", "names this machine: write the address that pods can reach")
+        self._note_loopback("redis.url", url)
         if parts.username or parts.password:
             name = f"{self.name}-redis"
             self.secrets[name] = {"url": url}
@@ -254,6 +229,7 @@ class _Converter:
         with _naming(f"{path}.urls"):
             urls, login = self._urls(path)
             backend: Tree = {"urls": [backend_url(url, name) for url in urls]}
+            self._note_loopback(f"{path}.urls", *urls)
         if shared["dial"] is not None:
             backend["dialTimeoutSeconds"] = shared["dial"]
         if strategy := self._strategy(path):
@@ -425,7 +401,7 @@ def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, nam
     left: list[tuple[str, str]] = []
     if is_node_relayminer(relayer):
         relayer, left = as_relayer(relayer)
-    migration = _Converter(_Source("relayer", relayer), _Source("miner", miner), name, namespace).convert()
+    migration = _Converter(SettingSource("relayer", relayer), SettingSource("miner", miner), name, namespace).convert()
     migration.notes += [Note("left", path, reason) for path, reason in left]
     return migration
 

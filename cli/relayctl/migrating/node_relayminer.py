@@ -62,9 +62,16 @@ def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
             relayer.setdefault("timeout_profiles", {})[name] = {"request_timeout_seconds": seconds}
             service["timeout_profile"] = name
         left += dropped
-    if names := tree.get("default_signing_key_names"):
-        relayer["keys"] = {"keyring": {"key_names": sequence(names)}}
     return relayer, left
+
+
+def signing_key_names(tree: Mapping[str, Any]) -> list[str]:
+    """Return the names of all keys that sign for any of the services. Raises ManifestError."""
+    names = [*sequence(tree.get("default_signing_key_names"), "default_signing_key_names")]
+    for number, entry in enumerate(tree.get("suppliers") or ()):
+        path = f"suppliers[{number}]"
+        names += sequence(mapping(entry, path).get("signing_key_names"), f"{path}.signing_key_names")
+    return list(dict.fromkeys(map(str, names)))
 
 
 _OWN: Final = frozenset({

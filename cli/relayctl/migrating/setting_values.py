@@ -19,14 +19,14 @@ def mapping(value: Any, path: str) -> Mapping[str, Any]:
     return value
 
 
-def sequence(value: Any) -> list[Any]:
+def sequence(value: Any, path: str = "") -> list[Any]:
     """Return a list, empty for null, with one entry for a single text. Raises ManifestError."""
     if value is None:
         return []
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise ManifestError("expected a list")
+        raise ManifestError(f"{path}: expected a list" if path else "expected a list")
     return value
 
 

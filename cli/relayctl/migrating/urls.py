@@ -22,6 +22,12 @@ def split(text: str) -> SplitResult:
     return parts
 
 
+def is_loopback(url: str) -> bool:
+    """Return True if a URL names the machine on which it is used. Raises ManifestError."""
+    host = split(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def login_of(url: str) -> Login | None:
     """Return user and password in a URL. Raises ManifestError."""
     parts = split(url)

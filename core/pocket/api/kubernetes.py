@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pocket.api.base import Model
 from pocket.api.schema import (
@@ -31,7 +32,33 @@ Affinity = Annotated[dict[str, Any], _of_kubernetes("Affinity")]
 TopologySpreadConstraint = Annotated[dict[str, Any], _of_kubernetes("TopologySpreadConstraint")]
 LocalObjectReference = Annotated[dict[str, Any], _of_kubernetes("LocalObjectReference")]
 MetricSpec = Annotated[dict[str, Any], _of_kubernetes("MetricSpec")]
-NetworkPolicyPeer = Annotated[dict[str, Any], _of_kubernetes("NetworkPolicyPeer")]
+
+
+def _checked_block(peer: dict[str, Any]) -> dict[str, Any]:
+    """Check the addresses of a peer, which no rule of a definition can compare. Raises ValueError.
+
+    What is no address at all is left to the API server.
+    """
+    block = peer.get("ipBlock")
+    if not isinstance(block, dict) or not isinstance(holes := block.get("except") or [], list):
+        return peer
+    allowed = _network(block.get("cidr"))
+    for hole in filter(None, map(_network, holes)):
+        part = isinstance(hole, IPv4Network) and isinstance(allowed, IPv4Network) and hole.subnet_of(allowed)
+        part = part or (isinstance(hole, IPv6Network) and isinstance(allowed, IPv6Network) and hole.subnet_of(allowed))
+        if allowed is not None and (not part or hole == allowed):
+            raise ValueError(f"ipBlock.except: {hole} is not a part of cidr {allowed}")
+    return peer
+
+
+def _network(text: Any) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(str(text), strict=False)
+    except ValueError:
+        return None
+
+
+NetworkPolicyPeer = Annotated[dict[str, Any], AfterValidator(_checked_block), _of_kubernetes("NetworkPolicyPeer")]
 
 OWNED_POD_FIELDS: Final[Mapping[str, str]] = {
     "serviceAccountName": "annotate the ServiceAccount instead",

@@ -112,10 +112,10 @@ class LeaseElector:
         return self._view.identity
 
     async def attempt(self) -> bool:
-        """Read the Lease and write it at most once.
+        """Read the Lease and write it.
 
-        A holder whose last write succeeded knows the Lease, so it renews with one request. Returns True if this
-        candidate leads afterwards. Raises KubeError.
+        A holder whose last write succeeded knows the Lease, so it renews with one request, and reads only if that is
+        refused. Returns True if this candidate leads afterwards. Raises KubeError.
         """
         known, self._written_last = self._written_last, False
         if not known:
@@ -128,10 +128,9 @@ class LeaseElector:
         try:
             stored = await self._write(drafted)
         except Conflict:
-            # Another candidate was faster, the next read shows which. After a lost reply it shows our own record.
-            if known:
-                await self._read()
-            return self.leads
+            # Another candidate was faster, the next read shows which. After a lost reply it shows our own record, and
+            # none if the Lease was deleted: the candidate that creates it leads.
+            return await self.attempt() if known else self.leads
         self._lease, self._written_last = stored, True
         self._view = after_write(
             self._view, drafted, str(stored["metadata"]["resourceVersion"]), sent_at, self._clock(), self._timing

@@ -2,12 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pocket.chain.model import StakedSupplier
 from pocket.protocol.crypto.addresses import is_address
 from pocket.protocol.transactions.build import Message
-from pocket.protocol.transactions.staking import Parties, StakedService, message_json, stake_message, unstake_message
+from pocket.protocol.transactions.staking import (
+    Parties,
+    StakedService,
+    message_json,
+    rpc_type_name,
+    stake_message,
+    unstake_message,
+)
 from pocket.staking.effective import canonical, effective_services, next_session_start
 from pocket.staking.stake_model import (
     ApprovalCause,
@@ -26,6 +34,10 @@ _STAKE_GAS = 400_000
 _UNSTAKE_GAS = 300_000
 _SERVICE_GAS = 120_000
 _HASH_DIGITS = 32
+_DETAILED = 8
+"""Services whose changes are shown in full: a status has little room."""
+IN_FORCE = "In force from block"
+"""The beginning of the line of an effect that changes with each session."""
 _APPROVED_CHANGES = {
     StakeChange.LOWER: ApprovalCause.LOWERS_STAKE,
     StakeChange.UNSTAKE: ApprovalCause.UNSTAKES,
@@ -296,12 +308,42 @@ def _effect(
     if StakeChange.STAKE in changes:
         rows.append(f"{declared.owner} owns the stake: whatever is returned later goes there.")
     if set(changes) & _BY_OPERATOR:
-        old, new = {s.service_id for s in now}, {s.service_id for s in declared.services}
-        for verb, names in (("Added", new - old), ("Removed", old - new), ("Sent again", new & old)):
-            if names:
-                rows.append(f"{verb}: {', '.join(sorted(names))}.")
-        rows.append(f"In force from block {start} at the earliest. Present endpoints serve until then.")
+        rows += _service_effects({s.service_id: s for s in now}, canonical(declared.services))
+        rows.append(f"{IN_FORCE} {start} at the earliest. Present endpoints serve until then.")
     return tuple(rows)
+
+
+def _service_effects(old: Mapping[str, StakedService], services: tuple[StakedService, ...]) -> Iterator[str]:
+    """Yield what becomes of each service, the details of some only."""
+    new = {service.service_id: service for service in services}
+    kept = [name for name in sorted(old) if old[name] == new.get(name)]
+    changed = [name for name in sorted(old) if name in new and name not in kept]
+    for verb, names in (("Added", sorted(set(new) - set(old))), ("Removed", sorted(set(old) - set(new)))):
+        if names:
+            yield f"{verb}: {', '.join(names)}."
+    for name in changed[:_DETAILED]:
+        for what, before, after in (
+            ("endpoints", _endpoints(old[name]), _endpoints(new[name])),
+            ("revenue shares", _shares(old[name]), _shares(new[name])),
+        ):
+            if before != after:
+                yield f"Changed: {name}, {what} {before} to {after}."
+    if rest := changed[_DETAILED:]:
+        yield f"Changed as well: {', '.join(rest)}."
+    if kept:
+        yield f"Sent again without a change: {', '.join(kept)}."
+
+
+def _endpoints(service: StakedService) -> str:
+    rows = (
+        f"{e.url} ({rpc_type_name(e.rpc_type)}{''.join(f', {key}={value}' for key, value in e.options)})"
+        for e in service.endpoints
+    )
+    return ", ".join(rows) or "none"
+
+
+def _shares(service: StakedService) -> str:
+    return ", ".join(f"{address} {percent} %" for address, percent in service.revenue_share)
 
 
 def _refused(reason: StakeRefusal, detail: str, left: tuple[StakeChange, ...] = ()) -> StakePlan:

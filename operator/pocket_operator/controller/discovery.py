@@ -5,7 +5,8 @@ from http import HTTPStatus
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError
+from pocket.api.base import API_VERSION
+from pocket.kube.api_client import NO_ANSWER, KubeApi, KubeError, ResourceKind
 from pocket_operator.controller import operator_metrics
 from pocket_operator.decide.schemas import INDEX, PATH, Schemas, published_version
 from pocket_operator.resources.kinds import OPTIONAL_CHILDREN, RELAY_MINERS, SUPPLIERS
@@ -20,7 +21,38 @@ class Discovery:
         self._api = api
         self.schemas = Schemas()
         self.optional_kinds: frozenset[str] = frozenset()
+        self.missing_kinds: frozenset[ResourceKind] = frozenset()
         self._version = ""
+
+    async def find_missing_kinds(self) -> bool:
+        """Find those of our kinds that the API server does not serve.
+
+        Returns True if they changed. Raises KubeError if it does not answer.
+        """
+        try:
+            rows = (await self._api.call("GET", f"/apis/{API_VERSION}")).get("resources")
+            if not rows:  # a group without resources is not served (404)
+                return False
+        except KubeError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            rows = ()
+        served = {str(row.get("name")) for row in rows}
+        missing = frozenset(kind for kind in (RELAY_MINERS, SUPPLIERS) if kind.plural not in served)
+        for kind in (RELAY_MINERS, SUPPLIERS):
+            operator_metrics.DEFINITIONS_MISSING.labels(kind.name).set(kind in missing)
+        if missing == self.missing_kinds:
+            return False
+        if missing:
+            _LOG.error(
+                "a CustomResourceDefinition is missing: apply the definitions of this release again, "
+                "kubectl apply --server-side -k crds/",
+                kinds=sorted(kind.name for kind in missing),
+            )
+        else:
+            _LOG.info("all definitions are there again")
+        self.missing_kinds = missing
+        return True
 
     async def find_optional_kinds(self) -> bool:
         """Find the optional kinds of this cluster.

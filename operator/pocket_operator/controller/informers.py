@@ -1,5 +1,7 @@
 """Watch with kopf: each event updates the object cache and queues the affected keys."""
 
+import asyncio
+import logging
 import os
 import ssl
 from collections.abc import Callable, Collection
@@ -9,6 +11,7 @@ import kopf
 
 from pocket.api.base import GROUP, VERSION
 from pocket.runtime.own_authorities import lenient
+from pocket_operator.controller.watch_thread import handed_over
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.resources import names
 from pocket_operator.resources.kinds import PODS, RELAY_MINERS, SUPPLIERS, WATCHED_CHILDREN
@@ -52,9 +55,15 @@ def settings() -> kopf.OperatorSettings:
 
 
 def registry(
-    cache: ObjectCache, changed: Callable[[ReconcileKey], None], heartbeat: Callable[[Object], None]
+    cache: ObjectCache,
+    changed: Callable[[ReconcileKey], None],
+    heartbeat: Callable[[Object], None],
+    loop: asyncio.AbstractEventLoop,
 ) -> kopf.OperatorRegistry:
-    """Return raw event handlers, which keep no state in the objects and add no finalizers."""
+    """Return raw event handlers, which keep no state in the objects and add no finalizers.
+
+    Events are handled in `loop`, in whichever loop the watches run.
+    """
     operator_registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=operator_registry)
@@ -64,8 +73,7 @@ def registry(
         return None if info is None else ClusterConnection(**vars(info))
 
     def watch(kind: str, group: str, version: str, plural: str) -> None:
-        @kopf.on.event(group, version, plural, registry=operator_registry, id=f"see-{plural}")
-        async def inform(event: Any, **_: Any) -> None:
+        def apply(event: Any) -> None:
             observed: Object = {**event["object"], "kind": kind}
             if event.get("type") == "DELETED":
                 keys = cache.drop(kind, observed)
@@ -75,6 +83,12 @@ def registry(
             for key in keys:
                 changed(key)
 
+        apply_there = handed_over(apply, loop)
+
+        @kopf.on.event(group, version, plural, registry=operator_registry, id=f"see-{plural}")
+        async def inform(event: Any, **_: Any) -> None:
+            await apply_there(event)
+
     watch(RELAY_MINERS.name, GROUP, VERSION, RELAY_MINERS.plural)
     watch(SUPPLIERS.name, GROUP, VERSION, SUPPLIERS.plural)
     for kind in (*WATCHED_CHILDREN, PODS):
@@ -83,13 +97,16 @@ def registry(
     return operator_registry
 
 
+def _is_about_watches(record: logging.LogRecord) -> bool:
+    """Return False for the warning that signals are ignored outside of the main thread, which handles them."""
+    return "OS signals" not in record.getMessage()
+
+
 async def run_watches(
     operator_registry: kopf.OperatorRegistry, namespaces: Collection[str], stop: Any, ready: Any = None
 ) -> None:
-    """Run the watches until stopped.
-
-    kopf raises the error that ends a watcher, so that the process exits with it.
-    """
+    """Run the watches until stopped. Raises the error that ends a watcher."""
+    logging.getLogger("kopf._core.reactor.running").addFilter(_is_about_watches)
     await kopf.operator(
         registry=operator_registry,
         settings=settings(),

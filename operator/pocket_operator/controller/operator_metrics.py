@@ -34,6 +34,13 @@ SCHEMA = Gauge(
     "Fields that the installed definitions lack (missing) or that this release does not know (unknown).",
     ["kind", "state"],
 )
+DEFINITIONS_MISSING = Gauge(
+    "pocket_operator_definitions_missing",
+    "1 while the API server does not serve a kind, because its CustomResourceDefinition was deleted.", ["kind"],
+)  # fmt: skip
+WATCH_RESTARTS = Counter(
+    "pocket_operator_watch_restarts_total", "Restarts of all watches, because one failed or a definition came or went."
+)
 SUPPLIERS_DECLARED = Gauge(
     "pocket_operator_suppliers_declared", "Suppliers of a RelayMiner that are not being deleted.",
     ["relay_miner_namespace", "relay_miner"],

@@ -30,3 +30,4 @@ class ReconcileState:
     """The generations of the workloads that are not complete, and since when."""
     unserved: UpdateStep = field(default_factory=UpdateStep)
     """The names of the Suppliers that are not served, and since when these are."""
+    any_unserved_since: float | None = None

@@ -76,19 +76,32 @@ def mining_problem(address: str, snapshot: Snapshot) -> tuple[ConditionReason, s
 
 
 def long_unserved(snapshot: Snapshot) -> bool:
-    """Return True if Suppliers of the RelayMiner are not served for longer than a shard takes to change hands."""
-    rows = ((snapshot.relay_miner or {}).get("status") or {}).get("conditions") or ()
-    row: Mapping[str, Any] = next((row for row in rows if row.get("type") == ConditionType.SUPPLIERS_SERVED), {})
+    """Return True if Suppliers of the RelayMiner are not served for longer than a shard takes to change hands.
+
+    The condition is False without any Supplier, too, so it does not tell since when one is not served. This process
+    knows better, unless the status reports it already.
+    """
+    row = _last_condition(snapshot, ConditionType.SUPPLIERS_SERVED)
     since = row.get("lastTransitionTime")
     if row.get("status") != "False" or not since:
         return False
-    return (snapshot.now - datetime.fromisoformat(str(since))).total_seconds() >= _HAND_OVER_SECONDS
+    if (snapshot.now - datetime.fromisoformat(str(since))).total_seconds() < _HAND_OVER_SECONDS:
+        return False
+    if _last_condition(snapshot, ConditionType.READY).get("reason") == ConditionReason.SUPPLIERS_NOT_SERVED:
+        return True
+    observed = snapshot.any_unserved_since
+    return observed is None or snapshot.clock - observed >= _HAND_OVER_SECONDS
 
 
 def was_ready(snapshot: Snapshot) -> bool:
     """Return True if the last status of the RelayMiner was Ready."""
+    return _last_condition(snapshot, ConditionType.READY).get("status") == "True"
+
+
+def _last_condition(snapshot: Snapshot, kind: ConditionType) -> Mapping[str, Any]:
+    """Return a condition of the RelayMiner's last status, empty without it."""
     rows = ((snapshot.relay_miner or {}).get("status") or {}).get("conditions") or ()
-    return any(row.get("type") == ConditionType.READY and row.get("status") == "True" for row in rows)
+    return next((row for row in rows if row.get("type") == kind), {})
 
 
 def without_key(addresses: Collection[str], snapshot: Snapshot) -> str:

@@ -12,6 +12,7 @@ from pocket.api.status import DrainProgress, timestamp
 from pocket.protocol.transactions.staking import message_json
 from pocket.staking.chain import SentOutcome, SentState
 from pocket.staking.stake_model import StakeChange, StakePlan, StakeRefusal, StakeState
+from pocket.staking.stake_plan import IN_FORCE
 from pocket_operator.decide.conditions import StakeCondition, State
 from pocket_operator.decide.reasons import AnyStakeReason, StakeReason
 from pocket_operator.decide.sections import section
@@ -250,7 +251,7 @@ def _shown(plan: StakePlan, signer: str) -> StakePlanStatus:
         signer=signer,
         cost_upokt=plan.cost.total_upokt,
         returned_upokt=plan.returned_upokt,
-        effect=tuple(line for line in plan.effect if "block" not in line),
+        effect=tuple(line for line in plan.effect if not line.startswith(IN_FORCE)),
         approvals=tuple(cause.value for cause in plan.approvals),
         transaction=json.dumps(messages, separators=(",", ":")),
     )

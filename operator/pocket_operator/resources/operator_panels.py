@@ -94,6 +94,13 @@ OPERATOR_ROWS: Final = (
                 "Fields that CRDs and operator do not share",
                 (("max by (kind, state) (pocket_operator_schema_fields)", "{{kind}} {{state}}"),),
             ),
+            Panel(
+                "Missing definitions and restarts of watches",
+                (
+                    ("max by (kind) (pocket_operator_definitions_missing)", "{{kind}} missing"),
+                    ("sum(increase(pocket_operator_watch_restarts_total[5m]))", "restarts"),
+                ),
+            ),
         ),
     ),
 )

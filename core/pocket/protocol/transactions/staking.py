@@ -43,6 +43,11 @@ class StakedService:
     revenue_share: tuple[tuple[str, int], ...]
 
 
+def rpc_type_name(number: int) -> str:
+    """Return the chain's name of an RPC type, its number if the name is unknown."""
+    return shared_pb.RPCType.Name(number) if number in shared_pb.RPCType.values() else str(number)
+
+
 @dataclass(frozen=True, slots=True)
 class Parties:
     """Addresses of a stake message: who signs and pays, who owns, who operates."""
