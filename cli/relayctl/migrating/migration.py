@@ -4,8 +4,7 @@ Pure, with a report of settings without counterpart.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from pocket.api.base import ManifestError
 from relayctl.migrating.backend_credentials import credential_headers, may_hold_keys
 from relayctl.migrating.node_relayminer import as_relayer, is_node_relayminer
 from relayctl.migrating.setting_values import as_text, decimal, mapping, seconds, sequence, whole
+from relayctl.migrating.source_tree import SourceTree, naming
 from relayctl.migrating.urls import Login, backend_url, grpc_url, login_of, rpc_url, split, without_logins
 from relayctl.migrating.without_counterpart import reason_of
 
@@ -49,56 +49,8 @@ class Migration:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
 
-class _Source:
-    """A YAML tree that remembers which leaves were used."""
-
-    def __init__(self, name: str, tree: Mapping[str, Any]) -> None:
-        self.name = name
-        self._tree = tree
-        self._used: set[str] = set()
-
-    def take(self, path: str, default: Any = None) -> Any:
-        node: Any = self._tree
-        for part in path.split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                return default
-            node = node[part]
-        self._used.add(path)
-        return node
-
-    def names(self, path: str) -> list[str]:
-        node: Any = self._tree
-        for part in path.split(".") if path else []:
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return [str(name) for name in node] if isinstance(node, Mapping) else []
-
-    def left(self) -> list[str]:
-        return [path for path in _leaves(self._tree) if not any(_covers(used, path) for used in self._used)]
-
-
-def _leaves(tree: Any, path: str = "") -> Iterable[str]:
-    if not isinstance(tree, Mapping):
-        yield path
-        return
-    for name, value in tree.items():
-        yield from _leaves(value, f"{path}.{name}" if path else str(name))
-
-
-def _covers(used: str, path: str) -> bool:
-    return path == used or path.startswith(f"{used}.")
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Name the setting in a ManifestError."""
-    try:
-        yield
-    except ManifestError as error:
-        raise ManifestError(f"{path}: {error}") from None
-
-
 class _Converter:
-    def __init__(self, relayer: _Source, miner: _Source, name: str, namespace: str) -> None:
+    def __init__(self, relayer: SourceTree, miner: SourceTree, name: str, namespace: str) -> None:
         self.relayer, self.miner = relayer, miner
         self.name, self.namespace = name, namespace
         self.notes: list[Note] = []
@@ -140,7 +92,7 @@ class _Converter:
 
     def _node(self, name: str, form: Callable[[Any], str]) -> str:
         """Return the URL of a chain node. Raises ManifestError if it is missing or has a login."""
-        with _naming(f"pocket_node.{name}"):
+        with naming(f"pocket_node.{name}"):
             url = self.either(f"pocket_node.{name}", form=form)
             if not url:
                 raise ManifestError("not set: name the address of a chain node")
@@ -153,7 +105,7 @@ class _Converter:
 
     def redis(self) -> Tree:
         url = str(self.either("redis.url", "redis://localhost:6379"))
-        with _naming("redis.url"):
+        with naming("redis.url"):
             parts = split(url)
         if not parts.scheme:
             raise ManifestError("redis.url: write redis://host:port, with every variable filled in")
@@ -251,7 +203,7 @@ class _Converter:
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
         take = self.relayer.take
-        with _naming(f"{path}.urls"):
+        with naming(f"{path}.urls"):
             urls, login = self._urls(path)
             backend: Tree = {"urls": [backend_url(url, name) for url in urls]}
         if shared["dial"] is not None:
@@ -425,7 +377,7 @@ def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, nam
     left: list[tuple[str, str]] = []
     if is_node_relayminer(relayer):
         relayer, left = as_relayer(relayer)
-    migration = _Converter(_Source("relayer", relayer), _Source("miner", miner), name, namespace).convert()
+    migration = _Converter(SourceTree("relayer", relayer), SourceTree("miner", miner), name, namespace).convert()
     migration.notes += [Note("left", path, reason) for path, reason in left]
     return migration
 
