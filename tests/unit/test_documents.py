@@ -4,6 +4,7 @@ import re
 import shlex
 from itertools import zip_longest
 from pathlib import Path
+from pkgutil import resolve_name
 
 import click
 import pytest
@@ -237,6 +238,29 @@ def test_every_module_that_a_page_names_exists():
             if dotted not in modules and dotted.rpartition(".")[0] not in modules:
                 missing.append(f"{name}: {dotted}")
     assert missing == []
+
+
+def names_in_code(text):
+    """Dotted names below a package of the product in a page. Messages of the chain are named alike."""
+    packages = {name for name in module_names() if name.count(".") == 1}
+    names = re.findall(r"`((?:pocket|pocket_\w+|relayctl)(?:\.\w+){2,})`", text)
+    return [name for name in names if ".".join(name.split(".")[:2]) in packages]
+
+
+def is_in_code(dotted):
+    """Return True if a dotted name is a module, or leads from one to an attribute."""
+    try:
+        resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def test_every_class_and_function_that_a_page_names_exists():
+    dotted = {name for page in PAGES for name in names_in_code(page.read_text())}
+    assert len(dotted) > 15
+    assert [name for name in sorted(dotted) if not is_in_code(name)] == []
+    assert not is_in_code("pocket_relayer.pipeline.pipeline.RelayPipeline.absent")
 
 
 def test_every_metric_that_a_page_names_exists():

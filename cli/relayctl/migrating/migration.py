@@ -4,16 +4,15 @@ Pure, with a report of settings without counterpart.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pocket.api.base import ManifestError
 from relayctl.migrating.backend_credentials import credential_headers, may_hold_keys
 from relayctl.migrating.node_relayminer import as_relayer, is_node_relayminer
-from relayctl.migrating.setting_source import SettingSource
 from relayctl.migrating.setting_values import as_text, decimal, mapping, seconds, sequence, whole
+from relayctl.migrating.source_tree import SourceTree, naming
 from relayctl.migrating.urls import (
     Login,
     backend_url,
@@ -59,17 +58,8 @@ class Migration:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
 
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Name the setting in a ManifestError."""
-    try:
-        yield
-    except ManifestError as error:
-        raise ManifestError(f"{path}: {error}") from None
-
-
 class _Converter:
-    def __init__(self, relayer: SettingSource, miner: SettingSource, name: str, namespace: str) -> None:
+    def __init__(self, relayer: SourceTree, miner: SourceTree, name: str, namespace: str) -> None:
         self.relayer, self.miner = relayer, miner
         self.name, self.namespace = name, namespace
         self.notes: list[Note] = []
@@ -111,7 +101,7 @@ class _Converter:
 
     def _node(self, name: str, form: Callable[[Any], str]) -> str:
         """Return the URL of a chain node. Raises ManifestError if it is missing or has a login."""
-        with _naming(f"pocket_node.{name}"):
+        with naming(f"pocket_node.{name}"):
             url = self.either(f"pocket_node.{name}", form=form)
             if not url:
                 raise ManifestError("not set: name the address of a chain node")
@@ -129,7 +119,7 @@ class _Converter:
 
     def redis(self) -> Tree:
         url = str(self.either("redis.url", "redis://localhost:6379"))
-        with _naming("redis.url"):
+        with naming("redis.url"):
             parts = split(url)
         if not parts.scheme:
             raise ManifestError("redis.url: write redis://host:port, with every variable filled in")
@@ -226,7 +216,7 @@ class _Converter:
     def _backend(self, service_id: str, kind: str, name: str, shared: Mapping[str, Any]) -> Tree:
         path = f"services.{service_id}.backends.{kind}"
         take = self.relayer.take
-        with _naming(f"{path}.urls"):
+        with naming(f"{path}.urls"):
             urls, login = self._urls(path)
             backend: Tree = {"urls": [backend_url(url, name) for url in urls]}
             self._note_loopback(f"{path}.urls", *urls)
@@ -401,7 +391,7 @@ def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, nam
     left: list[tuple[str, str]] = []
     if is_node_relayminer(relayer):
         relayer, left = as_relayer(relayer)
-    migration = _Converter(SettingSource("relayer", relayer), SettingSource("miner", miner), name, namespace).convert()
+    migration = _Converter(SourceTree("relayer", relayer), SourceTree("miner", miner), name, namespace).convert()
     migration.notes += [Note("left", path, reason) for path, reason in left]
     return migration
 

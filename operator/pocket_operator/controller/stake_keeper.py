@@ -22,7 +22,7 @@ from pocket.api.base import problem_of
 from pocket.api.lenient import read_known
 from pocket.api.relayminer import RelayMiner
 from pocket.api.stake import StakePolicy, StakeSpec, StakeTransactionStatus, StakingStatus
-from pocket.api.status import ConditionType, DrainProgress, as_status
+from pocket.api.status import ConditionType, as_status
 from pocket.api.supplier import Supplier
 from pocket.chain.comet import parse_time
 from pocket.errors import PocketError
@@ -38,6 +38,7 @@ from pocket.staking.stake_model import Signing, StakePlan, StakeRefusal, StakeSt
 from pocket.staking.stake_plan import plan_stake
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.events import EventWriter
+from pocket_operator.controller.stake_rests import NamespacedName, StakeRests, reported_drain
 from pocket_operator.controller.stake_sources import StakeChains, StakeKeys
 from pocket_operator.decide.conditions import StakeCondition, conditions, reason_of_stake, stake_event
 from pocket_operator.decide.object_cache import ObjectCache, operator_address, relay_miner_of
@@ -66,15 +67,9 @@ from pocket_operator.resources.kinds import RELAY_MINERS, SUPPLIERS
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 FIELD_MANAGER: Final = f"{names.FIELD_MANAGER}-stake"
-_NamespacedName = tuple[str, str]
-_Version = tuple[int, str, bool]
 _AT_ONCE = 4
 """Suppliers of one RelayMiner."""
 _RELAY_MINERS_AT_ONCE = 32
-_FIRST_REST_SECONDS = 5.0
-_REST_SECONDS = 60.0
-"""Until a stake is compared again that was as declared, or that stayed as it was for several rounds."""
-_JITTER = 0.2
 _ROUND_SECONDS = 30.0
 
 
@@ -103,22 +98,6 @@ class _Case:
         return self.parsed.spec.operator_address
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """Until when a Supplier is left alone that does not change."""
-
-    version: _Version
-    until: float
-    seconds: float
-
-
-def _version(supplier: Object) -> _Version:
-    """Return what ends a rest: another spec, another approval, and the end of the drain."""
-    metadata, drain = supplier["metadata"], _drain(supplier)
-    approval = str((metadata.get("annotations") or {}).get(APPROVAL, ""))
-    return int(metadata.get("generation") or 0), approval, drain is not None and drain.done
-
-
 class StakeKeeper:
     """All Suppliers with spec.stake, one round after the other."""
 
@@ -133,7 +112,6 @@ class StakeKeeper:
         schemas: Callable[[], Schemas] = Schemas,
         rng: random.Random | None = None,
     ) -> None:
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._api = api
         self._schemas = schemas
         self._events = events
@@ -141,7 +119,7 @@ class StakeKeeper:
         self._store = store
         self._now = now
         self._clock = clock
-        self._resting: dict[_NamespacedName, _Rest] = {}
+        self._rests = StakeRests(clock, rng or random.Random())  # noqa: S311 - jitter
 
     async def once(self) -> None:
         """Take one step for every Supplier.
@@ -150,30 +128,31 @@ class StakeKeeper:
         """
         subjects = self._subjects()
         self._count(subjects)
-        self._resting = {supplier_key: rest for supplier_key, rest in self._resting.items() if supplier_key in subjects}
-        due = sorted((supplier_key for supplier_key in subjects if self._is_due(supplier_key)), key=self._due_since)
+        suppliers = {supplier_key: self._store.get(SUPPLIERS.name, *supplier_key) for supplier_key in subjects}
+        self._rests.keep_only(suppliers)
+        due = self._rests.due(suppliers)
         if not due:
             return
         async with AsyncExitStack() as stack:
             chains = StakeChains(stack, await stack.enter_async_context(http_session()))
             secrets, deadline = StakeKeys(self._api), self._clock() + _ROUND_SECONDS
 
-            async def step(supplier_key: _NamespacedName) -> None:
+            async def step(supplier_key: NamespacedName) -> None:
                 if self._clock() < deadline:  # else in the next round
                     await self._bounded(chains, secrets, supplier_key)
 
-            async def of_relay_miner(supplier_keys: list[_NamespacedName]) -> None:
+            async def of_relay_miner(supplier_keys: list[NamespacedName]) -> None:
                 await map_bounded(step, supplier_keys, _AT_ONCE)
 
             # Each RelayMiner has its own slots, so that one whose nodes do not answer delays no other.
-            groups = defaultdict[str, list[_NamespacedName]](list)
+            groups = defaultdict[str, list[NamespacedName]](list)
             for supplier_key in due:
                 groups["/".join(relay_miner_of(self._store.get(SUPPLIERS.name, *supplier_key) or {}))].append(
                     supplier_key
                 )
             await map_bounded(of_relay_miner, groups.values(), _RELAY_MINERS_AT_ONCE)
 
-    def _count(self, supplier_keys: Iterable[_NamespacedName]) -> None:
+    def _count(self, supplier_keys: Iterable[NamespacedName]) -> None:
         """Count the declared stakes by the reason of their condition."""
         counts = Counter(
             reason_of_stake((self._store.get(SUPPLIERS.name, *supplier_key) or {}).get("status") or {})
@@ -182,26 +161,7 @@ class StakeKeeper:
         for reason in (*StakeReason, *StakeRefusal):
             operator_metrics.STAKES.labels(reason.value).set(counts[reason.value])
 
-    def _is_due(self, supplier_key: _NamespacedName) -> bool:
-        """Return False for a stake that rests, unless its Supplier changed."""
-        rest, supplier = self._resting.get(supplier_key), self._store.get(SUPPLIERS.name, *supplier_key)
-        return rest is None or supplier is None or rest.version != _version(supplier) or self._clock() >= rest.until
-
-    def _due_since(self, supplier_key: _NamespacedName) -> float:
-        """Return since when a stake is due. A round may end early, so those that waited longest go first."""
-        rest = self._resting.get(supplier_key)
-        return float("-inf") if rest is None else rest.until
-
-    def _rest(self, supplier: Object, *, complete: bool) -> None:
-        """Leave a Supplier alone for a while: twice as long as before, `whole` for the longest at once."""
-        supplier_key = (str(supplier["metadata"]["namespace"]), str(supplier["metadata"]["name"]))
-        version, before = _version(supplier), self._resting.get(supplier_key)
-        doubled = 2 * before.seconds if before is not None and before.version == version else _FIRST_REST_SECONDS
-        seconds = _REST_SECONDS if complete else min(doubled, _REST_SECONDS)
-        until = self._clock() + seconds * self._rng.uniform(1 - _JITTER, 1)
-        self._resting[supplier_key] = _Rest(version, until, seconds)
-
-    def _subjects(self) -> list[_NamespacedName]:
+    def _subjects(self) -> list[NamespacedName]:
         subjects = []
         for key in self._store.everything():
             relay_miner = self._store.get(RELAY_MINERS.name, *key)
@@ -218,7 +178,7 @@ class StakeKeeper:
         """Return whether the operator of another namespace manages the RelayMiner."""
         return (relay_miner.get("status") or {}).get("operator") not in (None, "", self._namespace)
 
-    async def _bounded(self, chains: StakeChains, secrets: StakeKeys, supplier_key: _NamespacedName) -> None:
+    async def _bounded(self, chains: StakeChains, secrets: StakeKeys, supplier_key: NamespacedName) -> None:
         bind_contextvars(namespace=supplier_key[0], supplier=supplier_key[1])  # of this task
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
@@ -226,7 +186,7 @@ class StakeKeeper:
         except TimeoutError:
             _LOG.warning("stake round timed out, retrying", seconds=_ROUND_SECONDS)
             if (supplier := self._store.get(SUPPLIERS.name, *supplier_key)) is not None:
-                self._rest(supplier, complete=False)
+                self._rests.rest(supplier, complete=False)
         except Conflict:
             _LOG.info("Supplier changed in the meantime, deciding again in the next round")
         except KubeError as error:
@@ -234,7 +194,7 @@ class StakeKeeper:
         except Exception:  # noqa: BLE001 - a defect met by one Supplier must not stop the others
             _LOG.exception("stake round failed unexpectedly, retrying")
 
-    async def _one(self, chains: StakeChains, secrets: StakeKeys, supplier_key: _NamespacedName) -> None:
+    async def _one(self, chains: StakeChains, secrets: StakeKeys, supplier_key: NamespacedName) -> None:
         # The API server is asked, not the watch: a transaction that was recorded must not be overlooked.
         supplier = await self._api.get_or_none(SUPPLIERS, *supplier_key)
         if supplier is None:
@@ -262,9 +222,9 @@ class StakeKeeper:
     async def _report(self, supplier: Object, status: StakingStatus, fact: StakeCondition) -> None:
         """Write the status, and leave the Supplier alone for a while where it changed nothing."""
         if await self._write(supplier, status, fact):
-            self._resting.pop((supplier["metadata"]["namespace"], supplier["metadata"]["name"]), None)
+            self._rests.end(supplier)
         else:
-            self._rest(supplier, complete=fact.state == "True")
+            self._rests.rest(supplier, complete=fact.state == "True")
 
     async def _follow(self, supplier: Object, status: StakingStatus, chain: StakeChain) -> None:
         """Follow a transaction to its end, also where its declaration is gone."""
@@ -330,7 +290,7 @@ class StakeKeeper:
             approved=str((case.supplier["metadata"].get("annotations") or {}).get(APPROVAL, "")),
             status=case.status,
             now=self._now(),
-            drain=_drain(case.supplier),
+            drain=reported_drain(case.supplier),
         )
         decision = towards_declaration(sight, plan)
         if decision.step is StakeStep.SIGN and key is not None:
@@ -435,14 +395,6 @@ async def _send(chain: StakeChain, raw: bytes) -> SentState:
     if sent.log:
         _LOG.warning("chain nodes refused a stake transaction, sending it again until it expires", problem=sent.log)
     return sent
-
-
-def _drain(supplier: Object) -> DrainProgress | None:
-    """Return the drain that the reconciler reports, None without a valid one."""
-    try:
-        return read_known(DrainProgress, (supplier.get("status") or {})["drain"])[0]
-    except (KeyError, ValidationError):
-        return None
 
 
 def _text(stamp: Timestamp) -> str:

@@ -6,7 +6,6 @@ recorded.
 
 import asyncio
 import functools
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
@@ -27,18 +26,18 @@ from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisStor
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
-from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected, RejectionReason, first_rejected
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
+from pocket_relayer.pipeline.recently_mined import RecentlyMined
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, parse_relay
 from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics, mined_series
 from pocket_relayer.pipeline.signing import sign_payload, sign_response
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
-from pocket_relayer.pipeline.streaming import batches
+from pocket_relayer.pipeline.streaming import batches, collect
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
 
 _REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
@@ -46,7 +45,6 @@ _LIMITS: Final = frozenset(
     {RejectionReason.BACKEND_TIMEOUT, RejectionReason.RESPONSE_TOO_LARGE, RejectionReason.OVERLOADED}
 )
 """Limits of ours that end a stream. A refund would make every stream up to them free."""
-_MAX_RECENTLY_MINED = 50_000  # to count duplicates
 
 
 @fast_init
@@ -110,7 +108,7 @@ class RelayPipeline:
         self.recent = SlidingWindowStats(clock)
         self.in_flight = InFlight()
         self._paid, self._simulated = PaidRelayMetrics(self.recent), SimulatedRelayMetrics(self.recent)
-        self._recently_mined: OrderedDict[bytes, None] = OrderedDict()
+        self._recently_mined = RecentlyMined()
 
     def serves(self, supplier: str) -> bool:
         """Return True if the supplier's key is loaded."""
@@ -208,7 +206,7 @@ class RelayPipeline:
             return StreamedResult(served.status, served.headers, pieces)
         try:
             if isinstance(served, BackendStream):
-                served = await self._collect(served, relay.service.max_body_bytes, relay.caller.reservation)
+                served = await collect(served, relay.service.max_body_bytes, relay.caller.reservation)
             response = await sign_response(relay.header, served.response, relay.key)
             body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
         except BaseException:
@@ -319,22 +317,6 @@ class RelayPipeline:
             raise
         await self.record(relay, admitted, metered, entire.encode_without_payload())
 
-    @staticmethod
-    async def _collect(served: BackendStream, limit: int, reservation: MemoryReservation | None) -> BackendResponse:
-        """Return a stream as one response, for transports that cannot forward it."""
-        body = bytearray()
-        try:
-            async with aclosing(batches(served.chunks, served.deadline)) as rows:
-                async for lines in rows:
-                    if reservation is not None:
-                        reservation.acquire(len(lines))
-                    body += lines
-                    if len(body) > limit:
-                        raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
-        finally:
-            await served.close()
-        return BackendResponse(HttpResponse(served.status, served.headers, bytes(body)), served.retries)
-
     async def record(self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, unserved: bytes) -> None:
         """Record exactly what is served. `unserved` is the encoded response without its payload.
 
@@ -408,21 +390,8 @@ class RelayPipeline:
             relayer_metrics.NOT_RECORDED.labels(_REASONS.get(type(error), "unavailable")).inc()
             return
         mined_series(service_id).inc()
-        if self._is_duplicate(digest):
+        if self._recently_mined.is_duplicate(digest):
             relayer_metrics.DUPLICATES.labels(service_id).inc()
-
-    def _is_duplicate(self, digest: bytes) -> bool:
-        """Return True if this worker mined the same relay before.
-
-        The trie holds it once (docs/relaying.md).
-        """
-        key = digest[:16]
-        if key in self._recently_mined:
-            return True
-        self._recently_mined[key] = None
-        if len(self._recently_mined) > _MAX_RECENTLY_MINED:
-            self._recently_mined.popitem(last=False)
-        return False
 
     async def record_event(
         self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, payload: bytes

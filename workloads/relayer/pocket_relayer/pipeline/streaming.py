@@ -5,8 +5,12 @@ Source: relay-lifecycle.md, section 9.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
+from pocket.protocol.relays.envelope import HttpResponse
+from pocket_relayer.backends.responses import BackendResponse, BackendStream
+from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 BATCH_BYTES: Final = 100 * 1024
@@ -63,3 +67,22 @@ async def _next(chunks: AsyncIterator[bytes], deadline: float) -> bytes:
     except TimeoutError:
         raise Rejected(RejectionReason.BACKEND_TIMEOUT, "the stream did not end in time") from None
     return b""
+
+
+async def collect(served: BackendStream, limit: int, reservation: MemoryReservation | None) -> BackendResponse:
+    """Return a stream as one response, for transports that cannot forward it.
+
+    Raises Rejected for a stream of more than `limit` bytes, or if there is no memory for it.
+    """
+    body = bytearray()
+    try:
+        async with aclosing(batches(served.chunks, served.deadline)) as rows:
+            async for lines in rows:
+                if reservation is not None:
+                    reservation.acquire(len(lines))
+                body += lines
+                if len(body) > limit:
+                    raise Rejected(RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes")
+    finally:
+        await served.close()
+    return BackendResponse(HttpResponse(served.status, served.headers, bytes(body)), served.retries)

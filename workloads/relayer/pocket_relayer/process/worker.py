@@ -30,7 +30,6 @@ from pocket.keys.keyring import Keyring
 from pocket.keys.remote_signer import remote_signer
 from pocket.protocol.transactions.batches import largest_leaf
 from pocket.redis_store.budgets import Budgets, RateLimiter
-from pocket.redis_store.connection import pool_usage
 from pocket.redis_store.notifications import RelayNotifier
 from pocket.redis_store.prefix_owner import PrefixOwner
 from pocket.redis_store.redis_keys import RedisKeys
@@ -42,12 +41,10 @@ from pocket.runtime.logs import set_level
 from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.supervise import supervise
 from pocket.runtime.ticks import sleep_to_tick
-from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.credentials import Credentials
 from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.limits.memory_budget import MemoryBudget
-from pocket_relayer.limits.memory_trimming import MemoryTrimmer, system_trim
 from pocket_relayer.metric_batches import write_due
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
@@ -59,6 +56,7 @@ from pocket_relayer.process.open_files import raise_limit, within_open_files
 from pocket_relayer.process.relayer_platform import RelayerPlatform
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
+from pocket_relayer.process.worker_metrics import show_metrics
 from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, worker_problem
 from pocket_relayer.transports.client_connections import Connections
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
@@ -72,7 +70,6 @@ from pocket_relayer.transports.websocket import WebSockets
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _RELOAD_SECONDS = 2.0
-_OBSERVE_SECONDS = 1.0
 _ORPHAN_SECONDS = 1.0
 _POLL_SECONDS = 1.0
 _MIN_REDIS_DRAIN_SECONDS = 5.0
@@ -332,7 +329,7 @@ class Worker:
                     "chain queries": pipeline.admission.background.run,
                     "event loop lag": loop_lag.run,
                     "configuration": lambda: self._reload(reload),
-                    "metrics": lambda: self._observe(
+                    "metrics": lambda: show_metrics(
                         recorder, latest_block, log, chain, registry, loop_lag, connections, redis
                     ),
                     "supervisor": self._watch_parent,
@@ -416,30 +413,3 @@ class Worker:
         while os.getppid() == parent:
             await sleep_to_tick(_ORPHAN_SECONDS)
         self._stop.set()
-
-    async def _observe(
-        self, recorder: RelayRecorder, latest_block: LatestBlockWatcher, log: WriteAheadLog, chain: CachedChain,
-        registry: ServiceRegistry, loop_lag: LoopLagMonitor, connections: Connections, redis: "Redis",
-    ) -> None:  # fmt: skip
-        trimming = MemoryTrimmer(system_trim())
-        relayer_metrics.BUILD.labels(*build_labels()).set(1)
-        while True:
-            relayer_metrics.HEIGHT.set(latest_block.height)
-            relayer_metrics.WAITING.set(recorder.waiting)
-            relayer_metrics.IN_FLIGHT.set(registry.in_flight)
-            for (service, kind), number in registry.unhealthy().items():
-                relayer_metrics.UNHEALTHY.labels(service, kind).set(number)
-            relayer_metrics.show_connections(registry.connections(), pool_usage(redis))
-            vitals = loop_lag.reset()
-            relayer_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
-            relayer_metrics.RESIDENT.set(vitals.resident_bytes)
-            relayer_metrics.TASKS.set(vitals.tasks)
-            relayer_metrics.OPEN.set(connections.open)
-            relayer_metrics.HELD.set(connections.memory.used)
-            await trimming.observe(connections.memory.used)
-            relayer_metrics.LOG_BYTES.set(log.size)
-            relayer_metrics.LOG_DAMAGED.set(log.damaged)
-            relayer_metrics.LOG_DAMAGED_RECORDS.set(log.damaged_records)
-            for source, number in chain.counters.taken():
-                relayer_metrics.CACHE.labels(source).inc(number)
-            await sleep_to_tick(_OBSERVE_SECONDS)

@@ -34,7 +34,7 @@ from pocket_relayer.transports.fair_input import FairInput
 from pocket_relayer.transports.first_requests import FirstRequests
 from pocket_relayer.transports.http2_frames import FrameBudget
 from pocket_relayer.transports.http2_memory import Http2Memory
-from pocket_relayer.transports.http2_protocol import ServerProtocol, go_away_frame
+from pocket_relayer.transports.http2_protocol import HEADER_LIST, ServerProtocol, go_away_frame
 from pocket_relayer.transports.http2_responses import Http2Responses
 from pocket_relayer.transports.http2_streams import StrangersUploads, Stream, decode_fields
 from pocket_relayer.transports.lingering_close import LingeringClose
@@ -47,8 +47,6 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 _STREAMS: Final = 250
 _STRANGERS_STREAMS: Final = 100
 """Streams before a served relay: what h2 announces first. gRPC may wait for ever after a later, lower number."""
-_WINDOW: Final = 1024 * 1024
-_HEADER_LIST: Final = 64 * 1024  # bytes of a request's headers, beyond which its stream ends
 _STREAM_BYTES: Final = 8 * 1024  # memory of an open stream in addition to its headers and body
 _HEADERS_COST: Final = 200.0  # resets: a list that is too long takes milliseconds to decode
 _TURNS: Final = QUANTUM
@@ -121,16 +119,7 @@ class Http2Connection(asyncio.Protocol):
         self._server.connections.add(self)
         if not self._memory.open():
             return
-        self._h2.initiate_connection()
-        # After initiate_connection: h2 treats earlier changes as acknowledged without sending them.
-        self._h2.update_settings(
-            {
-                SettingCodes.MAX_CONCURRENT_STREAMS: self._allowed_streams,
-                SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: _HEADER_LIST,
-            }
-        )
-        self._h2.increment_flow_control_window(4 * _WINDOW)
+        self._h2.open(self._allowed_streams)
         self._flush()
         self._active_at = self._requested_at = asyncio.get_running_loop().time()
         self._close_if_idle()
@@ -279,7 +268,7 @@ class Http2Connection(asyncio.Protocol):
         self._memory.on_request()
         self._connection.begin_request()
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
-        if size > _HEADER_LIST:
+        if size > HEADER_LIST:
             self._reject_stream(number, ErrorCodes.ENHANCE_YOUR_CALM, _HEADERS_COST, now)
             return
         if self._draining or len(self._streams) >= self._allowed_streams:
@@ -332,8 +321,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _refuse_upload(self, stream: Stream) -> None:
         self._end(stream)
-        with suppress(H2Error):
-            self._h2.reset_stream(stream.number, ErrorCodes.REFUSED_STREAM)
+        self._h2.reset_if_open(stream.number, ErrorCodes.REFUSED_STREAM)
         self._flush()
 
     def _end(self, stream: Stream) -> None:
@@ -362,8 +350,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._frames.allows_rejection(cost, now):
             self._reject_flood()
             return
-        with suppress(H2Error):
-            self._h2.reset_stream(number, code)
+        self._h2.reset_if_open(number, code)
 
     def _reject_flood(self) -> None:
         """End the connection of a client that floods it."""
@@ -424,8 +411,7 @@ class Http2Connection(asyncio.Protocol):
             _LOG.debug("stream cut", error=error)
             if not stream.closed and self._transport is not None:
                 refused = isinstance(error, Rejected) and reply is None
-                with suppress(H2Error):
-                    self._h2.reset_stream(number, ErrorCodes.REFUSED_STREAM if refused else ErrorCodes.CANCEL)
+                self._h2.reset_if_open(number, ErrorCodes.REFUSED_STREAM if refused else ErrorCodes.CANCEL)
                 self._flush()
             clear_frames_of(error)
         except asyncio.CancelledError as error:
@@ -438,8 +424,7 @@ class Http2Connection(asyncio.Protocol):
     def _evict(self, number: int, stream: Stream) -> None:
         """End a stream whose response is not read while its memory is needed."""
         stream.closed = True
-        with suppress(H2Error):
-            self._h2.reset_stream(number, ErrorCodes.CANCEL)
+        self._h2.reset_if_open(number, ErrorCodes.CANCEL)
         self._responses.on_closed(number)
         self._flush()
 

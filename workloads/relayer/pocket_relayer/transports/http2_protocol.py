@@ -2,15 +2,19 @@
 
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.exceptions import DenialOfServiceError
+from h2.errors import ErrorCodes
+from h2.exceptions import DenialOfServiceError, H2Error
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hpack import Decoder, HeaderTuple
 
+HEADER_LIST: Final = 64 * 1024
+"""Bytes of the headers of a request beyond which its stream ends, as announced to clients."""
 HEADER_LIST_READ: Final = 256 * 1024
 """Bytes of a request's headers beyond which the connection ends."""
 FIELDS_READ: Final = 512
@@ -20,6 +24,8 @@ _BYTES_OF_A_FIELD: Final = 25
 _LARGEST_TABLE: Final = 4096
 """Bytes of the table that our own headers fill, whatever a client allows. Each lookup reads all of it."""
 _SETTINGS: Final = frozenset(SettingCodes)
+_WINDOW: Final = 1024 * 1024
+"""Bytes of a stream that a client may send before they are acknowledged."""
 
 
 class _Decoder(Decoder):
@@ -85,6 +91,24 @@ class ServerProtocol(H2Connection):
         self.remote_settings = _KnownSettings(client=True)
         self.decoder = _Decoder(take_fields)
         self.decoder.max_allowed_table_size = table
+
+    def open(self, streams: int) -> None:
+        """Start the connection with our settings: at most `streams` open streams."""
+        self.initiate_connection()
+        # After initiate_connection: h2 treats earlier changes as acknowledged without sending them.
+        self.update_settings(
+            {
+                SettingCodes.MAX_CONCURRENT_STREAMS: streams,
+                SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_LIST,
+            }
+        )
+        self.increment_flow_control_window(4 * _WINDOW)
+
+    def reset_if_open(self, stream: int, code: ErrorCodes) -> None:
+        """Reset a stream, unless it or the connection has ended."""
+        with suppress(H2Error):
+            self.reset_stream(stream, code)
 
     @property
     def open_inbound_streams(self) -> int:

@@ -4,8 +4,6 @@ See relay-lifecycle.md, section 10.
 """
 
 import asyncio
-import base64
-import binascii
 import json
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,7 +17,7 @@ from aiohttp import WSMsgType, web
 from structlog.typing import FilteringBoundLogger
 
 from pocket.protocol.relays.envelope import HttpResponse
-from pocket.protocol.relays.messages import RelayMinerError, RelayRequest, RelayResponse, SessionHeader
+from pocket.protocol.relays.messages import RelayMinerError, RelayResponse
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.service import WEB_SOCKET_MESSAGE_BYTES, ServiceBackends
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
@@ -34,77 +32,22 @@ from pocket_relayer.pipeline.simulated_relays import CONNECTION_SECONDS
 from pocket_relayer.transports.client_connections import Connection
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_connection import Http1Connection
+from pocket_relayer.transports.websocket_closes import (
+    BACKEND_CODES,
+    LIMIT_REACHED,
+    SESSION_EXPIRED,
+    VALIDATION_FAILED,
+    BridgeClosed,
+    close_code,
+    closed_like,
+)
 from pocket_relayer.transports.websocket_frames import IncomingMessages
+from pocket_relayer.transports.websocket_handshake import handshake_request, service_of
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-SESSION_EXPIRED, VALIDATION_FAILED, LIMIT_REACHED, BACKEND_FAILED = 4000, 4001, 4002, 4003
-_BACKEND_CODES: Final = {SESSION_EXPIRED: 1001, VALIDATION_FAILED: 1008, LIMIT_REACHED: 1013, BACKEND_FAILED: 1011}
-_NEVER_SENT: Final = {1004: 1001, 1005: 1000, 1006: 1001, 1015: 1001}
 _WEB_SOCKET_BYTES: Final = 32 * 1024
 """Memory of a connection that is a WebSocket."""
 _MAX_UNANSWERED: Final = 1000  # requests of a connection that wait for an answer
-_CODES: Final = {
-    RejectionReason.OVER_BUDGET: LIMIT_REACHED,
-    RejectionReason.RATE_LIMITED: LIMIT_REACHED,
-    RejectionReason.SESSION_EXPIRED: SESSION_EXPIRED,
-    RejectionReason.SESSION_CLOSED: SESSION_EXPIRED,
-    RejectionReason.BACKEND_FAILED: BACKEND_FAILED,
-    RejectionReason.BACKEND_MISSING: BACKEND_FAILED,
-    RejectionReason.BACKEND_UNHEALTHY: BACKEND_FAILED,
-    RejectionReason.BACKEND_ERROR: BACKEND_FAILED,
-    RejectionReason.BACKEND_TIMEOUT: BACKEND_FAILED,
-    RejectionReason.DRAINING: 1001,
-    RejectionReason.OVERLOADED: 1013,
-    RejectionReason.CHAIN_UNAVAILABLE: 1013,
-    RejectionReason.METER_UNAVAILABLE: 1013,
-    RejectionReason.SIGNER_UNAVAILABLE: 1013,
-    RejectionReason.NOT_RECORDED: 1013,
-    RejectionReason.BODY_TOO_LARGE: 1009,
-    RejectionReason.INTERNAL: 1011,
-}
-
-
-def close_code(reason: RejectionReason) -> int:
-    """Return the close code for a reason. Any fault of the relay itself is 4001."""
-    return _CODES.get(reason, VALIDATION_FAILED)
-
-
-class _Closed(Exception):
-    """Ends the bridge with a code for the gateway. `by_client` is True if the client caused it."""
-
-    def __init__(self, code: int, text: str, *, by_client: bool = False) -> None:
-        super().__init__(text)
-        self.by_client = by_client
-        self.code = _NEVER_SENT.get(code, code)
-        self.text = text.encode()[:120].decode("utf-8", "ignore")
-
-
-def service_of(request: web.BaseRequest) -> str:
-    """Return the service id of a handshake, or an empty text if it names none."""
-    for name in ("Target-Service-Id", "Pocket-Service-Id", "X-Forwarded-Host"):
-        if value := request.headers.get(name, "").strip():
-            return value.partition(".")[0] if name == "X-Forwarded-Host" else value
-    return request.path.strip("/").partition("/")[0]
-
-
-def handshake_request(request: web.BaseRequest, service_id: str) -> RelayRequest | None:
-    """Return the signed handshake as a relay request without payload.
-
-    Returns None if it is not signed. Raises Rejected if it is invalid.
-    """
-    headers = request.headers
-    signature = headers.get("Pocket-Signature")
-    if not signature:
-        return None
-    try:
-        header = SessionHeader(
-            headers.get("App-Address", ""), service_id, headers.get("Pocket-Session-Id", ""),
-            int(headers.get("Pocket-Session-Start-Height", "")), int(headers.get("Pocket-Session-End-Height", "")),
-        )  # fmt: skip
-        raw = base64.b64decode(signature, validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise Rejected(RejectionReason.INVALID_REQUEST, "the signed handshake cannot be read") from error
-    return RelayRequest(header, raw, headers.get("Pocket-Supplier-Address", ""), b"")
 
 
 @dataclass(slots=True)
@@ -261,13 +204,13 @@ class Bridge:
     current: _CurrentRequest | None = None
     charges: deque[_Charge] = field(default_factory=deque)
     in_flight: ExitStack = field(default_factory=ExitStack)
-    _ended: "asyncio.Future[_Closed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _ended: "asyncio.Future[BridgeClosed]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def end(self, code: int, text: str) -> None:
         """End the bridge from outside."""
-        self._end(_Closed(code, text))
+        self._end(BridgeClosed(code, text))
 
-    def _end(self, closed: _Closed) -> None:
+    def _end(self, closed: BridgeClosed) -> None:
         if not self._ended.done():
             self._ended.set_result(closed)
 
@@ -278,7 +221,7 @@ class Bridge:
 
     async def run(self) -> None:
         """Serve until the gateway, the backend, the session or the relayer ends it."""
-        closed = _Closed(1001, "")
+        closed = BridgeClosed(1001, "")
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._guard(self._from_gateway(group)))
@@ -297,7 +240,7 @@ class Bridge:
         """Run one direction. Its end ends the bridge with a code for the gateway."""
         try:
             await work
-        except _Closed as closed:
+        except BridgeClosed as closed:
             self._end(closed)
         except Rejected as rejected:
             rejected.service_id = self.service_backends.service.id
@@ -305,7 +248,9 @@ class Bridge:
             code = close_code(rejected.reason)
             if code == SESSION_EXPIRED:
                 await self._send_expiry_notice()
-            self._end(_Closed(code, rejected.close_text(120), by_client=code in (VALIDATION_FAILED, LIMIT_REACHED)))
+            self._end(
+                BridgeClosed(code, rejected.close_text(120), by_client=code in (VALIDATION_FAILED, LIMIT_REACHED))
+            )
         except (OSError, aiohttp.ClientError) as error:
             self.end(1001, type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one connection: logged, the process goes on
@@ -316,7 +261,7 @@ class Bridge:
         while True:
             message = await self.gateway.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                raise _close_of(message, self.gateway.close_code, 1001, by_client=True)
+                raise closed_like(message, self.gateway.close_code, 1001, by_client=True)
             relay = self.pipeline.parse(message.data, self.caller)
             with self.pipeline.in_flight.relay_of(relay.supplier):
                 await self._forward_request(relay, message.type, group)
@@ -357,7 +302,7 @@ class Bridge:
         while True:
             message = await backend.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                raise _close_of(message, backend.close_code, 1011)
+                raise closed_like(message, backend.close_code, 1011)
             payload = message.data if isinstance(message.data, bytes) else message.data.encode()
             current = self.current
             if current is None:
@@ -371,7 +316,7 @@ class Bridge:
                 async with asyncio.timeout(10):
                     await self.gateway.send_frame(response.encode(), message.type)
             except (OSError, aiohttp.ClientError) as error:
-                raise _Closed(1001, type(error).__name__, by_client=True) from error
+                raise BridgeClosed(1001, type(error).__name__, by_client=True) from error
             finally:
                 reservation.close()
 
@@ -395,17 +340,17 @@ class Bridge:
             await asyncio.sleep(self.poll_seconds)
             age_seconds += self.poll_seconds
             if age_seconds > CONNECTION_SECONDS and self.pipeline.simulations.key_id(self.caller):
-                raise _Closed(1000, "a simulated connection is a probe: it ends now")
+                raise BridgeClosed(1000, "a simulated connection is a probe: it ends now")
             unfinished = self.incoming.unfinished
             if unfinished is not None and unfinished[1] > self.timeouts.to_read(unfinished[0]):
-                raise _Closed(1008, "the message did not come in time", by_client=True)
+                raise BridgeClosed(1008, "the message did not come in time", by_client=True)
             if self.current is None:
                 if age_seconds > self.timeouts.idle_seconds:
-                    raise _Closed(1008, "no relay came in time")
+                    raise BridgeClosed(1008, "no relay came in time")
                 continue
             if self.current.admitted.is_over(self.pipeline.height()):
                 await self._send_expiry_notice()
-                raise _Closed(SESSION_EXPIRED, "session expired")
+                raise BridgeClosed(SESSION_EXPIRED, "session expired")
             if not self.pipeline.serves(self.current.relay.supplier):
                 raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
 
@@ -422,12 +367,12 @@ class Bridge:
             async with asyncio.timeout(5):
                 await self.gateway.send_frame(advice.encode(), WSMsgType.BINARY)
 
-    async def _close(self, closed: _Closed) -> None:
+    async def _close(self, closed: BridgeClosed) -> None:
         with suppress(OSError, aiohttp.ClientError, TimeoutError):
             async with asyncio.timeout(5):
                 await self.gateway.close(code=closed.code, message=closed.text.encode())
         if self.backend is not None:
-            code = _BACKEND_CODES.get(closed.code, closed.code if closed.code < 3000 else 1000)
+            code = BACKEND_CODES.get(closed.code, closed.code if closed.code < 3000 else 1000)
             with suppress(OSError, aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(5):
                     await self.backend.close(code=code, message=closed.text.encode())
@@ -435,15 +380,3 @@ class Bridge:
 
 class _Done(Exception):
     """Ends the task group of a bridge."""
-
-
-def _close_of(message: aiohttp.WSMessage, code: int | None, without: int, *, by_client: bool = False) -> _Closed:
-    """Return how the other side is closed: with the same code and text.
-
-    `without` is the code for a peer that vanished without a close frame.
-    """
-    if message.type is WSMsgType.CLOSE:
-        return _Closed(message.data or 1000, message.extra or "", by_client=by_client)
-    if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
-        return _Closed(int(message.data.code), str(message.data), by_client=by_client)
-    return _Closed(code or without, "", by_client=by_client)

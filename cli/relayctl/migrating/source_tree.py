@@ -1,10 +1,13 @@
-"""Read settings of a YAML tree, and tell which were not read."""
+"""Read the settings of another program and remember which of them were used."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from pocket.api.base import ManifestError
 
-class SettingSource:
+
+class SourceTree:
     """A YAML tree that remembers which leaves were used."""
 
     def __init__(self, name: str, tree: Mapping[str, Any]) -> None:
@@ -13,7 +16,7 @@ class SettingSource:
         self._used: set[str] = set()
 
     def take(self, path: str, default: Any = None) -> Any:
-        """Return the value at a path, and note that it was read."""
+        """Return the value at a dotted path and mark it as used, `default` if there is none."""
         node: Any = self._tree
         for part in path.split("."):
             if not isinstance(node, Mapping) or part not in node:
@@ -23,14 +26,14 @@ class SettingSource:
         return node
 
     def names(self, path: str) -> list[str]:
-        """Return the names below a path, none where there is no mapping."""
+        """Return the names in the mapping at a dotted path."""
         node: Any = self._tree
         for part in path.split(".") if path else []:
             node = node.get(part) if isinstance(node, Mapping) else None
         return [str(name) for name in node] if isinstance(node, Mapping) else []
 
     def left(self) -> list[str]:
-        """Return the paths of the values that were not read."""
+        """Return the paths of the leaves that were not used."""
         return [path for path in _leaves(self._tree) if not any(_covers(used, path) for used in self._used)]
 
 
@@ -44,3 +47,12 @@ def _leaves(tree: Any, path: str = "") -> Iterable[str]:
 
 def _covers(used: str, path: str) -> bool:
     return path == used or path.startswith(f"{used}.")
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the setting in a ManifestError."""
+    try:
+        yield
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from None
