@@ -23,6 +23,7 @@ from pocket.errors import ChainUnavailable, DecodingError, FailureClass
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.transactions.build import Timestamp
+from virtual_time import in_virtual_time
 
 NODE = NodeAddress.parse("grpc://node:1", "http://node:2")
 HASH = "AB" * 32
@@ -329,6 +330,7 @@ async def test_each_announced_block_is_read_and_delivered_once():
     assert source.asked == 5, "at the start, for three new heights and after the end"
 
 
+@in_virtual_time
 async def test_a_silent_feed_polls_with_pauses_and_reads_what_was_not_announced():
     class Quiet(Blocks):
         async def heights(self):

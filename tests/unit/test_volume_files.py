@@ -222,7 +222,9 @@ def test_only_errors_of_damaged_files_are_corruption(tmp_path, error, corrupt):
 def damaged_in_the_middle(path):
     """Make a file whose last page is damaged."""
     database = open_to_write(path, SCHEMA)
+    database.execute("BEGIN")
     database.executemany("INSERT INTO row VALUES (?)", [(number,) for number in range(5000)])
+    database.execute("COMMIT")
     database.close()
     content = bytearray(path.read_bytes())
     content[-4096:] = b"\xff" * 4096
