@@ -215,9 +215,9 @@ class Operator:
                     )
                     resync.cancel()
             except* Exception as errors:  # noqa: BLE001 - kopf passes on whatever ended a watch
-                failures = 1 if time.monotonic() - begun > _HEARTBEAT_DEAD_SECONDS else failures + 1
                 _LOG.warning("the watches ended, starting them again", error=errors.exceptions[0])
-                await self._sleep(_BACKOFF.pause(failures, rng))
+            failures = 1 if time.monotonic() - begun > _HEARTBEAT_DEAD_SECONDS else failures + 1
+            await self._sleep(_BACKOFF.pause(failures, rng))
             operator_metrics.WATCH_RESTARTS.inc()
 
     async def _check_definitions(self, discovery: Discovery) -> None:

@@ -59,6 +59,11 @@ async def test_an_operator_goes_on_when_a_deleted_definition_is_there_again(own,
             await reads(operator, missing, 0)
             await create(api, supplier(namespace))
             await all_well(api, namespace, "alice", seconds=60)
+            own.kubectl("annotate", "supplier", "alice", "-n", namespace, "pocket.network/force-delete=true")
+            own.kubectl("delete", "crd", "suppliers.pocket.network")
+            define_kinds(own, definitions().values())  # before the operator may have noticed
+            await create(api, supplier(namespace))
+            await all_well(api, namespace, "alice", seconds=90)
             assert operator.child.poll() is None
             assert "Traceback" not in operator.text()
             assert operator.text().count("lease acquired") == 1

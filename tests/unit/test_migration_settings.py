@@ -306,6 +306,10 @@ def test_a_compose_file_is_followed_to_its_configurations(folder):
     ("change", "why"),
     [
         (("volumes: [\"./config:/etc/pocket:ro\"]", "volumes: [data:/etc/pocket]"), "no volume and no config provides"),
+        (
+            ("volumes: [\"./config:/etc/pocket:ro\"]", "volumes: [\"${DIR:-./config}:/etc/pocket:ro\"]"),
+            "Its volumes have variables: name the output of `docker compose",
+        ),
         (("relayer\", \"--config", "redis\", \"--config"), "no service runs `relayer"),
         (("miner --config /miner.yaml", "relayer --config /miner.yaml"), "two services run a relayer with different"),
         (("services:", "sevices:"), "not a docker compose file"),

@@ -143,7 +143,12 @@ def _mounted(path: Path, tree: Tree, name: str, service: Tree, inside: str) -> T
             return read_configuration(path.parent / str(config["file"]))
     host = _host_path(path.parent, service, inside)
     if host is None:
-        raise ManifestError(f"{path}: service {name} starts with {inside}, which no volume and no config provides")
+        hint = ""
+        if any("$" in str(volume) for volume in service.get("volumes") or ()):
+            hint = f". Its volumes have variables: name the output of `docker compose -f {path} config`, which has none"
+        raise ManifestError(
+            f"{path}: service {name} starts with {inside}, which no volume and no config provides{hint}"
+        )
     return read_configuration(host)
 
 
