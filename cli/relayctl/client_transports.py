@@ -11,6 +11,7 @@ import grpc
 
 from pocket.protocol.relays.envelope import STREAM_DELIMITER
 from pocket.protocol.relays.messages import RelayRequest
+from pocket.runtime.grpc_authorities import channel_credentials
 
 METHOD: Final = "/pocket.service.RelayService/SendRelay"
 _LONGEST_CODE: Final = 64
@@ -82,7 +83,7 @@ async def send_grpc(
     """Send one unary gRPC call on its own channel."""
     parts = urlsplit(url)
     if parts.scheme == "https":
-        channel = grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials())
+        channel = grpc.aio.secure_channel(parts.netloc, channel_credentials())
     else:
         channel = grpc.aio.insecure_channel(parts.netloc)
     async with channel:

@@ -6,6 +6,7 @@ import grpc
 import grpc.aio
 
 from pocket.chain.failover import NodeAddress
+from pocket.runtime.grpc_authorities import channel_credentials
 
 _RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bounds at 100 MiB
 _CONNECT_MILLISECONDS: Final = 3000
@@ -25,5 +26,5 @@ def channel_of(address: NodeAddress) -> grpc.aio.Channel:
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if secure:
-        return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+        return grpc.aio.secure_channel(target, channel_credentials(), options=options)
     return grpc.aio.insecure_channel(target, options=options)

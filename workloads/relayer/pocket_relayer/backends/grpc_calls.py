@@ -16,6 +16,7 @@ import grpc
 
 from pocket.errors import DecodingError
 from pocket.protocol.relays.envelope import HttpRequest, HttpResponse, canonical_headers
+from pocket.runtime.grpc_authorities import channel_credentials
 from pocket_relayer.backends.framing import Framing, frame
 from pocket_relayer.backends.header_fields import sent_fields
 from pocket_relayer.backends.responses import RetryableBackendError
@@ -46,7 +47,7 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
         ("grpc.enable_retries", 0),
     ]
     if parts.scheme == "grpcs":
-        return grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials(), options=options)
+        return grpc.aio.secure_channel(parts.netloc, channel_credentials(), options=options)
     return grpc.aio.insecure_channel(parts.netloc, options=options)
 
 

@@ -1,0 +1,22 @@
+"""Trust the authorities of SSL_CERT_FILE over gRPC, too, which knows only its own list of public ones."""
+
+import os
+from pathlib import Path
+
+import grpc
+
+from pocket.errors import ConfigurationError
+
+
+def channel_credentials() -> grpc.ChannelCredentials:
+    """Return credentials of a TLS channel that trusts what the process's HTTPS connections trust.
+
+    Raises ConfigurationError if SSL_CERT_FILE cannot be read.
+    """
+    name = os.environ.get("SSL_CERT_FILE")
+    if not name:
+        return grpc.ssl_channel_credentials()
+    try:
+        return grpc.ssl_channel_credentials(Path(name).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"SSL_CERT_FILE={name}: {error.strerror}. Name a file of PEM certificates.") from None
