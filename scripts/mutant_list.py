@@ -66,7 +66,7 @@ MUTANTS = [
            "tests/unit/test_end_events.py::test_an_answer_that_ends_too_early_is_refused"),
     Mutant("core/pocket/chain/failover.py", "next(iter(failures)) if len(failures) == 1 else", "FailureClass.PRUNED_NODE if True else",
            "tests/integration/test_large_answers.py::test_it_is_no_refusal_where_a_node_that_may_keep_more_is_away"),
-    Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "(ORDER.index(row[0][0]), row[0][1])", "row[0][1]",
+    Mutant("workloads/miner/pocket_miner/suppliers/block_work.py", "(ORDER.index(row[0][0]), row[0][1])", "row[0][1]",
            "tests/integration/test_settlement_blocks.py::test_what_is_over_comes_after_what_has_a_window"),
     Mutant("workloads/miner/pocket_miner/suppliers/supplier_miner.py", "sends_first = connected and self._peer_merge.is_due(self.peers)", "sends_first = False",
            "tests/integration/test_absent_peers.py::test_what_is_sealed_is_proven_while_a_peer_hangs"),

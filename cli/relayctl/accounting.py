@@ -1,4 +1,4 @@
-"""What a demo expects to earn, and what the chain paid."""
+"""Earnings that a demo expects, and those that the chain paid."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -4,7 +4,7 @@ import click
 import pytest
 
 from pocket.api.status import AuditHeadStatus
-from pocket_miner.console.ledger_commands import published_heads as read_heads
+from pocket_miner.console.published_heads import parse_published_heads as read_heads
 from pocket_operator.controller.audit_archive import with_heads
 from pocket_operator.decide.audit_heads import audit_condition, audit_heads, published_heads
 from pocket_operator.decide.pod_report import Report

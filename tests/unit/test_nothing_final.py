@@ -14,6 +14,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner.ingest import peer_merge, relay_consumer
+from pocket_miner.ingest.entry_validation import EntryValidator
 from pocket_miner.ingest.peer_merge import PeerMerge
 from pocket_miner.ingest.peers import PeerSession
 from pocket_miner.ingest.relay_consumer import RelayConsumer
@@ -336,7 +337,7 @@ async def test_relays_that_come_after_a_seal_are_taken_only_while_the_volume_lac
     file = relay_store.file(10)
     file.add("alice", "s", [leaf(number) for number in range(stored)])
     late = [leaf(100), leaf(101)]
-    assert len(consumer(relay_store, {})._of_seal(tracked(sealed=3), 3, file, late)) == taken
+    assert len(EntryValidator("alice", relay_store)._of_seal(tracked(sealed=3), 3, file, late)) == taken
 
 
 @dataclass

@@ -24,7 +24,7 @@ class Show(StrEnum):
 
 
 class Tone(StrEnum):
-    """How a state is coloured."""
+    """The colour of a state."""
 
     GOOD = "good"
     BUSY = "busy"

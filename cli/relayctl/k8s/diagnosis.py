@@ -29,7 +29,7 @@ _START: Final = timedelta(minutes=5)
 
 
 class FindingCode(StrEnum):
-    """What was found."""
+    """Codes of what is found wrong."""
 
     CONDITION = "condition"
     NO_OPERATOR = "no-operator"

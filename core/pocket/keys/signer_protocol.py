@@ -35,7 +35,7 @@ PublicKeyHex = Annotated[str, StringConstraints(pattern=r"^0[23][0-9a-f]{64}$")]
 
 
 class DocumentType(StrEnum):
-    """What is signed. A signer refuses what it does not know."""
+    """The kinds of content that are signed. A signer refuses unknown kinds."""
 
     RELAY_RESPONSE = "RELAY_RESPONSE"
     """The canonical bytes of a RelayResponse without signature and payload, which contain the payload's hash."""

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import time
 import uuid
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
@@ -20,7 +20,6 @@ from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.connection import inspect_primaries
 from pocket.redis_store.log_histories import LogHistories
 from pocket.redis_store.log_positions import (
-    BATCH_BYTES,
     append_arguments,
     appended_at,
     appended_rows,
@@ -32,12 +31,12 @@ from pocket.redis_store.log_probe import LogProbe
 from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.notifications import RelayNotifier
+from pocket.redis_store.recorder_queue import RecorderQueue
 from pocket.redis_store.recorder_types import AppendRefusal, RecorderCounters, RecorderLimits, Waiting
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import (
     CommandRejected,
     LogUnavailable,
-    QueueFull,
     RedisStoreError,
     RedisTrouble,
     RedisUnavailable,
@@ -75,12 +74,7 @@ class RelayRecorder:
         self._limits = limits or RecorderLimits()
         self._on_replay = on_replay
         self._notifier = notifier
-        self._queue: deque[Waiting] = deque()
-        self._arrival: asyncio.Future[None] | None = None  # that `run` waits for while nothing is queued
-        self._settled = asyncio.Event()
-        self._settled.set()
-        self._queued_bytes = self._unsettled = 0
-        self._queued: Counter[str] = Counter()
+        self._queue = RecorderQueue(self._limits)
         self._flushing = asyncio.Lock()
         self._groups = SupplierGroups(redis)
         self._incarnations: dict[str, str] = {}
@@ -106,22 +100,17 @@ class RelayRecorder:
     @property
     def suppliers_with_unacknowledged(self) -> set[str]:
         """Return the suppliers with relays that are not, or may not be, in Redis."""
-        suppliers = {supplier for supplier, number in self._queued.items() if number}
-        return suppliers | self._histories.owed(self._log.segments)
+        return self._queue.suppliers | self._histories.owed(self._log.segments)
 
     @property
     def overloaded(self) -> bool:
         """Return True if new relays should be rejected before any work is done for them."""
-        return self._full or bool(self.log_problem) or self.redis_full
+        return self._queue.full or bool(self.log_problem) or self.redis_full
 
     @property
     def redis_full(self) -> bool:
         """Return True if the memory of Redis is used up to the high-water mark."""
         return self._memory_ratio >= self._limits.memory_high_water_mark
-
-    @property
-    def _full(self) -> bool:
-        return len(self._queue) >= self._limits.queue or self._queued_bytes >= self._limits.queue_bytes
 
     async def record(self, record: WalRecord) -> None:
         """Record one relay.
@@ -135,65 +124,29 @@ class RelayRecorder:
 
         Raises QueueFull.
         """
-        if self._full:
-            raise QueueFull(f"{len(self._queue)} relays are already waiting to be recorded: retry later")
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(record, loop.create_future(), loop.time())
-        self._queue.append(waiting)
-        if not self._unsettled:
-            self._settled.clear()
-        self._unsettled += 1
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-        self._queued_bytes += len(record.relay)
-        self._queued[record.supplier] += 1
-        return waiting.done
+        return self._queue.add(record)
 
     async def run(self) -> None:
         """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
         try:
             while True:
-                while not self._queue:
-                    self._arrival = asyncio.get_running_loop().create_future()
-                    await self._arrival
-                first = self._queue.popleft()
+                first = await self._queue.first()
                 busy = self._busyness.read(asyncio.get_running_loop().time()) >= self._limits.linger_above
-                batch, size = [first], len(first.record.relay)
+                batch = [first]
                 try:
                     if busy and self._limits.linger_seconds and not self._stopping:
                         await asyncio.sleep(self._limits.linger_seconds)
-                    while self._queue and len(batch) < self._limits.batch and size < BATCH_BYTES:
-                        waiting = self._queue.popleft()
-                        batch.append(waiting)
-                        size += len(waiting.record.relay)
+                    self._queue.fill(batch)
                     await self._flush(batch)
                 except BaseException:
-                    self._settle(batch)  # no relay waits for a loop that has failed or was cancelled
+                    self._queue.settle(batch)  # no relay waits for a loop that has failed or was cancelled
                     raise
         finally:
             await self._groups.stop()
 
-    def _settle(self, group: Iterable[Waiting]) -> None:
-        """Take relays out of the account, once. Those that are not decided fail."""
-        for waiting in group:
-            if waiting.settled:
-                continue
-            waiting.settled = True
-            if not waiting.done.done():
-                waiting.done.set_exception(RedisUnavailable("the recorder was stopped"))
-                waiting.done.exception()
-            self._queued_bytes -= len(waiting.record.relay)
-            supplier = waiting.record.supplier
-            self._queued[supplier] -= 1
-            if not self._queued[supplier]:
-                del self._queued[supplier]
-            self._unsettled -= 1
-        if not self._unsettled:
-            self._settled.set()
-
     async def settled(self) -> None:
         """Wait until everything queued is recorded or rejected."""
-        await self._settled.wait()
+        await self._queue.settled.wait()
 
     async def drain(self, timeout_seconds: float = 0.0) -> None:
         """Wait until everything queued is recorded or rejected.
@@ -213,7 +166,7 @@ class RelayRecorder:
         except (LogUnavailable, OSError) as error:
             self.log_problem = str(error)
             self._fail(batch, error if isinstance(error, LogUnavailable) else RedisUnavailable(f"local log: {error}"))
-            self._settle(batch)
+            self._queue.settle(batch)
             return
         by_supplier: dict[str, list[Waiting]] = defaultdict(list)
         for waiting in batch:
@@ -226,7 +179,7 @@ class RelayRecorder:
             segment.pending -= 1
             undecided = (waiting.record for waiting in group if not waiting.done.done())
             segment.unacknowledged.update((record.supplier, record.session_id) for record in undecided)
-            self._settle(group)
+            self._queue.settle(group)
 
         try:
             await self._flushing.acquire()

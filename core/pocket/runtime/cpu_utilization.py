@@ -1,4 +1,4 @@
-"""How busy a process is."""
+"""The load of a process."""
 
 from collections.abc import Callable
 from typing import Final

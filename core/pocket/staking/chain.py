@@ -41,7 +41,7 @@ class TransactionWouldFail(PocketError):
 
 
 class SentOutcome(enum.Enum):
-    """What became of a signed transaction."""
+    """The result of a signed transaction."""
 
     WAITING = "Sent"
     INCLUDED = "Included"

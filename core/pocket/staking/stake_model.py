@@ -10,7 +10,7 @@ from pocket.protocol.transactions.staking import StakedService
 
 
 class StakeState(StrEnum):
-    """How the chain compares with the declaration."""
+    """The chain's stake compared with the declaration."""
 
     AS_DECLARED = "AsDeclared"
     PENDING = "Pending"  # sent and accepted, in force at a later height
@@ -97,7 +97,7 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class StakeCost:
-    """What the signer pays."""
+    """The cost of a stake transaction for its signer."""
 
     stake_upokt: int = 0
     staking_fee_upokt: int = 0

@@ -15,7 +15,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class Discovery:
-    """What was read last. An answer that lacks what it must have changes nothing."""
+    """The last valid answer. An answer that lacks a required field changes nothing."""
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api

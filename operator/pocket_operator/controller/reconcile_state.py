@@ -1,4 +1,4 @@
-"""What the operator remembers of a RelayMiner between two reconciliations."""
+"""State of a RelayMiner between two reconciliations."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""When the stake of a Supplier is compared with the chain again."""
+"""Schedule of comparing the stakes of Suppliers with the chain."""
 
 import random
 from collections.abc import Callable, Collection, Mapping

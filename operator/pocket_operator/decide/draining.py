@@ -18,7 +18,7 @@ _UNKNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class DrainStatus:
-    """How far a supplier's drain is.
+    """The progress of a supplier's drain.
 
     `quiet_since` is the time (monotonic seconds) since which no relayer may record its relays, None while one may.
     `reason` is a text for people.

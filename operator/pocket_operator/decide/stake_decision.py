@@ -22,7 +22,7 @@ _LONGEST_LOG: Final = 4096
 
 
 class StakeStep(StrEnum):
-    """What to do after the status is written."""
+    """The step that follows after the status is written."""
 
     NOTHING = "nothing"
     SIGN = "sign"
@@ -30,7 +30,7 @@ class StakeStep(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StakeSight:
-    """What a decision needs."""
+    """The input of a stake decision."""
 
     spec: StakeSpec
     signer: str

@@ -34,7 +34,7 @@ _NOT_APPLIED = frozenset(
 
 
 class UpdatePhase(StrEnum):
-    """How far a RelayMiner's update to the operator's release is."""
+    """The progress of a RelayMiner's update to the operator's release."""
 
     NONE = ""
     QUEUED = "Queued"

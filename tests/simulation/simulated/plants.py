@@ -153,7 +153,7 @@ PLANTS = [
           "        if not self.count:\n            return False\n        return self.origin != origin or",
           "        return False and",
           (Kind.LOG_LOST, Kind.REDIS_EMPTY, Kind.SCALE_UP,)),
-    Plant("only the first entry of each read is mirrored", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
+    Plant("only the first entry of each read is mirrored", "workloads/miner/pocket_miner/ingest/entry_validation.py",
           "        for entry in read.entries:\n", "        for entry in read.entries[:1]:\n"),
     # Ownership.
     Plant("an owner that Redis does not know is not fenced again", "workloads/miner/pocket_miner/suppliers/supplier_miner.py",
@@ -208,7 +208,7 @@ PLANTS = [
     Plant("one header that cannot be read stops its supplier", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
           "                self._report_damaged(session_id, error)\n                continue", "                raise",
           (Kind.GARBAGE_ROWS,)),
-    Plant("one entry that is no relay stops its supplier", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
+    Plant("one entry that is no relay stops its supplier", "workloads/miner/pocket_miner/ingest/entry_validation.py",
           "            except InvalidEntry as error:\n                refused", "            except ZeroDivisionError as error:\n                refused",
           (Kind.GARBAGE_ROWS,)),
     Plant("a supplier that cannot be asked about holds up all others", "workloads/miner/pocket_miner/suppliers/claim_queries.py",

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -33,7 +32,6 @@ from pocket_localnet.state import State
 from pocket_localnet.tx_rejected import TxRejected
 
 Code = grpc.StatusCode
-_HEIGHT = "x-cosmos-block-height"
 _DENOMINATION = re.compile(r"[a-zA-Z][a-zA-Z0-9/:._-]{2,127}")
 
 
@@ -401,46 +399,3 @@ def answer(chain: LocalChain, method: str, request: bytes, height_text: str = "0
         raise Abort(Code.INTERNAL, "grpc: error unmarshalling request: unexpected EOF") from error
     _reject_wrong_wire_types(message)
     return handler(query, message).SerializeToString(deterministic=True), query.state.height
-
-
-def _is_about_the_state(abort: Abort) -> bool:
-    """Return True if a query failed before a state was selected, so no height is sent."""
-    return "codespace sdk code" in abort.text or "unmarshalling" in abort.text
-
-
-class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """All methods of METHODS. Any other method is UNIMPLEMENTED."""
-
-    def __init__(self, chain: LocalChain) -> None:
-        self._chain = chain
-
-    def service(self, handler_call_details: Any) -> Any:
-        """Return the handler of a method, or None."""
-        method = handler_call_details.method
-        if method not in METHODS:
-            return None
-
-        async def respond(request: bytes, context: Any) -> bytes:
-            metadata = {key.lower(): value for key, value in context.invocation_metadata()}
-            asked_height = str(metadata.get(_HEIGHT, "0"))
-            try:
-                body, height = answer(self._chain, method, request, asked_height)
-            except Abort as abort:
-                if not _is_about_the_state(abort):
-                    answered = int(asked_height) or self._chain.served_height
-                    await context.send_initial_metadata(((_HEIGHT, str(answered)),))
-                await context.abort(abort.code, abort.text)
-                raise
-            await context.send_initial_metadata(((_HEIGHT, str(height)),))
-            return body
-
-        return grpc.unary_unary_rpc_method_handler(respond)
-
-
-async def start_grpc(chain: LocalChain, address: str) -> tuple[grpc.aio.Server, int]:
-    """Start a server and return it with its port. Raises RuntimeError when the port is taken."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((ChainService(chain),))
-    port = server.add_insecure_port(address)
-    await server.start()
-    return server, port

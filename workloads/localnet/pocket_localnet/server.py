@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pocket.api.base import problem_of
 from pocket.errors import ConfigurationError
 from pocket_localnet.comet_service import CometService
-from pocket_localnet.grpc_service import start_grpc
+from pocket_localnet.grpc_server import start_grpc
 from pocket_localnet.local_chain import CommittedBlock, LocalChain
 
 

@@ -21,6 +21,7 @@ from pocket_miner.console.earnings import GROUPINGS, earnings_csv, earnings_rows
 from pocket_miner.console.exports import ExportFilter, csv_lines
 from pocket_miner.console.places import data_folder
 from pocket_miner.console.progress import Advance, progress
+from pocket_miner.console.published_heads import parse_published_heads
 from pocket_miner.status.explanations import explained, explained_open
 from pocket_miner.storage.audit import Audit, AuditError, AuditHead
 from pocket_miner.storage.dead_letters import DeadLetters
@@ -80,7 +81,7 @@ def _audit(data: Path) -> Audit:
 )
 def verify(data: Path | None, archive: Path | None, published: BinaryIO | None) -> None:
     """Verify the hash chain of all outcomes, and that no published one is missing."""
-    heads = published_heads(_text(published)) if published is not None else []
+    heads = parse_published_heads(_text(published)) if published is not None else []
     number, problems = _checked_heads(data, archive, heads)
     if problems:
         raise click.ClickException("; ".join(problems))
@@ -171,18 +172,6 @@ def entries(data: Path, after: int) -> None:
         raise click.ClickException(str(error)) from error
     finally:
         audit.close()
-
-
-def published_heads(text: str) -> list[AuditHead]:
-    """Return the heads in lines of date, number and hash. Raises ClickException."""
-    heads = []
-    for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
-        match line.split():
-            case [_, entry, link] if entry.isdecimal() and len(link) == 64:
-                heads.append(AuditHead(int(entry), link))
-            case _:
-                raise click.ClickException(f"line {number} of the published heads: expected date, number and hash")
-    return heads
 
 
 @ledger.command()

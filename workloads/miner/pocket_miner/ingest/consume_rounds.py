@@ -70,7 +70,7 @@ class StreamConsumer(Protocol):
 
 
 class Check(Enum):
-    """How to find out whether Redis has sessions that the consumer does not know."""
+    """A way to find out whether Redis has sessions that the consumer does not know."""
 
     NOTHING = auto()
     NUMBER = auto()

@@ -11,16 +11,16 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.client import ChainClient
 from pocket.errors import ChainError, DecodingError
-from pocket.protocol.smst.digest import Root
 from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import StreamPoll, StreamReader, incarnation_of, origin_of
 from pocket.runtime.concurrency import map_bounded
 from pocket_miner import miner_metrics
 from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
-from pocket_miner.relay_rows import Leaf, LeafBatch
+from pocket_miner.ingest.entry_validation import EntryValidator
+from pocket_miner.relay_rows import LeafBatch
 from pocket_miner.sessions.evidence import REJECTIONS, Statement
-from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, leaf_if_valid
-from pocket_miner.sessions.recorded_terms import encode_params, restored_session
+from pocket_miner.sessions.leaf_validation import LeafTerms, leaf_if_valid
+from pocket_miner.sessions.recorded_terms import restored_session
 from pocket_miner.sessions.stages import is_late_to_seal
 from pocket_miner.sessions.start_params import StartParams
 from pocket_miner.sessions.terms import SessionTerms, ask_terms, ask_terms_of_every_node, strictest
@@ -28,7 +28,7 @@ from pocket_miner.sessions.tracked_session import TrackedSession, header_of
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.dead_letters import DeadLetters
 from pocket_miner.storage.disk_reserve import VolumeFull
-from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
+from pocket_miner.storage.relay_store import RelayStore
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _ASK_AGAIN_SECONDS = 0.5
@@ -63,7 +63,7 @@ class RelayConsumer:
         self._tail = tail
         self.history_id = history_id
         self._server_milliseconds = server_milliseconds
-        self._dead_letters = dead_letters
+        self._validator = EntryValidator(tail.supplier, relay_store, dead_letters)
         self._volume_full = volume_full
         self._owner = owner  # a standby does not publish how far its volume has read
         self._relay_store = relay_store
@@ -399,50 +399,11 @@ class RelayConsumer:
                 marks[session.session_id] = f"{read.origin}/{position}"
         return marks if self._owner else {}
 
-    def _of_seal(self, session: TrackedSession, sealed: int, file: SessionEndFile, leaves: list[Leaf]) -> list[Leaf]:
-        """Return the leaves that may be of the sealed set: none once the volume has as many as were sealed.
-
-        A Redis that lost its data no longer knows that the session is closed, and a relayer that was frozen may record
-        relays in it. With them the set has another root than the claim, and no proof could be built.
-        """
-        missing = sealed - file.count(self.supplier, session.session_id)
-        if missing > 0:
-            return leaves
-        late = len(file.unknown(self.supplier, session.session_id, [leaf.path for leaf in leaves]))
-        if late:
-            miner_metrics.REFUSED.labels(miner_metrics.RefusedEntry.SEALED).inc(late)
-            _LOG.error(
-                "relays were recorded after their session was sealed and are not paid",
-                supplier=self.supplier,
-                session=session.session_id,
-                relays=late,
-            )
-        return []
-
     def _measure(self, oldest_id: str) -> None:
         now = self._server_milliseconds()
         if now is not None:
             miner_metrics.TAIL_AGE.observe(max(0.0, now - int(oldest_id.partition("-")[0])) / 1000)
 
     def validate(self, read: SessionRead) -> LeafBatch:
-        """Validate the entries of a session. Invalid ones are counted, logged and kept as dead letters.
-
-        The supplier is logged explicitly, because a round may run in the task of another one.
-        """
-        session, session_id = read.session, read.session.session_id
-        builder, leaves, refused = LeafBuilder(read.terms), [], []
-        for entry in read.entries:
-            try:
-                leaves.append(builder.build(entry.relay))
-            except InvalidEntry as error:
-                refused.append((entry.id, str(error), entry.relay))
-                miner_metrics.REFUSED.labels(error.reason).inc()
-                _LOG.warning(
-                    "entry rejected", error=error, supplier=self.supplier, session=session_id, entry=entry.id
-                )  # fmt: skip
-        if self._dead_letters is not None:
-            self._dead_letters.add(self.supplier, session_id, refused)
-        if session.seal is not None:
-            leaves = self._of_seal(session, Root(session.seal.root).count, self._relay_store.file(session.end), leaves)
-        last, terms, params = read.entries[-1], read.terms.name, encode_params(session.params)
-        return LeafBatch(self.supplier, session_id, leaves, len(refused), last.id, read.origin, terms, params)
+        """Return the leaves of the entries of a session, without invalid ones."""
+        return self._validator.validate(read)

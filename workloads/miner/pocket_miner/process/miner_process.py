@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ from pocket_miner.ownership.redis_watch import RedisWatch
 from pocket_miner.process.miner_platform import MinerPlatform
 from pocket_miner.process.process_metrics import report_metrics
 from pocket_miner.process.process_status import MinedParts, ProcessStatus
+from pocket_miner.process.retention import delete_old_outcomes
 from pocket_miner.process.supervise import running_loops, supervise
 from pocket_miner.settlement.event_reader import SettlementReader
 from pocket_miner.status.chain_diagnostics import ChainDiagnostics
@@ -68,9 +68,7 @@ _STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
-_RETENTION_SECONDS = 600.0
 _VOLUME_SECONDS = 5.0
-_DAY_SECONDS = 86_400.0
 _REFRESH_PAUSE_SECONDS = 1.0
 _SLOW = 1.5
 
@@ -299,7 +297,9 @@ class MinerProcess:
                 self._board, self._config.chain.block_seconds, parts.chain, parts.fleet, pulse, parts.redis
             ),
             "volume": lambda: self._watch_volume(self._volume),
-            "retention": lambda: self._retain(parts.suppliers.audit, parts.suppliers.reports),
+            "retention": lambda: delete_old_outcomes(
+                parts.suppliers.audit, parts.suppliers.reports, self._config, lambda: self._board.height
+            ),
             "cache invalidation": InvalidationSubscriber(
                 parts.redis, parts.keys, parts.chain, rng=platform.rng.random
             ).run,
@@ -412,22 +412,6 @@ class MinerProcess:
                 _LOG.warning("relays can be read from the volume again, restarting the miner", session_ends=ends)
                 self._stop.set()
             await sleep_to_tick(_VOLUME_SECONDS)
-
-    async def _retain(self, audit: Audit, reports: Reports) -> None:
-        """Delete outcomes that are older than `retention_days`."""
-        days = self._config.retention_days
-        blocks = int(days * _DAY_SECONDS / self._config.chain.block_seconds)
-        while True:
-            try:
-                await asyncio.to_thread(reports.save)
-                more = self._board.height > blocks
-                while more:  # a thousand at a time, so that other work continues meanwhile
-                    more = bool(await asyncio.to_thread(audit.prune, self._board.height - blocks))
-                    await asyncio.sleep(0.1)
-            except sqlite3.Error as error:
-                miner_metrics.ERRORS.labels("retention").inc()
-                _LOG.warning("deleting old outcomes failed, retrying", error=error)
-            await asyncio.sleep(_RETENTION_SECONDS)
 
 
 def _refreshed(result: str) -> None:

@@ -83,6 +83,11 @@ def is_late_to_seal(windows: Windows, height: int) -> bool:
     return left <= 1 or 3 * left <= windows.claim_close - windows.claim_open
 
 
+def is_early_to_seal(windows: Windows, height: int) -> bool:
+    """Return True if more than half of the claim window is left."""
+    return 2 * (windows.claim_close - height) > windows.claim_close - windows.claim_open
+
+
 def in_last_third(windows: Windows | None, stage: Stage, height: int) -> bool:
     """Return True if a claim or proof is still owed and at most a third of its window's blocks is left."""
     if windows is None:

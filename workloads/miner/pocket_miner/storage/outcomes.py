@@ -8,7 +8,7 @@ from typing import Any, Final
 
 
 class SessionOutcome(StrEnum):
-    """How a session ended. The values are stored, exported and used as metric labels."""
+    """The outcome of a session. The values are stored, exported and used as metric labels."""
 
     SETTLED = "settled"
     UNPROFITABLE = "unprofitable"

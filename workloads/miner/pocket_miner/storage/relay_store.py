@@ -310,10 +310,7 @@ class SessionEndFile:
 
 
 def largest_relay(path: Path, supplier: str, session_id: str) -> int:
-    """Return the size of a session's largest relay in bytes without making other users of the file wait.
-
-    Raises sqlite3.Error.
-    """
+    """Return the bytes of a session's largest relay without blocking the file's users. Raises sqlite3.Error."""
     with contextlib.closing(SessionEndFile(path, read_only=True)) as file:
         return file.largest(supplier, session_id)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,15 +30,7 @@ from pocket_miner.ingest.peers import Peers
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.claim_view import ClaimsAnswer
 from pocket_miner.sessions.cutoff import SessionCutoff, cutoff_at
-from pocket_miner.sessions.deadlines import deadline_of, earliest
-from pocket_miner.sessions.stages import (
-    ORDER,
-    SENDS,
-    Action,
-    Decision,
-    in_last_third,
-    is_late_to_seal,
-)
+from pocket_miner.sessions.stages import Action, Decision, is_early_to_seal, is_late_to_seal
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.settlement.concluding import Concluder
 from pocket_miner.settlement.event_reader import SettlementReader
@@ -49,6 +41,7 @@ from pocket_miner.storage.relay_store import RelayStore
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource
 from pocket_miner.submission.leaf_sets import VolumeFallback
 from pocket_miner.submission.proofs import ProofSubmitter
+from pocket_miner.suppliers.block_work import work_of
 from pocket_miner.suppliers.claim_queries import query_claims
 from pocket_miner.suppliers.error_scope import STEP_ERRORS, concerns_one, on_volume
 from pocket_miner.suppliers.owed_relays import may_lack_relays
@@ -58,8 +51,6 @@ from pocket_miner.suppliers.terms_confirmation import confirm_due
 from pocket_miner.suppliers.window_margins import observe_margin
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_FENCED: Final = (Action.SEND_CLAIM, Action.SEND_PROOF, Action.CONCLUDE)
-"""Actions that cost a fee or record an outcome. The fence is checked first: a former owner that resumes stops there."""
 _SCAN_SECONDS: Final = 4.0
 _DECIDED_AT_ONCE: Final = 16  # sessions of a supplier, as each may wait for the chain
 
@@ -221,8 +212,7 @@ class SupplierMiner:
         return any(session.behind for session in self.sessions.values())
 
     def _scanned(self, at: float) -> None:
-        self.report.open = len(self.sessions)
-        self.last_scan_at = at
+        self.report.open, self.last_scan_at = len(self.sessions), at
 
     async def _discover(self, *, patient: bool = False) -> None:
         finished = self.concluder.finished
@@ -302,27 +292,18 @@ class SupplierMiner:
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         due = functools.partial(confirm_due, self.consumer, self.sessions.values(), block.height)
         await self._isolated("confirming terms", block, due)
-        closing, deadline = 0, None
-        seen: dict[str, str] = {}
-        groups: dict[tuple[Action, int], list[TrackedSession]] = defaultdict(list)
         sessions = [s for s in self.sessions.values() if s.seal is not None or not sends_only]
         decided = await map_bounded(lambda s: self._decided(s, answers, block, proof), sessions, _DECIDED_AT_ONCE)
-        for session, decision in zip(sessions, decided, strict=True):
-            if decision is None:
-                continue
+        work = work_of(zip(sessions, decided, strict=True), block.height, sends_only=sends_only, sent=sent)
+        for session, decision in work.decided:
             observe_margin(session, decision, block.height)
-            seen[session.session_id] = decision.stage.value
-            closing += in_last_third(session.windows, decision.stage, block.height)
-            deadline = earliest(deadline, deadline_of(session.windows, decision.stage))
-            if session.session_id not in sent if decision.action in SENDS else not sends_only:
-                groups[decision.action, session.end].append(session)
         if not sends_only:
-            self.report.record_stages(seen, block.height, closing, deadline)
-        if connected and any(action in _FENCED for action, _ in groups):
+            self.report.record_stages(work.stages, block.height, work.closing, work.deadline)
+        if connected and work.needs_fence:
             await self._isolated("checking the fence", block, self.store.check_fence)
-        for (action, _), group in sorted(groups.items(), key=lambda row: (ORDER.index(row[0][0]), row[0][1])):
-            await self._act_in_parts(action, group, block, proof, connected=connected)
-        return seen
+        for group in work.groups:
+            await self._act_in_parts(group.action, group.sessions, block, proof, connected=connected)
+        return work.stages
 
     async def _act_in_parts(
         self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
@@ -414,14 +395,13 @@ class SupplierMiner:
         windows = group[0].windows
         if windows is None:
             return
-        length, left = windows.claim_close - windows.claim_open, windows.claim_close - block.height
-        late = is_late_to_seal(windows, block.height)
+        late, early = is_late_to_seal(windows, block.height), is_early_to_seal(windows, block.height)
         group = [session for session in group if session.terms_confirmed or late]
-        early = connected and 2 * left > length
-        history = self.consumer.history_id() if early else ""
-        if not group or (early and await may_lack_relays(group, self.consumer.tail, self.redis_settled)):
+        waits = connected and early
+        history = self.consumer.history_id() if waits else ""
+        if not group or (waits and await may_lack_relays(group, self.consumer.tail, self.redis_settled)):
             return
-        fallback = VolumeFallback.PARTIAL if late else VolumeFallback(2 * left <= length)
+        fallback = VolumeFallback.PARTIAL if late else VolumeFallback(not early)
         try:
             if not connected:
                 raise RedisUnavailable("Redis or the Lease is unavailable")

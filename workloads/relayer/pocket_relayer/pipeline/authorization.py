@@ -33,7 +33,7 @@ class SessionContext:
 @fast_init
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What is known of an admitted relay."""
+    """The facts of an admitted relay."""
 
     header: SessionHeader
     target_hash: bytes

@@ -38,7 +38,7 @@ class Transport(StrEnum):
 @fast_init
 @dataclass(frozen=True, slots=True)
 class TransportInfo:
-    """What a transport knows of a relay in addition to its bytes.
+    """The facts that a transport knows of a relay in addition to its bytes.
 
     Header names are in any case.
     """

@@ -17,7 +17,7 @@ Retry-After instead of no connection.
 
 @dataclass(frozen=True, slots=True)
 class ServingState:
-    """What decides if a worker can serve relays."""
+    """The facts that decide if a worker can serve relays."""
 
     draining: bool
     keys: int

@@ -39,7 +39,7 @@ from pocket_relayer.transports.http2_responses import Http2Responses
 from pocket_relayer.transports.http2_streams import StrangersUploads, Stream, decode_fields
 from pocket_relayer.transports.lingering_close import LingeringClose
 from pocket_relayer.transports.replies import IncomingRequest, OutgoingResponse, too_late
-from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder
 from pocket_relayer.transports.request_router import RequestRouter, needs_body
 from pocket_relayer.transports.unread_timer import UnreadTimer
 
@@ -384,13 +384,7 @@ class Http2Connection(asyncio.Protocol):
         """Serve one stream. Only cancellation leaves it."""
         headers, number = stream.headers, stream.number
         server = self._server
-
-        async def read() -> bytes:
-            body = stream.read()
-            if is_gzipped(headers):
-                return await server.decoder.decode(body, server.max_body_bytes(), stream.reservation)
-            return body
-
+        read = functools.partial(stream.read_decoded, server.decoder, server.max_body_bytes)
         reply: OutgoingResponse | None = None
         try:
             if not self._connection.favoured and not server.first_requests.take_free_turn(self._connection):

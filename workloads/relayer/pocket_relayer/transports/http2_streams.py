@@ -12,6 +12,7 @@ from pocket_relayer.limits.memory_budget import MemoryReservation
 from pocket_relayer.limits.rejection import Rejected
 from pocket_relayer.transports.client_timeouts import UploadTimer
 from pocket_relayer.transports.replies import too_large, too_late
+from pocket_relayer.transports.request_bodies import GzipRequestDecoder, is_gzipped
 
 _UPLOADS: Final = 1024
 _GRPC_HEAD: Final = 5  # bytes of a message's head
@@ -85,6 +86,14 @@ class Stream:
         body = bytes(self.body)
         self.body.clear()
         return body
+
+    async def read_decoded(self, decoder: GzipRequestDecoder, max_bytes: Callable[[], int]) -> bytes:
+        """Return the body, once, without its compression.
+
+        Raises Rejected if it did not arrive, or if it cannot be decoded to at most `max_bytes`.
+        """
+        body = self.read()
+        return await decoder.decode(body, max_bytes(), self.reservation) if is_gzipped(self.headers) else body
 
     def close(self) -> None:
         """Release everything that was received."""

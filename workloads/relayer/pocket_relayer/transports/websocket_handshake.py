@@ -1,4 +1,4 @@
-"""What the headers of a WebSocket handshake name: a service, and perhaps a signed request."""
+"""Read a WebSocket handshake: the service it names, and its signed request if it has one."""
 
 import base64
 import binascii
