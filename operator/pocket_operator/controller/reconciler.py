@@ -34,14 +34,7 @@ from pocket_operator.decide.conditions import OPERATOR_CONFLICT, EventToEmit, ev
 from pocket_operator.decide.contested import CONTESTED
 from pocket_operator.decide.draining import open_without_relay_miner
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
-from pocket_operator.decide.plan import (
-    DRAINING,
-    REQUEUE,
-    FinalizerChange,
-    Plan,
-    is_paused,
-    plan,
-)
+from pocket_operator.decide.plan import DRAINING, REQUEUE, FinalizerChange, Plan, is_paused, plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secrets_of
 from pocket_operator.decide.relay_miner_status import relay_miner_status
@@ -62,14 +55,7 @@ from pocket_operator.decide.supplier_keys import KeyCheck
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.decide.workloads import rolling_generations
 from pocket_operator.resources import names
-from pocket_operator.resources.kinds import (
-    BY_KIND,
-    CONFIG_MAPS,
-    PODS,
-    READ_CHILDREN,
-    RELAY_MINERS,
-    SECRETS,
-)
+from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHILDREN, RELAY_MINERS, SECRETS
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
