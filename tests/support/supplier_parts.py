@@ -223,7 +223,7 @@ def supplier_miner(*sessions, started=True, live=(), **changes):
         "alice", parts, None, parts, None, None, parts, parts, parts,
         {session.session_id: session for session in sessions}, 1, redis_settled, peers=OtherMiners(parts, live),
     )  # fmt: skip
-    made.concluder = Ending(parts)
+    made.concluder = Ending(parts, owner_since=made.concluder.owner_since)
     made._started = made._restored = started
     made._cutoff = SessionCutoff(0, 10**6, 0)
     return made, parts

@@ -1,0 +1,138 @@
+"""Which suppliers a miner keeps, starts again and lets go, and what it works on while owners are unknown."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import REGISTRY
+
+from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import corruption_in
+from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
+from pocket_miner.suppliers.fleet import SupplierManager
+from pocket_miner.suppliers.latest_block import LatestBlock
+from pocket_miner.suppliers.sealed_work import SealedWork
+from supplier_parts import supplier_miner
+from supplier_workers import Chained, Supplier, block, until
+
+
+class Suppliers:
+    """Two suppliers whose keys are loaded."""
+
+    def __init__(self):
+        self.addresses, self.config, self.shards, self.chain = ["a", "b"], self, 1, Chained()
+
+    def miner(self, name, epoch, confirm):
+        return Supplier(name, sessions={"open": None})
+
+
+@pytest.fixture
+async def fleet():
+    made = SupplierManager(Suppliers(), LatestBlock(), 30.0)
+    made._epochs[0] = 5
+    await made._align()
+    yield made
+    await made.stop()
+
+
+def shown(role):
+    return REGISTRY.get_sample_value("pocket_miner_suppliers", {"role": role})
+
+
+async def test_a_supplier_without_a_key_is_mined_until_its_worker_has_ended_and_then_let_go(fleet):
+    assert (set(fleet.running), shown("owner"), shown("standby")) == ({"a", "b"}, 2, 0)
+    fleet._suppliers.addresses = ["b"]
+    await fleet._align()
+    assert set(fleet.running) == {"a", "b"}, "sessions of it are open"
+    assert fleet._running["a"].retiring_since is not None
+    assert fleet._running["b"].retiring_since is None
+    fleet._tasks["a"].cancel()
+    await asyncio.wait({fleet._tasks["a"]})
+    await fleet._align()
+    assert (set(fleet.running), shown("owner")) == ({"b"}, 1)
+
+
+async def test_a_worker_that_met_another_owner_is_started_again_while_the_lease_is_ours(fleet):
+    before = fleet._running["a"]
+    for owned in (True, False):
+        fleet._tasks["a"].cancel()
+        await asyncio.wait({fleet._tasks["a"]})
+        if not owned:
+            fleet._epochs.clear()
+        await fleet._align()
+        assert ("a" in fleet.running) is owned
+        assert fleet._running.get("a") is not before
+
+
+async def test_sealed_sessions_are_worked_on_at_each_block_until_it_is_done():
+    board, worked, due = LatestBlock(), [], [False, True, True]
+    work = SealedWork(None, board, None, 0.001, lambda: False, list)
+
+    async def at_block():
+        worked.append(board.height)
+        return due.pop(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SealedWork, "at_block", lambda self: at_block())
+        task = asyncio.create_task(work.run())
+        board.publish(block(4))
+        await until(lambda: len(worked) == 1)
+        board.publish(block(5))
+        await until(lambda: len(worked) == 2)
+        board.publish(block(6))
+        await until(lambda: len(worked) == 3)
+        task.cancel()
+        await asyncio.wait({task})
+    assert worked == [4, 5, 6]
+
+
+@pytest.mark.parametrize(("name", "raised"), [("SQLITE_CORRUPT", True), ("SQLITE_IOERR", False)])
+def test_a_file_that_cannot_be_read_is_skipped_and_a_damaged_one_is_told(tmp_path, monkeypatch, name, raised):
+    error = sqlite3.DatabaseError("trouble")
+    error.sqlite_errorname = name
+    read = SessionEndFile.sessions
+
+    def sessions(self):
+        if "end-20" in self.path.name:
+            raise error
+        return read(self)
+
+    with RelayStore(tmp_path) as store:
+        for end in (10, 20):
+            store.file(end).add_session("alice", f"s{end}", b"header")
+        monkeypatch.setattr(SessionEndFile, "sessions", sessions)
+        if raised:
+            with pytest.raises(sqlite3.DatabaseError) as found:
+                store.sessions()
+            assert corruption_in(found.value) is not None
+            return
+        assert [end for end, _ in store.sessions()] == [10]
+        assert store._skipped == {20}
+        store.remove(10, "alice", "s10")
+        with pytest.raises(sqlite3.DatabaseError):
+            store.sessions()
+
+
+def test_what_a_transaction_costs_is_saved_once_and_changed_only_to_correct_it(tmp_path):
+    with closing(Audit(tmp_path / "audit.sqlite")) as audit:
+        audit.spend("alice", "hash", "claim", {"s": 10})
+        audit.spend("alice", "hash", "claim", {"s": 99})
+        assert audit.spent("alice", "s") == 10
+        audit.spend("alice", "hash", "claim", {"s": 7}, correct=True)
+        assert audit.spent("alice", "s") == 7
+
+
+async def test_a_cutoff_does_not_wait_for_a_peer_that_hangs():
+    miner, parts = supplier_miner()
+    miner.merge_seconds, miner._peer_merge.needed = 0.0, True
+    miner._cutoff = SimpleNamespace(changes_at=0, session_end=0, height=0)
+
+    async def hangs(supplier):
+        await asyncio.Event().wait()
+
+    miner.peers.seals = hangs
+    await asyncio.wait_for(miner._advance_cutoff(16), 5)
+    assert parts.names()[-2:] == ["cutoff", "discover"]
+    assert miner._cutoff.height == 16
