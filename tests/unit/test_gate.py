@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from example_counts import examples
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay, relay_hash
+from pocket.protocol.relays.wire import bytes_field
 from pocket.protocol.smst.digest import leaf_digest, path_of
 from pocket_miner.sessions.leaf_validation import InvalidEntry, LeafBuilder, LeafTerms, _check, build_leaf
 from world import World, address
@@ -52,6 +53,14 @@ OTHER = replace(HEADER, session_start_block_height=2)
 def test_nothing_enters_the_index_unchecked(entry, reason):
     with pytest.raises(InvalidEntry, match=reason):
         build_leaf(entry, TERMS)
+
+
+def test_a_payload_that_is_written_though_it_is_empty_is_not_canonical():
+    relay = decode_relay(altered(request={"payload": b""}, response={"payload_hash": b""}))
+    request, response = relay.request.encode(), relay.response.encode()
+    assert build_leaf(bytes_field(1, request) + bytes_field(2, response), TERMS).weight == 100
+    with pytest.raises(InvalidEntry, match="canonical"):
+        build_leaf(bytes_field(1, request + b"\x12\x00") + bytes_field(2, response), TERMS)
 
 
 def test_a_relay_at_or_above_the_target_is_refused():

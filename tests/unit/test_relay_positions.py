@@ -16,10 +16,13 @@ from pocket_miner.ingest.consume_rounds import Check, SessionRead
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
+from pocket_miner.sessions.recorded_terms import encode_params
 from pocket_miner.sessions.terms import SessionTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.relay_store import RelayStore
+from pocket_miner.suppliers import factory
+from pocket_miner.suppliers.factory import SupplierFactory
 
 HISTORY = "history"
 HERE = origin_of("one", HISTORY)
@@ -270,3 +273,21 @@ def test_how_late_the_oldest_relay_of_a_read_was_stored_is_measured_by_the_clock
     reads._measure("6000-3")
     found = [round(after - then, 6) for after, then in zip(observed(), before, strict=True)]
     assert found == ([0, 0] if seconds is None else [1, seconds])
+
+
+def test_what_is_stored_of_a_read_is_its_valid_relays_and_its_last_position(consumer):
+    a = session("a")
+    a.params = SharedParams()
+    reads, _ = consumer(a)
+    batch = reads.validate(SessionRead(a, a.terms, ENTRIES, HERE, behind=False))
+    assert (batch.supplier, batch.session_id, batch.leaves, batch.refused) == ("alice", "a", [], 2)
+    assert (batch.position, batch.origin) == ("7-0", HERE)
+    assert (batch.terms, batch.params) == (a.terms.name, encode_params(a.params))
+
+
+def test_a_standby_publishes_no_positions(monkeypatch):
+    monkeypatch.setattr(SupplierFactory, "_consumer", lambda self, address, sessions, *, owner=True: owner)
+    monkeypatch.setattr(factory, "StreamReader", lambda *_: None)
+    made = SupplierFactory.__new__(SupplierFactory)
+    made.redis = made.keys = made.relay_store = made.audit = None
+    assert made.standby("alice").consumer is False

@@ -1,12 +1,14 @@
 """The files of a miner's volume: how they are opened and set aside, what is reserved beside them, when they hang."""
 
 import asyncio
+import os
 import sqlite3
 from types import SimpleNamespace
 
 import pytest
 
-from pocket_miner.storage import corruption, disk_reserve, sealed_leaves
+from pocket.errors import ConfigurationError
+from pocket_miner.storage import corruption, disk_reserve, sealed_leaves, volume
 from pocket_miner.storage.corruption import VolumeCorrupted, corruption_in, is_intact, quarantine
 from pocket_miner.storage.database import open_to_read, open_to_write
 from pocket_miner.storage.disk_reserve import Reserve, Space
@@ -186,6 +188,28 @@ def test_a_volume_hangs_while_a_probe_lasts_longer_than_a_lease(tmp_path, second
     now[0] += seconds
     assert probe.hangs is hangs
     assert ("has not answered for 30 s" in probe.problem) is hangs
+
+
+@pytest.mark.parametrize("has_data", [False, True])
+@pytest.mark.parametrize("writable", [False, True])
+def test_a_read_only_folder_is_locked_for_what_is_sealed_on_it_alone(tmp_path, monkeypatch, has_data, writable):
+    def require_writable(program, folder):
+        if not writable:
+            raise ConfigurationError("read-only")
+
+    monkeypatch.setattr(volume, "require_writable", require_writable)
+    (tmp_path / "miner.lock").write_text("a former process")
+    if has_data:
+        (tmp_path / "audit.sqlite").touch()
+    if not has_data and not writable:
+        with pytest.raises(ConfigurationError, match="read-only"):
+            volume.lock(tmp_path)
+        return
+    held = volume.lock(tmp_path)
+    assert (tmp_path / "miner.lock").read_text() == (str(os.getpid()) if writable else "a former process")
+    with pytest.raises(ConfigurationError, match="held by"):
+        volume.lock(tmp_path)
+    held.release()
 
 
 def error_of(name):
