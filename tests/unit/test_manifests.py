@@ -151,7 +151,7 @@ def test_a_sealed_key_of_the_samples_opens_with_the_sealing_key_beside_it_only(t
         ("grpc: grpc://localnet:9090", "grpc: localnet", "grpc://host:port"),
         ("rpc: http://localnet:26657", "rpc: localnet", "http://host:port"),
         ("- id: eth", "- id: 'e th'", "services.0.id"),
-        ("- id: weather", "- id: eth", "occurs twice"),
+        ("- id: weather", "- id: eth", "service id eth occurs twice"),
         ("validation: eager", "validation: lazy", "eager"),
         ("jsonRpc:", "websocket:", "services.0.backends"),
         ("urls: [http://backend:8545]", "urls: []", "at least 1"),

@@ -104,3 +104,8 @@ def test_a_plan_without_its_supplier_says_which_there_are(tmp_path, suppliers, w
         main, ["stake", "plan", "-f", str(tmp_path / "s.yaml"), "--grpc", "grpc://127.0.0.1:1", *words]
     )
     assert (done.exit_code, said in done.output) == (1, True), done.output
+
+
+def test_a_service_that_is_declared_twice_is_named():
+    with pytest.raises(ValueError, match="service sol occurs twice"):
+        own(services=[service(), service("sol"), service("sol")])

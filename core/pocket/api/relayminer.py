@@ -1,5 +1,6 @@
 """The RelayMiner resource: one relayer and miner deployment with the services it serves."""
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -400,9 +401,8 @@ class RelayMinerSpec(Model):
     @field_validator("services")
     @classmethod
     def _unique(cls, services: tuple[ServiceSpec, ...]) -> tuple[ServiceSpec, ...]:
-        ids = [service.id for service in services]
-        if len(set(ids)) != len(ids):
-            raise ValueError("a service id occurs twice")
+        if twice := [name for name, number in Counter(service.id for service in services).items() if number > 1]:
+            raise ValueError(f"service id {twice[0]} occurs twice")
         return services
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """The declared stake of a Supplier, and what the operator may do about it."""
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -136,8 +137,8 @@ class StakeSpec(Model):
             raise ValueError(_BUDGET_MESSAGE)
         if not all(_whole(row) for row in (self.revenue_shares, *(s.revenue_shares for s in self.services))):
             raise ValueError(_SHARES_MESSAGE)
-        if len({service.id for service in self.services}) < len(self.services):
-            raise ValueError("a service occurs twice")
+        if twice := [name for name, number in Counter(service.id for service in self.services).items() if number > 1]:
+            raise ValueError(f"service {twice[0]} occurs twice")
         return self
 
 

@@ -116,8 +116,8 @@ class InvalidationSubscriber:
         try:
             message_body = json.loads(data)
             version, text = int(message_body["version"]), str(message_body["forget"])
-        except (ValueError, KeyError, TypeError):
-            _LOG.warning("cache invalidation skipped, it cannot be read")
+        except (ValueError, KeyError, TypeError) as error:
+            _LOG.warning("cache invalidation skipped, it cannot be read", error=error)
             return
         cache_key = decode_key(text)
         self._forget(cache_key if version == self.version + 1 else None, version)

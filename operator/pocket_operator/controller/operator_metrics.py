@@ -1,5 +1,7 @@
 """The operator's Prometheus metrics."""
 
+from contextlib import suppress
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from pocket_operator.resources.kinds import BY_KIND
@@ -78,3 +80,10 @@ def start_at_zero() -> None:
 def observe_request(method: str, status: int, seconds: float) -> None:
     """Record a request to the API server, with status 0 for no answer."""
     REQUESTS.labels(method, f"{status // 100}xx" if status else "none").observe(seconds)
+
+
+def forget(relay_miner: tuple[str, str]) -> None:
+    """Remove the metrics of a RelayMiner that is gone, named by namespace and name."""
+    for family in (SUPPLIERS_SERVED, SUPPLIERS_DECLARED):
+        with suppress(KeyError):
+            family.remove(*relay_miner)

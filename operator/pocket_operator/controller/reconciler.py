@@ -1,7 +1,6 @@
 """Reconcile RelayMiners: gather a snapshot, plan, and write what differs."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -122,7 +121,7 @@ class Reconciler:
         state = self._states.setdefault(key, ReconcileState())
         snapshot = await self._snapshot(key, state)
         if snapshot.relay_miner is None:
-            _forget_metrics(key)
+            operator_metrics.forget(key)
             snapshot = await self._without_relay_miner(key, snapshot, state)
             if not (snapshot.suppliers or snapshot.drain_anchor_uid):
                 self._states.pop(key, None)
@@ -388,13 +387,6 @@ def retry_new(refused: Mapping[ChildKey, Rejection], before: frozenset[ChildKey]
 
 def _workloads(name: str) -> tuple[ChildKey, ChildKey]:
     return ("Deployment", names.relayer(name)), ("StatefulSet", names.miner(name))
-
-
-def _forget_metrics(key: ReconcileKey) -> None:
-    """Remove the metrics of a RelayMiner that is gone."""
-    for family in (operator_metrics.SUPPLIERS_SERVED, operator_metrics.SUPPLIERS_DECLARED):
-        with suppress(KeyError):
-            family.remove(*key)
 
 
 def relevant(status: Object) -> list[Condition]:

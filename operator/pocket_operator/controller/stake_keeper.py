@@ -78,7 +78,7 @@ def without_staking(status: Object) -> Object:
     rest = {key: value for key, value in status.items() if key != "staking"}
     if "conditions" in rest:
         kind = ConditionType.STAKE_AS_DECLARED.value
-        rest["conditions"] = [row for row in rest["conditions"] if row.get("type") != kind]
+        rest["conditions"] = [condition for condition in rest["conditions"] if condition.get("type") != kind]
     return rest
 
 
@@ -342,14 +342,14 @@ class StakeKeeper:
         Raises Conflict where the Supplier changed since it was read.
         """
         metadata, before = supplier["metadata"], supplier.get("status") or {}
-        rows = before.get("conditions") or ()
+        reported = before.get("conditions") or ()
         kept: Mapping[str, Any] = next(
-            (row for row in rows if row.get("type") == ConditionType.STAKE_AS_DECLARED.value), {}
+            (one for one in reported if one.get("type") == ConditionType.STAKE_AS_DECLARED.value), {}
         )
         generation = int(metadata.get("generation") or 0)
         after: Object = {"staking": as_status(status)}
         if fact is not None:
-            after["conditions"] = [as_status(row) for row in conditions([fact], rows, generation, self._now())]
+            after["conditions"] = [as_status(one) for one in conditions([fact], reported, generation, self._now())]
         after = self._schemas().pruned_status(SUPPLIERS.name, after)
         if before.get("staking") == after["staking"] and after.get("conditions", []) == ([kept] if kept else []):
             return False
@@ -381,8 +381,8 @@ def _is_declared(supplier: Object) -> bool:
 
 def _has_to_end(supplier: Object) -> bool:
     """Return whether a transaction or a plan of an earlier declaration is not concluded."""
-    rows = (supplier.get("status") or {}).get("conditions") or ()
-    reported = any(row.get("type") == ConditionType.STAKE_AS_DECLARED.value for row in rows)
+    reported_conditions = (supplier.get("status") or {}).get("conditions") or ()
+    reported = any(condition.get("type") == ConditionType.STAKE_AS_DECLARED.value for condition in reported_conditions)
     return transaction_on_its_way(supplier) or (reported and not supplier["metadata"].get("deletionTimestamp"))
 
 

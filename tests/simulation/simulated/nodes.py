@@ -16,7 +16,8 @@ from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.protocol.transactions.build import transaction_hash
 from pocket_localnet.ante import decode
 from pocket_localnet.comet_service import CometService
-from pocket_localnet.grpc_service import Abort, _is_about_the_state, answer
+from pocket_localnet.grpc_server import _is_about_the_state
+from pocket_localnet.grpc_service import Abort, answer
 from pocket_localnet.local_chain import LocalChain
 from pocket_localnet.tx_rejected import TxRejected
 from simulated.loop import PROCESS, Loop

@@ -67,11 +67,11 @@ def _sessions(relay_store: RelayStore, supplier: str) -> list[dict[str, Any]]:
     """Return a supplier's sessions on the volume as JSON."""
     return [
         {
-            "session_id": row.session_id, "header": row.header.hex(), "position": row.position,
-            "incarnation": row.origin, "count": file.count(supplier, row.session_id),
+            "session_id": stored.session_id, "header": stored.header.hex(), "position": stored.position,
+            "incarnation": stored.origin, "count": file.count(supplier, stored.session_id),
         }
-        for end, row in relay_store.sessions()
-        if row.supplier == supplier and (file := relay_store.known(end)) is not None
+        for end, stored in relay_store.sessions()
+        if stored.supplier == supplier and (file := relay_store.known(end)) is not None
     ]  # fmt: skip
 
 
@@ -140,11 +140,11 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _peer_session(url: str, row: Mapping[str, Any]) -> PeerSession:
-    """Read a row of a peer's answer. Raises ValueError, KeyError, TypeError or OverflowError."""
+def _peer_session(url: str, stated: Mapping[str, Any]) -> PeerSession:
+    """Read a session of a peer's answer. Raises ValueError, KeyError, TypeError or OverflowError."""
     session = PeerSession(
-        url, str(row["session_id"]), bytes.fromhex(row["header"]), str(row["position"]), str(row["incarnation"]),
-        int(row["count"]),
+        url, str(stated["session_id"]), bytes.fromhex(stated["header"]), str(stated["position"]),
+        str(stated["incarnation"]), int(stated["count"]),
     )  # fmt: skip
     stream_id(session.position)
     return session
@@ -185,27 +185,27 @@ class Peers:
     async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
         """Return True if all peers answered, and the sessions of a supplier on their volumes."""
         answers = await asyncio.gather(*(self._sessions_at(url, supplier) for url in self._urls()))
-        return None not in answers, [row for rows in answers if rows is not None for row in rows]
+        return None not in answers, [session for sessions in answers if sessions is not None for session in sessions]
 
     async def _sessions_at(self, url: str, supplier: str) -> list[PeerSession] | None:
         """Return the sessions on one peer's volume, None if it did not answer."""
         try:
-            rows = await self._get(url, "/peer/sessions", {"supplier": supplier})
-            return [_peer_session(url, row) for row in rows]
+            sessions = await self._get(url, "/peer/sessions", {"supplier": supplier})
+            return [_peer_session(url, session) for session in sessions]
         except _PEER_ERRORS as error:
             _LOG.info("sessions not read from a peer", peer=url, error=error)
             return None
 
     async def seals(self, supplier: str) -> list[SessionSeal]:
         """Return the seals that peers state for a supplier's unfinished sessions. They are not checked."""
-        rows = await asyncio.gather(*(self._seals_at(url, supplier) for url in self._urls()))
-        return list(dict.fromkeys(seal for seals in rows for seal in seals))
+        answers = await asyncio.gather(*(self._seals_at(url, supplier) for url in self._urls()))
+        return list(dict.fromkeys(seal for seals in answers for seal in seals))
 
     async def _seals_at(self, url: str, supplier: str) -> list[SessionSeal]:
         """Return the seals of one peer, none if it did not answer."""
         try:
-            rows = await self._get(url, "/peer/seals", {"supplier": supplier})
-            return [SessionSeal.decode(row["seal"]) for row in rows]
+            stated = await self._get(url, "/peer/seals", {"supplier": supplier})
+            return [SessionSeal.decode(seal["seal"]) for seal in stated]
         except (*_PEER_ERRORS, DecodingError) as error:
             _LOG.info("seals not read from a peer", peer=url, error=error)
             return []
@@ -217,8 +217,8 @@ class Peers:
     async def _claims_at(self, url: str, supplier: str, end: int) -> set[bytes]:
         """Return the transactions of one peer, none if it did not answer."""
         try:
-            rows = (await self._get(url, "/peer/claims", {"supplier": supplier, "end": str(end)}))["claims"]
-            return {base64.b64decode(text, validate=True) for text in rows}
+            claims = (await self._get(url, "/peer/claims", {"supplier": supplier, "end": str(end)}))["claims"]
+            return {base64.b64decode(text, validate=True) for text in claims}
         except (*_PEER_ERRORS, binascii.Error) as error:
             _LOG.info("claims not read from a peer", peer=url, error=error)
             return set()
@@ -226,7 +226,7 @@ class Peers:
     async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
         """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""
         answers = await asyncio.gather(*(self._ended_at(url, supplier, session_ids) for url in self._urls()))
-        ended_ids = set[str]().union(*(row for row in answers if row is not None))
+        ended_ids = set[str]().union(*(ids for ids in answers if ids is not None))
         return None not in answers, ended_ids.intersection(session_ids)
 
     async def _ended_at(self, url: str, supplier: str, session_ids: Sequence[str]) -> set[str] | None:

@@ -271,9 +271,9 @@ class Sender:
         none answered. A lagging node does not have that height, and its answer would prove nothing either.
         """
         by_node = (await self._chain.claims_by_node(self._supplier, height)).values()
-        answers = [row for row in by_node if not isinstance(row, ChainError)]
+        answers = [answer for answer in by_node if not isinstance(answer, ChainError)]
         if not answers:
-            errors = [row for row in by_node if isinstance(row, ChainError)]
+            errors = [error for error in by_node if isinstance(error, ChainError)]
             raise errors[0] if errors else ChainUnavailable("no chain node may be queried for claims")
         return [claim for claims in answers for claim in claims]
 
@@ -283,8 +283,8 @@ class Sender:
         Bytes that no node is known to have taken are asked for, too: they may be those of a former process.
         """
         hashes = sorted({last.tx_hash for last in submissions if last is not None})
-        rows = zip(hashes, await map_bounded(self.result_of, hashes, _ASKED_AT_ONCE), strict=True)
-        return {tx_hash: result for tx_hash, result in rows if result is not None}
+        results = zip(hashes, await map_bounded(self.result_of, hashes, _ASKED_AT_ONCE), strict=True)
+        return {tx_hash: result for tx_hash, result in results if result is not None}
 
     async def result_of(self, tx_hash: str) -> TransactionResult | None:
         """Return the result of a transaction, None if it is not included or no node can answer."""
@@ -317,16 +317,16 @@ def signed_before(
 
 
 async def send_same_bytes(
-    rows: Iterable[tuple[T, Submission | None]], broadcast: Callable[[bytes, list[T]], Awaitable[None]]
+    items: Iterable[tuple[T, Submission | None]], broadcast: Callable[[bytes, list[T]], Awaitable[None]]
 ) -> SendError | None:
-    """Send signed transactions again, each once for all rows in it.
+    """Send signed transactions again, each once for all items in it.
 
     Returns the first error.
     """
     by_raw: dict[bytes, list[T]] = defaultdict(list)
-    for row, last in rows:
+    for item, last in items:
         if last is not None:
-            by_raw[last.raw].append(row)
+            by_raw[last.raw].append(item)
     failure: SendError | None = None
     for raw, group in by_raw.items():
         try:
@@ -337,20 +337,20 @@ async def send_same_bytes(
 
 
 async def send_in_batches(
-    rows: Sequence[T],
+    items: Sequence[T],
     message_of: Callable[[T], Message],
     max_transaction_bytes: int,
     send: Callable[[list[T]], Awaitable[None]],
-    alone: Callable[[T], bool] = lambda row: False,
+    alone: Callable[[T], bool] = lambda item: False,
 ) -> None:
-    """Send rows in as many transactions as their size needs.
+    """Send items in as many transactions as their size needs.
 
-    A rejected one is retried in halves, except for lack of funds once a single row could not be paid. Rows for which
+    A rejected one is retried in halves, except for lack of funds once a single item could not be paid. Items for which
     `alone` returns True get a transaction of their own. A failed transaction does not stop the others: the first error
     is raised after all have been tried.
     """
-    together = [row for row in rows if not alone(row)]
-    waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[row] for row in rows if alone(row)]
+    together = [item for item in items if not alone(item)]
+    waiting = batch_by_size(together, message_of, max_transaction_bytes) + [[item] for item in items if alone(item)]
     failure: Exception | None = None
     fewer = _OF_FEWER_MESSAGES
     while waiting:

@@ -17,10 +17,10 @@ async def may_lack_relays(
 ) -> bool:
     """Return True if Redis was restarted a moment ago, or has lost entries of one of the sessions.
 
-    Rows that Redis refuses to read show no loss. Raises the other errors of Redis.
+    Streams that Redis refuses to read show no loss. Raises the other errors of Redis.
     """
     if not await redis_settled():
-        _LOG.info("sealing postponed, Redis was restarted and relayers may still replay their logs")
+        _LOG.info("sealing postponed, Redis was restarted and logs may be replayed", session_end=sessions[0].end)
         return True
     try:
         lost = await streams.lost(session.session_id for session in sessions)

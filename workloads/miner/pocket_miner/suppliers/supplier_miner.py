@@ -411,7 +411,7 @@ class SupplierMiner:
         except RedisUnavailable as error:
             if not late or (isinstance(error, CommandRejected) and len(group) > 1):
                 raise
-            _LOG.warning("sealing from the volume, Redis is unavailable and the claim window closes")
+            _LOG.warning("sealing from the volume, the claim window closes", session_end=group[0].end, error=error)
             await self._seal_from_volume(group, block, proof)
 
     async def _seal_from_volume(self, group: list[TrackedSession], block: Block, proof: ProofParams) -> None:

@@ -79,14 +79,14 @@ class Admission:
         They are served.
         """
         relayer_metrics.UNDECLARED.labels(service_id, rpc_type).inc()
-        row = (supplier.operator_address, service_id, rpc_type)
-        if row not in self._undeclared and len(self._undeclared) < _MAX_WARNINGS:
-            self._undeclared.add(row)
+        undeclared = (supplier.operator_address, service_id, rpc_type)
+        if undeclared not in self._undeclared and len(self._undeclared) < _MAX_WARNINGS:
+            self._undeclared.add(undeclared)
             _LOG.warning(
                 "relay for a service that the supplier's stake does not declare",
-                supplier=row[0],
-                service=row[1],
-                rpc_type=row[2],
+                supplier=undeclared[0],
+                service=undeclared[1],
+                rpc_type=undeclared[2],
             )
 
     async def validate(

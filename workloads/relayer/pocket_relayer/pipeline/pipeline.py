@@ -277,8 +277,8 @@ class RelayPipeline:
         try:
             yield b""
             with self.simulations.limit(relay.simulated):
-                async with aclosing(batches(served.chunks, served.deadline)) as rows:
-                    async for lines in rows:
+                async with aclosing(batches(served.chunks, served.deadline)) as line_batches:
+                    async for lines in line_batches:
                         if len(body) + len(lines) > limit:
                             raise Rejected(
                                 RejectionReason.RESPONSE_TOO_LARGE, f"the stream is larger than {limit} bytes"

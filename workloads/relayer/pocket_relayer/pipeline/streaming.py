@@ -76,8 +76,8 @@ async def collect(served: BackendStream, limit: int, reservation: MemoryReservat
     """
     body = bytearray()
     try:
-        async with aclosing(batches(served.chunks, served.deadline)) as rows:
-            async for lines in rows:
+        async with aclosing(batches(served.chunks, served.deadline)) as line_batches:
+            async for lines in line_batches:
                 if reservation is not None:
                     reservation.acquire(len(lines))
                 body += lines

@@ -107,50 +107,50 @@ def summary(
     problems of silent workers by number. Their earlier reports do not count, so the pod's report is incomplete.
     """
     silent = silent or {}
-    alive = [row for row in reports if row.worker not in silent]
-    rows = [row for row in alive if not row.starting]
-    complete = len(rows) == workers
-    digests = {row.keys for row in rows}
-    addresses = set.intersection(*(set(row.addresses) for row in rows)) if rows and complete else set()
-    leaving = {address for row in rows for address in (*row.addresses, *row.leaving)} - addresses
-    names = sorted({name for row in rows for name in row.recent})
-    recent = {name: sum(row.recent.get(name, 0) for row in rows) for name in names}
+    alive = [report for report in reports if report.worker not in silent]
+    serving = [report for report in alive if not report.starting]
+    complete = len(serving) == workers
+    digests = {report.keys for report in serving}
+    addresses = set.intersection(*(set(report.addresses) for report in serving)) if serving and complete else set()
+    leaving = {address for report in serving for address in (*report.addresses, *report.leaving)} - addresses
+    names = sorted({name for report in serving for name in report.recent})
+    recent = {name: sum(report.recent.get(name, 0) for report in serving) for name in names}
     return {
         "component": "relayer",
-        "workers": len(rows),
+        "workers": len(serving),
         "keys": digests.pop() if complete and len(digests) == 1 else "",
         "addresses": sorted(addresses),
         "leaving": sorted(leaving),
         "complete": complete,
-        "height": min((row.height for row in rows), default=0),
-        "waiting": sum(row.waiting for row in rows),
+        "height": min((report.height for report in serving), default=0),
+        "waiting": sum(report.waiting for report in serving),
         "problems": [problem.model_dump() for problem in _problems(alive, workers, silent)],
         "recent": recent,
         "unhealthy": sorted(
-            (dict(row) for row in {tuple(row.items()) for report in rows for row in report.unhealthy}),
-            key=lambda row: [str(value) for value in row.values()],
+            (dict(one) for one in {tuple(one.items()) for report in serving for one in report.unhealthy}),
+            key=lambda endpoint: [str(value) for value in endpoint.values()],
         ),
-        "budgets": _budgets(rows),
+        "budgets": _budgets(serving),
     }
 
 
-def _budgets(rows: list[WorkerReport]) -> list[dict[str, Any]]:
+def _budgets(reports: list[WorkerReport]) -> list[dict[str, Any]]:
     """Return each application's smallest limit and its relays above it over all workers."""
     by_key: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in (budget for report in rows for budget in report.budgets):
-        key = str(row["service"]), str(row["application"])
+    for budget in (one for report in reports for one in report.budgets):
+        key = str(budget["service"]), str(budget["application"])
         known = by_key.get(key)
-        by_key[key] = row if known is None else {
-            **row, "limit_upokt": min(known["limit_upokt"], row["limit_upokt"]),
-            "over_budget": known["over_budget"] + row["over_budget"],
+        by_key[key] = budget if known is None else {
+            **budget, "limit_upokt": min(known["limit_upokt"], budget["limit_upokt"]),
+            "over_budget": known["over_budget"] + budget["over_budget"],
         }  # fmt: skip
     return [by_key[key] for key in sorted(by_key)]
 
 
-def _problems(rows: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
+def _problems(reports: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
     """Return each problem once, the most severe first."""
-    distinct = {problem for row in rows for problem in row.problems}
-    missing = workers - len(rows) - len(silent)
+    distinct = {problem for report in reports for problem in report.problems}
+    missing = workers - len(reports) - len(silent)
     if missing:
         message = f"{missing} of {workers} workers have not reported yet"
         distinct.add(Problem(code=ProblemCode.WORKER_MISSING, message=message))
@@ -165,9 +165,9 @@ def not_ready(reports: Iterable[WorkerReport], workers: int, silent: Mapping[int
     or one that rejects every relay, gets its share, so the pod is not ready until it serves or is gone. A problem of
     what all pods share does not take a serving pod out.
     """
-    rows = [row for row in reports if row.worker not in silent]
-    listening = [{problem.code for problem in row.problems} for row in rows if not row.starting]
+    serving = [report for report in reports if report.worker not in silent]
+    listening = [{problem.code for problem in report.problems} for report in serving if not report.starting]
     rejecting = any(codes & OF_ONE_WORKER for codes in listening)
     if silent or rejecting or not any(codes <= OF_ALL_PODS for codes in listening):
-        return _problems(rows, workers, silent)
+        return _problems(serving, workers, silent)
     return []
