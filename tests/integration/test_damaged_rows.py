@@ -11,7 +11,7 @@ from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.redis_leases import RedisLeaseStore
 from pocket.redis_store.seals import SealStore, SignedGroup
-from pocket_localnet import grpc_service
+from pocket_localnet import grpc_server
 from pocket_miner.ingest.consume_rounds import Check
 from pocket_miner.submission.proofs import ProofSubmitter
 from pocket_miner.suppliers.factory import SupplierFactory
@@ -120,7 +120,7 @@ async def test_a_stream_that_cannot_be_read_costs_no_other_session_its_claim(red
 
 
 async def test_compute_units_beyond_any_integer_of_the_volume_stop_no_supplier(alice, monkeypatch):
-    real, asked = grpc_service.answer, []
+    real, asked = grpc_server.answer, []
 
     def answer(chain, method, request, height_text="0"):
         if method.endswith("ComputeUnitsPerRelayAtHeight") and not asked:
@@ -129,7 +129,7 @@ async def test_compute_units_beyond_any_integer_of_the_volume_stop_no_supplier(a
             return response.SerializeToString(), chain.height
         return real(chain, method, request, height_text)
 
-    monkeypatch.setattr(grpc_service, "answer", answer)
+    monkeypatch.setattr(grpc_server, "answer", answer)
     header = alice.header()
     await alice.record(alice.relays(header, 3))
     await alice.to(22)

@@ -16,7 +16,7 @@ from mine import PREFIX, ended, mine, unharmed
 from pocket.chain.model import Block
 from pocket.redis_store.connection import connect
 from pocket.redis_store.redis_keys import RedisKeys
-from pocket_localnet import grpc_service
+from pocket_localnet import grpc_server
 from pocket_localnet.grpc_service import Abort
 from pocket_localnet.tx_rejected import handler_error
 from pocket_miner.suppliers.error_scope import TRANSIENT_ERRORS
@@ -52,7 +52,7 @@ async def test_one_wrong_answer_to_any_question_costs_nothing(alice, monkeypatch
     """
     header = alice.header()
     await alice.record(alice.relays(header, 3))
-    real, hit = grpc_service.answer, set()
+    real, hit = grpc_server.answer, set()
 
     def answer(chain, asked, request, height_text="0"):
         if asked.endswith(method) and chain.height not in hit:
@@ -63,7 +63,7 @@ async def test_one_wrong_answer_to_any_question_costs_nothing(alice, monkeypatch
             return wrong, chain.height
         return real(chain, asked, request, height_text)
 
-    monkeypatch.setattr(grpc_service, "answer", answer)
+    monkeypatch.setattr(grpc_server, "answer", answer)
     while alice.chain.height < 22:
         alice.localnet.step()
         if alice.chain.height == 15:
