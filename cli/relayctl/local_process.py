@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from pocket.errors import ConfigurationError
@@ -112,8 +113,12 @@ def await_http(url: str, process: Process, seconds: float = 30.0) -> None:
     """
 
     def answers() -> bool:
-        with urlopen(url, timeout=1) as answer:  # noqa: S310 - loopback http
-            return int(answer.status) == 200
+        try:
+            with urlopen(url, timeout=1) as answer:  # noqa: S310 - loopback http
+                return int(answer.status) == 200
+        except HTTPError as error:
+            error.close()
+            return False
 
     _await(answers, process, seconds)
 

@@ -47,7 +47,8 @@ def told(stack, path):
         with urlopen(stack.url("relayer-admin") + path, timeout=10) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
-        return error.code, json.load(error)
+        with error:
+            return error.code, json.load(error)
 
 
 async def until(stack, path, wanted):

@@ -261,8 +261,9 @@ def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack)
     outputs = {name + path: output(name, path) for name, path in pages}
     assert "pocket_miner_relays_stored_total{" in outputs["miner-admin/metrics"]
     assert "_created{" not in outputs["miner-admin/metrics"]
-    with pytest.raises(HTTPError):
+    with pytest.raises(HTTPError) as refused:
         urlopen(stack.url("relayer") + "/ready/none", timeout=10)
+    refused.value.close()
     stack.stop()
     for log in stack.folder.glob("*.log"):
         outputs[log.name] = log.read_text()
