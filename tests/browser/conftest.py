@@ -14,7 +14,19 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from console_demo import WAIT_SECONDS, Demo, apart, awaited, ends_of, pictures, send, shown_relays, url_of, watched
+from console_demo import (
+    WAIT_SECONDS,
+    Demo,
+    apart,
+    awaited,
+    ends_of,
+    pictures,
+    send,
+    shown_relays,
+    terminal_picture,
+    url_of,
+    watched,
+)
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +83,7 @@ def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made.miners = dict(re.findall(r"(miner(?:-\d)?)-admin\s+(http\S+)", text))
         made.session, made.served = apart(lambda: send(made, 60))
         made.shown = shown_relays(page, made)
+        terminal_picture(browser, made)
         deadline = time.monotonic() + WAIT_SECONDS
         while sum(end.session_id == made.session for end in made.ends) < len(made.served):
             assert time.monotonic() < deadline, "the relays that were sent after the chaos did not settle"

@@ -2,9 +2,11 @@
 
 import asyncio
 import concurrent.futures
+import io
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +18,9 @@ from typing import Any
 import aiohttp
 import yaml
 from playwright.sync_api import Browser, Page
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
 
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
@@ -115,6 +120,26 @@ def awaited(demo: Demo, child: subprocess.Popen, pattern: str, page: Page | None
     raise AssertionError(f"the demo did not print {pattern}:\n" + "".join(demo.output))
 
 
+def picture_folder() -> Path:
+    """Return the folder for pictures: that of the documentation if they are to be renewed."""
+    return IMAGES if os.environ.get("SCREENSHOTS") else Path(os.environ.get("TMPDIR", "/tmp"))
+
+
+def terminal_picture(browser: Browser, demo: Demo) -> None:
+    """Take the picture of `relayctl top`, as a terminal of 132 columns shows it."""
+    options = [word for name, url in demo.miners.items() for word in ("--miner", f"{name}={url}")]
+    command = [sys.executable, "-m", "relayctl.main", "top", "--once", *options, "--relayer", demo.relayer_admin]
+    terminal = {**os.environ, "COLUMNS": "132", "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=60, check=True)
+    assert "earned today" in done.stdout
+    recorded = Console(file=io.StringIO(), width=132, record=True)
+    recorded.print(Text.from_ansi(done.stdout))
+    page = browser.new_page(viewport={"width": 1180, "height": 400})
+    page.set_content(recorded.export_html(theme=MONOKAI, inline_styles=True))
+    page.screenshot(path=picture_folder() / "terminal.png", full_page=True)
+    page.close()
+
+
 def pictures(browser: Browser, demo: Demo, *, traffic: bool) -> None:
     """Take the pictures of the documentation: of services while relays are sent, of the rest once some are paid."""
     shots = [
@@ -123,7 +148,6 @@ def pictures(browser: Browser, demo: Demo, *, traffic: bool) -> None:
         ("console-services", "/services", "light", 1360), ("console-fleet", "/fleet", "light", 1360),
         ("console-phone", "/", "light", 390),
     ]  # fmt: skip
-    folder = IMAGES if os.environ.get("SCREENSHOTS") else Path(os.environ.get("TMPDIR", "/tmp"))
     if not traffic:
         await_earnings(browser, demo)
     for name, path, scheme, width in shots:
@@ -134,11 +158,11 @@ def pictures(browser: Browser, demo: Demo, *, traffic: bool) -> None:
         watched(page, demo.errors)
         page.goto(demo.console + path)
         page.wait_for_selector("#connection[data-state=on]")
-        page.screenshot(path=folder / f"{name}.png", full_page=width > 1000, animations="disabled")
+        page.screenshot(path=picture_folder() / f"{name}.png", full_page=width > 1000, animations="disabled")
         if name == "console-sessions":
             page.locator("table.sessions tbody a").first.click()
             page.wait_for_selector("h1:has-text('Session')")
-            page.screenshot(path=folder / "console-session.png", full_page=True, animations="disabled")
+            page.screenshot(path=picture_folder() / "console-session.png", full_page=True, animations="disabled")
         context.close()
 
 
