@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pocket.api.problems import ProblemCode
+from pocket.api.status import as_status
 from pocket.keys.sealed_box import Controller, Subject, seal
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
@@ -327,3 +328,24 @@ def test_a_situation_is_told_by_its_reason(of, change, condition, status, reason
     told_ = relay_miner_status(seen, decided) if of == "rm" else supplier_status(decided.key_checks[0], seen, decided)
     found = {row.type: row for row in told_.conditions}[condition]
     assert (found.status, found.reason) == (status, reason.value), found.message
+
+
+ROTATED = Controller.of([*CONTROLLER.keys, Controller.generate()])
+SEALED = sealed(seal(CONTROLLER.newest, replace(BOB, name="alice", address=address("alice")), key_of("alice")))
+CHANGES = [*(row[1] for row in SITUATIONS), {**SEALED, "controller": ROTATED}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_status_that_is_stored_is_not_changed_by_the_next_decision(change):
+    seen = snapshot(**change)
+    earlier = []
+    for _ in range(3):
+        decided = plan(seen)
+        told_ = [as_status(supplier_status(check, seen, decided)) for check in decided.key_checks]
+        suppliers = tuple({**s, "status": status} for s, status in zip(seen.suppliers, told_, strict=True))
+        seen = replace(seen, suppliers=suppliers)
+        if seen.relay_miner is not None:
+            told_.append(as_status(relay_miner_status(seen, decided)))
+            seen = replace(seen, relay_miner={**seen.relay_miner, "status": told_[-1]})
+        earlier.append(told_)
+    assert earlier[1] == earlier[2]

@@ -98,6 +98,20 @@ def test_after_a_rotation_old_texts_open_and_are_offered_resealed():
     assert both.reseal(again, ALICE) is None
 
 
+def test_what_is_offered_already_is_offered_again_while_it_is_good():
+    old, new = Controller.generate(), Controller.generate()
+    text = seal(Controller.of([old]).newest, ALICE, KEY)
+    both = Controller.of([old, new])
+    offered = both.reseal(text, ALICE)
+    assert both.reseal(text, ALICE, offered) == offered
+    other_key = seal(both.newest, ALICE, "cd" * 32)
+    other_supplier = seal(both.newest, Subject("ns", "bob", "pokt1bob"), KEY)
+    for bad in ("", "no sealed text", text, other_key, other_supplier):
+        again = both.reseal(text, ALICE, bad)
+        assert again not in (None, bad)
+        assert Controller.of([new]).open(again, ALICE) == KEY
+
+
 def test_a_sealing_key_of_another_length_is_refused():
     with pytest.raises(SealError, match="32 bytes"):
         Controller.of([b"short"])

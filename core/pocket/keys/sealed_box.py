@@ -125,15 +125,26 @@ class Controller:
             "has: seal the key again"
         )
 
-    def reseal(self, text: str, subject: Subject) -> str | None:
+    def reseal(self, text: str, subject: Subject, offered: str = "") -> str | None:
         """Seal a key again to the newest of these keys, or return None if it already is.
+
+        Sealing is random, so an earlier result that is still good is `offered` to get the same one again.
 
         Raises SealError.
         """
         identity, _ = _split_sealed(text)
         if identity == key_id(self.newest):
             return None
-        return seal(self.newest, subject, self.open(text, subject))
+        key_hex = self.open(text, subject)
+        return offered if self._holds(offered, subject, key_hex) else seal(self.newest, subject, key_hex)
+
+    def _holds(self, text: str, subject: Subject, key_hex: str) -> bool:
+        """Return True if a text is this key, sealed to the newest of these keys."""
+        try:
+            identity, _ = _split_sealed(text)
+            return identity == key_id(self.newest) and self.open(text, subject) == key_hex
+        except SealError:
+            return False
 
 
 def _decoded(text: str) -> bytes:

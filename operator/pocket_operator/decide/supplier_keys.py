@@ -98,7 +98,7 @@ def check_key(supplier: Object, snapshot: Snapshot) -> KeyCheck:
             supplier, _last_good(address, snapshot.published), ConditionReason.INVALID_SPEC, problem_of(error)
         )
     try:
-        key_hex, resealed = _key_of(parsed, snapshot)
+        key_hex, resealed = _key_of(parsed, snapshot, str(section(supplier, "status").get("resealed") or ""))
         _prove(key_hex, address)
     except _Broken as broken:
         last = _last_good(address, snapshot.published)
@@ -113,7 +113,8 @@ def check_key(supplier: Object, snapshot: Snapshot) -> KeyCheck:
     return KeyCheck(supplier, key_hex, resealed=resealed or "", unknown=unknown)
 
 
-def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
+def _key_of(parsed: Supplier, snapshot: Snapshot, offered: str) -> tuple[str, str | None]:
+    """Return the key, and a sealed one to offer in its place. `offered` is what the status offers now."""
     reference = parsed.spec.key.secret_ref
     if reference is not None:
         secret = snapshot.secrets.get(reference.name)
@@ -142,7 +143,7 @@ def _key_of(parsed: Supplier, snapshot: Snapshot) -> tuple[str, str | None]:
     sealed = parsed.spec.key.sealed or ""
     controller = snapshot.own_sealing if snapshot.own_sealing.knows(sealed) else snapshot.controller
     try:
-        return controller.open(sealed, subject), controller.reseal(sealed, subject)
+        return controller.open(sealed, subject), controller.reseal(sealed, subject, offered)
     except UnknownController as error:
         raise _Broken(ConditionReason.SEALING_KEY_NOT_FOUND, f"spec.key.sealed: {error}.") from None
     except SealedForAnother as error:
