@@ -220,7 +220,7 @@ def test_a_failed_canary_is_scaled_to_none_marked_and_told_and_the_rest_stays_re
     assert "boom" in halted["metadata"]["annotations"][names.ANNOTATION_FAILED]
     told = conditions(failing)
     assert (told["Stalled"].status, told["Stalled"].reason) == ("True", "CanaryFailed")
-    assert f"kubectl annotate rm main pocket.network/promote={revision}" in told["Stalled"].message
+    assert f"kubectl -n ns annotate rm main pocket.network/promote={revision}" in told["Stalled"].message
     assert told["Ready"].reason != "CanaryFailed"
     # Its pod is gone, the mark remains: nothing is tried again until the resource changes.
     later = replace(failing, children=after, pods=(POD,))

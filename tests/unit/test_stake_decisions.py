@@ -18,6 +18,7 @@ from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.decide.conditions import StakeCondition, stake_event
 from pocket_operator.decide.reasons import StakeReason
 from pocket_operator.decide.stake_decision import (
+    APPROVAL,
     StakeSight,
     StakeStep,
     after_sending,
@@ -46,8 +47,8 @@ def spec(policy="Apply", budget=10_000_000, **more):
 
 
 def sight(policy="Apply", budget=10_000_000, **more):
-    fields = {"spec": spec(policy, budget), "signer": ALICE, "has_key": True, "approved": "", "now": NOW}
-    return StakeSight(**{**fields, "status": StakingStatus(), **more})
+    fields = {"namespace": "ns", "name": "alice", "spec": spec(policy, budget), "signer": ALICE, "has_key": True}
+    return StakeSight(**{**fields, "approved": "", "now": NOW, "status": StakingStatus(), **more})
 
 
 def of(last=LAST, **more):
@@ -234,6 +235,12 @@ def test_an_approved_unstake_is_signed_only_after_the_drain(policy):
     assert "2 sessions are on their way" in waiting.condition.message
     assert made(DrainProgress(done=True)).step is StakeStep.SIGN
     assert made(DrainProgress(done=True), approved="").condition.reason is StakeReason.AWAITS_APPROVAL
+
+
+def test_a_plan_that_waits_shows_the_whole_command_that_approves_it():
+    told = towards_declaration(sight("Plan"), CHANGE).condition.message
+    command = f"kubectl -n ns annotate supplier alice --overwrite {APPROVAL}={CHANGE.plan_hash}"
+    assert f"`{command}`" in told
 
 
 def test_no_other_change_waits_for_a_drain():

@@ -1,6 +1,7 @@
 """Status tells the truth: what is not served, what goes on, and what is nobody's fault."""
 
 import base64
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
 from resources import address, changed, supplier
-from snapshots import ALICE, NOW, RM, gone, miner_report, relayer_report, snapshot, with_uid
+from snapshots import ALICE, MINER_POD, NOW, POD, RM, gone, miner_report, relayer_report, snapshot, with_uid
 
 BOB = with_uid(supplier("ns", "bob"), "bob")
 SERVED = (relayer_report(address("alice")), miner_report())
@@ -53,6 +54,23 @@ def test_a_relay_miner_is_not_ready_while_one_of_its_suppliers_has_no_key():
     assert "bob" in found["SuppliersServed"].message
     status, found = whole()
     assert (status.served, found["SuppliersServed"].status, found["Ready"].status) == ("1/1", "True", "True")
+
+
+def test_the_key_of_a_pod_that_ends_does_not_stand_in_for_the_missing_one_of_its_successor():
+    digests = plan(snapshot()).digests
+    ending, miner = (
+        Report.of(report.pod, report.answer.model_dump() | {"keys": digests[report.component]}, report.at)
+        for report in SERVED
+    )
+    successor = replace(POD, name="main-relayer-2", uid="p3", ready=False)
+    pods = (replace(POD, deleting=True), successor, MINER_POD)
+    for more, loaded in (((), "1/2"), ((replace(ending, pod="main-relayer-2"),), "2/2")):
+        reports = {"pods": pods, "reports": (ending, miner, *more)}
+        status, found = whole(**reports)
+        seen = snapshot(children=pods_of(), **reports)
+        alice = supplier_status(plan(seen).key_checks[0], seen, plan(seen))
+        assert (status.keys.loaded_by, alice.loaded_by) == (loaded, loaded)
+        assert found["KeysLoaded"].status == ("True" if more else "False")
 
 
 @pytest.mark.parametrize(

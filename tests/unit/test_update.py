@@ -91,7 +91,7 @@ def test_a_supervised_relay_miner_waits_for_the_approval_of_this_very_update():
         waiting = changed(supervised, "metadata.annotations", {names.ANNOTATION_APPROVE_UPDATE: value})
         found = update(deployment() | stateful(), relay_miner=waiting)
         assert (images(found), found.phase) == (("r:1", "m:1"), UpdatePhase.AWAITING_APPROVAL)
-        assert f"kubectl annotate rm main pocket.network/approve-update={TARGET} --overwrite" in found.message
+        assert f"kubectl -n ns annotate rm main pocket.network/approve-update={TARGET} --overwrite" in found.message
         assert not candidate_of(("ns", "main"), waiting, deployment() | stateful(), RELEASE, idle=False).may_start
     begun = deployment("r:2") | stateful(to=TARGET)
     assert update(begun, relay_miner=supervised).phase is UpdatePhase.MINERS  # what began is finished

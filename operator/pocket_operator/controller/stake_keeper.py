@@ -284,6 +284,8 @@ class StakeKeeper:
             relay_miner = relay_miner_of(case.supplier)
             key = await secrets.key(relay_miner.namespace, relay_miner.name, case.parsed)
         sight = StakeSight(
+            namespace=case.parsed.metadata.namespace,
+            name=case.parsed.metadata.name,
             spec=case.spec,
             signer=case.signer,
             has_key=key is not None and address_of(key.public_key) == case.signer,

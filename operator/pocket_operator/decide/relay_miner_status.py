@@ -40,7 +40,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     miners = _workload(stateful, names.selector(snapshot.name, names.MINER))
     reports = list(snapshot.steady_reports)
     expected = snapshot.expected_pods
-    loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in reports)
+    loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in snapshot.lasting_reports)
     keys = _keys(snapshot, plan, loading=loaded < expected)
     redis, chain = _redis(reports, _durability(snapshot)), _chain(reports)
     claims = _claims(reports)
@@ -298,10 +298,10 @@ def _problem(
         return ConditionReason.PODS_NOT_READY, pods
     if keys.reason is ConditionReason.SUPPLIERS_NOT_READY and not (plan.context is not None and plan.context.deleting):
         return keys.reason, keys.message
-    return _canary_problem(snapshot.name, plan)
+    return _canary_problem(snapshot, plan)
 
 
-def _canary_problem(name: str, plan: Plan) -> tuple[ConditionReason, str] | None:
+def _canary_problem(snapshot: Snapshot, plan: Plan) -> tuple[ConditionReason, str] | None:
     rollout = plan.rollout
     if rollout is None or rollout.canary is None or not rollout.failed:
         return None
@@ -309,7 +309,7 @@ def _canary_problem(name: str, plan: Plan) -> tuple[ConditionReason, str] | None
     return ConditionReason.CANARY_FAILED, (
         f"The canary of revision {revision} failed: {rollout.failed}. The other relayers stay as they are. "
         "Correct or revert the change, or let it through: "
-        f"kubectl annotate rm {name} {names.ANNOTATION_PROMOTE}={revision}"
+        f"kubectl -n {snapshot.namespace} annotate rm {snapshot.name} {names.ANNOTATION_PROMOTE}={revision}"
     )
 
 

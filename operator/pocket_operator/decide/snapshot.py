@@ -232,6 +232,12 @@ class Snapshot:
         return tuple(report for report in self.reports if report.pod not in canaries)
 
     @cached_property
+    def lasting_reports(self) -> tuple[Report, ...]:
+        """The reports of the pods that `expected_pods` counts."""
+        ending = {pod.name for pod in self.steady_pods if pod.deleting}
+        return tuple(report for report in self.steady_reports if report.pod not in ending)
+
+    @cached_property
     def expected_pods(self) -> int:
         """The number of pods that should have the keys: all relayers and miners, at least one miner."""
         living = [pod for pod in self.steady_pods if not pod.deleting]

@@ -32,6 +32,9 @@ class StakeStep(StrEnum):
 class StakeSight:
     """The input of a stake decision."""
 
+    namespace: str
+    name: str
+    """Name of the Supplier."""
     spec: StakeSpec
     signer: str
     has_key: bool
@@ -158,8 +161,8 @@ def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
         causes = f" ({', '.join(plan.approvals)})" if plan.approvals else ""
         return (
             StakeReason.AWAITS_APPROVAL,
-            f"The plan costs {plan.cost.total_upokt} upokt and waits for an approval{causes}: kubectl annotate "
-            f"supplier NAME --overwrite {APPROVAL}={plan.plan_hash}.",
+            f"The plan costs {plan.cost.total_upokt} upokt and waits for an approval{causes}: `kubectl -n "
+            f"{sight.namespace} annotate supplier {sight.name} --overwrite {APPROVAL}={plan.plan_hash}`.",
         )
     if sight.status.spent_upokt + plan.cost.total_upokt > spec.budget_upokt:
         return (

@@ -31,7 +31,7 @@ from pocket_operator.resources import names
 def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> SupplierStatus:
     """Return the status of one Supplier."""
     ours = check.reason is not ConditionReason.KEY_IN_USE or check.has_finalizer
-    has_key = [r for r in snapshot.steady_reports if check.address in r.addresses and ours]
+    has_key = [r for r in snapshot.lasting_reports if check.address in r.addresses and ours]
     expected = snapshot.expected_pods
     owner = next((r for r in snapshot.reports if r.owns(check.address) and ours), None)
     row = owner.supplier(check.address) if owner is not None else None

@@ -207,7 +207,10 @@ def plan_update(snapshot: Snapshot, other_release: Collection[str], deadline_sec
     if not (installed.target or relayers or miners or redis):
         return UpdatePlan(wanted)
     if not _approved(relay_miner, target) and not installed.target:
-        command = f"kubectl annotate rm {snapshot.name} {names.ANNOTATION_APPROVE_UPDATE}={target} --overwrite"
+        command = (
+            f"kubectl -n {snapshot.namespace} annotate rm {snapshot.name} {names.ANNOTATION_APPROVE_UPDATE}={target} "
+            "--overwrite"
+        )
         message = f"spec.updateStrategy is supervised: {command}"
         return replace(held, phase=UpdatePhase.AWAITING_APPROVAL, message=message)
     if not snapshot.turn.granted:

@@ -38,7 +38,7 @@ def facts_of(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, label in (
         ("time", "time"), ("relays", "relays"), ("claimed_upokt", "claimed"), ("settled_upokt", "paid"),
         ("earned_upokt", "earned"), ("fees_upokt", "fees"), ("expected_earnings_upokt", "expected"),
-        ("expected_fees_upokt", "fees"), ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"),
+        ("expected_fees_upokt", "expected fee"), ("proof_cost_upokt", "proof cost"), ("refusal", "refusal"),
         ("proof_refusal", "refusal"), ("proof_problem", "problem"), ("root", "root"), ("foreign_root", "their root"),
         ("claim_transactions", "claimed in"), ("proof_transactions", "proven in"),
     ):  # fmt: skip
