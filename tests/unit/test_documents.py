@@ -116,6 +116,14 @@ def test_a_wrong_command_or_option_would_be_noticed():
     assert not list(commands("`relayctl`"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_for_an_object_in_a_namespace_names_the_namespace(name):
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / name).read_text(), re.DOTALL | re.MULTILINE)
+    commands = re.findall(r"^kubectl (.*)$", "\n".join(blocks).replace("\\\n", ""), re.MULTILINE)
+    elsewhere = r" -A\b| --all-namespaces| -k |^pocket |^(create|annotate|delete) namespace "
+    assert [c for c in commands if not re.search(rf"-n [\w<]|{elsewhere}", c)] == []
+
+
 def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {target for page in PAGES for target in re.findall(r"`make ([a-z0-9-]+)", page.read_text())}
