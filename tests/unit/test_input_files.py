@@ -10,7 +10,7 @@ from pocket_miner.storage.audit import Audit
 from relayctl.main import main
 
 SECRET = "s3cretword"
-DEEP = 1000
+DEEP = 500
 CONTENTS = {
     "binary": b"\xff\xfe\x00" + SECRET.encode(), "empty": b"", "syntax": f"a: [{SECRET}\n".encode(),
     "list": f"- {SECRET}\n".encode(), "text": SECRET.encode(), "null": b"null\n",
