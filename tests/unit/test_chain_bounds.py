@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
+from chunked_response import ChunkedResponse
 from pocket.chain import convert
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.broadcast_answers import best_result
@@ -157,24 +158,12 @@ class Node:
         self.frames, self.answers, self.sent, self.asked = list(frames), answers, [], []
 
     def post(self, url, json):
-        node = self
         self.asked.append(json)
 
-        class Response:
-            async def __aenter__(self):
-                return self
+        async def pieces():
+            yield self.answers[json["method"]]
 
-            async def __aexit__(self, *_):
-                return
-
-            @property
-            def content(self):
-                return self
-
-            async def iter_chunked(self, _):
-                yield node.answers[json["method"]]
-
-        return Response()
+        return ChunkedResponse(pieces())
 
     def ws_connect(self, url, **_):
         return self

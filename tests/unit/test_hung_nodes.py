@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from chunked_response import ChunkedResponse
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import GRACE_SECONDS, Failover, NodeAddress
 from pocket.chain.first_answers import first_in_time, staggered
@@ -176,28 +177,16 @@ class Http:
         self.asked = []
 
     def post(self, url, json):
-        http, self.hung = self, "hung" in url
         self.asked.append(url)
 
-        class Response:
-            async def __aenter__(self):
-                if http.hung:
-                    await asyncio.Event().wait()
-                return self
+        async def pieces():
+            if "hung" in url:
+                await asyncio.Event().wait()
+            for piece in (b'{"jsonrpc":"2.0","id":1,"result":{"height":"7",', b'"finalize_block_', b'events":[]}}'):
+                await asyncio.sleep(self.pause)
+                yield piece
 
-            async def __aexit__(self, *_):
-                return
-
-            @property
-            def content(self):
-                return self
-
-            async def iter_chunked(self, _):
-                for piece in (b'{"jsonrpc":"2.0","id":1,"result":{"height":"7",', b'"finalize_block_', b'events":[]}}'):
-                    await asyncio.sleep(http.pause)
-                    yield piece
-
-        return Response()
+        return ChunkedResponse(pieces())
 
 
 @in_virtual_time
