@@ -13,6 +13,7 @@ from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket.redis_store.stream_reader import StreamExtent
+from pocket_miner import miner_metrics
 from pocket_miner.ingest import peer_merge, relay_consumer
 from pocket_miner.ingest.entry_validation import EntryValidator
 from pocket_miner.ingest.peer_merge import PeerMerge
@@ -331,13 +332,19 @@ def test_terms_that_a_node_states_retract_what_others_had_against_the_session(re
 
 
 @pytest.mark.parametrize(("stored", "taken"), [(0, 2), (2, 2), (3, 0), (4, 0)])
-async def test_relays_that_come_after_a_seal_are_taken_only_while_the_volume_lacks_sealed_ones(
-    relay_store, stored, taken
+def test_relays_that_come_after_a_seal_are_taken_only_while_the_volume_lacks_sealed_ones(
+    relay_store, captured_logs, stored, taken
 ):
     file = relay_store.file(10)
     file.add("alice", "s", [leaf(number) for number in range(stored)])
-    late = [leaf(100), leaf(101)]
-    assert len(EntryValidator("alice", relay_store)._of_seal(tracked(sealed=3), 3, file, late)) == taken
+    refused = miner_metrics.REFUSED.labels(miner_metrics.RefusedEntry.SEALED)._value
+    before, late, validator = refused.get(), [leaf(100), leaf(101)], EntryValidator("alice", relay_store)
+    assert len(validator._of_seal(tracked(sealed=3), 3, file, late)) == taken
+    assert refused.get() - before == 2 - taken
+    assert [(row["supplier"], row["relays"]) for row in captured_logs] == ([] if taken else [("alice", 2)])
+    if not taken:
+        assert validator._of_seal(tracked(sealed=3), 3, file, [leaf(0)]) == []
+        assert refused.get() - before == 2, "the volume has it: nothing is lost"
 
 
 @dataclass
