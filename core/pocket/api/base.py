@@ -1,6 +1,7 @@
 """The base of all models: camelCase in YAML, unknown fields rejected, immutable."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class Metadata(BaseModel):
     name: str
     namespace: str = "default"
     labels: dict[str, str] = {}
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first of these names that occurs more than once, None if there is none."""
+    return next((name for name, number in Counter(names).items() if number > 1), None)
 
 
 def problem_of(error: ValidationError, model: type[BaseModel] | None = None) -> str:

@@ -1,12 +1,11 @@
 """The RelayMiner resource: one relayer and miner deployment with the services it serves."""
 
-from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pocket.api.base import Metadata, Model
+from pocket.api.base import Metadata, Model, first_repeated
 from pocket.api.console import ConsoleSpec
 from pocket.api.kubernetes import (
     Autoscaling,
@@ -401,8 +400,8 @@ class RelayMinerSpec(Model):
     @field_validator("services")
     @classmethod
     def _unique(cls, services: tuple[ServiceSpec, ...]) -> tuple[ServiceSpec, ...]:
-        if twice := [name for name, number in Counter(service.id for service in services).items() if number > 1]:
-            raise ValueError(f"service id {twice[0]} occurs twice")
+        if (twice := first_repeated(service.id for service in services)) is not None:
+            raise ValueError(f"service id {twice} occurs twice")
         return services
 
     @model_validator(mode="after")

@@ -1,13 +1,12 @@
 """The declared stake of a Supplier, and what the operator may do about it."""
 
-from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pocket.api.address_checksum import CHECKSUM, checksum_rule
-from pocket.api.base import Model
+from pocket.api.base import Model, first_repeated
 from pocket.api.kubernetes import Name
 from pocket.api.redis import SecretKeyRef
 from pocket.api.schema import list_map, rule, rules, text
@@ -137,8 +136,8 @@ class StakeSpec(Model):
             raise ValueError(_BUDGET_MESSAGE)
         if not all(_whole(row) for row in (self.revenue_shares, *(s.revenue_shares for s in self.services))):
             raise ValueError(_SHARES_MESSAGE)
-        if twice := [name for name, number in Counter(service.id for service in self.services).items() if number > 1]:
-            raise ValueError(f"service {twice[0]} occurs twice")
+        if (twice := first_repeated(service.id for service in self.services)) is not None:
+            raise ValueError(f"service {twice} occurs twice")
         return self
 
 

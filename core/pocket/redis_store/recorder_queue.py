@@ -20,8 +20,9 @@ class RecorderQueue:
         self.settled = asyncio.Event()
         """Set while everything queued is recorded or rejected."""
         self.settled.set()
-        self._bytes = self._unsettled = 0
+        self._bytes = 0
         self._suppliers: Counter[str] = Counter()
+        """The number of relays that are not settled, of those suppliers that have any."""
 
     def __len__(self) -> int:
         """Return the number of relays that wait in the queue."""
@@ -35,7 +36,7 @@ class RecorderQueue:
     @property
     def suppliers(self) -> set[str]:
         """Return the suppliers with relays that are not settled."""
-        return {supplier for supplier, number in self._suppliers.items() if number}
+        return set(self._suppliers)
 
     def add(self, record: WalRecord) -> "asyncio.Future[None]":
         """Queue one relay. The returned future ends when it is recorded, or with the error.
@@ -47,9 +48,8 @@ class RecorderQueue:
         loop = asyncio.get_running_loop()
         waiting = Waiting(record, loop.create_future(), loop.time())
         self._queue.append(waiting)
-        if not self._unsettled:
+        if not self._suppliers:
             self.settled.clear()
-        self._unsettled += 1
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
         self._bytes += len(record.relay)
@@ -85,6 +85,5 @@ class RecorderQueue:
             self._suppliers[supplier] -= 1
             if not self._suppliers[supplier]:
                 del self._suppliers[supplier]
-            self._unsettled -= 1
-        if not self._unsettled:
+        if not self._suppliers:
             self.settled.set()

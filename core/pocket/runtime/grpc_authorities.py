@@ -1,6 +1,7 @@
 """Trust the authorities of SSL_CERT_FILE over gRPC, too, which knows only its own list of public ones."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import grpc
@@ -14,9 +15,13 @@ def channel_credentials() -> grpc.ChannelCredentials:
     Raises ConfigurationError if SSL_CERT_FILE cannot be read.
     """
     name = os.environ.get("SSL_CERT_FILE")
-    if not name:
-        return grpc.ssl_channel_credentials()
+    return grpc.ssl_channel_credentials(_authorities(name) if name else None)
+
+
+@cache
+def _authorities(name: str) -> bytes:
+    """Return the content of the file, which is read once: each broadcast opens channels, on the event loop."""
     try:
-        return grpc.ssl_channel_credentials(Path(name).read_bytes())
+        return Path(name).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"SSL_CERT_FILE={name}: {error.strerror}. Name a file of PEM certificates.") from None
