@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 
 async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(redis):
-    watch = RedisWatch(redis, 5.0)
+    watch = RedisWatch(redis)
     assert watch.server_milliseconds() is None
     assert await watch.poll()
     seconds, microseconds = await redis.time()
@@ -30,7 +30,7 @@ async def test_its_clock_is_known_after_the_first_look_and_its_memory_is_shown(r
 
 
 async def test_a_redis_that_is_changed_to_evict_keys_is_reported(redis, captured_logs):
-    watch = RedisWatch(redis, 5.0)
+    watch = RedisWatch(redis)
     await watch.poll()
     assert watch.problem == ""
     await redis.config_set("maxmemory-policy", "allkeys-lru")
@@ -49,7 +49,7 @@ def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_rela
     now = [10_000.0]
 
     def watch():
-        return RedisWatch(None, 5.0, lambda: now[0])
+        return RedisWatch(None, lambda: now[0])
 
     def info(history):
         info = RedisInfo(history, append_only=True, eviction_policy="noeviction", used_memory=1, max_memory=0,
@@ -57,18 +57,18 @@ def test_what_was_up_before_the_miner_is_settled_and_what_it_met_anew_gives_rela
         return PrimaryStates({None: info})
 
     running = watch()
-    assert not running.settled()
+    assert not running.settled(5.0)
     assert running.observe(info("a"))
-    assert running.settled()
+    assert running.settled(5.0)
     assert not running.observe(info("a"))
     assert running.observe(info("b")), "a fail-over to a server that is up for an hour"
-    assert not running.settled()
+    assert not running.settled(5.0)
     now[0] += 5.1
-    assert running.settled()
+    assert running.settled(5.0)
     waited = watch()
     waited.missed()
     assert waited.observe(info("a"))
-    assert not waited.settled(), "it was loading its file: relayers meet it only now"
+    assert not waited.settled(5.0), "it was loading its file: relayers meet it only now"
 
 
 async def test_a_redis_that_was_restarted_since_the_latest_poll_is_not_settled_and_the_next_poll_returns_it():
@@ -80,26 +80,26 @@ async def test_a_redis_that_was_restarted_since_the_latest_poll_is_not_settled_a
                     return not (await other.info("persistence"))["loading"]
 
             now = [10_000.0]
-            watch = RedisWatch(client, 5.0, lambda: now[0])
+            watch = RedisWatch(client, lambda: now[0])
             await watch.poll()
             now[0] += 6
-            assert await watch.still_settled()
+            assert await watch.still_settled(5.0)
             server.kill()
             with pytest.raises(RedisUnavailable):
-                await watch.still_settled()
+                await watch.still_settled(5.0)
             server.start()
             await until(is_loaded)
-            assert not await watch.still_settled()
+            assert not await watch.still_settled(5.0)
             assert await watch.poll() == {None}
             assert await watch.poll() == frozenset()
             now[0] += 6
-            assert await watch.still_settled()
+            assert await watch.still_settled(5.0)
 
 
 async def test_a_replica_is_no_restart_and_its_promotion_is_one_though_it_is_the_same_process():
     with running_redis() as server:
         client = connect(server.url)
-        watch = RedisWatch(client, 5.0)
+        watch = RedisWatch(client)
         assert await watch.poll()
         await client.replicaof("127.0.0.1", 1)
         with pytest.raises(RedisUnavailable, match="replica"):

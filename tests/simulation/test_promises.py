@@ -7,6 +7,7 @@ from simulated.promises import (
     leaves_no_time,
     peers_are_away,
     reaches_last_chance,
+    replays_too_late,
     takes_the_last_miner,
     takes_the_last_owner,
     takes_the_last_prover,
@@ -39,19 +40,31 @@ def test_what_the_last_block_of_a_window_may_take_is_not_lost():
     (fault(Kind.NODE_FAILS, 15.0, share=0.99), 13, 20, False),
     (fault(Kind.NODE_FAILS, 15.0, share=0.99), 0, 5, False),
     (fault(Kind.NODE_LAGS, 15.0), 13, 15, False),
+    (fault(Kind.DISK_HANGS, 7.0, target="miner-1", share=5.0), 21, 24, True),
+    (fault(Kind.DISK_HANGS, 5.0, target="miner-1", share=5.0), 21, 24, False),
+    (fault(Kind.DISK_HANGS, 7.0, target="miner-1", share=5.0), 0, 24, False),
 ])  # fmt: skip
-def test_nodes_are_not_all_away_for_long_in_a_window_that_lost_a_transaction(away, lost_at, height, skipped):
+def test_no_miner_is_without_nodes_or_disk_for_long_in_a_window_that_lost_a_transaction(away, lost_at, height, skipped):
     assert leaves_no_time(away, lost_at, height) is skipped
 
 
 @pytest.mark.parametrize(("unclaimed", "back_at", "height", "skipped"), [
     ({10}, 13, 16, True), ({10}, 10, 15, True), ({10}, 13, 19, True),
-    ({10}, 13, 14, False), ({10}, 13, 20, False), ({10}, 9, 16, False), (set(), 13, 16, False), ({20}, 13, 16, False),
+    ({10}, 13, 14, False), ({10}, 13, 20, False), ({10}, 9, 16, True), ({10}, 0, 16, False),
+    (set(), 13, 16, False), ({20}, 13, 16, False),
+    ({20}, 10, 26, False), ({20}, 11, 26, True),
 ])  # fmt: skip
 def test_no_owner_goes_too_late_to_be_replaced_while_a_redis_that_came_back_put_off_its_claims(
     unclaimed, back_at, height, skipped
 ):
     assert takes_the_last_owner(unclaimed, back_at, height) is skipped
+
+
+@pytest.mark.parametrize(("back_at", "height", "late"), [
+    (48.8, 10, True), (45.0, 10, True), (44.0, 10, False), (48.8, 16, False), (75.0, 16, True), (74.0, 16, False),
+])  # fmt: skip
+def test_a_relayer_that_resumes_after_the_middle_of_a_window_is_no_copy_for_its_sessions(back_at, height, late):
+    assert replays_too_late(back_at, height) is late
 
 
 def test_no_owner_that_loses_its_leases_goes_too_late_for_the_next_one_to_prove():

@@ -152,7 +152,7 @@ class Mine:
             sessions, 1, self._redis_settled,
         )  # fmt: skip
 
-    async def _redis_settled(self) -> bool:
+    async def _redis_settled(self, blocks: int) -> bool:
         return self.settled
 
     def close(self) -> None:

@@ -53,6 +53,7 @@ class Parts:
     revived_sessions: tuple = ()
     polled: object = None
     settled: bool = True
+    settled_blocks: int = 0  # for which Redis was asked to have kept its data
     lacking: tuple = ()
     claims_on_chain: tuple = ()
     supplier: str = "alice"
@@ -216,7 +217,8 @@ class OtherMiners:
 def supplier_miner(*sessions, started=True, live=(), **changes):
     parts = Parts(**changes)
 
-    async def redis_settled():
+    async def redis_settled(blocks):
+        parts.settled_blocks = blocks
         return parts.settled
 
     made = SupplierMiner(

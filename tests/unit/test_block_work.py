@@ -1,5 +1,6 @@
 """The work of a supplier at a block: its order, and what a former owner must not do."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -47,9 +48,10 @@ def test_a_session_without_a_decision_is_neither_reported_nor_grouped():
     assert (work.decided, work.stages, work.groups, work.deadline) == ([], {}, [], None)
 
 
-def test_sealing_is_early_in_the_first_half_of_the_claim_window():
+@pytest.mark.parametrize("blocks", range(1, 9))
+def test_sealing_is_early_in_the_first_half_of_the_claim_window_but_not_in_its_last_two_blocks(blocks):
     (session, _), *_ = decisions()
-    opened, close = session.windows.claim_open, session.windows.claim_close
-    middle = close - (close - opened) / 2
-    for height in range(opened - 1, close + 2):
-        assert is_early_to_seal(session.windows, height) == (height < middle)
+    opened = session.windows.claim_open
+    windows = replace(session.windows, claim_close=opened + blocks)
+    early = [height for height in range(opened - 1, opened + blocks + 2) if is_early_to_seal(windows, height)]
+    assert early == [height for height in range(opened - 1, opened + blocks - 2) if height - opened < blocks / 2]

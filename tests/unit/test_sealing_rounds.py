@@ -24,6 +24,7 @@ async def test_the_later_in_its_window_a_session_is_sealed_the_less_is_required(
         fallback = expected_fallback(CLOSE - height, CLOSE - OPEN)
         history = "history" if early else ""
         assert parts.calls == ([] if waits else [("seal", ["s"], fallback, history, SealSource.STREAM)])
+        assert parts.settled_blocks == (height - tracked().header.session_start_block_height if early else 0)
     unconfirmed = tracked("u")
     unconfirmed.terms_confirmed = False
     miner, parts = supplier_miner()

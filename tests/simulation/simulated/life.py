@@ -7,9 +7,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,17 +17,9 @@ from simulated import acts, promises
 from simulated.draw import draw, probability
 from simulated.judges import Judges
 from simulated.loop import PROCESS, Loop, Stuck
-from simulated.plan import SERVICES, SUPPLIERS, Fault, Kind
-from simulated.system import (
-    BLOCK_SECONDS,
-    RELAYS,
-    SESSION_BLOCKS,
-    SETTLED,
-    STARTS,
-    Program,
-    System,
-    world,
-)  # fmt: skip
+from simulated.plan import BLOCK_SECONDS, SERVICES, SESSION_BLOCKS, SUPPLIERS, Fault, Kind
+from simulated.result import Result
+from simulated.system import RELAYS, SETTLED, STARTS, Program, System, world
 from world import address
 
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
@@ -37,24 +28,6 @@ _AGAIN_SECONDS = 1.5
 _BEHIND_SECONDS = (0.0, 20.0)  # of the clock of a Redis that takes over
 _BURST_SECONDS = 5.0  # for relays that a stopped relayer may hold
 _MOST_CPU_SECONDS = 30.0  # ten times what a life takes
-
-
-@dataclass
-class Result:
-    """What became of a life."""
-
-    seed: int
-    faults: tuple[Fault, ...]
-    problems: list[str]
-    trace: str
-    events: list[tuple[float, int, str]]
-    hits: Counter[str]
-    calls: Counter[str]
-    relays: int
-    sessions: int
-    turns: int
-    cpu_seconds: float
-    errors: list[str] = field(default_factory=list)
 
 
 class Life:
@@ -68,6 +41,7 @@ class Life:
         self.faults = tuple(draw(seed) if faults is None else faults)
         self.judges = Judges(self.system, self.faults)
         self._held: set[str] = set()
+        self._stopped_until: dict[str, float] = {}  # names of relayers
         self._destroyed: set[str] = set()  # kinds of copies that a fault has destroyed
         self._redis_back_at = 0  # height
         self._pace = 1.0
@@ -202,8 +176,7 @@ class Life:
 
     async def _hold(self, fault: Fault) -> None:
         """Let a fault last, unless nothing could survive it now."""
-        put_off_at = self._redis_back_at if self.judges.unclaimed_ends() else 0
-        if promises.leaves_no_time(fault, max(self.system.lost_at, put_off_at), self.system.chain.height):
+        if self._leaves_no_time(fault):
             return
         self.system.tell(f"begins: {fault}")
         self.system.network.holding.append(fault)
@@ -216,6 +189,15 @@ class Life:
         if fault.kind is Kind.NODE_RESTART:
             self.system.nodes[fault.target].waits_for_block = self.system.chain.height + 1
         self.system.tell(f"over: {fault.kind.value} {fault.target}")
+
+    def _leaves_no_time(self, fault: Fault) -> bool:
+        height, lost_at = self.system.chain.height, self.system.lost_at
+        put_off = promises.puts_off(self.judges.unclaimed_ends(), self._redis_back_at)
+        return promises.leaves_no_time(fault, height if put_off else lost_at, height)
+
+    async def _disk_hangs(self, fault: Fault, _: Program | None) -> None:
+        if not self._leaves_no_time(fault):
+            await acts.disk_slow(self.system, fault)
 
     async def _kill(self, fault: Fault, program: Program) -> None:
         if not program.alive or program.name in self._held:
@@ -272,6 +254,11 @@ class Life:
         process = program.process
         if not program.alive or process is None or (not program.relayer and self._is_last_owner()):
             return
+        if program.relayer:
+            self._stopped_until[program.name] = until = self.loop.time() + fault.seconds
+            late = promises.replays_too_late(until, self.system.chain.height)
+            if late and self.judges.missing(without=program):
+                return
         self.system.tell(f"{program.name}: stopped for {fault.seconds:.1f} s")
         self.loop.stop(process)
         await asyncio.sleep(fault.seconds)
@@ -336,10 +323,12 @@ class Life:
         """Return whether a copy may be destroyed: after another kind was, it may be the only one.
 
         While peers cannot be reached, a copy on one volume alone counts for nothing, nor does one on the volume of a
-        miner that is gone.
+        miner that is gone or in the log of a relayer that is stopped for long.
         """
         apart = promises.peers_are_away(self.faults, self.loop.time())
-        gone = [p for p in self.system.programs.values() if not p.relayer and p.name in self._held]
+        height = self.system.chain.height
+        late = {name for name, until in self._stopped_until.items() if promises.replays_too_late(until, height)}
+        gone = [p for p in self.system.programs.values() if p.name in (late if p.relayer else self._held)]
         if (apart or gone or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart, gone=gone):
             return False
         self._destroyed.add(what)
@@ -430,7 +419,7 @@ _ACTS = {
     Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.BLOCKS_SLOW: Life._pace_changes,
-    Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost,
+    Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost, Kind.DISK_HANGS: Life._disk_hangs,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BLOCK_SECONDS = 3.0
+SESSION_BLOCKS = 10
 WINDOW_BLOCKS = 8
 """Length of the windows of claims and of proofs."""
 NODES = ("node0", "node1")

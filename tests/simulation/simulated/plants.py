@@ -252,7 +252,7 @@ PLANTS = [
           "        if self._histories:\n",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("Redis that was just restarted is sealed from at once", "workloads/miner/pocket_miner/suppliers/owed_relays.py",
-          "    if not await redis_settled():\n", "    if False:\n",
+          "    if not await redis_settled(height - first):\n", "    if False:\n",
           (Kind.REDIS_EMPTY_UNREAD,)),
     Plant("a miner without Redis does not go on with what is sealed", "workloads/miner/pocket_miner/suppliers/sealed_work.py",
           "        if block is None or not waiting:\n", "        if True:\n",

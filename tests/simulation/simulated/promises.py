@@ -6,7 +6,7 @@ were lost long after their fault was drawn, the place of the last copy.
 
 from collections.abc import Collection, Sequence
 
-from simulated.plan import BLOCK_SECONDS, NO_ANSWER_SHARE, SESSION_ENDS, WINDOW_BLOCKS, Fault, Kind
+from simulated.plan import BLOCK_SECONDS, NO_ANSWER_SHARE, SESSION_BLOCKS, SESSION_ENDS, WINDOW_BLOCKS, Fault, Kind
 
 _CLOSES = tuple(sorted(end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2)))
 """Heights at which windows of claims and of proofs close."""
@@ -34,16 +34,34 @@ def is_last_chance(height: int) -> bool:
 def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
     """Return True if no node can be reached for blocks of a window in which a transaction was lost, at `lost_at`.
 
-    The same holds where a Redis that came back then puts off the seals.
+    The same holds where a miner's disk hangs for as long, and where a Redis that came back then puts off the seals.
 
     Nodes may still say that they have it. It is given up once as many blocks have passed as are left, and without
     nodes in these there is nobody to give new bytes to.
     """
-    nobody = not fault.target and (
-        fault.kind is Kind.NODE_DOWN or (fault.kind is Kind.NODE_FAILS and fault.share > NO_ANSWER_SHARE)
+    nobody = fault.kind is Kind.DISK_HANGS or (
+        not fault.target
+        and (fault.kind is Kind.NODE_DOWN or (fault.kind is Kind.NODE_FAILS and fault.share > NO_ANSWER_SHARE))
     )
     same = any(close - WINDOW_BLOCKS <= lost_at <= height < close for close in _CLOSES)
     return nobody and same and fault.seconds > _MOST_SECONDS_AWAY
+
+
+def puts_off(unclaimed: Collection[int], redis_back_at: int) -> list[int]:
+    """Return the ends of those sessions that are sealed in the second half of their window: Redis came back since.
+
+    `unclaimed` are the ends of sessions without a claim on chain.
+    """
+    return [end for end in unclaimed if redis_back_at > end - SESSION_BLOCKS]
+
+
+def replays_too_late(back_at: float, height: int) -> bool:
+    """Return True if a relayer that resumes after `back_at` seconds cannot replay its log before sessions are sealed.
+
+    Those are the ones that are open at `height`: their seals wait for it until the middle of their window.
+    """
+    middles = (end + 2 + WINDOW_BLOCKS // 2 for end in SESSION_ENDS)
+    return any(height < middle <= back_at / BLOCK_SECONDS + 1 for middle in middles)
 
 
 def takes_the_last_owner(unclaimed: Collection[int], redis_back_at: int, height: int) -> bool:
@@ -52,11 +70,8 @@ def takes_the_last_owner(unclaimed: Collection[int], redis_back_at: int, height:
     `unclaimed` are the ends of such sessions. After Redis came back, at `redis_back_at`, they are sealed in the second
     half of their window, and the next owner takes over in five blocks.
     """
-    closes = (end + 2 + WINDOW_BLOCKS for end in unclaimed)
-    return any(
-        close - _BLOCKS_TO_TAKE_OVER <= height < close and close - WINDOW_BLOCKS - 2 <= redis_back_at
-        for close in closes
-    )
+    closes = (end + 2 + WINDOW_BLOCKS for end in puts_off(unclaimed, redis_back_at))
+    return any(close - _BLOCKS_TO_TAKE_OVER <= height < close for close in closes)
 
 
 def takes_the_last_prover(unproven: Collection[int], height: int) -> bool:

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from simulated.life import Result, live
+from simulated.life import live
 from simulated.plan import Fault
+from simulated.result import Result
 
 _SHORTER = 0.5
 

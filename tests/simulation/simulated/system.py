@@ -38,13 +38,12 @@ from simulated.loop import Loop, Process
 from simulated.machine import Machine
 from simulated.network import Network
 from simulated.nodes import Channel, Node, messages_of, tx_hash_of
-from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SUPPLIERS, WINDOW_BLOCKS, Kind
+from simulated.plan import BLOCK_SECONDS, NODES, SERVICES, SESSION_BLOCKS, SUPPLIERS, WINDOW_BLOCKS, Kind
 from simulated.redis_servers import RedisService
 from world import World, address, key
 
 GENESIS_SECONDS = 1_767_225_600
 STARTS = (1, 11)
-SESSION_BLOCKS = 10
 SETTLED = 11 + SESSION_BLOCKS + 2 + 2 * WINDOW_BLOCKS
 """Height at which the last sessions are over."""
 STAKE = 10**9

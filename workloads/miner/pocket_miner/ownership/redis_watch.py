@@ -20,12 +20,11 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 class RedisWatch:
     """Detects restarts and failovers of Redis.
 
-    `settled` is True once relayers have had time to replay their write-ahead logs to it.
+    `settled` reports whether relayers have had time to replay their write-ahead logs to it.
     """
 
-    def __init__(self, redis: "Redis", settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, redis: "Redis", clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
-        self._settle = settle_seconds
         self._clock = clock
         self._histories: dict[Address | None, str] = {}
         self._usable_since: float | None = None
@@ -46,20 +45,20 @@ class RedisWatch:
         """Return the time by Redis's clock in milliseconds, None before the first poll."""
         return None if self._ahead is None else self._clock() * 1000 + self._ahead
 
-    def settled(self) -> bool:
-        """Return True if this Redis has been usable for long enough.
+    def settled(self, seconds: float) -> bool:
+        """Return True if this Redis has been usable with the same data for longer than `seconds`.
 
         Returns False before the first poll.
         """
-        return self._usable_since is not None and self._clock() - self._usable_since > self._settle
+        return self._usable_since is not None and self._clock() - self._usable_since > seconds
 
-    async def still_settled(self) -> bool:
+    async def still_settled(self, seconds: float) -> bool:
         """Return True if Redis is settled now: what the latest poll found may be over.
 
         Raises RedisUnavailable.
         """
         await self._inspection.do("state", self._inspect)
-        return self.settled()
+        return self.settled(seconds)
 
     def missed(self) -> None:
         """Record that Redis was unusable.

@@ -62,7 +62,7 @@ from pocket_miner.suppliers.unknown_claims import UnknownClaims
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_SECONDS = 1.0
-_REDIS_SETTLES_SECONDS = 5.0
+_REPLAY_SECONDS = 60.0  # for which a relayer may be stopped that has relays which Redis lost
 _STAKES_SECONDS = 5.0
 _STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
 _FUNDS_SECONDS = 300.0
@@ -185,10 +185,14 @@ class MinerProcess:
         pool = platform.tries()
         stack.callback(pool.close)
         settlements = SettlementReader(comet, lambda: suppliers.addresses)
-        watch = RedisWatch(redis, min(_REDIS_SETTLES_SECONDS, 3 * config.chain.block_seconds), platform.clock)
+        watch = RedisWatch(redis, platform.clock)
+
+        async def redis_settled(blocks: int) -> bool:
+            return await watch.still_settled(min(_REPLAY_SECONDS, blocks * self._measured_block_seconds()))
+
         reports = await asyncio.to_thread(Reports, volume.audit)
         suppliers = SupplierFactory(
-            config, redis, keys, chain, comet, settlements, volume.relay_store, volume.audit, pool, watch.still_settled,
+            config, redis, keys, chain, comet, settlements, volume.relay_store, volume.audit, pool, redis_settled,
             reports, peers.Peers(http, lambda: peer_urls(config, fleet.keeper)),
             PublicUrlChecker(platform.wall_seconds), volume.dead_letters, watch.server_milliseconds,
             watch.history_of, lambda: self._board.height, lambda: volume.reserve.full,

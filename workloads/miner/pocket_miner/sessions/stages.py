@@ -84,8 +84,9 @@ def is_late_to_seal(windows: Windows, height: int) -> bool:
 
 
 def is_early_to_seal(windows: Windows, height: int) -> bool:
-    """Return True if more than half of the claim window is left."""
-    return 2 * (windows.claim_close - height) > windows.claim_close - windows.claim_open
+    """Return True if more than half of the claim window, and more than two blocks, are left."""
+    left = windows.claim_close - height
+    return left > 2 and 2 * left > windows.claim_close - windows.claim_open
 
 
 def in_last_third(windows: Windows | None, stage: Stage, height: int) -> bool:

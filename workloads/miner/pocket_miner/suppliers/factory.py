@@ -60,7 +60,7 @@ class SupplierFactory:
     relay_store: RelayStore
     audit: Audit
     pool: Tries
-    redis_settled: Callable[[], Awaitable[bool]]
+    redis_settled: Callable[[int], Awaitable[bool]]
     reports: Reports
     peers: Peers
     endpoints: PublicUrlChecker

@@ -13,13 +13,18 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 async def may_lack_relays(
-    sessions: Sequence[TrackedSession], streams: StreamReader, redis_settled: Callable[[], Awaitable[bool]]
+    sessions: Sequence[TrackedSession],
+    height: int,
+    streams: StreamReader,
+    redis_settled: Callable[[int], Awaitable[bool]],
 ) -> bool:
-    """Return True if Redis was restarted a moment ago, or has lost entries of one of the sessions.
+    """Return True if Redis was restarted since one of the sessions began, or has lost entries of one.
 
-    Streams that Redis refuses to read show no loss. Raises the other errors of Redis.
+    A stream that holds relays again may lack those of a relayer that is stopped at the moment. Streams that Redis
+    refuses to read show no loss. Raises the other errors of Redis.
     """
-    if not await redis_settled():
+    first = min(session.header.session_start_block_height for session in sessions)
+    if not await redis_settled(height - first):
         _LOG.info("sealing postponed, Redis was restarted and logs may be replayed", session_end=sessions[0].end)
         return True
     try:

@@ -78,7 +78,7 @@ class SupplierMiner:
     proofs: ProofSubmitter
     sessions: dict[str, TrackedSession]
     seal_after_blocks: int
-    redis_settled: Callable[[], Awaitable[bool]]
+    redis_settled: Callable[[int], Awaitable[bool]]  # whether it has kept its data for so many blocks
     report: SupplierReport = field(default_factory=SupplierReport)
     peers: Peers | None = None
     confirm: Callable[[], Awaitable[None]] = _confirmed
@@ -388,9 +388,9 @@ class SupplierMiner:
     async def _seal(self, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool) -> None:
         """Seal and claim sessions of one end height.
 
-        Sealing waits after a restart of Redis, or a loss of entries, until the second half of the claim window, so that
-        relayers can replay their logs. Without the volume it waits as long, and then seals copies. Without Redis it
-        waits until the last third, and then seals what the volume holds.
+        Sealing waits after a loss of entries, or a restart of Redis since the session began, until the second half of
+        the claim window, so that relayers can replay their logs. Without the volume it waits as long, and then seals
+        copies. Without Redis it waits until the last third, and then seals what the volume holds.
         """
         windows = group[0].windows
         if windows is None:
@@ -399,7 +399,7 @@ class SupplierMiner:
         group = [session for session in group if session.terms_confirmed or late]
         waits = connected and early
         history = self.consumer.history_id() if waits else ""
-        if not group or (waits and await may_lack_relays(group, self.consumer.tail, self.redis_settled)):
+        if not group or (waits and await may_lack_relays(group, block.height, self.consumer.tail, self.redis_settled)):
             return
         fallback = VolumeFallback.PARTIAL if late else VolumeFallback(not early)
         try:
