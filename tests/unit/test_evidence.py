@@ -24,6 +24,7 @@ from pocket_miner.sessions.submission import Attempts, Resend, Submission, is_la
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.disk_reserve import Reserve, Space
 from pocket_miner.submission.seeds import SeedHashes
+from virtual_time import in_virtual_time
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 OURS, OTHER = bytes([1]) * 48, bytes([2]) * 48
@@ -234,6 +235,51 @@ def test_a_node_that_lags_never_replaces_a_confirmed_height_though_it_grows():
         guard.observe(block(height), float(height))
     assert {guard.observe(block(900 + n), 1002.0 + n) for n in range(50)} == {Belief.KNOWN}
     assert guard.height == 1002
+
+
+@given(
+    pace=st.sampled_from([1.0, 6.0, 60.0]),
+    before=st.integers(1, 30),
+    halts=st.lists(st.floats(2.0, 500.0), max_size=3),
+    steps=st.lists(st.integers(1, 12), min_size=8, max_size=8),
+)  # fmt: skip
+def test_a_chain_that_halted_is_followed_at_once_and_its_pace_stays_what_it_was(pace, before, halts, steps):
+    guard, height, now = HeightGuard(pace), 100, 0.0
+    for blocks, seconds in [(1, 0.0)] * before + [(1, halt * pace) for halt in halts] + [(n, 0.0) for n in steps]:
+        height, now = height + blocks, now + blocks * pace + seconds
+        assert guard.observe(block(height, now), now) is Belief.NEWER
+        assert not guard.doubts
+        assert guard.block_seconds == pytest.approx(pace)
+
+
+def test_a_pace_that_changes_is_measured_after_four_blocks():
+    guard, now = HeightGuard(1.0), 0.0
+    for height in range(100, 106):
+        now += 30.0
+        guard.observe(block(height, now), now)
+        assert guard.block_seconds == (1.0 if height < 104 else 30.0)
+
+
+@in_virtual_time
+async def test_a_right_height_that_was_doubted_is_believed_within_four_blocks_though_nothing_is_announced():
+    now = asyncio.get_running_loop().time
+
+    class Source:
+        async def block(self, height=None):
+            made = int(now() / 10)
+            return block(100 if made == 0 else 1000 + made, now())
+
+        async def heights(self):
+            await asyncio.Event().wait()
+            yield 0
+
+    async def on_block(found):
+        if found.height > 1000:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await BlockFeed(Source(), on_block, poll_seconds=10.0, clock=now, rng=random.Random(1)).run()
+    assert now() < 10 + 4 * 10
 
 
 async def test_a_subscription_that_announces_nothing_is_made_up_for_and_made_anew():

@@ -20,6 +20,7 @@ _ANNOUNCEMENTS = 16
 _LOOKS = 4
 _BACKOFF = Backoff()
 _PATIENCE = 1.5  # times the measured time between blocks
+_DOUBT_PATIENCE = 0.25  # the same while a height is not believed: further ones may show that it is right
 
 
 class BlockSource(Protocol):
@@ -117,7 +118,8 @@ class BlockFeed:
             await self.refresh()
             while True:
                 try:
-                    async with asyncio.timeout(_PATIENCE * self.block_seconds):
+                    patience = _DOUBT_PATIENCE if self._guard.doubts else _PATIENCE
+                    async with asyncio.timeout(patience * self.block_seconds):
                         news = await queue.get()
                 except TimeoutError:
                     if await self._overdue():

@@ -6,7 +6,9 @@ reference is dropped when others contradict it. Any height is dropped for a lowe
 younger: a node that lags has older ones.
 """
 
-from dataclasses import dataclass
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -17,7 +19,7 @@ _SLACK_BLOCKS: Final = 3
 _GROWTH: Final = 3  # blocks in a row, at the chain's pace, after which another chain than the known one is believed
 _CONTRADICTIONS: Final = 2  # observations in a row that contradict a height believed without a reference
 _SLOWEST_SECONDS: Final = 600.0
-_SHARE: Final = 0.2  # of a new observation in the mean
+_PACES: Final = 7  # latest observations, of which the median is the measured time between blocks
 
 
 class Belief(StrEnum):
@@ -60,15 +62,28 @@ class _Rival:
 
 @dataclass(slots=True)
 class HeightGuard:
-    """Tracks the latest block. `block_seconds` is the measured time between blocks."""
+    """Tracks the latest block.
+
+    `block_seconds` is the measured time between blocks, at first the expected one. It is a median: a chain that halted
+    for an hour makes its blocks as fast as before, and a mean would take that hour into account for many blocks.
+    """
 
     block_seconds: float
     block: Block | None = None
+    _paces: deque[float] = field(init=False)
     _seen_at: float = 0.0
     _confirmed: bool = False  # a later block followed it at the chain's pace
     _contradictions: int = 0
     _above: _Rival | None = None
     _below: _Rival | None = None
+
+    def __post_init__(self) -> None:
+        self._paces = deque([self.block_seconds] * _PACES, _PACES)
+
+    @property
+    def doubts(self) -> bool:
+        """Return True if a height was reported that is not believed yet."""
+        return self._above is not None
 
     @property
     def height(self) -> int:
@@ -121,8 +136,9 @@ class HeightGuard:
         return Belief.NEWER
 
     def _measure(self, known: Block, block: Block) -> None:
-        """Take the time between two blocks, by the blocks' own clocks, into the mean."""
+        """Take the time between two blocks, by the blocks' own clocks, into the median."""
         blocks = block.height - known.height
         seconds = (block.time.nanoseconds - known.time.nanoseconds) / 1e9 / blocks
         if 0 < seconds < _SLOWEST_SECONDS:
-            self.block_seconds += (seconds - self.block_seconds) * _SHARE
+            self._paces.append(seconds)
+            self.block_seconds = statistics.median(self._paces)

@@ -1,6 +1,7 @@
 """Faults that begin with an act upon the world around the processes: chain, Redis, disks, clocks."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,6 +45,23 @@ def _proof_params(system: System, fault: Fault) -> None:
     others = [chance for chance in (0.0, 0.5, 1.0) if chance != old]
     state.proof_params = replace(state.proof_params, proof_request_probability=others[fault.seed % 2] if old else 1.0)
     system.tell(f"{fault}: probability {state.proof_params.proof_request_probability}")
+
+
+def _shared_params(system: System, fault: Fault) -> None:
+    """Change the session grid, the windows and the price of all sessions that begin after the current one."""
+    chance = random.Random(fault.seed)
+    changed = replace(
+        system.chain.state.live_shared_params,
+        num_blocks_per_session=chance.choice((2, 4, 7, 20, 60)),
+        grace_period_end_offset_blocks=chance.choice((0, 1, 5)),
+        claim_window_open_offset_blocks=chance.choice((1, 3, 9)),
+        claim_window_close_offset_blocks=chance.choice((1, 2, 4, 20)),
+        proof_window_open_offset_blocks=chance.choice((0, 1, 5)),
+        proof_window_close_offset_blocks=chance.choice((1, 2, 4, 20)),
+        compute_units_to_tokens_multiplier=chance.choice((500_000, 1_000_000, 3_000_000)),
+    )
+    system.tell(f"{fault}: {changed}")
+    system.chain.change_shared_params(changed)
 
 
 def _prices(system: System, fault: Fault) -> None:
@@ -91,6 +109,6 @@ ACTS: dict[Kind, Callable[[System, Fault], object]] = {
     Kind.REDIS_FULL: _redis_full, Kind.MEMPOOL_LOSS: _mempool_loss, Kind.MEMPOOL_REFUSES: _mempool_refuses,
     Kind.NO_TRANSACTIONS: _no_transactions, Kind.PROOF_PARAMS: _proof_params, Kind.PRICES: _prices,
     Kind.CLOCK_JUMP: _clock_jumps, Kind.GARBAGE_ROWS: _garbage_rows, Kind.DISK_SLOW: disk_slow,
-    Kind.NO_FUNDS: _no_funds,
+    Kind.NO_FUNDS: _no_funds, Kind.SHARED_PARAMS: _shared_params,
 }  # fmt: skip
 """What is no state that lasts and ends (`Network.holding`), by kind. A coroutine is awaited."""

@@ -173,6 +173,11 @@ _UNLIKELY = (
     (_Row(Kind.NODE_LOW_GAS, _EVERYBODY, (22.0, 52.0), (0.05, 0.4)), 1.0, 2.5),
     (_Row(Kind.NO_FUNDS, SUPPLIERS, (3.0, 9.0)), 1.5, 12.0),
     (_Row(Kind.DISK_HANGS, _MINERS, (3.0, 8.0), (3.0, 9.0)), -9.0, 12.0),
+    # Of sessions in which no relays are sent: those before them go on as they began.
+    (_Row(Kind.SHARED_PARAMS, _EVERYBODY), 1.2, 12.0),
+    (_Row(Kind.CHAIN_HALTS, _EVERYBODY, (40.0, 240.0)), -9.5, 12.0),
+    (_Row(Kind.NODE_SILENT, (*NODES, ""), (10.0, 90.0), (0.2, 1.0)), -9.5, 12.0),
+    (_Row(Kind.NODE_PRUNES, (*NODES, ""), (60.0, 110.0), (1.0, 9.0)), -9.5, 3.0),
 )
 """As `_SCENES`, each of them alone and in few lives."""
 
@@ -255,7 +260,14 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
     ]
     apart = [fault for fault in apart if not any(_takes_the_last_sender(fault, x) for x in found)]
     kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
-    return tuple(sorted(map(_hanging, apart), key=lambda fault: fault.at)), kinds
+    return tuple(sorted(map(_hanging, _after_halts(apart)), key=lambda fault: fault.at)), kinds
+
+
+def _after_halts(faults: list[Fault]) -> list[Fault]:
+    """Put off faults by the time for which the chain halts before them, so that their heights stay what they were."""
+    halts = [fault for fault in faults if fault.kind is Kind.CHAIN_HALTS]
+    late = {fault: sum(halt.seconds for halt in halts if halt.at < fault.at) for fault in faults}
+    return [replace(fault, at=fault.at + late[fault]) for fault in faults]
 
 
 def _unlikely(seed: int, number: int) -> list[Fault]:

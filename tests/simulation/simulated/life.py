@@ -4,19 +4,18 @@ import asyncio
 import contextlib
 import gc
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from simulated import acts, promises
 from simulated.draw import draw, probability
 from simulated.judges import Judges
-from simulated.loop import PROCESS, Loop, Stuck
+from simulated.limits import limited
+from simulated.loop import Loop, Stuck
 from simulated.plan import BLOCK_SECONDS, SERVICES, SESSION_BLOCKS, SUPPLIERS, Fault, Kind
 from simulated.result import Result
 from simulated.system import RELAYS, SETTLED, STARTS, Program, System, world
@@ -27,7 +26,6 @@ _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be ove
 _AGAIN_SECONDS = 1.5
 _BEHIND_SECONDS = (0.0, 20.0)  # of the clock of a Redis that takes over
 _BURST_SECONDS = 5.0  # for relays that a stopped relayer may hold
-_MOST_CPU_SECONDS = 30.0  # ten times what a life takes
 
 
 class Life:
@@ -44,7 +42,7 @@ class Life:
         self._stopped_until: dict[str, float] = {}  # names of relayers
         self._destroyed: set[str] = set()  # kinds of copies that a fault has destroyed
         self._redis_back_at = 0  # height
-        self._pace = 1.0
+        self._pace, self._halted = 1.0, False
         for number in range(2):
             self._program(f"relayer-{number}", relayer=True)
             self._program(f"miner-{number}", relayer=False)
@@ -59,7 +57,7 @@ class Life:
         try:
             with system.machine.installed():
                 try:
-                    with self._limited():
+                    with limited(self.judges.wrong):
                         self.loop.run_until_complete(self._live())
                 except Stuck as error:
                     self.judges.wrong(f"nothing goes on: {error}")
@@ -74,23 +72,6 @@ class Life:
             system.network.calls, sum(map(len, system.acknowledged.values())), len(system.acknowledged),
             self.loop.turns, time.process_time() - begun, errors,
         )  # fmt: skip
-
-    @contextlib.contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Interrupt a process that blocks its event loop for too long, and record it."""
-
-        def late(_: int, frame: FrameType | None) -> None:
-            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else "?"
-            self.judges.wrong(f"{PROCESS.get()} holds its event loop at {where}")
-            raise Stuck("the event loop was held")
-
-        former = signal.signal(signal.SIGPROF, late)
-        signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_SECONDS)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, former)
 
     async def _live(self) -> None:
         for program in list(self.system.programs.values()):
@@ -112,6 +93,8 @@ class Life:
         system = self.system
         while True:
             await asyncio.sleep(BLOCK_SECONDS * self._pace)
+            while self._halted:  # noqa: ASYNC110 - virtual time
+                await asyncio.sleep(1.0)
             system.step()
             self.judges.at_block()
             if self._hasty and self.judges.problems:
@@ -404,6 +387,26 @@ class Life:
             self.system.tell(f"{fault}: {key.decode().replace(address(fault.target), fault.target)}")
             redis.primary.model.data = data
 
+    async def _chain_halts(self, fault: Fault, _: Program | None) -> None:
+        """Make no block for a while. In half of the cases nodes are away until its end, as for an upgrade.
+
+        Afterwards subscriptions may stay open and silent for some blocks.
+        """
+        end, system = self.loop.time() + fault.seconds, self.system
+        system.tell(f"begins: {fault}")
+        self._halted = True
+        system.network.holding.append(fault)
+        if fault.seed % 2:
+            await self._hold(replace(fault, kind=Kind.NODE_DOWN, seconds=fault.seconds - BLOCK_SECONDS))
+            for node in system.nodes.values():
+                node.waits_for_block = system.chain.height + 1
+        await asyncio.sleep(max(0.0, end - self.loop.time()))
+        system.network.holding.remove(fault)
+        self._halted = False
+        system.tell(f"over: {fault.kind.value}")
+        if fault.seed % 3:
+            await self._hold(replace(fault, kind=Kind.NODE_SILENT, seconds=fault.seed % 60))
+
     async def _pace_changes(self, fault: Fault, _: Program | None) -> None:
         self.system.tell(f"{fault}")
         self._pace = fault.share
@@ -420,6 +423,7 @@ _ACTS = {
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.BLOCKS_SLOW: Life._pace_changes,
     Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost, Kind.DISK_HANGS: Life._disk_hangs,
+    Kind.CHAIN_HALTS: Life._chain_halts,
 }  # fmt: skip
 
 

@@ -68,7 +68,7 @@ class Node:
 
     def announce(self, height: int) -> None:
         """Tells subscribers of a block, unless it is down or lags."""
-        if not self.down and not self.lag:
+        if not self.down and not self.lag and not self._strikes(Kind.NODE_SILENT):
             for queue in list(self.sockets):
                 queue.put_nowait(height)
 
@@ -105,6 +105,12 @@ class Node:
             raise Abort(grpc.StatusCode.PERMISSION_DENIED, "RBAC: access denied")
         if self.waits_for_block > self._chain.height:
             raise Abort(grpc.StatusCode.UNKNOWN, NOT_YET)
+        kept = min((int(f.share) for f in network.of(Kind.NODE_PRUNES, target=self.name)), default=self._chain.height)
+        if 0 < int(height) <= self._chain.height - kept:
+            text = (
+                f"failed to load state at height {height}; version does not exist (latest height: {self._chain.height})"
+            )
+            raise Abort(grpc.StatusCode.UNKNOWN, f"codespace sdk code 18: invalid request: {text}")
         if self._strikes(Kind.NODE_EMPTY):
             return b"", 0
         if self._strikes(Kind.NODE_GARBAGE):
@@ -266,7 +272,7 @@ class Subscription:
     async def receive(self, seconds: float) -> Any:
         async with asyncio.timeout(seconds):
             height = await self._queue.get()
-            await self._network.pause("rpc")
+        await self._network.pause("rpc")
         if height is None:
             return aiohttp.WSMessage(aiohttp.WSMsgType.CLOSED, None, None)
         found = {"result": {"data": {"value": {"header": {"height": str(height)}}}}}

@@ -32,6 +32,8 @@ class Kind(StrEnum):
     NODE_STALE = "chain node answers from some blocks ago"
     NODE_HOLLOW = "chain node answers with empty lists"
     NODE_HEADLESS = "chain node ignores the height that is asked"
+    NODE_SILENT = "subscriptions announce nothing"
+    NODE_PRUNES = "chain nodes keep few states"  # (of how many blocks)
     NODE_OTHER_CHAIN = "address leads to another network's node"
     NODE_OTHER_HASH = "chain node tells another hash"
     NODE_LOW_GAS = "chain nodes simulate with too little gas"  # (part of it that it tells)
@@ -41,6 +43,8 @@ class Kind(StrEnum):
     NO_TRANSACTIONS = "blocks without transactions"  # (blocks)
     BLOCKS_SLOW = "blocks come late"  # (factor)
     BLOCKS_FAST = "blocks come early"  # (factor)
+    CHAIN_HALTS = "chain makes no blocks"
+    SHARED_PARAMS = "session and window params change"
     PROOF_PARAMS = "proof params change"
     PRICES = "prices change"
     REDIS_SLOW = "Redis is slow"  # (seconds)
