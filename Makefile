@@ -18,7 +18,7 @@ setup: ## install everything developers need into .venv
 unit: setup ## the tests that start no process and need no Redis: seconds (EXAMPLES=<n>: n times as many of each property)
 	@scripts/test unit
 
-test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measures the money path, at least 95 %)
+test: setup ## every test that needs no cluster: a few minutes (COVERAGE=1 measures each part of the money path)
 	@scripts/test local
 
 pythons: setup ## make unit with every other CPython 3.11 to 3.14 of this machine
@@ -61,7 +61,7 @@ browser: setup ## the console's pages in a headless Chromium, against a demo und
 realchain: setup ## relayer and miner against a node of the chain itself (REALCHAIN=<program that starts one>: docs/realchain.md)
 	@scripts/test realchain
 
-simulate: setup ## the whole system on a virtual clock, life by life (SEEDS=<n>, FIRST=<n>, JOBS=<n>; REPLAY=<seed> tells one)
+simulate: setup ## the whole system on a virtual clock, life by life (SEEDS=<n>, FIRST=<n>, JOBS=<n>; REPLAY=<seed> narrates one)
 	@scripts/simulate
 
 simulate-faults: setup ## plant faults in the product, one by one; lives must show each (SEEDS=<n>, ONLY=<text>, TABLE=<file>)
@@ -73,7 +73,7 @@ repeat: setup ## the tests RUNS times (100) in random orders, to find those that
 bench: setup ## measure: crypto, trie, relayer, miner (table and benchmarks/results/*.json)
 	@$(PY) -m benchmarks
 
-bench-compare: setup ## another relayer beside ours: TARGET=host:port (COMPARE_ARGS for more, see --help)
+bench-compare: setup ## another relayer and ours: TARGET=host:port (COMPARE_ARGS for more, see --help)
 	@$(PY) -m benchmarks.compare --target $(TARGET) $(COMPARE_ARGS)
 
 bench-chain: setup ## this relay miner and another one on a real node, in alternating rounds (REALCHAIN, PEER: docs/performance.md; CHAIN_ARGS for more, see --help)

@@ -334,7 +334,7 @@ class WriteAheadLog:
         return sum(segment.size for segment in self.segments)
 
     def beats_between_looks(self, limit: int) -> int:
-        """Return after how many heartbeats Redis is asked again whether it lost sessions of this log, at most `most`.
+        """Return after how many heartbeats Redis is asked again whether it lost sessions of this log, at most `limit`.
 
         Few sessions are asked for often, so that what is lost is appended before a session is sealed.
         """

@@ -57,7 +57,8 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, inv
         return ConditionSpec(
             ConditionType.SCHEMA_CURRENT, "False", ConditionReason.CRD_OLDER,
             f"The installed definition of {kind} is older than the operator: it lacks {few(difference.missing)}. "
-            "Everything else goes on. Apply the CRDs of this release: kubectl apply --server-side -k crds/",
+            "Everything else goes on. Apply the CRDs of this release: "
+            "kubectl apply --server-side --force-conflicts -k crds/",
         )  # fmt: skip
     return ConditionSpec(ConditionType.SCHEMA_CURRENT, "True", ConditionReason.SCHEMA_MATCHES)
 

@@ -148,7 +148,7 @@ def _budgets(reports: list[WorkerReport]) -> list[dict[str, Any]]:
 
 
 def _problems(reports: list[WorkerReport], workers: int, silent: Mapping[int, Problem]) -> list[Problem]:
-    """Return each problem once, the most severe first."""
+    """Return each problem once: those of silent workers first, then by code."""
     distinct = {problem for report in reports for problem in report.problems}
     missing = workers - len(reports) - len(silent)
     if missing:
