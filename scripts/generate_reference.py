@@ -3,7 +3,11 @@
 With --check, report the pages that differ.
 """
 
+import ast
+import inspect
 import sys
+from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,14 +17,19 @@ from pydantic import BaseModel
 
 from generated import write_or_check
 from pocket.api.crd import structural_schema
+from pocket.api.problems import ChainFinding, ProblemCode
 from pocket.api.relayminer import RelayMinerSpec
 from pocket.api.schema import RULES
 from pocket.api.status import RelayMinerStatus, SupplierStatus
 from pocket.api.supplier import SupplierSpec
 from pocket_miner import miner_metrics
+from pocket_miner.miner_metrics import RefusedEntry
+from pocket_miner.status.explanations import MEANINGS
+from pocket_miner.storage.outcomes import LOSSES, SessionOutcome
 from pocket_operator.controller import operator_metrics
 from pocket_relayer import relayer_metrics
 from pocket_relayer.limits.rejection import RejectionReason
+from pocket_relayer.relayer_metrics import Unrecorded
 from pocket_relayer.transports.grpc_relays import STATUS
 from pocket_relayer.transports.websocket_closes import close_code
 
@@ -70,8 +79,8 @@ def _bounds(node: dict[str, Any]) -> str:
 def page(kind: str, spec: type[BaseModel], status: type[BaseModel]) -> str:
     """One kind's reference."""
     about = (
-        "`pocket.network/v1beta1`, namespaced. *Hot*: pods take a change up while they run; *rolling*: a change\n"
-        "replaces pods one by one; *immutable*: cannot be changed."
+        "`pocket.network/v1beta1`, namespaced. *Applied without restart*: running pods apply a change. *Rolls the\n"
+        "pods*: a change replaces pods one by one. *Immutable*: cannot be changed."
     )
     lines = [HEADER, f"# {kind}", "", about, ""]
     for name, model in (("spec", spec), ("status", status)):
@@ -109,7 +118,8 @@ def refusals_page() -> str:
         'A refused relay is answered unsigned; [relaying.md](../relaying.md) explains how and what a code means.',
         'Over HTTP `{"error": ..., "code": ..., "request_id": ...}`, over gRPC the status and its message,',
         "over WebSocket a close code with its text. `reason` is the label of `pocket_relayer_relays_rejected_total`.",
-        "Nothing refused is charged or mined.", "",
+        "Nothing refused is charged or mined, except `not_recorded`: such a relay stays charged, because it may be",
+        "recorded later from the write-ahead log.", "",
         "| reason | HTTP | gRPC | WebSocket |", "|--|--|--|--|",
     ]  # fmt: skip
     lines += [
@@ -119,9 +129,46 @@ def refusals_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def meanings(codes: type[Enum]) -> Iterable[tuple[str, str]]:
+    """Return value and meaning of each member: the text below it. Raises KeyError for a member without one."""
+    (node,) = ast.parse(inspect.getsource(codes)).body
+    assert isinstance(node, ast.ClassDef)  # noqa: S101 - the source of a class
+    texts = {}
+    for member, text in zip(node.body, node.body[1:], strict=False):
+        if isinstance(member, ast.Assign) and isinstance(text, ast.Expr):
+            texts[ast.unparse(member.targets[0])] = str(ast.literal_eval(text.value))
+    return [(member.value, texts[member.name]) for member in codes]
+
+
+def codes_page() -> str:
+    """Return the page of codes that have no page of their own."""
+    outcomes = [(o.value, MEANINGS[o] + (" Counts as lost." if o in LOSSES else "")) for o in SessionOutcome]
+    lines = [
+        HEADER, "# Codes", "",
+        "Codes are stable, the texts next to them are not. Reasons of conditions are in",
+        "[troubleshoot.md](../troubleshoot.md), those of stakes in [staking.md](../staking.md), and those of rejected",
+        "relays in [reference/refusals.md](../reference/refusals.md).", "",
+    ]  # fmt: skip
+    for title, where, codes in (
+        (
+            "Problems",
+            "`code` in `/ready` and `/report`, `problem` of the relay port's `/ready`",
+            meanings(ProblemCode),
+        ),
+        ("Findings of miners", "`reason` in `chain` of `/report`, and of `ChainReachable`", meanings(ChainFinding)),
+        ("Outcomes of sessions", "in the audit trail and `pocket_miner_session_outcomes_total`", outcomes),
+        ("Unrecorded relays", "`reason` of `pocket_relayer_relays_not_recorded_total`", meanings(Unrecorded)),
+        ("Refused entries", "`reason` of `pocket_miner_relays_refused_total`", meanings(RefusedEntry)),
+    ):
+        lines += [f"## {title}", "", f"| {where} | meaning |", "|--|--|"]
+        lines += [*(f"| `{code}` | {text} |" for code, text in codes), ""]
+    return "\n".join(lines)
+
+
 def documents() -> dict[Path, str]:
     """Return the generated pages."""
     return {
+        Path("docs/reference/codes.md"): codes_page(),
         Path("docs/reference/metrics.md"): metrics_page(),
         Path("docs/reference/refusals.md"): refusals_page(),
         Path("docs/reference/relayminer.md"): page("RelayMiner", RelayMinerSpec, RelayMinerStatus),

@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from check_fragile import loss_rows
 from pocket.api.relayminer import RelayMiner
 from pocket_miner import miner_metrics
+from pocket_miner.storage.outcomes import SessionOutcome
 from pocket_operator import install
 from pocket_operator.controller import operator_metrics
 from pocket_operator.resources.context import Context, Images
@@ -304,12 +305,12 @@ def counted_events(alert):
     for family, matcher in re.findall(r"increase\((pocket_\w+)\{\{\{pods\}(?:,([^}]*))?\}\}", alert.expression):
         label, _, values = matcher.partition("=")
         if family == "pocket_relayer_relays_not_recorded_total":
-            yield family, "reason", ["full", "session_closed", "unavailable"]  # the pipeline's
+            yield family, "reason", list(relayer_metrics.Unrecorded)
         yield family, label, values.strip('~"').split("|") if values and "!" not in matcher else None
 
 
 def test_series_of_alerts_on_first_events_exist_at_zero_from_the_start():
-    miner_metrics.start_at_zero()
+    miner_metrics.start_at_zero(SessionOutcome)
     relayer_metrics.start_at_zero(["eth"])
     samples = [sample for family in REGISTRY.collect() for sample in family.samples]
     checked = set()

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pocket.api.problems import ProblemCode
+from pocket.api.problems import ChainFinding, ProblemCode
 from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
@@ -241,6 +241,14 @@ def _volumes(reports: list[Report], growth: ConditionSpec | None) -> ConditionSp
     return ConditionSpec(kind, "True", ConditionReason.VOLUMES_FINE, "The miners' volumes take writes and have space.")
 
 
+_FINDINGS: Final = {
+    ChainFinding.GAS_PRICE_TOO_LOW: ConditionReason.GAS_PRICE_TOO_LOW,
+    ChainFinding.CLOCK_SKEWED: ConditionReason.CLOCK_SKEWED,
+    ChainFinding.CHAIN_NODES_DISAGREE: ConditionReason.CHAIN_NODES_DISAGREE,
+}
+"""Reasons of the findings of miners, the most severe first."""
+
+
 def _chain(reports: list[Report]) -> ConditionSpec:
     kind = ConditionType.CHAIN_REACHABLE
     if not reports:
@@ -253,15 +261,11 @@ def _chain(reports: list[Report]) -> ConditionSpec:
             ConditionReason.CHAIN_UNREACHABLE,
             f"{few(sorted(stale))}: no new block for too long. Check spec.chain.nodes and the nodes.",
         )
-    for reason in (
-        ConditionReason.GAS_PRICE_TOO_LOW,
-        ConditionReason.CLOCK_SKEWED,
-        ConditionReason.CHAIN_NODES_DISAGREE,
-    ):
-        texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == reason.value})
+    for finding, reason in _FINDINGS.items():
+        texts = sorted({row.text for r in reports for row in r.answer.chain if row.reason == finding.value})
         if texts:
             # With too low a gas price every claim is rejected. The other findings are only warnings.
-            fine = true_if(reason is not ConditionReason.GAS_PRICE_TOO_LOW)
+            fine = true_if(finding is not ChainFinding.GAS_PRICE_TOO_LOW)
             return ConditionSpec(kind, fine, reason, f"Blocks arrive. {few(texts, ' ')}")
     return ConditionSpec(kind, "True", ConditionReason.REACHABLE, "Blocks arrive.")
 

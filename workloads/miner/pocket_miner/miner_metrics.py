@@ -4,6 +4,7 @@ The processes of tries load them, too, so no client is imported here.
 """
 
 import contextlib
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,25 @@ class RefusedEntry(StrEnum):
     """Why a recorded relay is not mined, as metrics and dead letters name it."""
 
     NO_RELAY = "not a relay"
+    """The entry cannot be decoded."""
     NOT_CANONICAL = "not the canonical encoding of a relay"
+    """Its bytes are not those that the chain would hash."""
     OTHER_HEADER = "the session header differs from the chain's"
+    """The chain states another session for its application, service and height."""
     OTHER_SUPPLIER = "the request is addressed to another supplier"
+    """Its stream is of another supplier."""
     WITH_PAYLOAD = "the response payload was not removed"
+    """A leaf has the response without its payload."""
     NOT_SIGNED = "a signature is missing"
+    """The request or the response has none."""
     TOO_EASY = "the relay does not meet the difficulty"
+    """Its hash is not below the target of its service."""
     PEER_SIGNATURE = "a signature of a peer's relay is invalid"
+    """Another miner offered a relay that the gateway or the supplier did not sign."""
     SEALED = "the session is sealed"
-    DAMAGED_HEADER = "header"
+    """It came after the seal of its session."""
+    DAMAGED_HEADER = "the session header is damaged"
+    """The header of the session in Redis cannot be decoded."""
 
 
 RELAYS = Counter("pocket_miner_relays_stored_total", "Relays that became leaves.", ["supplier"])
@@ -136,15 +147,9 @@ MARGIN = Histogram(
 )  # fmt: skip
 
 
-_OUTCOMES = (
-    "settled", "claim_missed", "claim_lost", "proof_missed", "proof_invalid", "expired", "forfeited", "empty",
-    "unprofitable", "unseen",
-)  # fmt: skip
-
-
-def start_at_zero() -> None:
+def start_at_zero(outcomes: Iterable[str]) -> None:
     """Create the series that alerts watch, so that their first event is an increase from 0."""
-    for outcome in _OUTCOMES:
+    for outcome in outcomes:
         OUTCOMES.labels(outcome)
     for reason in RefusedEntry:
         REFUSED.labels(reason)

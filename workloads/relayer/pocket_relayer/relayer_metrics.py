@@ -2,12 +2,27 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from pocket.chain.node_health import NodeAssessment, NodeHealth
 from pocket.keys.keyring import Keyring
 from pocket.redis_store.connection import PoolUsage
+
+
+class Unrecorded(StrEnum):
+    """Why a relay that a backend answered was not recorded, as the metric names it."""
+
+    FULL = "full"
+    """The queue of relays to record was full."""
+    SESSION_CLOSED = "session_closed"
+    """The session was closed: it was too late to claim the relay."""
+    LOG = "log"
+    """The write-ahead log could not be written."""
+    UNAVAILABLE = "unavailable"
+    """Redis did not accept the relay in time."""
+
 
 RECEIVED = Counter("pocket_relayer_relays_received_total", "Relays received.", ["service", "rpc_type"])
 SERVED = Counter(
@@ -173,7 +188,7 @@ class BackendConnections:
 
 def start_at_zero(services: Iterable[str]) -> None:
     """Create the series of alerts, so that their first event is an increase from 0."""
-    for reason in ("full", "session_closed", "unavailable", "log"):
+    for reason in Unrecorded:
         NOT_RECORDED.labels(reason)
     for service in services:
         UNPROVABLE.labels(service)

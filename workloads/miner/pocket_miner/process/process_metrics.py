@@ -11,6 +11,7 @@ from pocket.runtime.process_stats import LoopLagMonitor
 from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.stages import Stage
+from pocket_miner.storage.outcomes import SessionOutcome
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 
@@ -27,7 +28,7 @@ async def report_metrics(
 ) -> None:
     """Update the metrics at every block, at the latest after `block_seconds` or one second."""
     miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
-    miner_metrics.start_at_zero()
+    miner_metrics.start_at_zero(SessionOutcome)
     seen = written = 0
     loop, measured_at = asyncio.get_running_loop(), float("-inf")
     while True:

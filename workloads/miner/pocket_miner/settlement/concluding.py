@@ -42,6 +42,7 @@ _UNSEEN_BLOCKS: Final = 100
 """Blocks after a settlement during which a node that lacks its events may still receive them."""
 _MISSED: Final = {SessionOutcome.CLAIM_MISSED: ("claim", "proof"), SessionOutcome.PROOF_MISSED: ("proof",)}
 """The messages of a session that were in no block by its outcome, or failed there."""
+_SKIPPED: Final = {Skip.EMPTY: SessionOutcome.EMPTY, Skip.UNPROFITABLE: SessionOutcome.UNPROFITABLE}
 _FORMER_OWNER_BLOCKS: Final = 5
 """Blocks of waiting for Redis and peers that may know of an outcome which a former owner has recorded."""
 _CHECKED_SECONDS: Final = 1.0
@@ -52,8 +53,8 @@ _Ended = tuple[TrackedSession, SettlementResult, OutcomeRecord]
 def without_event(session: TrackedSession) -> SettlementResult:
     """Return the outcome of a session without a settlement event, from what is known of it."""
     rejected = session.evidence.rejection()
-    if session.skip in (Skip.EMPTY, Skip.UNPROFITABLE) and session.seal is None:
-        return SettlementResult(SessionOutcome(session.skip.value), session.skip.value, {})
+    if session.skip in _SKIPPED and session.seal is None:
+        return SettlementResult(_SKIPPED[session.skip], session.skip.value, {})
     if session.skip is Skip.UNITS_MISMATCH and session.seal is None:
         return SettlementResult(SessionOutcome.FORFEITED, session.skip.value, {})
     if rejected is not None and session.terms is None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pocket.api.problems import ChainFinding
 from pocket.chain.client import ChainClient
 from pocket.chain.model import Block
 from pocket.chain.node_health import NodeAssessment, NodeHealth
@@ -52,13 +53,12 @@ class ChainDiagnostics:
 
     def rows(self) -> list[Mapping[str, str]]:
         """Return reason and text of every problem, the most severe first."""
-        problems = [("GasPriceTooLow", self._gas), ("ClockSkewed", self._clock)]
+        problems = [(ChainFinding.GAS_PRICE_TOO_LOW, self._gas), (ChainFinding.CLOCK_SKEWED, self._clock)]
         for name, row in sorted(self._nodes.items()):
             if row.health is not NodeHealth.HEALTHY:
-                problems.append(
-                    ("ChainNodesDisagree", f"Chain node {name} is {row.health.value}: see spec.chain.nodes.")
-                )
-        return [{"reason": reason, "text": text} for reason, text in problems if text]
+                text = f"Chain node {name} is {row.health.value}: see spec.chain.nodes."
+                problems.append((ChainFinding.CHAIN_NODES_DISAGREE, text))
+        return [{"reason": finding.value, "text": text} for finding, text in problems if text]
 
     def nodes(self) -> Mapping[str, Any]:
         """Return health, lag in blocks and reason of each node.

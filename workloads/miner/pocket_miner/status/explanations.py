@@ -9,17 +9,17 @@ from pocket.protocol.smst.digest import Root
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.storage.outcomes import SessionOutcome
 
-# docs/runbook.md describes each outcome and its remedies in detail.
+# docs/troubleshoot.md has the remedy of each outcome.
 MEANINGS: Mapping[str, str] = {
     SessionOutcome.SETTLED: "The claim was paid.",
     SessionOutcome.UNPROFITABLE: "Not claimed: fees and the proof's cost exceed what it would have earned.",
-    SessionOutcome.EMPTY: "Not claimed: no relay of it was recorded.",
+    SessionOutcome.EMPTY: "Not claimed: no valid relay of it was recorded.",
     SessionOutcome.CLAIM_MISSED: "No claim was on chain in time. Check nodes, Redis, the miner and its balance.",
     SessionOutcome.CLAIM_LOST: "The claim on chain has another root: another miner used this key.",
     SessionOutcome.PROOF_MISSED: "A proof was required and not on chain in time: the supplier was penalised.",
     SessionOutcome.PROOF_INVALID: "The chain found the proof invalid: the supplier was penalised. Please report it.",
-    SessionOutcome.UNSEEN: "Claimed and proven, but no chain node retains how it was settled: see the reason.",
-    SessionOutcome.EXPIRED: "The claim expired on chain.",
+    SessionOutcome.UNSEEN: "Claimed, but no chain node retains how it was settled: see the reason.",
+    SessionOutcome.EXPIRED: "The chain discarded the claim or let it expire, not because of its proof: see the reason.",
     SessionOutcome.FORFEITED: "Not claimed, because the claim would have been rejected or penalised.",
 }
 

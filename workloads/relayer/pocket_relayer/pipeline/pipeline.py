@@ -39,8 +39,11 @@ from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
 from pocket_relayer.pipeline.streaming import batches, collect
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
+from pocket_relayer.relayer_metrics import Unrecorded
 
-_REASONS: Final[Mapping[type, str]] = {SessionClosed: "session_closed", LogUnavailable: "log"}
+_UNRECORDED: Final[Mapping[type, Unrecorded]] = {
+    SessionClosed: Unrecorded.SESSION_CLOSED, LogUnavailable: Unrecorded.LOG,
+}  # fmt: skip
 _LIMITS: Final = frozenset(
     {RejectionReason.BACKEND_TIMEOUT, RejectionReason.RESPONSE_TOO_LARGE, RejectionReason.OVERLOADED}
 )
@@ -364,7 +367,7 @@ class RelayPipeline:
                 RejectionReason.OVERLOADED, "relays cannot be recorded here, try another supplier"
             ) from error
         except QueueFull as error:
-            relayer_metrics.NOT_RECORDED.labels("full").inc()
+            relayer_metrics.NOT_RECORDED.labels(Unrecorded.FULL).inc()
             raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
         except RedisStoreError as error:
             raise Rejected(RejectionReason.NOT_RECORDED, "the relay could not be recorded") from error
@@ -387,7 +390,7 @@ class RelayPipeline:
             wait.set_result(None)
         error = None if end.cancelled() else end.exception()
         if end.cancelled() or error is not None:
-            relayer_metrics.NOT_RECORDED.labels(_REASONS.get(type(error), "unavailable")).inc()
+            relayer_metrics.NOT_RECORDED.labels(_UNRECORDED.get(type(error), Unrecorded.UNAVAILABLE)).inc()
             return
         mined_series(service_id).inc()
         if self._recently_mined.is_duplicate(digest):
