@@ -297,7 +297,7 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "await self._replace_terms(session, best)", "pass",
            f"{WRONG}::test_terms_of_a_node_that_lags_are_corrected_before_anything_is_sealed"),
     Mutant("core/pocket/chain/plausible_heights.py", "if not self._above.observe(block, now):", "if False:",
-           f"{EVIDENCE}::test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing"),
+           "tests/unit/test_plausible_heights.py::test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing"),
     Mutant("core/pocket/chain/response_checks.py", "if missing := [path for path in paths if not _has(message, path)]:",
            "if missing := []:",
            "tests/unit/test_failures.py::test_every_recorded_answer_is_taken_and_none_that_was_emptied"),

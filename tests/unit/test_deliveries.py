@@ -117,9 +117,9 @@ async def test_a_timestamp_that_is_refused_may_have_been_used_by_the_same_bytes_
     nodes.answer = BroadcastFailure.NEW_TIMESTAMP
     if known:
         await made.broadcast(raw, rows, BLOCK, timeout_ns=7)
-        assert rows[0].claim.sent == Submission(raw, transaction_hash(raw), 15, 1, accepted=True), (
-            "over, perhaps included"
-        )
+        assert rows[0].claim.sent == Submission(
+            raw, transaction_hash(raw), 15, 1, accepted=True, first_at=15 * known
+        ), "over, perhaps included"
     else:
         with pytest.raises(SendError):
             await made.broadcast(raw, rows, BLOCK, timeout_ns=7)

@@ -1,6 +1,5 @@
 """Nothing is final without evidence: statements, claims as the chain tells them, heights, seed hashes, resending."""
 
-import asyncio
 import random
 from dataclasses import replace
 
@@ -8,14 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.chain.block_feed import BlockFeed
-from pocket.chain.model import Block, TransactionResult
-from pocket.chain.plausible_heights import Belief, HeightGuard
+from pocket.chain.model import TransactionResult
 from pocket.errors import ChainUnavailable
 from pocket.protocol.claims.proof_requirement import INVALID, VALIDATED, Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.claim_view import ClaimsAnswer, learn, surprising
 from pocket_miner.sessions.evidence import Evidence, Fact, Statement
@@ -24,7 +20,6 @@ from pocket_miner.sessions.submission import Attempts, Resend, Submission, is_la
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.disk_reserve import Reserve, Space
 from pocket_miner.submission.seeds import SeedHashes
-from virtual_time import in_virtual_time
 
 HEADER = SessionHeader("app", "eth", "s", 1, 10)
 OURS, OTHER = bytes([1]) * 48, bytes([2]) * 48
@@ -160,154 +155,11 @@ def test_only_what_is_surprising_is_asked_of_every_node():
     assert surprising(session, answer(15))
 
 
-# Heights.
-
-
 def test_every_node_is_asked_for_a_claim_before_a_session_is_sealed_later_than_usual():
     """An owner whose seal is lost may have claimed it, and an empty list of one node shows nothing."""
     session = TrackedSession(HEADER, params=SharedParams())
     assert [height for height in range(11, 19) if surprising(session, answer(height))] == [14, 15]
     assert not surprising(session, answer(14, OURS)), "it is adopted if our leaves have its root"
-
-
-def block(height, seconds=None):
-    return Block(height, b"h", Timestamp.of_nanoseconds(int((height if seconds is None else seconds) * 10**9)))
-
-
-@given(st.lists(st.integers(1, 3), max_size=30), st.integers(20, 10**9), st.integers(0, 29))
-def test_a_height_that_time_does_not_allow_is_never_taken_and_changes_nothing(steps, ahead, at):
-    guard, height, now = HeightGuard(1.0), 100, 0.0
-    guard.observe(block(height), now)
-    for number, step in enumerate(steps):
-        height, now = height + step, now + step
-        if number == at:
-            assert guard.observe(Block(height + ahead + 20, b"x", Timestamp(100)), now - step) is Belief.IMPLAUSIBLE
-        assert guard.observe(block(height), now) is Belief.NEWER
-    assert guard.height == height
-
-
-def test_a_node_that_catches_up_is_believed_by_the_time_of_its_blocks():
-    guard = HeightGuard(1.0)
-    guard.observe(block(100), 0.0)
-    assert guard.observe(block(2100), 0.5) is Belief.NEWER
-
-
-def test_a_first_height_that_others_contradict_is_let_go_and_a_confirmed_one_never():
-    guard = HeightGuard(1.0)
-    guard.observe(block(5000, 100), 0.0)
-    assert [guard.observe(block(100 + n, 100 + n), float(n)) for n in (1, 2)] == [Belief.KNOWN, Belief.REPLACED]
-    assert guard.height == 102
-    assert guard.observe(block(103), 3.0) is Belief.NEWER
-    assert {guard.observe(block(50), 4.0 + n) for n in range(9)} == {Belief.KNOWN}
-    assert guard.height == 103
-
-
-@given(st.integers(1, 40), st.integers(110, 10**6), st.sampled_from([0, 200]))
-def test_a_height_that_repeats_or_jumps_is_no_evidence_however_often_it_is_read(times, ahead, swing):
-    guard = HeightGuard(1.0)
-    guard.observe(block(100), 0.0)
-    for number in range(times):
-        jumps = ahead + swing * (number % 2)
-        assert guard.observe(block(100 + jumps, 100), number / 100) is Belief.IMPLAUSIBLE
-    assert guard.height == 100
-    assert guard.observe(block(101), 1.0) is Belief.NEWER
-
-
-def test_a_foreign_chain_that_was_believed_is_let_go_for_the_one_that_grows():
-    guard, now = HeightGuard(1.0), 0.0
-    guard.observe(block(100), now)
-    for number in range(8):  # no other node answers for so long
-        now += 1.0
-        guard.observe(block(1000 + number, 100 + now), now)
-    assert guard.height == 1007
-    found = []
-    for number in range(40):
-        now += 0.25
-        found.append(guard.observe(block(108 + number // 4, 108 + number // 4), now))
-    assert Belief.REPLACED in found
-    assert guard.height == 117
-    assert found[-1] is Belief.KNOWN
-
-
-def test_a_node_that_lags_never_replaces_a_confirmed_height_though_it_grows():
-    guard = HeightGuard(1.0)
-    for height in (1000, 1001, 1002):
-        guard.observe(block(height), float(height))
-    assert {guard.observe(block(900 + n), 1002.0 + n) for n in range(50)} == {Belief.KNOWN}
-    assert guard.height == 1002
-
-
-@given(
-    pace=st.sampled_from([1.0, 6.0, 60.0]),
-    before=st.integers(1, 30),
-    halts=st.lists(st.floats(2.0, 500.0), max_size=3),
-    steps=st.lists(st.integers(1, 12), min_size=8, max_size=8),
-)  # fmt: skip
-def test_a_chain_that_halted_is_followed_at_once_and_its_pace_stays_what_it_was(pace, before, halts, steps):
-    guard, height, now = HeightGuard(pace), 100, 0.0
-    for blocks, seconds in [(1, 0.0)] * before + [(1, halt * pace) for halt in halts] + [(n, 0.0) for n in steps]:
-        height, now = height + blocks, now + blocks * pace + seconds
-        assert guard.observe(block(height, now), now) is Belief.NEWER
-        assert not guard.doubts
-        assert guard.block_seconds == pytest.approx(pace)
-
-
-def test_a_pace_that_changes_is_measured_after_four_blocks():
-    guard, now = HeightGuard(1.0), 0.0
-    for height in range(100, 106):
-        now += 30.0
-        guard.observe(block(height, now), now)
-        assert guard.block_seconds == (1.0 if height < 104 else 30.0)
-
-
-@in_virtual_time
-async def test_a_right_height_that_was_doubted_is_believed_within_four_blocks_though_nothing_is_announced():
-    now = asyncio.get_running_loop().time
-
-    class Source:
-        async def block(self, height=None):
-            made = int(now() / 10)
-            return block(100 if made == 0 else 1000 + made, now())
-
-        async def heights(self):
-            await asyncio.Event().wait()
-            yield 0
-
-    async def on_block(found):
-        if found.height > 1000:
-            raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        await BlockFeed(Source(), on_block, poll_seconds=10.0, clock=now, rng=random.Random(1)).run()
-    assert now() < 10 + 4 * 10
-
-
-async def test_a_subscription_that_announces_nothing_is_made_up_for_and_made_anew():
-    heights, seen, opened = iter([*range(1, 8)]), [], []
-
-    class Source:
-        async def block(self, height=None):
-            return block(next(heights, 7))
-
-        async def heights(self):
-            opened.append(True)
-            await asyncio.Event().wait()
-            yield 0
-
-    async def on_block(found):
-        seen.append(found.height)
-        if found.height == 7:
-            raise asyncio.CancelledError
-
-    async def at_once(_):
-        return None
-
-    now = iter(range(1000))
-    feed = BlockFeed(Source(), on_block, poll_seconds=0.01, sleep=at_once, clock=lambda: float(next(now)))
-    with pytest.raises(asyncio.CancelledError):
-        await feed.run()
-    assert seen == [1, 2, 3, 4, 5, 6, 7]
-    assert len(opened) > 1
 
 
 # The seed block.
@@ -398,7 +250,16 @@ def test_bytes_that_nodes_had_before_age_from_their_first_handing_over():
     assert TAKEN.handed_over(14, known_before=True).height == 13
     known = TAKEN.handed_over(14, known_before=True).handed_over(15, known_before=True)
     assert (known.height, known.known_at) == (13, 14)
-    assert known.handed_over(16, known_before=False) == replace(TAKEN, height=16)
+    assert known.handed_over(16, known_before=False) == replace(TAKEN, height=16, first_at=14)
+
+
+def test_bytes_that_a_node_takes_anew_at_each_block_are_given_up_once_more_blocks_passed_than_are_left():
+    last = replace(TAKEN, accepted=False)
+    steps = []
+    for height in range(13, 20):
+        steps.append(resend(last, height, 0, None, left=20 - height))
+        last = last.handed_over(height, known_before=False)
+    assert steps == [Resend.SAME_BYTES] * 4 + [Resend.NEW_BYTES] * 3
 
 
 def test_bytes_age_from_the_height_of_the_node_that_took_them_as_far_as_it_is_plausible():

@@ -8,7 +8,7 @@ import pytest
 
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
-from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
@@ -28,12 +28,16 @@ class Store:
 
     rows: dict = field(default_factory=dict)
     restored: dict = field(default_factory=dict)
+    signed: list = field(default_factory=list)
 
     async def load(self):
         return dict(self.rows)
 
     async def restore(self, seals, ends):
         self.restored |= {session_id: (seal, ends[session_id]) for session_id, seal in seals.items()}
+
+    async def share_signed(self, end, message, signed):
+        self.signed.append((end, message, signed))
 
 
 @pytest.fixture
@@ -62,6 +66,20 @@ async def test_the_seal_of_redis_counts_before_that_of_the_volume_and_is_then_ev
     assert {seal.root for seal in sessions["s"].other_seals} == {seal_of(place).root for place in known - {best}}
     assert set(audit.seals("alice")) == ({"s"} if own else set())
     assert store.restored == ({"s": (sessions["s"].seal, END)} if own == {"volume"} else {})
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_what_was_signed_for_seals_that_redis_has_lost_is_shared_again_so_that_no_owner_pays_twice(audit, lost):
+    store, seals = Store({} if lost else {"s": seal_of("volume")}), tracked()
+    claim, again, proof = (SignedGroup(text, 7, 13) for text in (b"claim", b"claim again", b"proof"))
+    known = KnownSeals("alice", store, audit)
+    await known.save([seal_of("volume")], END, claim.encode(), needed=True)
+    audit.save_signed("alice", END, "claim", again)
+    audit.save_signed("alice", END, "proof", proof)
+    audit.save_signed("alice", END - 10, "claim", proof)  # of sessions that Redis has not lost
+    await known.load(seals)
+    shared = [(END, "claim", again), (END, "claim", claim), (END, "proof", proof)]
+    assert store.signed == (shared if lost else [])
 
 
 @pytest.mark.parametrize("own", ["volume", None])

@@ -94,6 +94,22 @@ async def disk_slow(system: System, fault: Fault) -> None:
     system.tell(f"over: {fault.kind.value} {fault.target}")
 
 
+async def _keys_away(system: System, fault: Fault) -> None:
+    """Take away all key files, as while a Secret is empty, and bring them back."""
+    system.tell(f"begins: {fault}")
+    folder, aside = system.folder / "keys", system.folder / "keys aside"
+    aside.mkdir()
+    for path in folder.iterdir():
+        path.rename(aside / path.name)
+    system.network.holding.append(fault)
+    await asyncio.sleep(fault.seconds)
+    system.network.holding.remove(fault)
+    for path in aside.iterdir():
+        path.rename(folder / path.name)
+    aside.rmdir()
+    system.tell(f"over: {fault.kind.value}")
+
+
 async def _no_funds(system: System, fault: Fault) -> None:
     """Take a supplier's balance away for a while."""
     system.tell(f"{fault}")
@@ -109,6 +125,6 @@ ACTS: dict[Kind, Callable[[System, Fault], object]] = {
     Kind.REDIS_FULL: _redis_full, Kind.MEMPOOL_LOSS: _mempool_loss, Kind.MEMPOOL_REFUSES: _mempool_refuses,
     Kind.NO_TRANSACTIONS: _no_transactions, Kind.PROOF_PARAMS: _proof_params, Kind.PRICES: _prices,
     Kind.CLOCK_JUMP: _clock_jumps, Kind.GARBAGE_ROWS: _garbage_rows, Kind.DISK_SLOW: disk_slow,
-    Kind.NO_FUNDS: _no_funds, Kind.SHARED_PARAMS: _shared_params,
+    Kind.KEYS_AWAY: _keys_away, Kind.NO_FUNDS: _no_funds, Kind.SHARED_PARAMS: _shared_params,
 }  # fmt: skip
 """What is no state that lasts and ends (`Network.holding`), by kind. A coroutine is awaited."""

@@ -177,6 +177,11 @@ _UNLIKELY = (
     (_Row(Kind.SHARED_PARAMS, _EVERYBODY), 1.2, 12.0),
     (_Row(Kind.CHAIN_HALTS, _EVERYBODY, (40.0, 240.0)), -9.5, 12.0),
     (_Row(Kind.NODE_SILENT, (*NODES, ""), (10.0, 90.0), (0.2, 1.0)), -9.5, 12.0),
+    (_Row(Kind.NODE_SLOW, (*NODES, "", ""), (20.0, 90.0), (0.1, 0.5)), -9.5, 12.0),
+    (_Row(Kind.NODE_SWALLOWS, NODES, (20.0, 90.0)), 1.0, 12.0),
+    (_Row(Kind.NODE_NO_INDEX, (*NODES, ""), (60.0, 110.0)), -9.0, 3.0),
+    (_Row(Kind.LEASES_SLOW, (*_MINERS, ""), (10.0, 60.0), (0.3, 5.0)), -9.5, 12.0),
+    (_Row(Kind.KEYS_AWAY, _EVERYBODY, (2.0, 9.0)), -9.5, 12.0),
     (_Row(Kind.NODE_PRUNES, (*NODES, ""), (60.0, 110.0), (1.0, 9.0)), -9.5, 3.0),
 )
 """As `_SCENES`, each of them alone and in few lives."""
@@ -259,6 +264,7 @@ def _drawn(seed: int) -> tuple[tuple[Fault, ...], tuple[frozenset[Kind], ...]]:
         if fault.kind is not Kind.PROOF_PARAMS or not (_at_the_end(fault) or any(_too_late(fault, x) for x in found))
     ]
     apart = [fault for fault in apart if not any(_takes_the_last_sender(fault, x) for x in found)]
+    apart = [fault for fault in apart if not any(_takes_the_last_carrier(fault, x) for x in found)]
     kinds = tuple(frozenset(row.kind for row, _, _ in scene) for scene in chosen)
     return tuple(sorted(map(_hanging, _after_halts(apart)), key=lambda fault: fault.at)), kinds
 
@@ -311,6 +317,15 @@ def _takes_the_last_sender(gone: Fault, lost: Fault) -> bool:
         and gone.at / BLOCK_SECONDS >= close - 5
         for close in closes
     )
+
+
+def _takes_the_last_carrier(swallows: Fault, other: Fault) -> bool:
+    """Return True for a fault that may take transactions from the only node that passes them on."""
+    if swallows.kind is not Kind.NODE_SWALLOWS or other.kind is Kind.MEMPOOL_LOSS:
+        return swallows.kind is Kind.NODE_SWALLOWS
+    ends = other.at + other.seconds + 3 * BLOCK_SECONDS
+    about = _ABOUT_NODES | _ABOUT_NODES_THAT_LIE | {Kind.NODE_FAILS}
+    return other.kind in about and other.at < swallows.at + swallows.seconds and swallows.at < ends
 
 
 def _together(away: Fault, lie: Fault) -> bool:

@@ -1,5 +1,6 @@
 """The API server as far as Leases go: one namespace of objects with versions, each call under the network's whims."""
 
+import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,6 +69,8 @@ class LeaseApi(KubeApi):
         failing = [f for f in network.of(Kind.LEASES_FAIL, target=PROCESS.get().name) if network.strikes(f)]
         after = any(network.hits[f.kind.value] % 2 for f in failing)  # every second one fails after it was executed
         await network.pause("leases")
+        for fault in network.of(Kind.LEASES_SLOW, target=PROCESS.get().name):
+            await asyncio.sleep(network.loop.chance.uniform(0.5, 1.0) * fault.share)
         self._away(method)
         if failing and not after:
             raise KubeError(f"{method}: status 500")

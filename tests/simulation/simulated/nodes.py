@@ -82,6 +82,8 @@ class Node:
         network.calls["chain"] += 1
         self._loop.note(PROCESS.get(), self.name, what)
         await network.pause(boundary)
+        for fault in network.of(Kind.NODE_SLOW, target=self.name):
+            await asyncio.sleep(self._loop.chance.uniform(0.5, 1.0) * fault.share)
         if self._strikes(Kind.NODE_HANGS):
             await asyncio.sleep(60)
         if self.down:
@@ -105,6 +107,8 @@ class Node:
             raise Abort(grpc.StatusCode.PERMISSION_DENIED, "RBAC: access denied")
         if self.waits_for_block > self._chain.height:
             raise Abort(grpc.StatusCode.UNKNOWN, NOT_YET)
+        if name == "GetTx" and network.of(Kind.NODE_NO_INDEX, target=self.name):
+            raise Abort(grpc.StatusCode.UNKNOWN, "transaction indexing is disabled")
         kept = min((int(f.share) for f in network.of(Kind.NODE_PRUNES, target=self.name)), default=self._chain.height)
         if 0 < int(height) <= self._chain.height - kept:
             text = (
@@ -144,6 +148,10 @@ class Node:
     def _answered(self, method: str, name: str, request: bytes, height: str) -> tuple[bytes, int]:
         if name == _BROADCAST:
             self._sent(PROCESS.get().name, request)
+            if self._strikes(Kind.NODE_SWALLOWS):
+                taken = tx_pb.BroadcastTxResponse()
+                taken.tx_response.txhash = tx_hash_of(request)
+                return taken.SerializeToString(), 0
         lag = self.lag + (5 if self._strikes(Kind.NODE_STALE) else 0)
         self._chain.faults.lag_blocks = lag
         try:

@@ -33,6 +33,9 @@ class Kind(StrEnum):
     NODE_HOLLOW = "chain node answers with empty lists"
     NODE_HEADLESS = "chain node ignores the height that is asked"
     NODE_SILENT = "subscriptions announce nothing"
+    NODE_SLOW = "chain node takes long"  # (seconds for each call)
+    NODE_SWALLOWS = "chain node takes transactions and passes none on"
+    NODE_NO_INDEX = "chain nodes do not index transactions"
     NODE_PRUNES = "chain nodes keep few states"  # (of how many blocks)
     NODE_OTHER_CHAIN = "address leads to another network's node"
     NODE_OTHER_HASH = "chain node tells another hash"
@@ -61,7 +64,9 @@ class Kind(StrEnum):
     REDIS_KEY_LOST = "Redis lacks one key of a supplier"
     LEASES_AWAY = "API server away"
     LEASES_EMPTY = "API server lists no Leases"
+    LEASES_SLOW = "API server is slow"  # (seconds for each call)
     LEASES_FAIL = "API server fails, before or after it has written"
+    KEYS_AWAY = "key files are missing"
     PEERS_AWAY = "peers cannot be reached"
     PEERS_GARBAGE = "peers answer with what is no answer"
     BACKEND_FAILS = "backend fails"

@@ -33,8 +33,9 @@ class Submission:
     """A transaction that was sent to nodes.
 
     `height` is the latest known height when it was sent. `accepted` is True if a node took it into its mempool. If not,
-    no node answered, and one may have it all the same. `known_at` is the height at which nodes first reported that they
-    already had the bytes, 0 if never. `timeout_ns` is the block time after which it cannot be included, 0 if unknown.
+    no node answered, and one may have it all the same. `first_at` is the height at which a node first took it, and
+    `known_at` the one at which nodes first reported that they already had the bytes, 0 if never. `timeout_ns` is the
+    block time after which it cannot be included, 0 if unknown.
     """
 
     raw: bytes
@@ -43,6 +44,7 @@ class Submission:
     timeout_ns: int = 0
     accepted: bool = False
     known_at: int = 0
+    first_at: int = 0
 
     def handed_over(self, height: int, node_height: int = 0, *, known_before: bool) -> "Submission":
         """Return the submission as accepted at a height.
@@ -51,9 +53,19 @@ class Submission:
         one must not delay the next attempt. `known_before` means that the nodes already had the bytes.
         """
         height = max(height, min(node_height, height + 1))
+        first = self.first_at or height
         if known_before:
-            return replace(self, accepted=True, known_at=self.known_at or height)
-        return replace(self, height=height, accepted=True, known_at=0)
+            return replace(self, accepted=True, known_at=self.known_at or height, first_at=first)
+        return replace(self, height=height, accepted=True, known_at=0, first_at=first)
+
+    def is_kept_in_vain(self, height: int, blocks: int) -> bool:
+        """Return True if nodes have had the bytes for at least so many blocks without including them.
+
+        Nodes that lost the bytes and took them again had them, too: one that takes transactions and passes none on does
+        so at each block.
+        """
+        known = self.known_at and height > self.known_at and height - self.height >= blocks
+        return bool(known) or (self.height > self.first_at > 0 and height - self.first_at > blocks)
 
     def expired(self) -> "Submission":
         """Return the submission as one that no later block can include. An earlier one may have."""
@@ -125,7 +137,7 @@ def resend(
     if blocks < 1:
         return Resend.WAIT
     # Nodes may have received the bytes after the latest known block: the next block may include them.
-    given_up = last.known_at and height > last.known_at and blocks >= max(_BLOCKS_FOR_INCLUSION, left)
+    given_up = last.is_kept_in_vain(height, max(_BLOCKS_FOR_INCLUSION, left))
     return Resend.NEW_BYTES if given_up else Resend.SAME_BYTES
 
 

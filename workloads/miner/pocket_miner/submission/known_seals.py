@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +17,7 @@ from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
+_MESSAGES = ("claim", "proof")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class KnownSeals:
     async def load(self, sessions: Mapping[str, TrackedSession]) -> None:
         """Load existing seals from the volume and Redis.
 
-        Restores in Redis those that it lost. A volume that cannot be read is skipped. Raises the errors of Redis.
+        Restores in Redis those that it lost, with what was signed for them. A volume that cannot be read is skipped.
+        Raises the errors of Redis.
         """
         try:
             await self.load_own(sessions)
@@ -63,6 +65,7 @@ class KnownSeals:
         missing = {i: s.seal for i, s in sessions.items() if s.seal is not None and i not in seals}
         if missing:
             await self.store.restore(missing, {i: sessions[i].end for i in missing})
+            await self._share_signed({sessions[i].end for i in missing})
         for session_id, seal in seals.items():
             session = sessions.get(session_id)
             if session is not None:
@@ -71,14 +74,21 @@ class KnownSeals:
                 if new:
                     await self.save([seal], session.end, "", needed=False)
 
-    async def signed_on_volume(self, end: int) -> list[SignedGroup]:
-        """Return what was signed with the seals of a session end, nothing if the volume cannot be read."""
+    async def _share_signed(self, ends: Iterable[int]) -> None:
+        """Share the claims and proofs on the volume: a later owner sends the same bytes and pays no second fee."""
+        for end in sorted(ends):
+            for message in _MESSAGES:
+                for signed in await self.signed_on_volume(end, message):
+                    await self.store.share_signed(end, message, signed)
+
+    async def signed_on_volume(self, end: int, message: str = "claim") -> list[SignedGroup]:
+        """Return the signed claims, or proofs, of a session end, nothing if the volume cannot be read."""
         try:
-            return await asyncio.to_thread(self.audit.signed, self.supplier, end)
+            return await asyncio.to_thread(self.audit.signed, self.supplier, end, message)
         except sqlite3.Error as error:
             if corruption_in(error) is not None:
                 raise
-            _LOG.error("signed claims not read from the volume", error=error)
+            _LOG.error("signed transactions not read from the volume", message=message, error=error)
             return []
 
     async def signed_in_redis(self, end: int) -> list[SignedGroup]:
