@@ -141,6 +141,16 @@ def test_every_followed_record_is_queried_and_only_a_changed_one_is_forgotten_ev
     assert world.memory.published == [encode_key(B)]
 
 
+@pytest.mark.parametrize("number", [0, 1, 64, 65, 200])
+def test_however_many_records_are_followed_each_is_queried_once_in_a_round(number):
+    records = [record(f"app {place}") for place in range(number)]
+    world = World(*records)
+    world.chain.answers = dict.fromkeys(records, answer(1))
+    assert world.refresh() == ["same"] * number
+    assert sorted(world.chain.asked) == sorted(records)
+    assert len(world.memory.values) == number
+
+
 def test_an_unchanged_answer_is_written_again_before_it_expires_and_not_more_often():
     world = World(A)
     world.chain.answers = {A: answer(1)}

@@ -87,7 +87,7 @@ def test_a_height_counts_as_not_reached_only_if_it_is_not(events, away):
                 chain.announce(min(chain.height, known + old))
             chain.compare_clock(old % 2)
             chain.node_is_away = away
-            for height in range(chain.height - 1, chain.height + 4):
+            for height in (chain.height, *range(chain.height - 1, chain.height + 4)):
                 assert not chain.watcher.is_certainly_below(height) or chain.height < height
                 below = await chain.watcher.is_below(height)
                 assert below <= (chain.height < height)
@@ -124,6 +124,20 @@ async def test_a_block_may_come_right_after_a_node_was_queried():
     assert await chain.watcher.is_below(12)
     chain.pass_time(0.25 * USUAL_SECONDS, USUAL_SECONDS)
     assert not chain.watcher.is_certainly_below(12)
+
+
+async def test_a_node_confirms_the_moment_at_which_it_was_queried_and_not_that_of_its_answer():
+    chain = await watched()
+    chain.pass_time(10 * USUAL_SECONDS, USUAL_SECONDS)
+
+    async def slowly():
+        block = chain.block(chain.height)
+        chain.pass_time(5 * USUAL_SECONDS, USUAL_SECONDS)
+        return block
+
+    chain.watcher._ask_node = slowly
+    assert await chain.watcher.is_below(chain.height + 2), "as it was when the query began"
+    assert not chain.watcher.is_certainly_below(chain.height)
 
 
 async def test_a_node_that_lags_shows_nothing():

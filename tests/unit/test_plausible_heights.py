@@ -46,6 +46,15 @@ def test_a_first_height_that_others_contradict_is_let_go_and_a_confirmed_one_nev
     assert guard.height == 103
 
 
+def test_a_node_that_lags_contradicts_a_first_height_only_if_no_other_one_repeats_it():
+    guard = HeightGuard(1.0)
+    guard.observe(block(5000, 100), 0.0)
+    for number in range(5):
+        assert guard.observe(block(100 + number, 100 + number), number + 0.5) is Belief.KNOWN
+        assert guard.observe(block(5000, 100), number + 1.0) is Belief.KNOWN
+    assert guard.height == 5000
+
+
 @given(st.integers(1, 40), st.integers(110, 10**6), st.sampled_from([0, 200]))
 def test_a_height_that_repeats_or_jumps_is_no_evidence_however_often_it_is_read(times, ahead, swing):
     guard = HeightGuard(1.0)

@@ -77,6 +77,13 @@ def test_what_is_illegible_is_set_aside_and_named_and_the_rest_counts(name, text
     assert end.concerns("operator", HEADER)
 
 
+def test_recipients_are_those_of_the_details_where_there_is_no_summary():
+    rows = payments(("friend", SHAREHOLDER, 3), ("owner", SOURCE_OWNER, 4), ("friend", INFLATION, 2))
+    for summary in (None, "", "[]"):
+        end = settled(reward_distribution=summary, reward_distribution_detailed=rows)
+        assert (end.by_recipient, end.supplier_side) == ({"friend": 5, "owner": 4}, {"friend": 5})
+
+
 def test_an_illegible_reward_costs_nobody_elses():
     end = settled(reward_distribution='{"operator":"56upokt","dao":"8 apples"}')
     assert (end.by_recipient, end.malformed) == ({"operator": 56}, ("reward_distribution",))

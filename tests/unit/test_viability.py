@@ -73,8 +73,9 @@ def message(*, shares=SHARES, minted=SHARES, **more):
 
 def test_params_that_say_the_share_are_read():
     assert tokenomics_params(message()) == PARAMS
-    inflated = TokenomicsParams(1.0, 0.7, 0.1, 0.7)
-    assert tokenomics_params(message(global_inflation_per_claim=0.1)) == inflated
+    minted = {**SHARES, "supplier": SHARES["dao"], "dao": SHARES["supplier"]}
+    inflated = TokenomicsParams(1.0, 0.7, 0.1, minted["supplier"])
+    assert tokenomics_params(message(global_inflation_per_claim=0.1, minted=minted)) == inflated
     assert tokenomics_params(message(minted=None)) == PARAMS
 
 

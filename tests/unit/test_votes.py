@@ -31,6 +31,14 @@ def test_a_value_that_another_node_contradicts_is_not_confirmed_however_often_it
     assert votes.best() == ("y", True)
 
 
+def test_answers_of_long_ago_give_way_to_those_of_today():
+    votes = Votes()
+    for height in range(300):
+        votes.add(height, {"a": "x" if height < 100 else "y"})
+    assert votes.best() == ("y", True)
+    assert len(votes.answers) < 100
+
+
 async def test_a_cached_answer_that_a_node_contradicts_is_dropped_and_one_that_all_repeat_is_kept():
     class Nodes:
         def __init__(self, stated):
