@@ -6,8 +6,16 @@ import pytest
 from pocket.chain import convert
 from pocket.chain.block_feed import BlockFeed
 from pocket.chain.failover import Failover, NodeAddress
-from pocket.chain.model import Block, ServiceConfig, StakedSupplier
-from pocket.errors import ChainQueryRejected, ChainUnavailable, ConfigurationError, DecodingError, FailureClass
+from pocket.chain.model import Account, Application, Block, ServiceConfig, StakedSupplier
+from pocket.chain.ring_queries import query_ring
+from pocket.errors import (
+    ChainQueryRejected,
+    ChainUnavailable,
+    ConfigurationError,
+    DecodingError,
+    FailureClass,
+    NotFound,
+)
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.transactions.build import GasPrice, Timestamp
@@ -232,6 +240,24 @@ def test_a_supplier_serves_by_history_unstake_height_and_plain_services():
     leaving = StakedSupplier("a", "o", 1, frozenset({"eth"}), 20, ())
     assert leaving.serves("eth", 15, 20)
     assert not leaving.serves("eth", 15, 30)
+
+
+async def test_a_ring_has_the_key_of_each_member_and_none_without_a_key():
+    keys = {"app": b"a", "gateway": b"g"}
+
+    class Members:
+        async def application(self, _):
+            return Application("app", 1, (), ("gateway",), {}, 0)
+
+        async def account(self, member):
+            return Account(member, 1, 0, keys[member])
+
+    assert sorted(await query_ring(Members(), "app", 10)) == [b"a", b"g"]
+    for member, known in (*keys.items(),):
+        keys[member] = None
+        with pytest.raises(NotFound, match=f"{member} has no public key"):
+            await query_ring(Members(), "app", 10)
+        keys[member] = known
 
 
 def test_answers_that_cannot_be_are_typed_errors():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pocket.chain.model import TransactionResult
 from pocket.errors import ChainUnavailable, NotFound
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams, ProofRequirement
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import (
@@ -22,6 +23,7 @@ from pocket.protocol.transactions.build import (
     submit_proof_message,
     transaction_hash,
 )
+from pocket.protocol.transactions.decode import is_signed_by
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -52,6 +54,19 @@ def transaction(fee, claims=(), proofs=(), number=1):
     )
     plan = TransactionPlan(messages, "pocket", 1, 5000, fee, Timestamp(number, 0))
     return sign_transaction(plan, key("alice")).raw
+
+
+def test_a_transaction_is_the_suppliers_if_its_only_signature_is_of_its_key_account_and_chain():
+    raw, public = transaction(100, ["a"]), key("alice").public_key
+    assert is_signed_by(raw, public, "pocket", 1)
+    assert not is_signed_by(raw, key("bob").public_key, "pocket", 1)
+    assert not is_signed_by(raw, public, "another chain", 1)
+    assert not is_signed_by(raw, public, "pocket", 2)
+    for changed in (lambda tx: tx.signatures.append(tx.signatures[0]), lambda tx: tx.signatures.pop()):
+        other = tx_pb.TxRaw.FromString(raw)
+        changed(other)
+        assert not is_signed_by(other.SerializeToString(), public, "pocket", 1)
+    assert not is_signed_by(b"\xff", public, "pocket", 1)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Which relays of a session are sealed where a peer states that it has sealed others."""
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,8 @@ import pytest
 
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.seals import SessionSeal
+from pocket.redis_store.store_errors import StaleEpoch
+from pocket_miner.sessions.relay_sources import CopyFailed
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.trie_pool import SealedSet
 from pocket_miner.submission.leaf_sets import LeafSets, VolumeFallback
@@ -52,3 +55,20 @@ async def test_relays_that_a_peer_claimed_are_sealed_and_others_are_awaited_for_
     found = await sets.to_seal({"session": session}, (), VolumeFallback.RETRY, peers_awaited=awaited)
     assert {name: one.root for name, one in found.items()} == ({} if sealed is None else {"session": sealed})
     assert MORE not in volume.asked, "a part has fewer relays than all"
+
+
+@pytest.mark.parametrize("fallback", VolumeFallback)
+@pytest.mark.parametrize("error", [CopyFailed("no terms"), OSError("full"), StaleEpoch("another owner", 9)])
+async def test_what_is_on_the_volume_is_sealed_at_last_but_not_by_a_former_owner(fallback, error):
+    @contextlib.asynccontextmanager
+    async def copied(session, *, root=b""):
+        raise error
+        yield
+
+    store, copies = SimpleNamespace(path=lambda end: Path(f"end-{end}")), SimpleNamespace(of=copied)
+    sets = LeafSets("alice", store, Volume(), copies)
+    if fallback is VolumeFallback.PARTIAL and not isinstance(error, StaleEpoch):
+        assert (await sets.of(TrackedSession(HEADER), fallback, on_volume=False)).root == ALL
+        return
+    with pytest.raises(type(error)):
+        await sets.of(TrackedSession(HEADER), fallback, on_volume=False)

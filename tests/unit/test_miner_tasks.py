@@ -237,6 +237,8 @@ async def test_a_shard_that_is_gained_is_mined_under_its_epoch_and_nothing_of_it
     assert gone == {name for name in suppliers.addresses if shard_of(name, 4) == 2} != set()
     assert all(tasks[name].done() for name in gone)
     assert not any(tasks[name].done() for name in made.running)
+    await made._align()
+    assert gone.isdisjoint(made.running), "not begun again either"
     await made.stop()
     assert all(task.done() for task in tasks.values())
 

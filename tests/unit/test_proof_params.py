@@ -80,6 +80,17 @@ async def test_a_node_with_a_high_fee_makes_no_claim_unprofitable():
     assert (await params.at(7)).proof_submission_fee_upokt == 10
 
 
+async def test_params_of_the_present_count_where_no_node_has_those_of_the_block():
+    class Pruned(Chain):
+        async def ask_every_node(self, method, request, height=0):
+            answers = await super().ask_every_node(method, request, height)
+            return answers if not height else dict.fromkeys(answers, NodeAnswer(error=ChainUnavailable("pruned")))
+
+    chain = Pruned(a=RIGHT, b=RIGHT)
+    assert await ProofParamsByHeight(chain).at(7) == RIGHT
+    assert chain.asked == [7, 0]
+
+
 async def test_the_latest_params_count_while_no_node_answers():
     chain = Chain(a=RIGHT)
     params = ProofParamsByHeight(chain)

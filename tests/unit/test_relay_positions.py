@@ -1,7 +1,7 @@
 """From where a supplier's streams are read, and when a position may move."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -9,11 +9,13 @@ from prometheus_client import REGISTRY
 from pocket.errors import ChainUnavailable
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import CommandRejected
 from pocket.redis_store.stream_reader import Entry, StreamPoll, origin_of
 from pocket_miner.ingest import relay_consumer
 from pocket_miner.ingest.consume_rounds import Check, SessionRead
 from pocket_miner.ingest.relay_consumer import RelayConsumer
+from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.recorded_terms import encode_params
@@ -101,6 +103,24 @@ async def test_only_sessions_whose_terms_are_known_and_whose_stream_is_readable_
     reads.reread()
     assert reads._request(Check.IDS).positions == {"a": "0-0", "c": "0-0"}
     assert rounds.asked == []
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_other_terms_validate_and_read_again_what_is_not_sealed(consumer, monkeypatch, sealed):
+    stated = replace(terms("a"), compute_units_per_relay=7)
+
+    async def every_node(*_):
+        return {f"node {n}": (12, SessionTerms(SharedParams(), stated)) for n in range(2)}
+
+    monkeypatch.setattr(relay_consumer, "ask_terms_of_every_node", every_node)
+    known = session("a")
+    reads, _ = consumer(known)
+    file, name = reads._relay_store.file(10), terms("a").name
+    file.add_session("alice", "a", header("a").encode())
+    file.add("alice", "a", [Leaf(bytes(32), b"digest", 100, b"of no relay")], name)
+    known.seal = SessionSeal("a", bytes(48), bytes(32), 13, 1) if sealed else None
+    assert await reads.confirm_terms(known, 12)
+    assert (file.count("alice", "a"), known.position, known.terms) == ((1, "5-0") if sealed else (0, "0-0")) + (stated,)
 
 
 def poll(**changes):

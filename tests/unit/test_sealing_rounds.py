@@ -7,6 +7,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import (
     CommandRejected,
     RedisUnavailable,
+    StaleEpoch,
 )
 from pocket_miner.submission.claims import SealSource
 from pocket_miner.submission.leaf_sets import VolumeFallback
@@ -41,6 +42,11 @@ async def test_without_redis_the_volume_is_sealed_late_but_not_what_is_claimed_o
     late = expected_fallback(CLOSE - height, CLOSE - OPEN) is VolumeFallback.PARTIAL
     claimed, sealed = tracked("claimed"), tracked("sealed")
     miner, parts = supplier_miner(claims_on_chain=[Claim("alice", claimed.header, bytes(48))])
+
+    async def confirmed():
+        parts.told("confirm")
+
+    miner.confirm = confirmed
     if connected:
         seal = parts.seal_and_claim
 
@@ -60,8 +66,13 @@ async def test_without_redis_the_volume_is_sealed_late_but_not_what_is_claimed_o
         assert parts.calls == []
         return
     await miner._seal(group, block(height), PROOF, connected=connected)
-    assert parts.calls == [("claims", 0), "merge", ("seal", ["free"], None, None, SealSource.VOLUME)]
+    assert parts.calls == ["confirm", ("claims", 0), "merge", ("seal", ["free"], None, None, SealSource.VOLUME)]
     assert miner._seals_due, "Redis lacks the seals"
+    parts.calls.clear()
+    parts.errors["confirm"] = StaleEpoch("another owner holds epoch 9", 9)
+    with pytest.raises(StaleEpoch):
+        await miner._seal(group, block(height), PROOF, connected=connected)
+    assert parts.calls == ["confirm"], "a former owner seals nothing"
 
 
 async def test_a_command_that_redis_rejects_is_tried_session_by_session_before_the_volume_is_sealed():

@@ -158,10 +158,12 @@ async def test_the_ring_of_a_session_has_the_gateways_that_were_delegated_to_unt
         return members(delegations, session_end)
 
     monkeypatch.setattr(ring_queries, "ring_addresses", noted)
+    monkeypatch.setattr(session_context, "ring_addresses", noted)
     header = known.header(5)
     context = await known.contexts.of(header)
     assert isinstance(context.ring, ExpectedRing)
-    assert set(ends) == {header.session_end_block_height}
+    assert await known.contexts.corrected(header, context) is None
+    assert ends == [header.session_end_block_height] * 3, "once more, after every node was queried for its members"
 
 
 async def test_a_refused_relay_has_every_node_queried_once_a_block_and_again_at_the_next():

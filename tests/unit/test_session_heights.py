@@ -110,6 +110,15 @@ async def test_a_leaf_is_built_by_the_terms_at_its_sessions_start(chain):
     assert found.params == await chain.shared_params(START)
 
 
+@pytest.mark.parametrize(
+    ("height", "start", "number"), [(1, 1, 1), (10, 1, 1), (11, 11, 2), (103, 101, 11), (104, 104, 70), (114, 114, 71)]
+)
+def test_sessions_before_the_block_from_which_they_have_another_grid_are_those_of_the_first_one(height, start, number):
+    params = SharedParams(num_blocks_per_session=10, session_grid_anchor_height=104, session_number_at_anchor=70)
+    assert (params.session_start(height), params.session_number(height)) == (start, number)
+    assert params.session_end(height) == start + 9
+
+
 async def test_every_node_is_queried_for_the_terms_at_the_sessions_start(chain):
     await ask_terms_of_every_node(chain, SUPPLIER, HEADER)
     assert len(chain.heights) == 4

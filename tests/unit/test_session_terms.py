@@ -6,20 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from direct import DirectChain
 from pocket.chain.model import Difficulty, Session
+from pocket.chain.node_answer import NodeAnswer
 from pocket.protocol.claims.amounts import Price, claimed_upokt
 from pocket.protocol.claims.proof_requirement import Claim, ProofParams, ProofRequirement
+from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.smst.digest import Root
 from pocket.redis_store.seals import SessionSeal
+from pocket_localnet.local_chain import LocalChain
 from pocket_miner.sessions.evidence import Fact
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.submission import Delivery, Submission
 from pocket_miner.sessions.terms import ask_terms, ask_terms_of_every_node, rejection_of, strictest
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.submission.funds import Costs, may_need_proof, owed_upokt
+from world import World
 
 HEADER = SessionHeader("app", "eth", "session", 1, 10)
 ROOT = bytes(32) + (1000).to_bytes(8, "big") + (10).to_bytes(8, "big")
@@ -129,6 +134,22 @@ async def test_terms_are_those_of_the_session_s_start_whoever_states_them():
         ("ComputeUnitsPerRelayAtHeight", {"serviceId": "eth", "blockHeight": 11}),
         ("RelayMiningDifficultyAtHeight", {"serviceId": "eth", "blockHeight": 11}),
     ]
+
+
+@pytest.mark.parametrize(("units", "known"), [(0, False), (1, True), (2**32 - 1, True), (2**32, False)])
+async def test_a_node_that_states_impossible_compute_units_states_no_terms(units, known):
+    class Stating(DirectChain):
+        async def ask_every_node(self, method, request, height=0):
+            if not method.endswith("/ComputeUnitsPerRelayAtHeight"):
+                return await super().ask_every_node(method, request, height)
+            answer = service_pb.QueryComputeUnitsPerRelayAtHeightResponse(computeUnitsPerRelay=units)
+            return {"direct": NodeAnswer(answer.SerializeToString(), 1)}
+
+    world = World()
+    chain = Stating(LocalChain(world.genesis()))
+    onchain = await chain.session(world.application("eth"), "eth", 1)
+    found = await ask_terms_of_every_node(chain, min(onchain.supplier_addresses), onchain.header)
+    assert [row.terms.compute_units_per_relay for _, row in found.values()] == [units] * known
 
 
 def test_with_another_seal_nothing_is_left_of_what_was_sent_and_decided_for_the_former_one():
