@@ -27,6 +27,7 @@ class Backend(grpc.GenericRpcHandler):
 
     def __init__(self):
         self.calls, self.called, self.gate, self.fails = 0, asyncio.Event(), asyncio.Event(), False
+        self.begins = False
         self.gate.set()
 
     def service(self, details):
@@ -34,6 +35,8 @@ class Backend(grpc.GenericRpcHandler):
             self.calls += 1
             self.called.set()
             await self.gate.wait()
+            if self.begins:
+                await context.send_initial_metadata((("begun", "yes"),))
             if self.fails:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "no")
             yield b"ok"
@@ -82,6 +85,18 @@ async def test_a_call_that_ends_with_its_channel_is_a_failure_and_no_cancellatio
         await channel.close()
         with pytest.raises(RetryableBackendError):
             await call
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_call_that_a_backend_began_to_answer_is_not_sent_to_another_one(begins):
+    async with backend() as (handler, channel):
+        handler.begins, handler.fails = begins, True
+        if not begins:
+            with pytest.raises(RetryableBackendError):
+                await call_grpc(channel, "/a/b", request({}, frame(b"x")), {}, 5, 1 << 20)
+            return
+        found = await call_grpc(channel, "/a/b", request({}, frame(b"x")), {}, 5, 1 << 20)
+        assert (found.headers["Grpc-Status"], found.headers["Begun"]) == (("14",), ("yes",))
 
 
 async def test_a_cancelled_relay_cancels_its_call():
