@@ -11,6 +11,7 @@ from pocket.errors import ChainUnavailable
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 
 QUERIES = {
@@ -104,3 +105,40 @@ async def test_proof_params_are_those_of_each_block_or_the_last_known_ones():
     chain.away = True
     unknown = await ProofParamsByHeight(chain).at(20)
     assert (unknown.proof_request_probability, unknown.proof_submission_fee_upokt) == (1.0, 0)
+
+
+class Shared:
+    """A Redis with the answers that processes share, which may be away."""
+
+    def __init__(self):
+        self.values, self.away = {}, False
+
+    async def set(self, key, value, *, px):
+        if self.away:
+            raise RedisUnavailable("away")
+        self.values[key] = value, px
+
+    async def delete(self, key):
+        if self.away:
+            raise RedisUnavailable("away")
+        self.values.pop(key, None)
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("known", [None, b"old", b"new"])
+@pytest.mark.parametrize("agreed", [None, b"new"])
+async def test_what_most_nodes_state_replaces_an_answer_here_and_for_others(known, agreed, away):
+    shared = Shared()
+    chain = CachedChain([], shared, RedisKeys("cached"), clock=lambda: 0.0)
+    method, request = "/pocket.proof.Query/Params", proof_pb.QueryParamsRequest()
+    cache_key = method, request.SerializeToString()
+    name = chain.shared_key(cache_key)
+    shared.values[name] = b"old", 1
+    if known is not None:
+        chain._store(cache_key, 1.0, known)
+    shared.away = away
+    await chain.adopt(method, request, agreed)
+    assert chain.generation == (known is not None and known != agreed), "what was decoded from it is decoded again"
+    assert chain._memory.get(cache_key, (0.0, None))[1] == agreed
+    expected = (b"old", 1) if away else (agreed, int(1000 * LIFETIMES[method])) if agreed else None
+    assert shared.values.get(name) == expected

@@ -1,11 +1,16 @@
 """Answers about Leases that are wrong: one without them, and a duration that no member writes."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from lease_members import SHARDS, group, settled
+from pocket.coordination.elector import LeaseRecord
 from pocket.coordination.shard_leases import LeaseNames
+from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
+from pocket.coordination.stores.lease_store import LeaseConflict
+from pocket.kube.api_client import Conflict
 
 
 async def test_one_answer_without_leases_ends_no_ownership_and_two_do(monkeypatch):
@@ -75,3 +80,42 @@ async def test_a_lease_with_a_duration_that_no_member_writes_is_taken_once_its_h
     assert 0 not in members[0][1].acts, "it may be alive"
     await settled(members, clocks, ticks=20)
     assert 0 in members[0][1].acts
+
+
+class LeaseApi:
+    """An API server with Leases, which takes a change of the version that it has, and no other."""
+
+    def __init__(self):
+        self.leases, self.version = {}, 0
+
+    async def call(self, method, path, *, body=None, query=None, timeout_seconds=None):
+        if method == "GET":
+            (selector,) = query.values()
+            name, _, value = selector.partition("=")
+            return {"items": [row for row in self.leases.values() if row["metadata"]["labels"].get(name) == value]}
+        name = body["metadata"]["name"]
+        known = self.leases.get(name, {"metadata": {"resourceVersion": None}})
+        if (method == "POST") != (name not in self.leases) or (
+            method == "PUT" and body["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"]
+        ):
+            raise Conflict("a stale version")
+        self.version += 1
+        self.leases[name] = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.leases[name]
+
+
+async def test_a_lease_is_written_in_place_of_the_version_that_the_decision_was_made_by():
+    api, now = LeaseApi(), datetime(2026, 11, 30, tzinfo=UTC)
+    store, other = (KubeLeaseStore(api, "ns", "miner", call_seconds=1.0) for _ in range(2))
+    record = LeaseRecord("a_1_x", 15, now, now, 1)
+    known = await store.write("miner-shard-0", record, None)
+    assert await other.read() == {"miner-shard-0": known}
+    await other.write("miner-shard-0", replace(record, holder="b_1_x", transitions=2), known)
+    await store.read()  # a later answer than that of the decision
+    with pytest.raises(LeaseConflict):
+        await store.write("miner-shard-0", replace(record, renewed=now), known)
+    with pytest.raises(LeaseConflict):
+        await store.write("miner-shard-0", record, None)
+    latest = (await store.read())["miner-shard-0"]
+    assert (latest.record.holder, latest.record.transitions) == ("b_1_x", 2)
+    assert (await store.write("miner-shard-0", record, latest)).record == record
