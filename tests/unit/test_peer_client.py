@@ -1,8 +1,10 @@
 """A peer that hangs must not make each supplier wait for it at every block."""
 
 import asyncio
+import base64
 
 import aiohttp
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -49,3 +51,28 @@ async def test_outcomes_of_any_number_of_sessions_are_asked_for_in_parts_that_fi
         found = peers.Peers(http, lambda: [str(server.make_url("")).rstrip("/")])
         assert await found.ended("pokt1a", names) == (True, {names[49], names[99], names[119]})
     assert [name for part in asked for name in part] == names
+
+
+@pytest.mark.parametrize("text", ["AAAA", "AA\nAA", "AA*AA", "AAA", "\u00e9AAA"])
+async def test_what_is_not_base64_is_no_answer_of_a_peer(text):
+    async def claims(request):
+        return web.json_response({"claims": ["BBBB", text]})
+
+    async def relays(request):
+        last = not request.query["after"]
+        return web.json_response({"relays": [text] if last else [], "next": "01" if last else None})
+
+    app, taken = web.Application(), []
+    app.add_routes([web.get("/peer/claims", claims), web.get("/peer/relays", relays)])
+
+    async def take(values):
+        taken.extend(values)
+
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        url = str(server.make_url("")).rstrip("/")
+        found = peers.Peers(http, lambda: [url])
+        usable = text == "AAAA"
+        assert await found.claims("pokt1a", 10) == ({base64.b64decode("BBBB"), bytes(3)} if usable else set())
+        session = peers.PeerSession(url, "s", b"", "5-0", "", 1)
+        assert await found.relays(session, "pokt1a", 10, take) is usable
+    assert taken == [bytes(3)] * usable
