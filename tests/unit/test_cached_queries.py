@@ -10,6 +10,7 @@ from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain
 from pocket.errors import ChainUnavailable
 from pocket.protocol.pb import cosmos_base_v1beta1_pb2 as base_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
@@ -111,7 +112,7 @@ class Shared:
     """A Redis with the answers that processes share, which may be away."""
 
     def __init__(self):
-        self.values, self.away = {}, False
+        self.values, self.away, self.asked = {}, False, []
 
     async def set(self, key, value, *, px):
         if self.away:
@@ -122,6 +123,15 @@ class Shared:
         if self.away:
             raise RedisUnavailable("away")
         self.values.pop(key, None)
+
+    async def get(self, key):
+        self.asked.append("get")
+        if self.away:
+            raise RedisUnavailable("away")
+        return self.values.get(key, (None, 0))[0]
+
+    async def zadd(self, name, members):
+        self.asked.append("zadd")
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -142,3 +152,36 @@ async def test_what_most_nodes_state_replaces_an_answer_here_and_for_others(know
     assert chain._memory.get(cache_key, (0.0, None))[1] == agreed
     expected = (b"old", 1) if away else (agreed, int(1000 * LIFETIMES[method])) if agreed else None
     assert shared.values.get(name) == expected
+
+
+@pytest.mark.parametrize("invalidated", [False, True])
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("method", ["/pocket.proof.Query/Params", "/pocket.shared.Query/ParamsAtHeight"])
+async def test_an_answer_is_kept_unless_it_may_have_changed_as_it_came_and_a_redis_that_is_away_is_asked_once(
+    monkeypatch, method, away, invalidated
+):
+    shared, changes = Shared(), method in CHANGING
+    chain = CachedChain([], shared, RedisKeys("cached"), clock=lambda: 0.0)
+    request = shared_pb.QueryParamsAtHeightRequest(height=1) if not changes else proof_pb.QueryParamsRequest()
+
+    async def call(*_, **__):
+        chain.generation += invalidated
+        return b"answer"
+
+    monkeypatch.setattr(ChainClient, "_call_raw", call)
+    shared.away = away
+    assert await chain._call_raw(method, request) == b"answer"
+    assert ((method, request.SerializeToString()) in chain._memory) is not (changes and invalidated)
+    assert shared.asked == (["get"] if away or not changes else ["get", "zadd"])
+
+
+def test_the_oldest_answers_give_way_where_there_are_too_many_or_too_large_ones():
+    chain = CachedChain([], None, RedisKeys("cached"), clock=lambda: 0.0, entries=3, most_bytes=100)
+    for number in range(5):
+        chain._store(("method", b"%d" % number), 1.0, bytes(10))
+    assert [key for _, key in chain._memory] == [b"2", b"3", b"4"]
+    chain._store(("method", b"large"), 1.0, bytes(85))
+    assert [key for _, key in chain._memory] == [b"4", b"large"]
+    chain._store(("method", b"large"), 1.0, bytes(5))
+    chain._store(("method", b"next"), 1.0, bytes(85))
+    assert [key for _, key in chain._memory] == [b"4", b"large", b"next"], "replaced, it takes less"

@@ -23,7 +23,7 @@ from pocket.protocol.transactions.build import (
     submit_proof_message,
     transaction_hash,
 )
-from pocket.protocol.transactions.decode import is_signed_by
+from pocket.protocol.transactions.decode import decode_tx, is_signed_by
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import RedisUnavailable
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -67,6 +67,14 @@ def test_a_transaction_is_the_suppliers_if_its_only_signature_is_of_its_key_acco
         changed(other)
         assert not is_signed_by(other.SerializeToString(), public, "pocket", 1)
     assert not is_signed_by(b"\xff", public, "pocket", 1)
+
+
+def test_a_fee_is_what_is_paid_in_the_chains_coin():
+    raw = tx_pb.TxRaw.FromString(transaction(100, ["a"]))
+    info = tx_pb.AuthInfo.FromString(raw.auth_info_bytes)
+    info.fee.amount.add(denom="another", amount="7000")
+    raw.auth_info_bytes = info.SerializeToString()
+    assert decode_tx(raw.SerializeToString()).fee_upokt == 100
 
 
 @dataclass

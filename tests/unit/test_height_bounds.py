@@ -11,6 +11,7 @@ from pocket.chain_cache.shared_heights import LatestBlockWatcher, encode_block
 from pocket.errors import ChainUnavailable
 from pocket.protocol.transactions.build import Timestamp
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.store_errors import RedisUnavailable
 
 USUAL_SECONDS = 2.0
 
@@ -124,6 +125,23 @@ async def test_a_block_may_come_right_after_a_node_was_queried():
     assert await chain.watcher.is_below(12)
     chain.pass_time(0.25 * USUAL_SECONDS, USUAL_SECONDS)
     assert not chain.watcher.is_certainly_below(12)
+
+
+async def test_a_node_is_polled_once_redis_is_silent_for_too_long_and_then_the_height_is_stale():
+    class Silent:
+        async def get(self, _):
+            raise RedisUnavailable("away")
+
+    chain = await watched()
+    chain.watcher._redis = Silent()
+    patience = 2 * USUAL_SECONDS + 1.0
+    for seconds, asked, stale in ((patience, 0, False), (0.1, 1, False), (patience, 1, True), (1.0, 1, True)):
+        chain.now, chain.queries, chain.node_is_away = chain.now + seconds, 0, True
+        await chain.watcher.poll()
+        assert (chain.queries, chain.watcher.stale) == (asked, stale)
+    chain.height, chain.times[12], chain.node_is_away = 12, chain.now, False
+    await chain.watcher.poll()
+    assert (chain.watcher.height, chain.watcher.stale) == (12, False)
 
 
 async def test_a_node_confirms_the_moment_at_which_it_was_queried_and_not_that_of_its_answer():

@@ -110,6 +110,13 @@ def test_a_snapshot_has_everything_as_of_one_block_and_reads_params_once_for_it(
     assert chain.params == 2
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_services_are_those_of_the_node_that_states_them(turned):
+    chain, rows = Chain(), [stated(services=()), stated(services=("eth",))]
+    chain.nodes = {str(number): row for number, row in enumerate(rows[::-1] if turned else rows)}
+    assert snapshot(chain).supplier.service_ids == {"eth"}
+
+
 @pytest.mark.parametrize(
     ("nodes", "since", "outcome"),
     [

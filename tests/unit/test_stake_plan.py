@@ -206,6 +206,11 @@ def test_the_owner_raises_the_stake_and_leaves_services_to_the_operator():
     assert StakeChange.CANCEL_UNBONDING in chain.plan(more, signer=OWNER).changes
 
 
+@pytest.mark.parametrize(("amount", "refused"), [(999_999, True), (1_000_000, False), (1_000_001, False)])
+def test_the_least_stake_is_enough(amount, refused):
+    assert (Chain().plan(declared(amount)).refusal is StakeRefusal.BELOW_MINIMUM) is refused
+
+
 def test_an_owner_other_than_the_signer_needs_an_approval():
     assert Chain().plan(declared(owner=OWNER)).approvals == (ApprovalCause.OWNER_IS_NOT_SIGNER,)
     assert Chain().plan(declared()).approvals == ()

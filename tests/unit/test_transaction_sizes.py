@@ -37,6 +37,17 @@ def test_packs_hold_everything_in_order_and_each_fits_or_is_one_message(sizes, m
         assert len(pack) == 1 or len(signed(pack)) <= most
 
 
+@pytest.mark.parametrize("number", [2, 3, 5])
+@pytest.mark.parametrize("unused", range(0, 4096, 128))
+def test_messages_that_just_fit_together_leave_room_for_the_signature(number, unused):
+    most = 16_384
+    sizes = [2000] * (number - 1)
+    sizes.append(most - unused - sum(sizes) - 128 * number)
+    messages = [Message(URL, bytes(size)) for size in sizes]
+    made = batch_by_size(messages, lambda message: message, most)
+    assert all(len(pack) == 1 or len(signed(pack)) <= most for pack in made)
+
+
 def test_what_fits_together_goes_together():
     messages = [Message(URL, bytes(1000))] * 100
     assert [len(pack) for pack in batch_by_size(messages, lambda message: message, MAX_TRANSACTION_BYTES)] == [100]
