@@ -179,6 +179,13 @@ async def test_a_holder_whose_lease_was_taken_names_the_new_one(world):
     assert not holder.leads
 
 
+async def test_a_refused_renewal_shows_at_once_who_has_the_lease(world):
+    holder = await leader(world, "one_a_1")
+    world[0].take()
+    assert not await holder.attempt(), "though the Lease that it had would last for some seconds"
+    assert (holder.leads, holder.holder) == (False, "two_b_2")
+
+
 async def test_a_holder_whose_lease_was_deleted_creates_it_again_and_leads_on(world):
     holder, stop = await leader(world, "one_a_1"), asyncio.Event()
 

@@ -6,7 +6,13 @@ from pocket.redis_store.log_positions import append_arguments
 from pocket.redis_store.lua_scripts import APPEND
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
-from pocket.redis_store.store_errors import FenceMissing, RedisUnavailable, StaleEpoch
+from pocket.redis_store.store_errors import (
+    ConcurrentAppend,
+    FenceMissing,
+    RedisStoreError,
+    RedisUnavailable,
+    StaleEpoch,
+)
 from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WalRecord
 
@@ -81,6 +87,43 @@ async def test_what_was_signed_is_found_by_its_end_and_kind_and_costs_leave_by_t
     assert (await store.signed(END), await store.signed(END, "proof"), await store.signed(1)) == ([CLAIM], [PROOF], [])
     assert await store.costs("other") == {"hash": ("claim", 1)}
     assert 0 < await redis.ttl(KEYS.costs(SUPPLIER, "other")) <= 7 * 86400
+
+
+async def test_a_damaged_cost_keeps_no_other_from_being_counted(redis, store):
+    for number, text in enumerate(("claim/", "claim", "claim/x", "/", "proof/-1", "proof/9")):
+        await redis.hset(KEYS.costs(SUPPLIER, "other"), f"hash {number}", text)
+    assert await store.costs("other") == {"hash": ("claim", 1), "hash 5": ("proof", 9)}
+
+
+async def test_of_a_group_with_a_session_that_is_sealed_already_none_is_sealed(redis, store):
+    last_ids = await store.close({**SESSIONS, "new": END})
+    await redis.hdel(KEYS.seals(SUPPLIER), "other")
+    before = await store.load()
+    with pytest.raises(RedisStoreError, match="sealed already"):
+        await store.seal([seal_of(name, b"\x02") for name in last_ids], last_ids, "10/claim/again", CLAIM)
+    assert await store.load() == before
+
+
+async def test_a_session_is_sealed_with_its_last_entry_by_a_redis_that_was_read_in_its_present_life(redis, store):
+    rows = [WalRecord(SUPPLIER, "new", b"header", b"relay %d" % number, 0) for number in range(3)]
+    reply = await APPEND.run(redis, *append_arguments(KEYS, SUPPLIER, {"new": rows}, "life"))
+    info = await redis.info()
+    for history in (f"{info['run_id']}/{info['master_replid']}", "", "connections/1"):
+        assert await store.close({"new": END, "none": END}, history) == {"new": reply[1].decode(), "none": "0-0"}
+    with pytest.raises(ConcurrentAppend, match="failed over"):
+        await store.close({"new": END}, "another/another")
+
+
+async def test_a_fence_that_was_set_again_is_no_longer_doubted(redis):
+    async def unreadable():
+        raise RedisUnavailable("no Lease")
+
+    store = await owner(redis, 2)
+    store.doubt_fence()
+    with pytest.raises(RedisUnavailable):
+        await store.fence(unreadable)
+    await store.fence(confirmed)
+    await store.fence(unreadable)
 
 
 async def test_a_seal_that_is_put_back_replaces_none(redis, store):

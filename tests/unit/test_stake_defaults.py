@@ -46,6 +46,12 @@ def test_services_and_shares_are_taken_and_named():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("owner", "paid"), [(None, BOB), (CAROL, CAROL)])
+def test_what_no_share_names_is_the_owners(owner, paid):
+    spec = StakeSpec.model_validate({"amountUpokt": 5, "services": [service()]} | ({"owner": owner} if owner else {}))
+    assert [row.revenue_share for row in declared_stake(BOB, spec).services] == [((paid, 100),)]
+
+
 def test_what_is_set_stays():
     spec, inherited = with_defaults(own(services=[service("base")], revenueShares=shares((BOB, 100))), BASE)
     assert inherited == ()
