@@ -88,6 +88,18 @@ async def test_a_full_queue_rejects_those_that_fill_it_and_serves_another_applic
     assert {result.reason for result in rejected} == {RejectionReason.OVERLOADED}
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_relays_that_waited_leave_their_places_to_later_ones(cancelled):
+    queue = FairQueue(lambda: 0.0, max_waiting=3, per_iteration=1.0)
+    for _ in range(5):
+        tasks = [asyncio.ensure_future(queue.turn("address")) for _ in range(4)]
+        await asyncio.sleep(0)
+        if cancelled:
+            tasks[-1].cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [error for error in ended if isinstance(error, Rejected)] == []
+
+
 async def test_a_relay_that_waited_too_long_is_rejected_and_the_next_one_gets_its_turn():
     now = [0.0]
     queue = FairQueue(lambda: now[0])

@@ -286,6 +286,18 @@ def test_a_segment_that_can_be_read_again_is_taken_back(tmp_path):
     other.close()
 
 
+def test_what_may_be_lost_of_a_segment_that_could_not_be_read_is_appended_again(tmp_path):
+    log = WriteAheadLog(tmp_path, "worker")
+    segment = log.append(rows(2))
+    segment.histories["s"] = "history"
+    log.rotate()
+    log.report_damage(segment, OSError("no sector"))
+    assert log.damaged == 1
+    log.take_back(log.readable_again())
+    assert (log.damaged, segment.damaged, segment.histories) == (0, False, {}), "due in every history of Redis"
+    log.close()
+
+
 class HalfReadable:
     """A file whose reads fail after so many bytes."""
 

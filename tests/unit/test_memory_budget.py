@@ -72,6 +72,14 @@ def stalled(memory, address, size):
     return reservation, told
 
 
+def test_what_is_evicted_makes_room_for_more_than_the_next_relay():
+    memory = MemoryBudget(Clock(), LIMIT)
+    rows = [stalled(memory, f"address {number}", 100)[0] for number in range(10)]
+    memory.connection("another").reserve().acquire(1)
+    assert [row.evicted for row in rows].count(True) == 2, "to seven eighths of the limit"
+    assert memory.used == 801
+
+
 def test_who_stands_still_makes_room_for_a_newcomer_of_the_same_address():
     clock, evicted = Clock(), []
     memory = MemoryBudget(clock, LIMIT, lambda: evicted.append(True))
