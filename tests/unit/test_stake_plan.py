@@ -152,6 +152,47 @@ def test_the_effect_names_what_becomes_of_each_service():
     assert effect[8:10] == ("Changed as well: s08, s09, s10, s11.", "Sent again without a change: eth.")
 
 
+def test_each_kind_of_change_has_its_name_and_tells_where_the_money_goes():
+    chain = Chain()
+    first = chain.plan(declared(owner=OWNER))
+    assert (first.changes, first.effect[:2]) == (
+        (StakeChange.STAKE, StakeChange.SERVICES),
+        ("The stake goes from 0 to 5000000 upokt.", f"{OWNER} owns the stake: whatever is returned later goes there."),
+    )
+    chain.carry_out(first)
+    chain.blocks(12)
+    less = chain.plan(declared(3_000_000, owner=OWNER))
+    assert (less.changes, less.returned_upokt, less.effect) == (
+        (StakeChange.LOWER,),
+        2_000_000,
+        ("The stake goes from 5000000 to 3000000 upokt.", f"2000000 upokt go to {OWNER} at once."),
+    )
+    shared = declared(owner=OWNER, services=[service(share=((OWNER, 99), (OPERATOR, 1)))])
+    plan = chain.plan(shared)
+    assert (plan.changes, plan.returned_upokt) == ((StakeChange.REVENUE_SHARES,), 0)
+    chain.carry_out(plan)
+    chain.blocks(12)
+    assert chain.plan(shared).state is StakeState.AS_DECLARED
+
+
+@pytest.mark.parametrize("at", [1, 9, 10])
+def test_an_unstake_says_until_when_it_serves_when_the_stake_is_back_and_what_it_costs(at):
+    chain, gone = Chain(), declared(unstake=True)
+    chain.carry_out(chain.plan(declared()))
+    chain.blocks((at - chain.chain.height) % 10)
+    plan, before = chain.plan(gone), chain.snapshot().balance_upokt
+    chain.carry_out(plan)
+    found = chain.snapshot()
+    assert found.balance_upokt == before - plan.cost.total_upokt
+    serves = found.supplier.unstake_session_end_height
+    assert plan.effect[0] == f"Serves until block {serves} at the earliest, then no more."
+    assert (plan.effective_height, plan.returned_upokt) == (chain.plan(gone).effective_height, 5_000_000)
+    chain.blocks(plan.effective_height - chain.chain.height - 1)
+    assert chain.snapshot().supplier is not None
+    chain.blocks(1)
+    assert (chain.snapshot().supplier, chain.snapshot().balance_upokt) == (None, found.balance_upokt + 5_000_000)
+
+
 def test_the_order_of_services_endpoints_and_shares_says_nothing():
     chain = Chain()
     rows = (service("sol"), service("eth", share=((OPERATOR, 60), (OWNER, 40))))
@@ -246,6 +287,7 @@ def test_a_change_by_another_writer_is_never_undone_without_an_approval():
 def test_what_cannot_work_is_refused_with_its_reason(wanted, signer, refusal):
     plan = Chain().plan(wanted, signer)
     assert (plan.state, plan.refusal, plan.messages) == (StakeState.REFUSED, refusal, ())
+    assert (plan.cost.total_upokt, plan.returned_upokt) == (0, 0)
 
 
 def test_the_last_upokt_is_enough():

@@ -45,11 +45,14 @@ def decode_block(text: str | bytes) -> Block | None:
 
 
 # KEYS: latest block   ARGV: channel, block. Published first: a full Redis still forwards it.
-_PUBLISH: Final = Script("""
+_PUBLISH: Final = Script(
+    """
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
-""")
+""",
+    int,
+)
 
 _OVERDUE: Final = 1.25  # times the time between blocks
 
