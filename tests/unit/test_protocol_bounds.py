@@ -1,0 +1,69 @@
+"""Values of the protocol at their bounds: the first session, no suppliers, every status of a claim, one signature."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from pocket.protocol.claims.amounts import base_meter_limit_upokt
+from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
+from pocket.protocol.crypto.ecdsa import PrivateKey
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
+from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.relays.messages import SessionHeader
+from pocket.protocol.sessions.session_id import session_id_preimage
+from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.build import Message, Timestamp, TransactionPlan, sign_transaction
+from pocket.protocol.transactions.decode import is_signed_by
+from world import key
+
+HEADER = SessionHeader("pokt1application", "eth", "ab" * 32, 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("start", "begins"), [(0, b".eth.app."), (1, b"hash.eth.app."), (2, b"hash.eth.app."), (11, b"hash.eth.app.")]
+)
+def test_the_first_session_of_a_chain_has_the_hash_of_its_block(start, begins):
+    assert session_id_preimage(b"hash", "eth", "app", start) == begins + start.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(("suppliers", "limit"), [(0, 500), (1, 500), (2, 250), (50, 10)])
+def test_a_session_without_a_number_of_suppliers_is_one_of_one(suppliers, limit):
+    assert base_meter_limit_upokt(1000, suppliers, SharedParams()) == limit
+
+
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_a_claim_has_the_bytes_of_the_chains_own_encoding(status):
+    claim = Claim("pokt1supplier", HEADER, b"r" * 48, status)
+    message = proof_pb.Claim.FromString(claim.encode())
+    assert message.SerializeToString(deterministic=True) == claim.encode()
+    assert (message.supplier_operator_address, message.root_hash) == ("pokt1supplier", b"r" * 48)
+    assert (message.session_header.session_id, message.proof_validation_status) == (HEADER.session_id, status)
+
+
+def test_inflation_without_a_share_of_the_supplier_is_none():
+    params = TokenomicsParams(mint_ratio=0.975, supplier_share=0.7)
+    assert supplier_reward_upokt(1000, params) == 682
+    assert supplier_reward_upokt(1000, replace(params, global_inflation_per_claim=0.1)) == 682
+    assert (
+        supplier_reward_upokt(1001, replace(params, global_inflation_per_claim=0.1, inflation_supplier_share=1)) == 783
+    )
+
+
+def test_one_signature_of_this_key_for_this_chain_and_account_is_one():
+    signer, other = key("alice"), key("bob")
+    plan = TransactionPlan((Message("/x", b"1"),), "pocket", 7, 1000, 1, Timestamp(5))
+    assert Timestamp(5).nanoseconds == 5_000_000_000
+    raw = sign_transaction(plan, signer).raw
+
+    def signed(raw, *, by: PrivateKey = signer, chain="pocket", account=7):
+        return is_signed_by(raw, by.public_key, chain, account)
+
+    assert signed(raw)
+    assert not any((signed(raw, by=other), signed(raw, chain="other"), signed(raw, account=8), signed(b"\xff")))
+    parts = tx_pb.TxRaw.FromString(raw)
+    (signature,) = parts.signatures
+    for signatures in ((), (signature, signature), (hashlib.sha512(signature).digest(),)):
+        changed = tx_pb.TxRaw(body_bytes=parts.body_bytes, auth_info_bytes=parts.auth_info_bytes, signatures=signatures)
+        assert not signed(changed.SerializeToString())
