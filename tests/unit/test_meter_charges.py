@@ -11,6 +11,7 @@ from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.chain.node_answer import NodeAnswer
 from pocket.errors import ChainError
+from pocket.protocol.claims.amounts import Price, meter_limit_upokt, relay_cost_upokt
 from pocket.protocol.pb import pocket_application_pb2 as application_pb
 from pocket.protocol.pb import pocket_service_pb2 as service_pb
 from pocket.protocol.pb import pocket_session_pb2 as session_pb
@@ -20,7 +21,7 @@ from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.budgets import ChargeResult
 from pocket.redis_store.store_errors import QueueFull
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
-from pocket_relayer.pipeline.metering import Meter, relay_cost, session_budget
+from pocket_relayer.pipeline.metering import Meter
 
 HOURS = 6 * 3600
 HEADER = SessionHeader("app", "eth", "s", 11, 20)
@@ -124,8 +125,8 @@ def test_a_charge_has_the_prices_of_the_sessions_start_and_is_kept_until_it_can_
     meter = Meter(chain, budgets, None, lambda: height, block_seconds=block_seconds)
     found = charged(meter, budgets, spec=service(**({} if factor is None else {"serviceFactor": factor})))
     assert (found.supplier, found.session_id, found.request_id) == ("pokt1a", "s", b"1" * 16)
-    assert found.cost == relay_cost(units, params)
-    assert found.budget == session_budget(stake, suppliers, params, factor)
+    assert found.cost == relay_cost_upokt(units, Price.of(params))
+    assert found.budget == meter_limit_upokt(stake, suppliers, params, factor)
     assert set(chain.asked) == {("params", 11), ("eth", 11), ("app", 0)}
     left = params.windows(20).claim_close if params.num_blocks_per_session == 10 else None
     after = 20 + params.claim_window_open_offset_blocks + 1 + params.claim_window_close_offset_blocks

@@ -10,21 +10,22 @@ from hypothesis import strategies as st
 from pocket.api.services import Replays, ServiceSpec
 from pocket.chain.model import Application
 from pocket.errors import ChainError
+from pocket.protocol.claims.amounts import Price, meter_limit_upokt, relay_cost_upokt
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult, RateLimiter
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
-from pocket_relayer.pipeline.metering import Meter, RecentBudgets, relay_cost, session_budget
+from pocket_relayer.pipeline.metering import Meter, RecentBudgets
 
 KEYS = RedisKeys("budgets")
 
 
 def test_the_price_is_rounded_down_to_whole_upokt():
     params = SharedParams(compute_units_to_tokens_multiplier=42_000_001, compute_unit_cost_granularity=1_000_000)
-    assert relay_cost(100, params) == 4200
-    assert relay_cost(1_000_000, params) == 42_000_001
+    assert relay_cost_upokt(100, Price.of(params)) == 4200
+    assert relay_cost_upokt(1_000_000, Price.of(params)) == 42_000_001
 
 
 def test_the_budget_is_the_share_that_all_pending_sessions_of_all_suppliers_surely_get():
@@ -32,13 +33,13 @@ def test_the_budget_is_the_share_that_all_pending_sessions_of_all_suppliers_sure
                           claim_window_close_offset_blocks=4, proof_window_open_offset_blocks=0,
                           proof_window_close_offset_blocks=4)  # fmt: skip
     # 9 blocks of windows on 20 blocks a session: 1 pending session besides the running one.
-    assert session_budget(5_874_696_563, 50, params) == 5_874_696_563 // 50 // 2 == 58_746_965
-    assert session_budget(10, 0, params) == 5
+    assert meter_limit_upokt(5_874_696_563, 50, params) == 5_874_696_563 // 50 // 2 == 58_746_965
+    assert meter_limit_upokt(10, 0, params) == 5
 
 
 def test_a_service_factor_replaces_the_budget_exactly():
-    assert session_budget(10**15 + 3, 50, SharedParams(), 0.1) == 10**14
-    assert session_budget(100, 1, SharedParams(), 0.29) == 29
+    assert meter_limit_upokt(10**15 + 3, 50, SharedParams(), 0.1) == 10**14
+    assert meter_limit_upokt(100, 1, SharedParams(), 0.29) == 29
 
 
 def most_pending(blocks, params):
@@ -63,7 +64,7 @@ def test_the_budgets_of_all_sessions_that_are_pending_at_once_are_the_whole_stak
         proof_window_close_offset_blocks=proof_close,
     )  # fmt: skip
     together = suppliers * most_pending(blocks, params)
-    budget = session_budget(stake, suppliers, params)
+    budget = meter_limit_upokt(stake, suppliers, params)
     assert budget * together <= stake
     assert (budget + 1) * together > stake, "less than the share is left unearned"
 

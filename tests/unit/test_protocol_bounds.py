@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pocket.protocol.claims.amounts import base_meter_limit_upokt
+from pocket.protocol.claims.amounts import meter_limit_upokt
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
 from pocket.protocol.crypto.ecdsa import PrivateKey
@@ -30,7 +30,7 @@ def test_the_first_session_of_a_chain_has_the_hash_of_its_block(start, begins):
 
 @pytest.mark.parametrize(("suppliers", "limit"), [(0, 500), (1, 500), (2, 250), (50, 10)])
 def test_a_session_without_a_number_of_suppliers_is_one_of_one(suppliers, limit):
-    assert base_meter_limit_upokt(1000, suppliers, SharedParams()) == limit
+    assert meter_limit_upokt(1000, suppliers, SharedParams()) == limit
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])

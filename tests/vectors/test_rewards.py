@@ -3,7 +3,6 @@ import pytest
 from corpus import load, numbered, unhex
 from pocket.protocol.claims.amounts import (
     Price,
-    base_meter_limit_upokt,
     claimed_upokt,
     estimated_compute_units,
     estimated_relays,
@@ -45,7 +44,7 @@ def test_the_meter_equals_the_reference(index, case):
         int(case["app_stake_upokt"]),
         case["num_suppliers_per_session"],
     )
-    assert str(base_meter_limit_upokt(stake, places, params)) == str(case["base_limit_upokt"])
+    assert str(meter_limit_upokt(stake, places, params)) == str(case["base_limit_upokt"])
     limit = meter_limit_upokt(stake, places, params, case.get("service_factor"))
     assert str(limit) == str(case["limit_upokt"])
     cost = relay_cost_upokt(int(case["compute_units_per_relay"]), price(case))

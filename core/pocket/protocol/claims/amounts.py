@@ -51,19 +51,15 @@ def relay_cost_upokt(compute_units_per_relay: int, price: Price) -> int:
     return compute_units_per_relay * price.compute_units_to_tokens_multiplier // price.compute_unit_cost_granularity
 
 
-def base_meter_limit_upokt(app_stake_upokt: int, num_suppliers_per_session: int, params: SharedParams) -> int:
-    """Return the share of the application's stake for one supplier and session, in upokt."""
-    pending = -(-(params.window_blocks or 1) // params.num_blocks_per_session) + 1
-    return app_stake_upokt // max(num_suppliers_per_session, 1) // pending
-
-
 def meter_limit_upokt(
     app_stake_upokt: int, num_suppliers_per_session: int, params: SharedParams, service_factor: float | None = None
 ) -> int:
-    """Return the meter limit in force, in upokt.
+    """Return the upokt that one supplier serves in one session.
 
-    It is stake × factor where a factor is configured, else the base limit.
+    It is the share that the application's stake pays for certain. A service factor, read as its shortest decimal form,
+    replaces it by that share of the whole stake, which the chain may cap at settlement.
     """
     if service_factor is not None:
-        return int(app_stake_upokt * service_factor)
-    return base_meter_limit_upokt(app_stake_upokt, num_suppliers_per_session, params)
+        return int(app_stake_upokt * Fraction(str(service_factor)))
+    pending = -(-max(params.window_blocks, 1) // params.num_blocks_per_session) + 1
+    return app_stake_upokt // max(num_suppliers_per_session, 1) // pending

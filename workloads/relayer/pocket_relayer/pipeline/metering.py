@@ -6,7 +6,6 @@ Source: relay-lifecycle.md, section 7.
 import functools
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass, replace
-from decimal import Decimal
 from typing import Protocol
 
 from pocket.api.services import Replays, ServiceSpec
@@ -14,6 +13,7 @@ from pocket.chain.agreement import ConfirmableChain, confirm_price
 from pocket.chain.model import Application
 from pocket.errors import ChainError, DecodingError
 from pocket.fast_init import fast_init
+from pocket.protocol.claims.amounts import Price, meter_limit_upokt, relay_cost_upokt
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams, Windows
 from pocket.redis_store.budgets import Budgets, Charge, ChargeResult, RateLimiter
@@ -46,25 +46,6 @@ _LEAST_KEPT_SECONDS = 6 * 3600
 def _quote_key(service: ServiceSpec, header: SessionHeader) -> _QuoteKey:
     start, end = header.session_start_block_height, header.session_end_block_height
     return header.application_address, header.service_id, start, end, service.service_factor
-
-
-def relay_cost(compute_units: int, params: SharedParams) -> int:
-    """Return the price of one relay in upokt, at the prices of its session's start."""
-    return compute_units * params.compute_units_to_tokens_multiplier // params.compute_unit_cost_granularity
-
-
-def session_budget(
-    application_stake_upokt: int, suppliers_per_session: int, params: SharedParams, service_factor: float | None = None
-) -> int:
-    """Return the upokt that one supplier serves in one session.
-
-    It is the share that the application's stake pays for certain. A service factor replaces it by that share of the
-    whole stake, which the chain may cap at settlement.
-    """
-    if service_factor is not None:
-        return int(application_stake_upokt * Decimal(str(service_factor)))
-    pending = -(-max(params.window_blocks, 1) // params.num_blocks_per_session) + 1
-    return application_stake_upokt // max(suppliers_per_session, 1) // pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +247,11 @@ class Meter:
         if not self._enabled:
             return 0, None, keep
         application = await self._chain.application(application_address)
-        budget = session_budget(
+        budget = meter_limit_upokt(
             application.stake_upokt, await self._chain.num_suppliers_per_session(), params, service_factor
         )
-        cost = relay_cost(await self._chain.compute_units_per_relay(service_id, start), params)
+        units = await self._chain.compute_units_per_relay(service_id, start)
+        cost = relay_cost_upokt(units, Price.of(params))
         quote = (cost, budget, keep)
         self._quotes.put(now, key, quote)
         return quote
