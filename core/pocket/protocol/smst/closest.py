@@ -91,20 +91,3 @@ class ClosestProof:
             len(self.side_nodes),
             self.sibling_data or b"",
         )
-
-    def marshal_full(self) -> bytes:
-        """Return the expanded stream, which is not used on chain."""
-        inner = gob.struct_value(
-            [gob.bytes_list(self.side_nodes), gob.byte_string(b""), gob.byte_string(self.sibling_data or b"")]
-        )
-        outer = gob.struct_value(
-            [
-                gob.byte_string(self.path),
-                gob.signed_list(self.flipped_bits),
-                gob.signed(self.depth),
-                gob.byte_string(self.closest_path),
-                gob.byte_string(self.closest_value_hash or b""),
-                inner,
-            ]
-        )
-        return gob.FULL_PROOF_TYPES + gob.value_message(64, outer)

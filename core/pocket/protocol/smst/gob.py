@@ -18,13 +18,6 @@ COMPACT_PROOF_TYPES: Final = bytes.fromhex(
     "01ff840001050109536964654e6f64657301ff820001154e6f6e4d656d626572736869704c65616644617461010a0001074269744d61736b010a00010c4e756d"
     "536964654e6f646573010400010b5369626c696e6744617461010a000000"
 )
-FULL_PROOF_TYPES: Final = bytes.fromhex(
-    "ff807f030101185370617273654d65726b6c65436c6f7365737450726f6f6601ff80000106010450617468010a00010b466c69707065644269747301ff820001"
-    "054465707468010400010b436c6f7365737450617468010a000110436c6f7365737456616c756548617368010a00010c436c6f7365737450726f6f6601ff8400"
-    "000013ff81020101055b5d696e7401ff82000104000058ff83030101115370617273654d65726b6c6550726f6f6601ff840001030109536964654e6f64657301"
-    "ff860001154e6f6e4d656d626572736869704c65616644617461010a00010b5369626c696e6744617461010a00000017ff85020101095b5d5b5d75696e743801"
-    "ff8600010a0000"
-)
 _BYTES_TYPE: Final = 5
 _INT_TYPE: Final = 2
 
@@ -59,11 +52,6 @@ def bytes_list(values: Sequence[bytes]) -> bytes | None:
     if not values:
         return None
     return unsigned(len(values)) + b"".join(unsigned(len(v)) + v for v in values)
-
-
-def signed_list(values: Sequence[int]) -> bytes | None:
-    """Encode a list of signed integers, or return None for an empty list."""
-    return unsigned(len(values)) + b"".join(_signed(v) for v in values) if values else None
 
 
 def struct_value(fields: Sequence[bytes | None]) -> bytes:
