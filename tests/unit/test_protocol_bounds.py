@@ -11,6 +11,7 @@ from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upo
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
+from pocket.protocol.relays.envelope import url_text
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import session_id_preimage
 from pocket.protocol.sessions.windows import SharedParams
@@ -31,6 +32,11 @@ def test_the_first_session_of_a_chain_has_the_hash_of_its_block(start, begins):
 @pytest.mark.parametrize(("suppliers", "limit"), [(0, 500), (1, 500), (2, 250), (50, 10)])
 def test_a_session_without_a_number_of_suppliers_is_one_of_one(suppliers, limit):
     assert meter_limit_upokt(1000, suppliers, SharedParams()) == limit
+
+
+def test_a_url_keeps_printable_ascii_and_has_the_rest_as_utf_8():
+    printable = "".join(map(chr, range(33, 127)))
+    assert url_text(f" {printable}\x7f\u00e9") == f"%20{printable}%7F%C3%A9"
 
 
 @pytest.mark.parametrize("status", [0, 1, 2])
