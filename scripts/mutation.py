@@ -38,6 +38,7 @@ FOLDER = ROOT / ".mutation"
 DATA = FOLDER / "coverage"
 DATA_OF_TESTS = ROOT / ".coverage"
 MONEY_PATH = (
+    "cli/relayctl/stake_commands.py",
     "core/pocket/chain/*.py",
     "core/pocket/chain_cache/*.py",
     "core/pocket/coordination/*.py",
@@ -93,7 +94,7 @@ TESTS_OF_A_MUTANT = (40, 120, 400)
 SECONDS = (90, 120, 120)
 TEST_SECONDS = 40
 COLUMNS = (Verdict.KILLED, Verdict.TIMED_OUT, Verdict.SURVIVED)
-NO_TESTS = 5  # pytest's exit code
+NOT_FOUND, NO_TESTS = 4, 5  # pytest's exit codes
 VERDICTS = {
     0: Verdict.SURVIVED,
     TESTS_FAILED: Verdict.KILLED,
@@ -228,7 +229,9 @@ def cover() -> int:
     for old in FOLDER.glob("coverage*"):
         old.unlink()
     config = FOLDER / "coveragerc"
-    config.write_text("[run]\nbranch = true\nsource_pkgs = pocket,pocket_miner,pocket_relayer,pocket_operator\n")
+    config.write_text(
+        "[run]\nbranch = true\nsource_pkgs = pocket,pocket_miner,pocket_relayer,pocket_operator,relayctl\n"
+    )
     environment = {**os.environ, "COVERAGE_FILE": str(DATA)}
     parallel = ["-q", "-n", "auto", "--dist=worksteal"]
     coverage = ["--cov", f"--cov-config={config}", "--cov-context=test", "--cov-report="]
@@ -337,17 +340,28 @@ def _verdict(tests: list[str], copy: Copy) -> Verdict:
         part = tests[done:count]
         if not part:
             break
-        code, output = copy.tests.run([f"--timeout={TEST_SECONDS}", "-m", "not long", *part], seconds)
+        code, output = _run(part, copy, seconds)
         if code is None and done:
             return Verdict.SURVIVED  # there were too many tests
         if code == NO_TESTS:  # all of them are long
             code = 0
-        if "found no collectors" in output:  # a module of tests cannot be imported any more
-            code = NOT_COLLECTED
         if code != 0:
             return Verdict.TIMED_OUT if f"Timeout (>{TEST_SECONDS}" in output else VERDICTS.get(code, Verdict.FAULTY)
         done = count
     return Verdict.SURVIVED
+
+
+def _run(tests: list[str], copy: Copy, seconds: float) -> tuple[int | None, str]:
+    """Run tests, by their functions if they have other parameters now.
+
+    Returns pytest's exit code, NOT_COLLECTED for a module of tests that cannot be imported any more.
+    """
+    options = [f"--timeout={TEST_SECONDS}", "-m", "not long"]
+    code, output = copy.tests.run([*options, *tests], seconds)
+    if code == NOT_FOUND:
+        functions = list(dict.fromkeys(test.partition("[")[0] for test in tests))
+        code, output = copy.tests.run([*options, *functions], seconds)
+    return NOT_COLLECTED if code == NOT_FOUND else code, output
 
 
 def chosen(covered: dict[str, dict[int, list[str]]]) -> list[Generated]:

@@ -1,8 +1,10 @@
 """Which mutants are made of a module, and which tests judge them."""
 
+import pytest
+
 from lua_mutants import callers, lua_changes
-from mutants import ROOT
-from mutation import MONEY_PATH, Generated, _each_function_first, generate, judges_of
+from mutants import ROOT, Copy, Verdict
+from mutation import MONEY_PATH, Generated, _each_function_first, _verdict, generate, judges_of
 
 SOURCE = '''
 import structlog
@@ -96,3 +98,16 @@ def test_each_test_function_judges_a_mutant_before_another_has_judged_it_twice()
         "tests/unit/a.py::a[1]", "tests/unit/b.py::b[1]", "tests/vectors/d.py::d", "tests/unit/a.py::a[2]",
         "tests/unit/b.py::b[2]", "tests/unit/a.py::a[3]", "tests/integration/c.py::c",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("functions", "verdict"), [(0, Verdict.SURVIVED), (1, Verdict.KILLED), (4, Verdict.KILLED)])
+def test_a_mutant_that_changes_parameters_or_the_import_of_tests_is_judged_by_their_functions(functions, verdict):
+    asked = []
+
+    class Tests:
+        def run(self, arguments, seconds):
+            asked.append([argument for argument in arguments if "::" in argument])
+            return (4 if len(asked) == 1 else functions), "(no match in any of [<Module t.py>])"
+
+    assert _verdict(["t.py::a[1]", "t.py::a[2]", "t.py::b"], Copy(ROOT, Tests())) is verdict
+    assert asked == [["t.py::a[1]", "t.py::a[2]", "t.py::b"], ["t.py::a", "t.py::b"]]
