@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from pocket.errors import DecodingError
 from pocket.protocol.claims.amounts import meter_limit_upokt
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
@@ -15,6 +16,8 @@ from pocket.protocol.relays.envelope import url_text
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.session_id import session_id_preimage
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.smst import digest, gob
+from pocket.protocol.smst.verify import _sibling_digest
 from pocket.protocol.transactions.build import Message, Timestamp, TransactionPlan, sign_transaction
 from pocket.protocol.transactions.decode import is_signed_by
 from world import key
@@ -55,6 +58,32 @@ def test_inflation_without_a_share_of_the_supplier_is_none():
     assert (
         supplier_reward_upokt(1001, replace(params, global_inflation_per_claim=0.1, inflation_supplier_share=1)) == 783
     )
+
+
+@pytest.mark.parametrize("of_lists", [True, False])
+def test_values_that_are_nested_deeper_than_those_of_any_proof_are_refused(of_lists):
+    """A type that holds itself would let a short text nest without end."""
+    name = gob.struct_value([gob.byte_string(b"T")])
+    row = gob.struct_value([gob.byte_string(b"a"), gob.signed(65 + of_lists)])
+    struct = gob.struct_value([None, None, gob.struct_value([name, gob.unsigned(1) + row])])
+    rows = gob.struct_value([None, gob.struct_value([name, gob.signed(66)])])
+    types = [gob.unsigned(129) + struct, *([gob.unsigned(131) + rows] if of_lists else [])]  # 65 and 66
+    head = b"".join(gob.unsigned(len(text)) + text for text in types)
+
+    def nested(levels):
+        ends = b"\0\0" if of_lists else bytes(levels + 1)
+        return gob.decode_struct(head + gob.value_message(65, b"\x01" * levels + ends))
+
+    assert list(nested(8)) == ["a"]
+    with pytest.raises(DecodingError, match="nested too deep"):
+        nested(9)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (7, 9), (0, 255), (240, 255), (254, 255)])
+def test_an_extension_is_lifted_over_each_of_its_levels(start, end):
+    path, child = bytes(range(100, 132)), bytes(48)
+    data = digest.extension_bytes(start, end, path, child)
+    assert _sibling_digest(data) == digest.lift(child, path, end, start)
 
 
 def test_one_signature_of_this_key_for_this_chain_and_account_is_one():

@@ -31,7 +31,7 @@ def unsigned(value: int) -> bytes:
 
 
 def _signed(value: int) -> bytes:
-    return unsigned(2 * value if value >= 0 else 2 * (-value - 1) + 1)
+    return unsigned(2 * value)  # a proof has no negative number
 
 
 def byte_string(value: bytes) -> bytes | None:
