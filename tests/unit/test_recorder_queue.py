@@ -1,6 +1,7 @@
 """The account of relays that are not recorded yet."""
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.recorder_queue import RecorderQueue
 from pocket.redis_store.recorder_types import RecorderLimits
 from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
+from pocket.redis_store.supplier_groups import SupplierGroups
+from pocket_relayer.pipeline import recently_mined
 
 SUPPLIERS = ("alice", "bob", "carol")
 
@@ -61,3 +64,37 @@ async def test_the_first_relay_is_waited_for_and_a_batch_has_at_most_its_number(
     queue.fill(batch)
     assert [waiting.record.supplier for waiting in batch] == ["alice", "alice", "bob"]
     assert len(queue) == 2
+
+
+async def test_relays_that_were_settled_before_keep_no_later_one_from_being_settled():
+    queue, batch = RecorderQueue(RecorderLimits()), []
+    for supplier in SUPPLIERS:
+        queue.add(record(supplier))
+    queue.fill(batch)
+    queue.settle(batch[:1])
+    queue.settle(batch)
+    assert (queue.suppliers, queue.settled.is_set()) == (set(), True)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_follows_a_call_is_done_once_whether_it_fails_or_is_the_only_one(number, fails):
+    ended = []
+
+    async def call():
+        if fails:
+            raise RedisUnavailable("away")
+
+    works = [(call(), lambda row=row: ended.append(row)) for row in range(number)]
+    with pytest.raises(RedisUnavailable) if fails else contextlib.nullcontext():
+        await SupplierGroups(None).run(works)
+    assert ended == list(range(number))
+
+
+def test_the_newest_relays_are_remembered_and_a_repeated_one_is_known(monkeypatch):
+    monkeypatch.setattr(recently_mined, "_MAX_RELAYS", 3)
+    recent = recently_mined.RecentlyMined()
+    digests = [bytes([number]) * 32 for number in range(5)]
+    assert [recent.is_duplicate(digest) for digest in (*digests[:3], *digests[:3])] == [False] * 3 + [True] * 3
+    assert not recent.is_duplicate(digests[3])
+    assert [recent.is_duplicate(digests[at]) for at in (1, 2, 3, 0)] == [True, True, True, False]
