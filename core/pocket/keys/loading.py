@@ -169,7 +169,7 @@ def load_keys_directory(path: Path) -> KeySet:
     A file is YAML/JSON with operator_address and private_key_hex, a keys file, or bare hex. Raises ConfigurationError.
     """
     if not path.is_dir():
-        raise ConfigurationError(f"keys {path}: not a folder")
+        raise ConfigurationError(f"keys {path}: not a folder. Name the folder that holds one file per supplier.")
     return _collect(_directory_entries(path))
 
 

@@ -120,7 +120,9 @@ class WriteAheadLog:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            _LOG.warning("the volume of the write-ahead log is full, only earlier logs are appended", error=error)
+            _LOG.warning(
+                "the volume of the write-ahead log is full, relays are rejected until space is freed", error=error
+            )
         own = sorted(self._folder.glob(f"*{_SUFFIX}"))
         self._number = max((_number_of(path) for path in own), default=0)
         for path in own:
@@ -213,7 +215,11 @@ class WriteAheadLog:
                 self.append(records)
                 self.rotate()
         except OSError as error:
-            _LOG.error("records before a damage are not written again", records=len(records), error=error)
+            _LOG.error(
+                "records of a damaged segment cannot be copied to a new one: check the disk",
+                records=len(records),
+                error=error,
+            )
 
     def readable_again(self) -> list[Segment]:
         """Return the damaged segments, of any worker, that can be read now. It may run in a thread."""

@@ -66,5 +66,7 @@ async def serve_admin(
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         await runner.cleanup()
-        raise ConfigurationError(f"miner: admin port {port} is taken: {error.strerror}") from error
+        raise ConfigurationError(
+            f"miner: admin port {port} is taken: {error.strerror}. Stop the other process."
+        ) from error
     return runner

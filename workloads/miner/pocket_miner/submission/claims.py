@@ -334,7 +334,7 @@ class ClaimSubmitter:
             session.session_id, leaf_set.root, leaf_set.leaf_digest, block.height, self.store.epoch
         )
         await self.seals.save([session.seal], session.end, "", needed=False)
-        _LOG.info("claim adopted", session=session.session_id)
+        _LOG.info("claim on chain has the root of our relays, continuing with it", session=session.session_id)
         if connected:
             await self.store.restore({session.session_id: session.seal}, {session.session_id: session.end})
 

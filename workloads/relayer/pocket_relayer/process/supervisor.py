@@ -319,6 +319,6 @@ class Supervisor:
             await server.start(self._config.admin_host, self._config.admin_port)
         except OSError as error:
             raise ConfigurationError(
-                f"relayer: admin port {self._config.admin_port} is taken: {error.strerror}"
+                f"relayer: admin port {self._config.admin_port} is taken: {error.strerror}. Stop the other process."
             ) from error
         return server

@@ -254,7 +254,7 @@ class Bridge:
         except (OSError, aiohttp.ClientError) as error:
             self.end(1001, type(error).__name__)
         except Exception:  # noqa: BLE001 - the border of one connection: logged, the process goes on
-            _LOG.exception("WebSocket failed")
+            _LOG.exception("WebSocket failed", service=self.service_backends.service.id)
             self.end(1011, "internal error")
 
     async def _from_gateway(self, group: asyncio.TaskGroup) -> None:
