@@ -98,7 +98,10 @@ class ChainClient:
         return self
 
     async def close(self) -> None:
-        """Close every channel. Transactions that are still sent to slower nodes are abandoned."""
+        """Close every channel.
+
+        Transactions that are still sent to slower nodes are abandoned.
+        """
         await self._broadcaster.close()
         for channel in self._channels:
             await channel.close(None)
@@ -169,7 +172,10 @@ class ChainClient:
     async def decoded_by_node(
         self, method: str, request: Message, response: type[M], decode: Callable[[M], T], height: int = 0
     ) -> dict[str, T]:
-        """Query every usable node without caches. Returns what those state that answer usably, by node name."""
+        """Query every usable node without caches.
+
+        Returns what those state that answer usably, by node name.
+        """
         decoded = {}
         for name, answer in (await self.ask_every_node(method, request, height)).items():
             if answer.error is None:
@@ -178,7 +184,10 @@ class ChainClient:
         return decoded
 
     async def adopt(self, method: str, request: Message, raw: bytes | None) -> None:
-        """Replace the cached answer to a query, or drop it for None. This client has no caches."""
+        """Replace the cached answer to a query, or drop it for None.
+
+        This client has no caches.
+        """
 
     async def chain_id(self) -> str:
         """Network name of the node."""

@@ -63,7 +63,10 @@ def parse_time(text: Any) -> Timestamp:
 
 
 def result_of(body: Any) -> Any:
-    """Return the result of a JSON-RPC response. Raises ChainError for an error response."""
+    """Return the result of a JSON-RPC response.
+
+    Raises ChainError for an error response.
+    """
     if not isinstance(body, dict):
         raise DecodingError("the node's answer is not a JSON-RPC object")
     if error := body.get("error"):
@@ -164,7 +167,9 @@ class _Results:
 
 
 class CometClient:
-    """Queries blocks and their events. Every node is queried before an error is raised.
+    """Queries blocks and their events.
+
+    Every node is queried before an error is raised.
 
     `chain_id` is the required network, empty for any. Nodes of another network are not used.
     """

@@ -1,4 +1,7 @@
-"""Convert protobuf responses to model values. Raises DecodingError for invalid ones."""
+"""Convert protobuf responses to model values.
+
+Raises DecodingError for invalid ones.
+"""
 
 import contextlib
 import json
@@ -48,7 +51,10 @@ _AMOUNT: Final = re.compile(r"[0-9]{1,78}")  # of 256 bits
 
 
 def amount(coin: base_pb.Coin) -> int:
-    """Return the amount of a coin in upokt, 0 for a coin that is not set. Raises DecodingError."""
+    """Return the amount of a coin in upokt, 0 for a coin that is not set.
+
+    Raises DecodingError.
+    """
     if not coin.amount and not coin.denom:
         return 0
     if not _AMOUNT.fullmatch(coin.amount):
@@ -99,7 +105,10 @@ def staking_params(message: supplier_pb.Params) -> StakingParams:
 
 
 def tokenomics_params(message: tokenomics_pb.Params) -> TokenomicsParams:
-    """Convert tokenomics params. Raises DecodingError for missing or impossible shares."""
+    """Convert tokenomics params.
+
+    Raises DecodingError for missing or impossible shares.
+    """
     minted, distributed = message.mint_allocation_percentages, message.mint_equals_burn_claim_distribution
     if not message.HasField("mint_equals_burn_claim_distribution") or not _adds_up(distributed):
         raise DecodingError("tokenomics params without shares of a claim that add up to one")
@@ -201,7 +210,10 @@ def account(type_url: str, value: bytes) -> Account:
 
 
 def difficulty(message: service_pb.RelayMiningDifficulty) -> Difficulty:
-    """Convert a difficulty. An empty target means the base target. Raises DecodingError."""
+    """Convert a difficulty.
+
+    An empty target means the base target. Raises DecodingError.
+    """
     target = message.target_hash or BASE_TARGET
     if len(target) != len(BASE_TARGET) or not any(target):
         raise DecodingError(f"target {target[:40].hex()} is not a number of 32 bytes above zero")

@@ -59,7 +59,10 @@ class EndBlockEventParser:
                 raise DecodingError(_UNREADABLE)
 
     def close(self) -> tuple[Event, ...]:
-        """Return the selected events in block order. Raises DecodingError for a cut response."""
+        """Return the selected events in block order.
+
+        Raises DecodingError for a cut response.
+        """
         if self._position is not _Position.AFTER:
             raise DecodingError("the node's block results end too early")
         return tuple(self._found)

@@ -176,9 +176,9 @@ class Failover(Generic[N]):
         self, order: Sequence[int], ask: Callable[[N], Awaitable[T]], end: float, patience: float,
         errors: dict[int, ChainError],
     ) -> tuple[T] | None:  # fmt: skip
-        """Query nodes one after the other, the only one again while it is silent. Returns the first usable answer.
+        """Query nodes one after the other, the only one again while it is silent.
 
-        Adds the errors of all that failed before.
+        Returns the first usable answer. Adds the errors of all that failed before.
         """
         only = len(order) == 1
         patience = max(patience, _PATIENCE_ANSWERS * self._mean_seconds)
@@ -258,7 +258,10 @@ class Failover(Generic[N]):
         return ChainUnavailable(f"{name}: no answer within {self.clock() - began:.1f} s", nodes=(name,))
 
     def _failed(self, index: int, failed: ChainError, began: float) -> ChainError:
-        """Count a failure of a node, which is asked last for some seconds. Returns the failure."""
+        """Count a failure of a node, which is asked last for some seconds.
+
+        Returns the failure.
+        """
         self._observe(failed.failure.value, began)
         if failed.failure in _COOLDOWN_FAILURES:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
@@ -274,10 +277,10 @@ class Failover(Generic[N]):
         return rank is not None and rank[0] == 0
 
     def _merge(self, query: str, order: Sequence[int], errors: Mapping[int, ChainError]) -> ChainError:
-        """Merge the nodes' errors. A statement about the chain outranks a node's own failure.
+        """Merge the nodes' errors.
 
-        It carries the healthy nodes that made no statement. That one node does not know a method means nothing
-        while a healthy one fails otherwise.
+        A statement about the chain outranks a node's own failure. It carries the healthy nodes that made no statement.
+        That one node does not know a method means nothing while a healthy one fails otherwise.
         """
         healthy = [index for index in order if self._is_healthy(index)]
         stated = [error for error in errors.values() if error.failure in STATED]

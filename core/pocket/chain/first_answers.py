@@ -32,10 +32,10 @@ async def first_in_time(
 
 
 async def staggered(work: Iterable[Coroutine[Any, Any, T]], patience_seconds: float) -> AsyncGenerator[T, None]:
-    """Yield results as they come. Start each part when one has ended or after `patience_seconds` of silence.
+    """Yield results as they come.
 
-    What is still running goes on meanwhile, and is cancelled when the generator is closed. Raises what the work
-    raises.
+    Start each part when one has ended or after `patience_seconds` of silence. What is still running goes on meanwhile,
+    and is cancelled when the generator is closed. Raises what the work raises.
     """
     waiting = list(work)[::-1]
     running: list[asyncio.Task[T]] = []

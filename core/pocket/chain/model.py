@@ -1,4 +1,7 @@
-"""Immutable values of the chain's responses. Amounts are in upokt, heights in blocks."""
+"""Immutable values of the chain's responses.
+
+Amounts are in upokt, heights in blocks.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,9 +1,9 @@
-"""Decide whether a reported block can be the chain's. Pure, with the time passed in.
+"""Decide whether a reported block can be the chain's.
 
-Blocks take time. A height that the elapsed time does not allow comes from another network, or from a damaged node. It
-is not believed until its chain grows for as long as several blocks take. A height that was believed without a
-reference is dropped when others contradict it. Any height is dropped for a lower chain that grows and whose blocks are
-younger: a node that lags has older ones.
+Pure, with the time passed in. Blocks take time. A height that the elapsed time does not allow comes from another
+network, or from a damaged node. It is not believed until its chain grows for as long as several blocks take. A height
+that was believed without a reference is dropped when others contradict it. Any height is dropped for a lower chain that
+grows and whose blocks are younger: a node that lags has older ones.
 """
 
 import statistics

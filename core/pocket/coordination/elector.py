@@ -37,7 +37,10 @@ def timing_for_blocks(block_seconds: float) -> LeaseTiming:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """The content of a Lease. An empty holder means released, `transitions` is the holder's epoch."""
+    """The content of a Lease.
+
+    An empty holder means released, `transitions` is the holder's epoch.
+    """
 
     holder: str
     lease_seconds: int
@@ -137,7 +140,10 @@ def takeable_at(state: CandidateState, timing: LeaseTiming) -> float:
 def next_record(
     state: CandidateState, step: ElectionStep, wall_time: datetime, timing: LeaseTiming, known_epoch: int = 0
 ) -> LeaseRecord:
-    """Return the record to write for a step. The epoch only grows, past any known elsewhere."""
+    """Return the record to write for a step.
+
+    The epoch only grows, past any known elsewhere.
+    """
     wall_time = wall_time.astimezone(UTC)
     if step is ElectionStep.RENEW and state.record is not None:
         return replace(state.record, renewed=wall_time, lease_seconds=round(timing.lease))
@@ -153,5 +159,8 @@ def after_write(
 
 
 def release_record(record: LeaseRecord, wall_time: datetime) -> LeaseRecord:
-    """Return the record that gives a Lease up at once. The epoch stays, so it never decreases."""
+    """Return the record that gives a Lease up at once.
+
+    The epoch stays, so it never decreases.
+    """
     return replace(record, holder="", lease_seconds=1, renewed=wall_time.astimezone(UTC))

@@ -12,7 +12,10 @@ class LockHeld(Exception):
 
 
 class FileLock:
-    """A lock held while the process lives. The kernel releases it however the process ends."""
+    """A lock held while the process lives.
+
+    The kernel releases it however the process ends.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

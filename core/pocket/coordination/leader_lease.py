@@ -164,7 +164,10 @@ class LeaseElector:
         return self._timing.retry * self._rng.uniform(0.8, 1.2)
 
     async def acquire(self, stop: asyncio.Event) -> bool:
-        """Wait until this candidate leads, through outages. Returns False when `stop` was set first."""
+        """Wait until this candidate leads, through outages.
+
+        Returns False when `stop` was set first.
+        """
         while not stop.is_set():
             try:
                 if await self.attempt():
@@ -182,7 +185,10 @@ class LeaseElector:
         return False
 
     async def hold(self, stop: asyncio.Event) -> str:
-        """Renew until `stop` is set or leadership ends. Returns the reason, '' when stopped."""
+        """Renew until `stop` is set or leadership ends.
+
+        Returns the reason, '' when stopped.
+        """
         while not stop.is_set():
             await _sleep(stop, self._pause())
             if stop.is_set():
@@ -203,7 +209,10 @@ class LeaseElector:
         return ""
 
     async def release(self) -> None:
-        """Release the Lease so that the next candidate need not wait. A failure only costs time."""
+        """Release the Lease so that the next candidate need not wait.
+
+        A failure only costs time.
+        """
         record = self._view.record
         if record is None or record.holder != self.identity:
             return

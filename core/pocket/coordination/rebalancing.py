@@ -11,7 +11,10 @@ from pocket.coordination.rendezvous import weight
 
 
 def rendezvous_order(shard: int, members: Collection[str]) -> list[str]:
-    """Return members in the order in which they should own a shard. The second is the first's standby."""
+    """Return members in the order in which they should own a shard.
+
+    The second is the first's standby.
+    """
     return sorted(members, key=lambda member: weight(shard, member), reverse=True)
 
 

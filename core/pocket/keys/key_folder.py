@@ -25,7 +25,10 @@ class KeyFolder:
         self._loaded = KeySet({})
 
     def load(self) -> KeySet:
-        """Return all keys, the same set as before while nothing changed. Raises ConfigurationError."""
+        """Return all keys, the same set as before while nothing changed.
+
+        Raises ConfigurationError.
+        """
         fingerprint, now = self._fingerprint(), self._wall_clock()
         if fingerprint is None or fingerprint != self._seen:
             self._seen = None

@@ -17,7 +17,10 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class Keyring:
-    """The keys of a folder and of variables, by operator address. A failed reload keeps the last good set."""
+    """The keys of a folder and of variables, by operator address.
+
+    A failed reload keeps the last good set.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,10 @@ class Keyring:
                 yield str(address), RemoteKey(key.public_key, self._signer)
 
     def unlisted(self) -> list[str]:
-        """Return the addresses of remote keys that the signer does not list, sorted. A change is logged."""
+        """Return the addresses of remote keys that the signer does not list, sorted.
+
+        A change is logged.
+        """
         if self._signer is None:
             return []
         remote = {key.public_key: address for address, key in self._keys.items() if isinstance(key, RemoteKey)}

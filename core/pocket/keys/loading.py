@@ -70,7 +70,10 @@ class KeySet:
 
     @property
     def digest(self) -> str:
-        """Return SHA-256 over the sorted public keys. It identifies the set without revealing a key."""
+        """Return SHA-256 over the sorted public keys.
+
+        It identifies the set without revealing a key.
+        """
         joined = b"".join(sorted(key.public_key for key in self.keys.values()))
         return hashlib.sha256(joined).hexdigest()
 

@@ -103,7 +103,10 @@ class RemoteSigner:
         """The public keys that the signer listed last, None before its first answer."""
 
     async def sign(self, public_key: bytes, kind: DocumentType, document: bytes) -> bytes:
-        """Return the verified signature of a document. Raises SignerUnavailable or SignerRefused."""
+        """Return the verified signature of a document.
+
+        Raises SignerUnavailable or SignerRefused.
+        """
         began = self._clock()
         waiting = _Waiting(public_key, kind, document, asyncio.get_running_loop().create_future())
         result = "unavailable"

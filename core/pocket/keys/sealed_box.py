@@ -80,7 +80,10 @@ class Controller:
 
     @classmethod
     def of_texts(cls, entries: Mapping[str, str]) -> "Controller":
-        """Create from base64 texts by name, as in `SECRET_OF_NAMESPACE`. Invalid entries are left out."""
+        """Create from base64 texts by name, as in `SECRET_OF_NAMESPACE`.
+
+        Invalid entries are left out.
+        """
         rows = (_decoded(text) for _, text in sorted(entries.items()))
         return cls(tuple(row for row in rows if len(row) == PrivateKey.SIZE))
 
@@ -110,7 +113,10 @@ class Controller:
         return any(key_id(public) == identity for public in self.publics)
 
     def open(self, text: str, subject: Subject) -> str:
-        """Open a sealed key and return it as hex. Raises SealError without any of the content."""
+        """Open a sealed key and return it as hex.
+
+        Raises SealError without any of the content.
+        """
         identity, box = _split_sealed(text)
         for private, public in zip(self.keys, self.publics, strict=True):
             if key_id(public) != identity:

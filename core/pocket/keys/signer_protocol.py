@@ -67,7 +67,10 @@ class SignBatch(Model):
 
 
 class SignResult(Model):
-    """A signature of 64 bytes, or the reason without one. `error` may be of a later version."""
+    """A signature of 64 bytes, or the reason without one.
+
+    `error` may be of a later version.
+    """
 
     signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")] | None = None
     error: str | None = None

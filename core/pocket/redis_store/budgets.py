@@ -170,7 +170,10 @@ class Budgets:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Send pending charges to Redis. A failure is reported to the charges and never ends the loop."""
+        """Send pending charges to Redis.
+
+        A failure is reported to the charges and never ends the loop.
+        """
         try:
             while True:
                 while self._waiting or self._refunds:

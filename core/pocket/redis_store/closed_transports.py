@@ -23,7 +23,10 @@ def closed_transports() -> Iterator[None]:
 
 
 class TranslatedTransport:
-    """A connection of redis-py whose closed transport is a ConnectionError. It is opened again when it is used next."""
+    """A connection of redis-py whose closed transport is a ConnectionError.
+
+    It is opened again when it is used next.
+    """
 
     async def _connect(self) -> None:
         parent: Any = super()

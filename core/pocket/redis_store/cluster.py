@@ -236,7 +236,10 @@ class ClusterClient(Redis):
 
     @staticmethod
     def _target(error: AskError, source: Address | None) -> Address:
-        """Return where a redirection leads. Without a host it leads to the host that sent it."""
+        """Return where a redirection leads.
+
+        Without a host it leads to the host that sent it.
+        """
         return (error.host or (source[0] if source is not None else ""), error.port)
 
     def _moved(self, slot: int, address: Address) -> None:

@@ -56,7 +56,9 @@ def appended_at(lasts: Iterable[Any]) -> float | None:
 def segment_took(
     segment: Segment, pair: tuple[str, str], last: Any, origin: str, is_present: bool
 ) -> AppendRefusal | None:
-    """Record what the script that appends returned for a session (supplier, id). Returns why it took no relay.
+    """Record what the script that appends returned for a session (supplier, id).
+
+    Returns why it took no relay.
 
     `is_present` is False if Redis has another history by now.
     """
@@ -143,7 +145,10 @@ def reached(theirs: str, ours: str) -> bool:
 
 
 def later(known: str | None, new: str) -> str:
-    """Return the later of two offsets of one origin, else the new one. Replies may arrive in another order."""
+    """Return the later of two offsets of one origin, else the new one.
+
+    Replies may arrive in another order.
+    """
     return known if known is not None and reached(known, new) else new
 
 

@@ -18,7 +18,10 @@ class LogProbe:
     _probing: asyncio.Future[str] | None = None
 
     async def problem(self) -> str:
-        """Return why the log takes no relays, '' if it does. A disk that hangs holds one thread, and no relay."""
+        """Return why the log takes no relays, '' if it does.
+
+        A disk that hangs holds one thread, and no relay.
+        """
         if problem := self.log.open_problem():
             return problem
         if self._probing is None:

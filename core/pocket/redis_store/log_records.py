@@ -20,9 +20,10 @@ _SUPPLIER = re.compile(rb"\+pokt1[02-9ac-hj-np-z]{38}")
 @fast_init
 @dataclass(frozen=True, slots=True)
 class WalRecord:
-    """A mined relay with the identity of its stream. `header` is the canonical session header.
+    """A mined relay with the identity of its stream.
 
-    session_end is a height, 0 for a record read from a log: its relays are accepted however late they are.
+    `header` is the canonical session header. session_end is a height, 0 for a record read from a log: its relays are
+    accepted however late they are.
     """
 
     supplier: str

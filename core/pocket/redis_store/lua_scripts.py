@@ -193,7 +193,10 @@ def _digest(source: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script that is loaded again when Redis has forgotten it. `form` is the type of its replies."""
+    """A script that is loaded again when Redis has forgotten it.
+
+    `form` is the type of its replies.
+    """
 
     source: str
     form: type = list

@@ -11,7 +11,10 @@ from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 
 
 class RecorderQueue:
-    """A bounded queue of relays. Those that were taken out of it count until they are settled."""
+    """A bounded queue of relays.
+
+    Those that were taken out of it count until they are settled.
+    """
 
     def __init__(self, limits: RecorderLimits) -> None:
         self._limits = limits

@@ -75,7 +75,10 @@ class RedisKeys:
         return f"{self._supplier('meter', supplier)}:{session_id}"
 
     def replays(self, supplier: str, session_id: str, bucket: int) -> str:
-        """Return a hash of ids of served requests. REPLAY_BUCKETS per session keep each small."""
+        """Return a hash of ids of served requests.
+
+        REPLAY_BUCKETS per session keep each small.
+        """
         return f"{self._supplier('replays', supplier)}:{session_id}:{bucket}"
 
     def spent(self, supplier: str, session_id: str) -> list[str]:

@@ -127,7 +127,10 @@ class RelayRecorder:
         return self._queue.add(record)
 
     async def run(self) -> None:
-        """Flush until cancelled. A failure is reported to the waiting relays and never ends the loop."""
+        """Flush until cancelled.
+
+        A failure is reported to the waiting relays and never ends the loop.
+        """
         try:
             while True:
                 first = await self._queue.first()
@@ -307,11 +310,12 @@ class RelayRecorder:
     async def replay(
         self, reason: str, due: list[Segment] | None = None, *, unacknowledged_only: bool = False
     ) -> RedisUnavailable | None:
-        """Append the log's relays again, or what is due of some segments. A relay that is there makes no second leaf.
+        """Append the log's relays again, or what is due of some segments.
 
-        New relays are recorded between the batches, so a long log does not delay them. Segments that were appended
-        are not appended again after a failure of a later one. A supplier whose relays Redis rejects, or whose primary
-        in a Cluster cannot be used, delays no other: its error is returned. Raises RedisUnavailable.
+        A relay that is there makes no second leaf. New relays are recorded between the batches, so a long log does not
+        delay them. Segments that were appended are not appended again after a failure of a later one. A supplier whose
+        relays Redis rejects, or whose primary in a Cluster cannot be used, delays no other: its error is returned.
+        Raises RedisUnavailable.
         """
         self._on_replay(reason)
         self._replayed, failure = set(), None

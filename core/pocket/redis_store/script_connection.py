@@ -31,7 +31,10 @@ class ConnectionGeneration(Protocol):
     losses: int
 
     def condemn(self, number: int) -> bool:
-        """Condemn a generation. Returns True if the next connection belongs to a newer one."""
+        """Condemn a generation.
+
+        Returns True if the next connection belongs to a newer one.
+        """
 
 
 class _Replies(asyncio.Protocol):
@@ -150,10 +153,11 @@ class _Replies(asyncio.Protocol):
 
 
 class ScriptConnection:
-    """The connection of one server's pool for scripts. It is opened at the first script, and again once it is lost.
+    """The connection of one server's pool for scripts.
 
-    Every script has a deadline. A script that a demoted instance rejected is sent once more, on a new connection.
-    Whether a script that was lost with its connection is repeated is the caller's decision.
+    It is opened at the first script, and again once it is lost. Every script has a deadline. A script that a demoted
+    instance rejected is sent once more, on a new connection. Whether a script that was lost with its connection is
+    repeated is the caller's decision.
     """
 
     def __init__(

@@ -288,9 +288,9 @@ class SealStore:
             await self._redis.hsetnx(self._keys.seals(self._supplier), session_id, seal.encode())
 
     async def share_costs(self, tx_hash: str, message: str, upokt: Mapping[str, int]) -> None:
-        """Publish to later owners what a transaction cost each session. Raises RedisUnavailable.
+        """Publish to later owners what a transaction cost each session.
 
-        It is a fact that no fence guards: a former owner that has paid may publish it.
+        Raises RedisUnavailable. It is a fact that no fence guards: a former owner that has paid may publish it.
         """
         async with self._redis.pipeline(transaction=False) as pipe:
             for session_id, amount in upokt.items():

@@ -71,7 +71,10 @@ class SentinelUrl:
 
 @dataclass(frozen=True, slots=True)
 class NamedPrimary:
-    """The primary that one Sentinel names. The configuration epoch grows with each fail-over."""
+    """The primary that one Sentinel names.
+
+    The configuration epoch grows with each fail-over.
+    """
 
     address: Address
     epoch: int
@@ -88,7 +91,10 @@ def chosen(named: Sequence[NamedPrimary]) -> Address | None:
 
 
 async def _named_by(sentinels: Sentinel, sentinel: Any, service: str) -> NamedPrimary:
-    """Return the primary that one Sentinel names. Raises redis-py's MasterNotFoundError if it names none."""
+    """Return the primary that one Sentinel names.
+
+    Raises redis-py's MasterNotFoundError if it names none.
+    """
     state = (await sentinel.sentinel_masters()).get(service)
     if not state or not sentinels.check_master_state(state, service):
         raise MasterNotFoundError(f"No master found for {service!r}")

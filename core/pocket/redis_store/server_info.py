@@ -14,9 +14,10 @@ UNREPORTED: Final = "connections/"
 
 @dataclass(frozen=True, slots=True)
 class RedisInfo:
-    """The state that decides whether a Redis can be trusted. Memory in bytes, limit 0 = none.
+    """The state that decides whether a Redis can be trusted.
 
-    history_id changes whenever the data may be different or older: restart, fail-over, promotion of a replica.
+    Memory in bytes, limit 0 = none. history_id changes whenever the data may be different or older: restart, fail-over,
+    promotion of a replica.
     """
 
     history_id: str
@@ -51,7 +52,9 @@ class RedisInfo:
 
 @dataclass(frozen=True, slots=True)
 class PrimaryStates:
-    """The state of each primary that answers. Without a Cluster there is one, under the address None.
+    """The state of each primary that answers.
+
+    Without a Cluster there is one, under the address None.
 
     `away` are the other primaries of a Cluster, with None for slots without one, and `failure` is the reason of one of
     them.

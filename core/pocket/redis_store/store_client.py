@@ -22,7 +22,10 @@ def _with_ours(replies: list[Any]) -> list[Any]:
 
 
 def _asked(pool: Any) -> AbstractContextManager[None]:
-    """Return the context of a command to a pool's server. Raises redis-py's ConnectionError while the server hangs."""
+    """Return the context of a command to a pool's server.
+
+    Raises redis-py's ConnectionError while the server hangs.
+    """
     backoff: NodeBackoff | None = getattr(pool, "backoff", None)
     return nullcontext() if backoff is None else backoff.asked(_SERVER)
 

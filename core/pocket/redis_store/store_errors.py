@@ -10,11 +10,17 @@ class RedisStoreError(PocketError):
 
 
 class SessionClosed(RedisStoreError):
-    """The session is sealed or settled. The relay is not recorded and must not be acknowledged."""
+    """The session is sealed or settled.
+
+    The relay is not recorded and must not be acknowledged.
+    """
 
 
 class LogUnavailable(RedisStoreError):
-    """The write-ahead log takes no writes. The relay is certainly not recorded, now or later."""
+    """The write-ahead log takes no writes.
+
+    The relay is certainly not recorded, now or later.
+    """
 
 
 class RedisTrouble(StrEnum):
@@ -44,7 +50,10 @@ class RedisUnavailable(RedisStoreError):
 
 
 class CommandRejected(RedisUnavailable):
-    """Redis rejected one command, such as one on a key of another type. Other commands may succeed."""
+    """Redis rejected one command, such as one on a key of another type.
+
+    Other commands may succeed.
+    """
 
 
 def foreign_reply(reply: object) -> RedisUnavailable:
@@ -69,8 +78,14 @@ class ConcurrentAppend(RedisStoreError):
 
 
 class FenceMissing(ConcurrentAppend):
-    """Redis does not know this owner's epoch: it is empty or older. Fence again, then write."""
+    """Redis does not know this owner's epoch: it is empty or older.
+
+    Fence again, then write.
+    """
 
 
 class RedisNotDurable(RedisStoreError):
-    """Redis is configured so that relays can be lost. The message names the setting to change."""
+    """Redis is configured so that relays can be lost.
+
+    The message names the setting to change.
+    """

@@ -52,7 +52,10 @@ def origin_of(incarnation: str, history_id: str) -> str:
 
 
 def primary_of(redis: "Redis", keys: RedisKeys, supplier: str) -> Address | None:
-    """Return the primary that holds a supplier's keys, as far as known. None without a Cluster."""
+    """Return the primary that holds a supplier's keys, as far as known.
+
+    None without a Cluster.
+    """
     return redis.primary_of(keys.sessions(supplier)) if isinstance(redis, ClusterClient) else None
 
 
@@ -97,7 +100,10 @@ class StreamReader:
 
     @property
     def primary(self) -> Address | None:
-        """Return the primary that holds the streams, as far as known. None without a Cluster."""
+        """Return the primary that holds the streams, as far as known.
+
+        None without a Cluster.
+        """
         return primary_of(self._redis, self._keys, self.supplier)
 
     async def sessions(self) -> dict[str, bytes]:

@@ -56,7 +56,10 @@ class SupplierGroups:
             task.result()
 
     async def run_one(self, call: Coroutine[Any, Any, T], turn: asyncio.Lock) -> T:
-        """Run a call and return its result. It holds the turn until it has ended, or the patience is over."""
+        """Run a call and return its result.
+
+        It holds the turn until it has ended, or the patience is over.
+        """
         task: asyncio.Task[T] | None = None
         try:
             async with turn:

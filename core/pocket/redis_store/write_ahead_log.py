@@ -60,7 +60,10 @@ class Segment:
         return pair in self.rejected and pair not in self.appended
 
     def read(self) -> Iterator[WalRecord]:
-        """Yield the records of the file. Raises OSError after those that come before an unreadable part."""
+        """Yield the records of the file.
+
+        Raises OSError after those that come before an unreadable part.
+        """
         loaded = self.load()
         yield from loaded.records
         if loaded.failure is not None:
@@ -193,9 +196,9 @@ class WriteAheadLog:
         self.segments.append(segment)
 
     def load(self, segment: Segment) -> tuple[list[WalRecord], OSError | None]:
-        """Return a segment's records, and the error that ended the reading. It may run in a thread.
+        """Return a segment's records, and the error that ended the reading.
 
-        Damaged records are counted and logged, once for each place.
+        It may run in a thread. Damaged records are counted and logged, once for each place.
         """
         loaded = segment.load()
         if loaded.gaps > segment.gaps:
@@ -222,7 +225,10 @@ class WriteAheadLog:
             )
 
     def readable_again(self) -> list[Segment]:
-        """Return the damaged segments, of any worker, that can be read now. It may run in a thread."""
+        """Return the damaged segments, of any worker, that can be read now.
+
+        It may run in a thread.
+        """
         paths = [Segment(path) for path in sorted(self._root.glob(f"*{_DAMAGED}"))]
         segments = []
         for segment in [*(s for s in self.segments if s.damaged), *paths]:
@@ -249,7 +255,10 @@ class WriteAheadLog:
             _LOG.warning("segment of the write-ahead log can be read again", file=str(segment.path))
 
     def _set_aside(self, path: Path) -> Path:
-        """Rename a segment that cannot be read, so that no worker reads it. Returns its path."""
+        """Rename a segment that cannot be read, so that no worker reads it.
+
+        Returns its path.
+        """
         aside = self._root / f"{path.parent.name}-{path.stem}{_DAMAGED}"
         try:
             path.rename(aside)
@@ -299,7 +308,9 @@ class WriteAheadLog:
         return ""
 
     def problem(self, reserve_bytes: int) -> str:
-        """Return why no relay should be accepted for this open log, '' if it takes writes. Writes a probe.
+        """Return why no relay should be accepted for this open log, '' if it takes writes.
+
+        Writes a probe.
 
         `reserve_bytes` must be free for relays that are being served. It may run in a thread.
         """
@@ -370,6 +381,9 @@ class WriteAheadLog:
         )
 
     def close(self) -> None:
-        """Close the files and unlock the folder. Unreleased segments stay for the next worker."""
+        """Close the files and unlock the folder.
+
+        Unreleased segments stay for the next worker.
+        """
         self.rotate()
         self._locks.close()

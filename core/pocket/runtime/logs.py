@@ -104,7 +104,10 @@ _CONTEXT: tuple[Processor, ...] = (
 
 
 class RuntimeLevelLogger(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]  # made at run time
-    """A bound logger whose methods below the level do nothing. `set_level` changes it for all loggers at once."""
+    """A bound logger whose methods below the level do nothing.
+
+    `set_level` changes it for all loggers at once.
+    """
 
 
 def _rendering(component: str, *, terminal: bool) -> list[Processor]:
@@ -127,7 +130,10 @@ _processors: list[Processor] = []
 
 
 def use_safe_defaults() -> None:
-    """Log to standard error until `configure` is called. The defaults of structlog show the values of tracebacks."""
+    """Log to standard error until `configure` is called.
+
+    The defaults of structlog show the values of tracebacks.
+    """
     _processors[:] = [*_CONTEXT, *_rendering("pocket", terminal=False)]
     structlog.configure(
         processors=_processors,

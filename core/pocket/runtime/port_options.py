@@ -1,4 +1,7 @@
-"""Types of options that name a port. Only programs with a command line import this: it needs click."""
+"""Types of options that name a port.
+
+Only programs with a command line import this: it needs click.
+"""
 
 from typing import Final
 

@@ -16,7 +16,10 @@ _TICK_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ProcessStats:
-    """Statistics at one moment. `loop_lag_seconds` is the longest timer delay since the last call."""
+    """Statistics at one moment.
+
+    `loop_lag_seconds` is the longest timer delay since the last call.
+    """
 
     loop_lag_seconds: float
     resident_bytes: int

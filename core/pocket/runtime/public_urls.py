@@ -52,7 +52,10 @@ class PublicUrlChecker:
         self._problems = dict(zip(wanted, problems, strict=True))
 
     def problems(self, urls: Iterable[str]) -> list[str]:
-        """Return the problems of these URLs as `url: problem`. URLs not probed yet have none."""
+        """Return the problems of these URLs as `url: problem`.
+
+        URLs not probed yet have none.
+        """
         return [f"{_redact(url)}: {text}" for url in sorted(set(urls)) if (text := self._problems.get(url))]
 
     async def _problem(self, url: str) -> str:

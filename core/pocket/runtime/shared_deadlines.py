@@ -62,7 +62,10 @@ class SharedDeadlines:
         return self._running_loop().time()
 
     def within(self, seconds: float) -> SharedDeadline:
-        """Return the context in which the current task may wait for `seconds`. Raises TimeoutError beyond them."""
+        """Return the context in which the current task may wait for `seconds`.
+
+        Raises TimeoutError beyond them.
+        """
         loop = self._running_loop()
         task = asyncio.current_task(loop)
         if task is None:

@@ -21,7 +21,10 @@ class SingleFlight:
         return key in self._running
 
     async def do(self, key: object, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Join the call in progress for the key, or start `load`. Returns or raises its result."""
+        """Join the call in progress for the key, or start `load`.
+
+        Returns or raises its result.
+        """
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = asyncio.ensure_future(load())

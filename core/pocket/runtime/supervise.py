@@ -23,7 +23,10 @@ async def supervise(
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     is_fatal: Callable[[Exception], bool] = _never,
 ) -> None:
-    """Run a loop and restart it after an unexpected error, which `on_failure` counts. Raises fatal errors."""
+    """Run a loop and restart it after an unexpected error, which `on_failure` counts.
+
+    Raises fatal errors.
+    """
     while True:
         try:
             await loop()

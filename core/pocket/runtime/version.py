@@ -27,7 +27,10 @@ def _text(path: Path) -> str:
 
 
 def commit_of(checkout: Path) -> str:
-    """Return the commit that a checkout is on, or an empty text if it is no checkout. Git is not needed."""
+    """Return the commit that a checkout is on, or an empty text if it is no checkout.
+
+    Git is not needed.
+    """
     folder = checkout / ".git"
     if (pointer := _text(folder)).startswith("gitdir: "):  # a worktree
         folder = checkout / pointer.removeprefix("gitdir: ")

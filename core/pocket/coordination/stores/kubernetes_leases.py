@@ -20,7 +20,10 @@ _WRITERS = 8
 
 
 class KubeLeaseStore:
-    """Leases of one namespace with the group's label. `owner` is the object they are deleted with."""
+    """Leases of one namespace with the group's label.
+
+    `owner` is the object they are deleted with.
+    """
 
     def __init__(
         self,

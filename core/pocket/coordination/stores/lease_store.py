@@ -51,7 +51,10 @@ class LeaseStore(Protocol):
         ...
 
     async def write_all(self, writes: Sequence[LeaseWrite]) -> list[WriteResult]:
-        """Write several Leases independently and return the result of each. Raises nothing."""
+        """Write several Leases independently and return the result of each.
+
+        Raises nothing.
+        """
         ...
 
 

@@ -43,7 +43,10 @@ class RingSignature:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRing:
-    """The keys of a ring and its number of members. A key may occur twice (section 5.1)."""
+    """The keys of a ring and its number of members.
+
+    A key may occur twice (section 5.1).
+    """
 
     keys: frozenset[bytes]
     size: int

@@ -363,7 +363,10 @@ def _slice(data: bytes, at: int, tag: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=8192)
 def _known_header(data: bytes) -> SessionHeader | None:
-    """Return the header whose canonical encoding is `data`, or None. Headers repeat for a whole session."""
+    """Return the header whose canonical encoding is `data`, or None.
+
+    Headers repeat for a whole session.
+    """
     try:
         header = _header(wire.decode(wire.HEADER, data))
     except DecodingError:

@@ -78,7 +78,10 @@ class SharedParams:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Heights of one session's later life. The chain takes both ends of a window as inclusive."""
+    """Heights of one session's later life.
+
+    The chain takes both ends of a window as inclusive.
+    """
 
     session_end: int
     grace_end: int

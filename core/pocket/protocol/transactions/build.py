@@ -77,7 +77,10 @@ class GasPrice:
 
 
 def adjusted_gas(gas_used: int, adjustment: Decimal = Decimal("1.7")) -> int:
-    """Gas limit from simulated gas, truncated. The multiplication uses doubles, as in the Go relay miner."""
+    """Gas limit from simulated gas, truncated.
+
+    The multiplication uses doubles, as in the Go relay miner.
+    """
     return int(gas_used * float(adjustment))
 
 
