@@ -46,7 +46,10 @@ class ChainService(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
 
 
 async def start_grpc(chain: LocalChain, address: str) -> tuple[grpc.aio.Server, int]:
-    """Start a server and return it with its port. Raises RuntimeError when the port is taken."""
+    """Start a server and return it with its port.
+
+    Raises RuntimeError when the port is taken.
+    """
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((ChainService(chain),))
     port = server.add_insecure_port(address)

@@ -1,4 +1,7 @@
-"""The chain: mempool, blocks, history. Free of I/O, so a server or a test steps it."""
+"""The chain: mempool, blocks, history.
+
+Free of I/O, so a server or a test steps it.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -98,7 +101,10 @@ class LocalChain:
         return max(min(self._states), self.height - self.faults.lag_blocks)
 
     def block_hash(self, height: int) -> bytes:
-        """Return the hash of a block. While block h executes, only hashes up to h are known."""
+        """Return the hash of a block.
+
+        While block h executes, only hashes up to h are known.
+        """
         block = self.blocks.get(height)
         return block.hash if block else b""
 

@@ -29,7 +29,10 @@ def expected_ring(state: State, application: str, session_end: int) -> frozenset
 
 
 def failure_of(state: State, block_hash: BlockHash, claim: Claim, stored: StoredProof) -> str:
-    """Return why the proof is invalid, '' if it is valid. Texts begin as the chain's do."""
+    """Return why the proof is invalid, '' if it is valid.
+
+    Texts begin as the chain's do.
+    """
     try:
         proof, _ = decompact(unmarshal(stored.proof))
         _, request, response, header = decode_mined_relay(leaf_value(proof))

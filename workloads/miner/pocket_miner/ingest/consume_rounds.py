@@ -35,7 +35,10 @@ _MOST_STREAMS: Final = 512
 
 @dataclass(slots=True)
 class SessionRead:
-    """The new entries of one session, at least one. `behind` is True if the stream may have more."""
+    """The new entries of one session, at least one.
+
+    `behind` is True if the stream may have more.
+    """
 
     session: TrackedSession
     terms: LeafTerms
@@ -218,7 +221,10 @@ class ConsumeRounds:
         return work
 
     def _store(self, work: Sequence[_Work]) -> None:
-        """Validate and store, on a thread. Errors are set in the requests that they concern."""
+        """Validate and store, on a thread.
+
+        Errors are set in the requests that they concern.
+        """
         by_end: dict[int, list[tuple[ReadRequest, SessionRead, LeafBatch]]] = defaultdict(list)
         for request, read in work:
             try:
@@ -246,7 +252,10 @@ class ConsumeRounds:
 
 
 def _is_full(error: Exception) -> bool:
-    """Return True if Redis took no mark because it is full. Relayers then keep their logs until the sessions end."""
+    """Return True if Redis took no mark because it is full.
+
+    Relayers then keep their logs until the sessions end.
+    """
     return isinstance(error, RedisUnavailable) and error.trouble is RedisTrouble.OUT_OF_MEMORY
 
 

@@ -25,9 +25,10 @@ class EntryValidator:
         self._dead_letters = dead_letters
 
     def validate(self, read: SessionRead) -> LeafBatch:
-        """Validate the entries of a session. Invalid ones are counted, logged and kept as dead letters.
+        """Validate the entries of a session.
 
-        The supplier is logged explicitly, because a round may run in the task of another one.
+        Invalid ones are counted, logged and kept as dead letters. The supplier is logged explicitly, because a round
+        may run in the task of another one.
         """
         session, session_id = read.session, read.session.session_id
         builder, leaves, refused = LeafBuilder(read.terms), [], []

@@ -141,7 +141,10 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _peer_session(url: str, stated: Mapping[str, Any]) -> PeerSession:
-    """Read a session of a peer's answer. Raises ValueError, KeyError, TypeError or OverflowError."""
+    """Read a session of a peer's answer.
+
+    Raises ValueError, KeyError, TypeError or OverflowError.
+    """
     session = PeerSession(
         url, str(stated["session_id"]), bytes.fromhex(stated["header"]), str(stated["position"]),
         str(stated["incarnation"]), int(stated["count"]),
@@ -168,7 +171,10 @@ class Peers:
         return frozenset(self._urls())
 
     async def _get(self, peer: str, path: str, query: Mapping[str, str]) -> Any:
-        """Return the answer of a peer. Raises TimeoutError for one that hangs, for a while without asking it."""
+        """Return the answer of a peer.
+
+        Raises TimeoutError for one that hangs, for a while without asking it.
+        """
         now = asyncio.get_running_loop().time
         if now() < self._rests_until.get(peer, 0.0):
             raise TimeoutError(f"it hung and is not asked for {_REST_SECONDS:.0f} s")
@@ -197,7 +203,10 @@ class Peers:
             return None
 
     async def seals(self, supplier: str) -> list[SessionSeal]:
-        """Return the seals that peers state for a supplier's unfinished sessions. They are not checked."""
+        """Return the seals that peers state for a supplier's unfinished sessions.
+
+        They are not checked.
+        """
         answers = await asyncio.gather(*(self._seals_at(url, supplier) for url in self._urls()))
         return list(dict.fromkeys(seal for seals in answers for seal in seals))
 
@@ -211,7 +220,10 @@ class Peers:
             return []
 
     async def claims(self, supplier: str, end: int) -> set[bytes]:
-        """Return the transactions with claims of one session end that peers state. They are not checked."""
+        """Return the transactions with claims of one session end that peers state.
+
+        They are not checked.
+        """
         return set[bytes]().union(*await asyncio.gather(*(self._claims_at(url, supplier, end) for url in self._urls())))
 
     async def _claims_at(self, url: str, supplier: str, end: int) -> set[bytes]:

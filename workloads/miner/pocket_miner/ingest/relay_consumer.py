@@ -113,7 +113,10 @@ class RelayConsumer:
                 self._report_damaged(row.session_id, error)
 
     def _report_damaged(self, session_id: str, error: Exception | str) -> None:
-        """Count and log, once, a header that cannot be decoded. The session is neither mined nor deleted."""
+        """Count and log, once, a header that cannot be decoded.
+
+        The session is neither mined nor deleted.
+        """
         if session_id in self._damaged:
             return
         self._damaged.add(session_id)
@@ -121,9 +124,10 @@ class RelayConsumer:
         _LOG.error("session skipped, its header is damaged", session=ascii(session_id)[:80], error=error)
 
     async def ended_elsewhere(self) -> list[str]:
-        """Return the sessions whose tombstones show that another owner has ended them. Raises the errors of Redis.
+        """Return the sessions whose tombstones show that another owner has ended them.
 
-        A session missing in Redis proves nothing: Redis may have been restored from an older file.
+        Raises the errors of Redis. A session missing in Redis proves nothing: Redis may have been restored from an
+        older file.
         """
         return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 

@@ -12,7 +12,10 @@ from pocket.protocol.relays.messages import SessionHeader, decode_relay
 
 
 async def ring_of(chain: ChainClient, header: SessionHeader) -> ExpectedRing:
-    """Return the ring that signs the requests of a session. Raises ChainError while it is unknown."""
+    """Return the ring that signs the requests of a session.
+
+    Raises ChainError while it is unknown.
+    """
     return ExpectedRing.of(await query_ring(chain, header.application_address, header.session_end_block_height))
 
 

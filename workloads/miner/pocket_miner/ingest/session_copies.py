@@ -42,7 +42,10 @@ FOLDER_PREFIX: Final = "pocket-copy-"
 
 @dataclass(slots=True)
 class SessionCopies:
-    """Copies sessions of one supplier. All suppliers of a process share `turn`, so that one copy exists at a time."""
+    """Copies sessions of one supplier.
+
+    All suppliers of a process share `turn`, so that one copy exists at a time.
+    """
 
     consumer: RelayConsumer
     relay_store: RelayStore

@@ -38,7 +38,10 @@ class RedisWatch:
         """Why this Redis may lose relays, or why a primary of a Cluster cannot be used. Empty if all is well."""
 
     def history_of(self, primary: Address | None) -> str:
-        """Return the history of a primary as it answered last, '' before that. Without a Cluster it is None."""
+        """Return the history of a primary as it answered last, '' before that.
+
+        Without a Cluster it is None.
+        """
         return self._histories.get(primary, "")
 
     def server_milliseconds(self) -> float | None:

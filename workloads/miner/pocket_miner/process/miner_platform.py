@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def connect_kube() -> "AbstractAsyncContextManager[KubeApi]":
-    """Connect to the cluster of this pod. It loads the Kubernetes client, which takes 11 MiB."""
+    """Connect to the cluster of this pod.
+
+    It loads the Kubernetes client, which takes 11 MiB.
+    """
     from pocket.kube.api_client import connect  # noqa: PLC0415 - a miner without Kubernetes does not need it
 
     return connect()

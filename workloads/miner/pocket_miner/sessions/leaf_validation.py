@@ -51,7 +51,10 @@ def terms_of_root(supplier: str, header: SessionHeader, root: bytes) -> LeafTerm
 
 
 class InvalidEntry(Exception):
-    """An entry that must not become a leaf. A single wrong leaf gets the supplier slashed."""
+    """An entry that must not become a leaf.
+
+    A single wrong leaf gets the supplier slashed.
+    """
 
     def __init__(self, reason: RefusedEntry) -> None:
         super().__init__(reason)

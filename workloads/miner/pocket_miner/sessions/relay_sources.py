@@ -20,7 +20,10 @@ class RelaySource(Protocol):
         """Register those of the sessions that the volume lacks, and read them from their start."""
 
     async def consume_once(self, count: int | None = None) -> int:
-        """Store new entries, at most `count` per session. Returns the number of entries read."""
+        """Store new entries, at most `count` per session.
+
+        Returns the number of entries read.
+        """
 
     def reread(self, session_ids: Collection[str] | None = None) -> None:
         """Read these streams from their start, None for all."""

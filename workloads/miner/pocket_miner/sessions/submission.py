@@ -68,7 +68,10 @@ class Submission:
         return bool(known) or (self.height > self.first_at > 0 and height - self.first_at > blocks)
 
     def expired(self) -> "Submission":
-        """Return the submission as one that no later block can include. An earlier one may have."""
+        """Return the submission as one that no later block can include.
+
+        An earlier one may have.
+        """
         return replace(self, accepted=True, timeout_ns=1)
 
 

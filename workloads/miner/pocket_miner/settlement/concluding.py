@@ -148,7 +148,10 @@ class Concluder:
             raise failure
 
     async def remove(self, session: TrackedSession) -> None:
-        """Delete what the volume holds of a session that ended elsewhere. Raises the errors of the volume."""
+        """Delete what the volume holds of a session that ended elsewhere.
+
+        Raises the errors of the volume.
+        """
         where = (self.relay_store, self.audit, session.end, self.supplier, session.session_id)
         await asyncio.to_thread(remove_ended, *where)
 
@@ -226,10 +229,11 @@ class Concluder:
         return SettlementResult(SessionOutcome.UNSEEN, reason, {})
 
     async def _not_ended_elsewhere(self, group: Sequence[TrackedSession], block: Block) -> list[TrackedSession]:
-        """Return the sessions to conclude. Those whose outcome another owner has recorded are no longer mined.
+        """Return the sessions to conclude.
 
-        A tombstone shows it, and a peer's audit trail where the tombstone may be deleted or lost: of a session that
-        settled before this owner began. Such a session waits some blocks for Redis and for peers that do not answer.
+        Those whose outcome another owner has recorded are no longer mined. A tombstone shows it, and a peer's audit
+        trail where the tombstone may be deleted or lost: of a session that settled before this owner began. Such a
+        session waits some blocks for Redis and for peers that do not answer.
         """
         ids = [session.session_id for session in group]
         try:

@@ -16,7 +16,10 @@ from pocket_miner import miner_metrics
 
 
 class ChainDiagnostics:
-    """Holds the latest assessments. Texts contain no number that changes with each block."""
+    """Holds the latest assessments.
+
+    Texts contain no number that changes with each block.
+    """
 
     def __init__(self, gas_price: GasPrice, block_seconds: float, wall_clock_ns: Callable[[], int]) -> None:
         self._gas_price = gas_price

@@ -57,7 +57,10 @@ def _following(
 
 
 def open_session(row: SessionAt, leaves: int, height: int) -> OpenSession:
-    """Return a tracked session as a row. `leaves` is the number of relays on the volume."""
+    """Return a tracked session as a row.
+
+    `leaves` is the number of relays on the volume.
+    """
     session, header = row.session, row.session.header
     root = _root_of(session, leaves)
     stage = Stage(row.stage) if row.stage else None
@@ -202,7 +205,10 @@ def explain_ended(number: int, outcome: Mapping[str, Any]) -> Explanation:
 
 
 def explain_open(row: SessionAt, leaves: int, height: int, payments: Iterable[tuple[str, str]]) -> Explanation:
-    """Return everything that is known of an open session. `payments` are (kind, hash) of included transactions."""
+    """Return everything that is known of an open session.
+
+    `payments` are (kind, hash) of included transactions.
+    """
     session = row.session
     facts = [("stream position", f"{session.position} of {session.origin or 'no Redis yet'}")]
     if session.terms is not None:

@@ -13,7 +13,10 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 class AccountNumbers:
-    """The file of account numbers by supplier. What cannot be read or written is only a number to query again."""
+    """The file of account numbers by supplier.
+
+    What cannot be read or written is only a number to query again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -117,7 +117,10 @@ class Audit(TransactionTables):
             ).fetchall()
 
     def forget(self, supplier: str, session_ids: Sequence[str]) -> None:
-        """Delete seals and costs of sessions that ended elsewhere. Those with an outcome here stay."""
+        """Delete seals and costs of sessions that ended elsewhere.
+
+        Those with an outcome here stay.
+        """
         with self._transaction():
             for table in ("seal", "cost", "rejected"):
                 self._database.execute(

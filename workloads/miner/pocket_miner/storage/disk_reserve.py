@@ -52,7 +52,10 @@ class VolumeFull(PocketError):
 
 @dataclass(slots=True)
 class Reserve:
-    """The reserve of one volume. While it is in use, `full` is set and no relays are stored."""
+    """The reserve of one volume.
+
+    While it is in use, `full` is set and no relays are stored.
+    """
 
     folder: Path
     size: int = _BYTES

@@ -21,7 +21,10 @@ Hash = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 class ArchiveError(PocketError):
-    """An archive is damaged, or entries do not continue it. The message names the file and the entry."""
+    """An archive is damaged, or entries do not continue it.
+
+    The message names the file and the entry.
+    """
 
 
 class TrailEntry(BaseModel):
@@ -65,7 +68,10 @@ class Archived:
 
 
 def trail_page(audit: Audit, after: int) -> TrailPage:
-    """Return the next entries after a number. Raises AuditError if the volume's trail has no identifier."""
+    """Return the next entries after a number.
+
+    Raises AuditError if the volume's trail has no identifier.
+    """
     try:
         rows = [TrailEntry(number=n, body=b, previous=p, hash=h) for n, b, p, h in audit.entries(after, _PAGE)]
         return TrailPage(
@@ -76,9 +82,10 @@ def trail_page(audit: Audit, after: int) -> TrailPage:
 
 
 def continued(entries: Iterable[TrailEntry], last: AuditHead | None, where: str) -> Iterator[TrailEntry]:
-    """Yield entries that continue a chain. Raises ArchiveError at the first that does not.
+    """Yield entries that continue a chain.
 
-    Without `last`, the first entry may be any: retention deletes the oldest entries of a volume.
+    Raises ArchiveError at the first that does not. Without `last`, the first entry may be any: retention deletes the
+    oldest entries of a volume.
     """
     for entry in entries:
         broken = last is not None and (entry.number <= last.number or entry.previous != last.hash)
@@ -123,7 +130,10 @@ def _lines(source: BinaryIO, file: Path) -> Iterator[TrailEntry]:
 
 
 def missing_heads(entries: Iterable[TrailEntry], published: Iterable[AuditHead]) -> list[str]:
-    """Return why published heads do not belong to an archive, empty if all do. Older ones cannot be checked."""
+    """Return why published heads do not belong to an archive, empty if all do.
+
+    Older ones cannot be checked.
+    """
     by_number = {entry.number: entry.hash for entry in entries}
     first, last = min(by_number, default=1), max(by_number, default=0)
     problems = []

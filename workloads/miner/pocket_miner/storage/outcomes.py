@@ -8,7 +8,10 @@ from typing import Any, Final
 
 
 class SessionOutcome(StrEnum):
-    """The outcome of a session. The values are stored, exported and used as metric labels."""
+    """The outcome of a session.
+
+    The values are stored, exported and used as metric labels.
+    """
 
     SETTLED = "settled"
     UNPROFITABLE = "unprofitable"
@@ -31,7 +34,10 @@ LOSSES: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """The stored outcome of one session. `height` is the block at which it was concluded."""
+    """The stored outcome of one session.
+
+    `height` is the block at which it was concluded.
+    """
 
     supplier: str
     session_id: str

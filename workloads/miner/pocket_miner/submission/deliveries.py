@@ -150,7 +150,10 @@ class Deliveries:
             _LOG.info("a signed transaction not shared through Redis", error=error)
 
     async def results(self, sessions: Sequence[TrackedSession]) -> dict[str, TransactionResult]:
-        """Return the results of the sessions' transactions that were included, by hash. Books those that failed."""
+        """Return the results of the sessions' transactions that were included, by hash.
+
+        Books those that failed.
+        """
         sent = {last.tx_hash: last for session in sessions if (last := self.kind.delivery(session).sent) is not None}
         results = await self.sender.results_of(sent.values())
         for tx_hash, result in results.items():

@@ -142,7 +142,10 @@ class Sender:
         return self._chain
 
     async def has_signed(self, raw: bytes) -> bool:
-        """Return True if a transaction was signed with the supplier's key. Raises ChainError."""
+        """Return True if a transaction was signed with the supplier's key.
+
+        Raises ChainError.
+        """
         return is_signed_by(raw, self._key.public_key, self._chain_id, (await self._account.get()).number)
 
     async def prepare(

@@ -94,7 +94,10 @@ async def tokenomics_or_unknown(chain: ChainClient) -> TokenomicsParams | None:
 
 
 async def tokenomics_by_node(chain: ChainClient) -> list[TokenomicsParams]:
-    """Return how the chain splits minted upokt by every node's answer, without caches. Never raises."""
+    """Return how the chain splits minted upokt by every node's answer, without caches.
+
+    Never raises.
+    """
     try:
         async with asyncio.timeout(_SECONDS):
             by_node = await chain.decoded_by_node(

@@ -52,10 +52,10 @@ class Standby:
 async def delete_leftovers(
     relay_store: RelayStore, audit: Audit, redis: "Redis", keys: RedisKeys, followed: set[str], height: int
 ) -> int:
-    """Delete what is left of sessions that ended elsewhere. `height` is the latest one.
+    """Delete what is left of sessions that ended elsewhere.
 
-    That is relays of suppliers that this miner neither mines nor follows, and seals and costs without relays. Returns
-    the number of sessions. Raises the errors of Redis and of the volume.
+    `height` is the latest one. That is relays of suppliers that this miner neither mines nor follows, and seals and
+    costs without relays. Returns the number of sessions. Raises the errors of Redis and of the volume.
     """
     removed = 0
     by_supplier: dict[str, dict[str, int]] = {}

@@ -34,7 +34,10 @@ class UnknownClaims:
     _told: dict[str, frozenset[str]] = field(default_factory=dict)
 
     async def run(self, board: LatestBlock, miners: Callable[[], Collection[SupplierMiner]], seconds: float) -> None:
-        """Check at each block at which a supplier is due, without end. Waits at most `seconds` for a block."""
+        """Check at each block at which a supplier is due, without end.
+
+        Waits at most `seconds` for a block.
+        """
         seen = 0
         while True:
             await board.wait_newer(seen, seconds)
@@ -43,7 +46,10 @@ class UnknownClaims:
                 await self.check(miners(), seen)
 
     async def check(self, miners: Collection[SupplierMiner], height: int) -> None:
-        """Query the claims of the suppliers that are due. What cannot be queried stays due."""
+        """Query the claims of the suppliers that are due.
+
+        What cannot be queried stays due.
+        """
         if height >= self._next_close:
             try:
                 session_end, self._next_close = await self._claim_windows(height)

@@ -129,7 +129,10 @@ class BackendConnection(asyncio.Protocol):
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _arrival(self) -> "asyncio.Future[None]":
-        """Return what ends once something has arrived or failed. Raises the error of the connection."""
+        """Return what ends once something has arrived or failed.
+
+        Raises the error of the connection.
+        """
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()

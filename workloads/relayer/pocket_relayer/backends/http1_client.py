@@ -117,7 +117,10 @@ class Http1Response:
         return None if self._connection is None else self._connection.complete_body()
 
     def close(self) -> None:
-        """Give the connection back, or close it if the response is incomplete. It may be called twice."""
+        """Give the connection back, or close it if the response is incomplete.
+
+        It may be called twice.
+        """
         connection, self._connection = self._connection, None
         if connection is not None:
             self._client.give_back(self._origin, connection)

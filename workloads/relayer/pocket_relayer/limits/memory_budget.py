@@ -30,7 +30,10 @@ class MemoryBudget:
         limit: int = DEFAULT_LIMIT_BYTES,
         on_evicted: Callable[[], None] = lambda: None,
     ) -> None:
-        """Create a budget of `limit` bytes. `on_evicted` is called for each evicted reservation."""
+        """Create a budget of `limit` bytes.
+
+        `on_evicted` is called for each evicted reservation.
+        """
         self._clock = clock
         self.on_evicted = on_evicted
         self.limit = limit

@@ -22,7 +22,10 @@ class BackgroundQueries:
         self._keys: set[Hashable] = set()
 
     async def run(self) -> None:
-        """Run the queries that are started, until cancelled. An unexpected error of one ends all."""
+        """Run the queries that are started, until cancelled.
+
+        An unexpected error of one ends all.
+        """
         try:
             async with asyncio.TaskGroup() as self._group:
                 await asyncio.get_running_loop().create_future()

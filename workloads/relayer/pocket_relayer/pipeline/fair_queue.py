@@ -41,7 +41,10 @@ class _Flow:
     turns: deque[_Turn] = field(default_factory=deque)
 
     def may_spend(self, turn: _Turn) -> bool:
-        """Return True if the turn may be granted in this round. One that was cancelled costs nothing."""
+        """Return True if the turn may be granted in this round.
+
+        One that was cancelled costs nothing.
+        """
         return self.deficit >= turn.cost or turn.ready.done()
 
 

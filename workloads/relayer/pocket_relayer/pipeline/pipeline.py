@@ -94,7 +94,10 @@ class RelayPipeline:
         is_below: Callable[[int], Awaitable[bool]] | None = None,
         seal_after_blocks: int = 1,
     ) -> None:
-        """`is_below` returns True if the chain has certainly not reached a height yet. None: that is not checked."""
+        """`is_below` returns True if the chain has certainly not reached a height yet.
+
+        None: that is not checked.
+        """
         self.registry = registry
         self.height = height
         self.admission = admission
@@ -321,7 +324,9 @@ class RelayPipeline:
         await self.record(relay, admitted, metered, entire.encode_without_payload())
 
     async def record(self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, unserved: bytes) -> None:
-        """Record exactly what is served. `unserved` is the encoded response without its payload.
+        """Record exactly what is served.
+
+        `unserved` is the encoded response without its payload.
 
         Strict recording waits until the relay is in Redis. A rejected relay is refunded, unless it may still be mined:
         from the write-ahead log, or because only the wait was cancelled. Such a request must not be paid a second
@@ -385,7 +390,10 @@ class RelayPipeline:
     def _on_recorded(
         self, service_id: str, digest: bytes, wait: "asyncio.Future[None] | None", end: "asyncio.Future[None]"
     ) -> None:
-        """Count the result of recording a relay, and end the wait for it. Fast recording does not wait."""
+        """Count the result of recording a relay, and end the wait for it.
+
+        Fast recording does not wait.
+        """
         if wait is not None and not wait.done():
             wait.set_result(None)
         error = None if end.cancelled() else end.exception()

@@ -207,7 +207,10 @@ class SessionContexts:
         return await self.of(header) if changed else None
 
     async def _has_changed(self, header: SessionHeader, row: _SessionRow | None, address: str) -> bool:
-        """Return whether a session is another one after every node was queried. Raises Rejected."""
+        """Return whether a session is another one after every node was queried.
+
+        Raises Rejected.
+        """
         key = _key_of(header)
         return await self._confirm(key, row, lambda: self._confirmed_session(key), address)
 
@@ -218,10 +221,10 @@ class SessionContexts:
         load: Callable[[], Coroutine[Any, Any, object]],
         address: str,
     ) -> bool:
-        """Return whether what most nodes state differs from what is known. Queries them once a block.
+        """Return whether what most nodes state differs from what is known.
 
-        Confirmations have a queue of their own, which the queries of other relays never wait for. Raises Rejected
-        while the nodes do not agree.
+        Queries them once a block. Confirmations have a queue of their own, which the queries of other relays never wait
+        for. Raises Rejected while the nodes do not agree.
         """
         confirmation = self._confirmations.get(key)
         if confirmation is None or confirmation[0] != self._height():
@@ -240,7 +243,10 @@ class SessionContexts:
     async def _query_every_node(
         self, key: object, load: Callable[[], Coroutine[Any, Any, object]], address: str
     ) -> object:
-        """Run a confirmation. Raises Rejected if too many wait, or too many of this address changed nothing."""
+        """Run a confirmation.
+
+        Raises Rejected if too many wait, or too many of this address changed nothing.
+        """
         if key not in self._confirming:
             self._confirmation_budget.check(address)
             if len(self._confirming) >= _MAX_CONFIRMATIONS:
@@ -248,7 +254,10 @@ class SessionContexts:
         return await self._confirming.do(key, lambda: self._limited(self._confirmation_limit, load))
 
     async def _confirmed_session(self, key: _SessionKey) -> _SessionRow:
-        """Query a session of every node. What is known is kept until they state something else."""
+        """Query a session of every node.
+
+        What is known is kept until they state something else.
+        """
         try:
             await confirm_session(self._chain, *key)
             return await self._session(key)
@@ -257,7 +266,10 @@ class SessionContexts:
             raise
 
     async def _confirmed_ring(self, key: _RingKey) -> ExpectedRing:
-        """Query a ring of every node. What is known is kept until they state something else."""
+        """Query a ring of every node.
+
+        What is known is kept until they state something else.
+        """
         try:
             await confirm_application(self._chain, key[0])
             application = await self._chain.application(key[0])

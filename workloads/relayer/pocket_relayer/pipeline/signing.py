@@ -14,14 +14,20 @@ from pocket_relayer.limits.rejection import Rejected, RejectionReason
 
 
 async def sign_response(header: SessionHeader, answer: HttpResponse, key: SigningKey) -> RelayResponse:
-    """Return the signed response. Its copy without payload is what is mined. Raises Rejected."""
+    """Return the signed response.
+
+    Its copy without payload is what is mined. Raises Rejected.
+    """
     return await sign_payload(header, answer.encode(), key)
 
 
 async def sign_payload(
     header: SessionHeader, payload: bytes, key: SigningKey, error: RelayMinerError | None = None
 ) -> RelayResponse:
-    """Return the signed response of a payload without envelope: a WebSocket frame. Raises Rejected."""
+    """Return the signed response of a payload without envelope: a WebSocket frame.
+
+    Raises Rejected.
+    """
     if not isinstance(key, RemoteKey):
         return signed_payload(header, payload, key, error)
     payload_hash = hashlib.sha256(payload).digest()

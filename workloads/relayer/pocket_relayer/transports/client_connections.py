@@ -47,7 +47,10 @@ class Connection:
         self._own = memory.reserve()
 
     def occupy(self, size: int) -> None:
-        """Count `size` bytes for the connection itself until it is lost. Raises Rejected without room for them."""
+        """Count `size` bytes for the connection itself until it is lost.
+
+        Raises Rejected without room for them.
+        """
         more = size - self._own.size
         if more > 0:
             self._connections.make_room(self, more)
@@ -70,7 +73,10 @@ class Connection:
         return self.trusted and self._unserved <= _UNSERVED
 
     def trust(self) -> None:
-        """Keep this connection when there are too many: it served a relay. One that is lost keeps no place."""
+        """Keep this connection when there are too many: it served a relay.
+
+        One that is lost keeps no place.
+        """
         self.served = True
         self._unserved = 0
         if not self.trusted and self.abort is not _gone:
@@ -258,7 +264,10 @@ class Serving(Protocol):
 
 
 async def until_idle(connections: Collection[Serving], seconds: float) -> None:
-    """Wait until none of the connections serves a request, at most `seconds`. The collection may change meanwhile."""
+    """Wait until none of the connections serves a request, at most `seconds`.
+
+    The collection may change meanwhile.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while any(connection.busy for connection in connections):  # noqa: ASYNC110 - rare and short

@@ -36,7 +36,10 @@ class ClientTimeouts:
 
 
 class UploadTimer:
-    """Calls `on_late`, once, when a body does not keep arriving. `size` returns the bytes that have arrived."""
+    """Calls `on_late`, once, when a body does not keep arriving.
+
+    `size` returns the bytes that have arrived.
+    """
 
     __slots__ = ("_began", "_loop", "_on_late", "_size", "_timeouts", "_timer")
 

@@ -106,7 +106,10 @@ class Http1Connection(web.RequestHandler):
         self._pipelined.close()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser in portions and in turns. Frames of a WebSocket that serves relays do not wait."""
+        """Feed the parser in portions and in turns.
+
+        Frames of a WebSocket that serves relays do not wait.
+        """
         if not data or (self._upgraded and self.connection.favoured and not self._input.waits):
             self._receive(data)
         elif self.transport is not None and not self._reading_ended:
@@ -125,7 +128,10 @@ class Http1Connection(web.RequestHandler):
             super()._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Parse what aiohttp kept. Its bodies ask for this at each piece that is read, whether they paused or not."""
+        """Parse what aiohttp kept.
+
+        Its bodies ask for this at each piece that is read, whether they paused or not.
+        """
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
@@ -184,9 +190,9 @@ class Http1Connection(web.RequestHandler):
                 self._waiter.set_result(None)
 
     def _forget_parser_error(self, unfinished: StreamReader | None) -> None:
-        """Replace an error of the parser by a short one. A body that it made unreadable fails at once.
+        """Replace an error of the parser by a short one.
 
-        Its text and frames hold everything that was read.
+        A body that it made unreadable fails at once. Its text and frames hold everything that was read.
         """
         message, body = self._messages[-1]
         if not isinstance(message, _ErrInfo):
@@ -237,7 +243,10 @@ class Http1Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Reject a request that the parser cannot read. Only defects of our own are logged as errors."""
+        """Reject a request that the parser cannot read.
+
+        Only defects of our own are logged as errors.
+        """
         if status >= web.HTTPInternalServerError.status_code:
             return super().handle_error(request, status, exc, message)
         response = self._reject_unreadable(status)

@@ -26,7 +26,10 @@ class Http2Memory:
         self._handling = False
 
     def open(self) -> bool:
-        """Count the connection. Without room for it the connection ends, and False is returned."""
+        """Count the connection.
+
+        Without room for it the connection ends, and False is returned.
+        """
         try:
             self._state.acquire(CONNECTION_BYTES)
         except Rejected:

@@ -61,7 +61,10 @@ class Http2Responses:
             _wake(self._of_stream, number)
 
     def on_settings(self, event: RemoteSettingsChanged, now: float) -> bool:
-        """Go on with all streams if their windows became larger. Returns True if they are in the frame budget."""
+        """Go on with all streams if their windows became larger.
+
+        Returns True if they are in the frame budget.
+        """
         changed = event.changed_settings.get(SettingCodes.INITIAL_WINDOW_SIZE)
         if changed is None or changed.new_value <= (changed.original_value or 0):
             return True

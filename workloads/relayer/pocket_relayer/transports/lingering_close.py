@@ -17,7 +17,10 @@ _PERIODS: Final = 6
 
 
 class LingeringClose(asyncio.Protocol):
-    """A connection that got its last response. Further bytes are discarded, and it holds none of them."""
+    """A connection that got its last response.
+
+    Further bytes are discarded, and it holds none of them.
+    """
 
     def __init__(self, transport: asyncio.Transport, connection: Connection, timeouts: ClientTimeouts) -> None:
         self._transport = transport

@@ -24,7 +24,10 @@ class Sniffer(asyncio.Protocol):
         turns: FairQueue,
         timeouts: ClientTimeouts | None = None,
     ) -> None:
-        """Create the protocol of a connection. `turns` are those in which HTTP/2 connections begin."""
+        """Create the protocol of a connection.
+
+        `turns` are those in which HTTP/2 connections begin.
+        """
         self._http1 = http1
         self._http2 = http2
         self._connections = connections

@@ -64,7 +64,10 @@ class GzipRequestDecoder:
 
 
 def _small(compressed: bytes) -> bytes | None:
-    """Return the plain bytes of one complete member if there are few. Raises zlib.error."""
+    """Return the plain bytes of one complete member if there are few.
+
+    Raises zlib.error.
+    """
     decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     plain = decoder.decompress(compressed, _SMALL_PLAIN)
     return plain if decoder.eof and not decoder.unused_data else None

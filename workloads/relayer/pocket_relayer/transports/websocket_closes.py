@@ -37,7 +37,10 @@ def close_code(reason: RejectionReason) -> int:
 
 
 class BridgeClosed(Exception):
-    """Ends the bridge with a code for the gateway. `by_client` is True if the client caused it."""
+    """Ends the bridge with a code for the gateway.
+
+    `by_client` is True if the client caused it.
+    """
 
     def __init__(self, code: int, text: str, *, by_client: bool = False) -> None:
         super().__init__(text)
