@@ -221,7 +221,10 @@ class Operator:
             operator_metrics.WATCH_RESTARTS.inc()
 
     async def _check_definitions(self, discovery: Discovery) -> None:
-        """Find missing definitions, and have the watches start again after a change. Raises KubeError."""
+        """Find missing definitions, and have the watches start again after a change.
+
+        Raises KubeError.
+        """
         if await discovery.find_missing_kinds():
             self._definitions_changed.set()
         if not discovery.missing_kinds:

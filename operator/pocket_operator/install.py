@@ -45,7 +45,10 @@ def _rule(group: str, resources: list[str], verbs: list[str], names_: list[str] 
 
 
 def watching_rules() -> list[Object]:
-    """Return the rights in namespaces with RelayMiners. Secrets are read by name, never listed or watched."""
+    """Return the rights in namespaces with RelayMiners.
+
+    Secrets are read by name, never listed or watched.
+    """
     rules = [
         _rule(GROUP, ["relayminers", "suppliers"], [*READ, "patch"]),
         _rule(GROUP, ["relayminers/status", "suppliers/status"], ["patch"]),

@@ -25,7 +25,10 @@ A trail that is not longer is counted from its beginning.
 
 
 class BooksKeeper:
-    """The books of all Suppliers. They begin with what the Suppliers' status has, and the status keeps them."""
+    """The books of all Suppliers.
+
+    They begin with what the Suppliers' status has, and the status keeps them.
+    """
 
     def __init__(self, cache: ObjectCache) -> None:
         self._cache = cache

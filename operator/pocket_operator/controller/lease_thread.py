@@ -57,7 +57,10 @@ class LeaseThread:
         return self._elector is not None and self._elector.leads
 
     async def acquire(self, stop: asyncio.Event) -> bool:
-        """Wait until this process leads. Returns False when `stop` was set first. Raises what ended the election."""
+        """Wait until this process leads.
+
+        Returns False when `stop` was set first. Raises what ended the election.
+        """
         acquired = asyncio.wrap_future(self._acquired)
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -67,7 +70,10 @@ class LeaseThread:
         return acquired.done() and await acquired and not stop.is_set()
 
     async def lost(self) -> str:
-        """Wait until leadership ends and return the reason. Raises what ended the election."""
+        """Wait until leadership ends and return the reason.
+
+        Raises what ended the election.
+        """
         return await asyncio.wrap_future(self._lost)
 
     def _run(self) -> None:

@@ -50,7 +50,10 @@ def with_own(protected: dict[str, str], own: str) -> dict[str, str]:
 
 
 class NamespaceGuard:
-    """Writes the list of protected namespaces when it differs. A failure does not stop reconciliation."""
+    """Writes the list of protected namespaces when it differs.
+
+    A failure does not stop reconciliation.
+    """
 
     def __init__(self, api: KubeApi, cache: ObjectCache, namespace: str) -> None:
         self._api = api
@@ -71,7 +74,10 @@ class NamespaceGuard:
             )
 
     async def update(self) -> None:
-        """Write the list after finalizers were added and before a key is published. Failures are logged."""
+        """Write the list after finalizers were added and before a key is published.
+
+        Failures are logged.
+        """
         try:
             await self.refresh()
         except KubeError as error:

@@ -28,7 +28,10 @@ _PASSING = frozenset({"height", "waiting", "recent", "looked", "budgets"})
 
 
 class PodReportCache:
-    """The latest report of every pod. A report that is not renewed is dropped after some seconds."""
+    """The latest report of every pod.
+
+    A report that is not renewed is dropped after some seconds.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -42,7 +45,10 @@ class PodReportCache:
         return tuple(report for report in reports if report is not None)
 
     def update(self, namespace: str, pod: str, body: dict[str, Any] | None) -> bool:
-        """Store a pod's report (None if the request failed). Returns True if something relevant changed."""
+        """Store a pod's report (None if the request failed).
+
+        Returns True if something relevant changed.
+        """
         pod_name = (namespace, pod)
         report = None if body is None else self._read(pod_name, body)
         if body is None or report is None:
@@ -137,7 +143,10 @@ class Poller:
 
 
 async def _outcomes(http: aiohttp.ClientSession, base: str, after: int) -> OutcomePage | None:
-    """Read the page of outcomes after a number. Returns None if the miner does not answer."""
+    """Read the page of outcomes after a number.
+
+    Returns None if the miner does not answer.
+    """
     body = await _json(http, f"{base}{OUTCOMES_PATH}?after={after}&reader={OPERATOR_READER}")
     try:
         return None if body is None else OutcomePage.model_validate(body)

@@ -14,10 +14,10 @@ Watches = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 async def run_in_thread(watches: Watches, end: asyncio.Event) -> None:
-    """Run watches until `end` is set. Raises the error that ended them, TimeoutError if they do not end.
+    """Run watches until `end` is set.
 
-    When one watcher fails, kopf ends all others and cancels every task of its event loop that is younger than itself.
-    In a loop of its own these are its own tasks.
+    Raises the error that ended them, TimeoutError if they do not end. When one watcher fails, kopf ends all others and
+    cancels every task of its event loop that is younger than itself. In a loop of its own these are its own tasks.
     """
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()

@@ -47,7 +47,10 @@ class WorkQueue(Generic[K]):
         self._changed.set()
 
     async def take(self) -> K:
-        """Wait for the next due key that no worker has. Give it back with `done` or `failed`."""
+        """Wait for the next due key that no worker has.
+
+        Give it back with `done` or `failed`.
+        """
         while True:
             self._changed.clear()
             ready = [(due, key) for key, due in self._due.items() if key not in self._running]

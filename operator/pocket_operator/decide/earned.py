@@ -1,4 +1,7 @@
-"""Sum what the miners report of a supplier's earnings, fees and funds. Amounts are in upokt."""
+"""Sum what the miners report of a supplier's earnings, fees and funds.
+
+Amounts are in upokt.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

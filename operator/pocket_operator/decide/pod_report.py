@@ -51,7 +51,10 @@ class ReportedDay(_ReportModel):
 
 
 class ReportedAudit(_ReportModel):
-    """The head of a miner's audit trail. `trail` identifies the trail, empty in reports of older miners."""
+    """The head of a miner's audit trail.
+
+    `trail` identifies the trail, empty in reports of older miners.
+    """
 
     trail: str = Field(default="", max_length=64)
     number: int = Field(ge=0)
@@ -59,7 +62,10 @@ class ReportedAudit(_ReportModel):
 
 
 class ReportedSupplier(_ReportModel):
-    """A miner's report of one supplier. `open` has no default: a supplier must not leave before it is 0."""
+    """A miner's report of one supplier.
+
+    `open` has no default: a supplier must not leave before it is 0.
+    """
 
     open: int = Field(ge=0)
     closing: int = 0

@@ -61,7 +61,10 @@ def _missing_redis_file(parsed: RelayMiner, snapshot: Snapshot) -> BlockingProbl
 
 @lru_cache(maxsize=1024)
 def _url_digest(url: str, uid: str) -> str:
-    """Return 16 hex digits. The hash is slow, so that the URL cannot be guessed from it."""
+    """Return 16 hex digits.
+
+    The hash is slow, so that the URL cannot be guessed from it.
+    """
     return hashlib.scrypt(url.encode(), salt=uid.encode(), n=2**14, r=8, p=1, dklen=8).hex()
 
 

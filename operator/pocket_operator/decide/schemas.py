@@ -51,7 +51,10 @@ class Schemas:
         return cls(schemas)
 
     def covered_by(self, other: "Schemas") -> bool:
-        """Return whether the other document has all of our kinds that this one has. One that lacks some is partial."""
+        """Return whether the other document has all of our kinds that this one has.
+
+        One that lacks some is partial.
+        """
         return bool(other.installed) and self.installed.keys() <= other.installed.keys()
 
     def difference(self, kind: str) -> Difference:

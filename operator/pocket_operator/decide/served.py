@@ -117,7 +117,10 @@ def without_key(addresses: Collection[str], snapshot: Snapshot) -> str:
 
 
 def served_condition(snapshot: Snapshot, served: Served, keys: ConditionSpec) -> ConditionSpec:
-    """Return the condition. `keys` is the condition of the keys: pods that are loading them serve soon."""
+    """Return the condition.
+
+    `keys` is the condition of the keys: pods that are loading them serve soon.
+    """
     kind = ConditionType.SUPPLIERS_SERVED
     if _goes(snapshot):
         return ConditionSpec(kind, "False", ConditionReason.DRAINING, "Being deleted: relays are not served any more.")

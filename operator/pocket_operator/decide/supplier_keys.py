@@ -78,7 +78,10 @@ class _Broken(Exception):
 
 
 def check_key(supplier: Object, snapshot: Snapshot) -> KeyCheck:
-    """Return the key of one Supplier, verified against its address. A broken source keeps the last good key."""
+    """Return the key of one Supplier, verified against its address.
+
+    A broken source keeps the last good key.
+    """
     address = operator_address(supplier)
     owner = snapshot.owners.get(address)
     if owner not in (None, supplier["metadata"]["uid"]):
@@ -114,7 +117,10 @@ def check_key(supplier: Object, snapshot: Snapshot) -> KeyCheck:
 
 
 def _key_of(parsed: Supplier, snapshot: Snapshot, offered: str) -> tuple[str, str | None]:
-    """Return the key, and a sealed one to offer in its place. `offered` is what the status offers now."""
+    """Return the key, and a sealed one to offer in its place.
+
+    `offered` is what the status offers now.
+    """
     reference = parsed.spec.key.secret_ref
     if reference is not None:
         secret = snapshot.secrets.get(reference.name)

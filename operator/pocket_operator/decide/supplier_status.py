@@ -98,7 +98,10 @@ def _uncounted(books: Books, snapshot: Snapshot, address: str) -> list[ReportedS
 
 
 def _is_published(check: KeyCheck, plan: Plan) -> bool:
-    """Return True if this plan hands the key to pods. The earlier finalizer covers a crash in between."""
+    """Return True if this plan hands the key to pods.
+
+    The earlier finalizer covers a crash in between.
+    """
     return plan.context is not None and check.key_hex is not None and check.reason is not ConditionReason.KEY_IN_USE
 
 
@@ -141,7 +144,10 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
 
 
 def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:
-    """Return what is staked but not served here, empty for nothing. Rejecting its relays costs reputation."""
+    """Return what is staked but not served here, empty for nothing.
+
+    Rejecting its relays costs reputation.
+    """
     names_of = {number: name for name, number in RPC_NUMBERS.items()}
     staked = row.stake.services if row.stake is not None else ()
     parts = [service for service in sorted(staked) if service not in offered or (wanted and service not in wanted)]

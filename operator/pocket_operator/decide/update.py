@@ -142,7 +142,10 @@ def candidate_of(
     *,
     idle: bool,
 ) -> UpdateCandidate:
-    """Return a RelayMiner's place in the queue. `idle`: it is paused and waits for its owner."""
+    """Return a RelayMiner's place in the queue.
+
+    `idle`: it is paused and waits for its owner.
+    """
     installed = Installed.of(key[1], children)
     status = relay_miner.get("status") or {}
     conditions = status.get("conditions") or ()
@@ -260,7 +263,10 @@ def _miners_step(relayed: UpdatePlan, installed: Installed, snapshot: Snapshot, 
 
 
 def _due_soon(pods: Iterable[Pod], reports: Iterable[Report]) -> str:
-    """Return why no miner may restart now, empty if one may. A ready miner without a report is no evidence."""
+    """Return why no miner may restart now, empty if one may.
+
+    A ready miner without a report is no evidence.
+    """
     by_pod = {report.pod: report for report in reports}
     for pod in pods:
         if pod.component == names.MINER and pod.ready and not pod.deleting and pod.name not in by_pod:

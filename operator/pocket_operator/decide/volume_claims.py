@@ -30,7 +30,10 @@ class VolumeClaim:
         return cls(str(claim["metadata"]["name"]), str(requests.get("storage") or "0"), str(capacity or ""), refusal)
 
     def is_smaller(self, size: str) -> bool:
-        """Return True if it is bound and its request is below a size. Another one takes no larger request."""
+        """Return True if it is bound and its request is below a size.
+
+        Another one takes no larger request.
+        """
         return bool(self.capacity) and _below(self.requested, size)
 
     def grows_to(self, size: str) -> bool:
@@ -39,7 +42,10 @@ class VolumeClaim:
 
 
 def _below(left: str, right: str) -> bool:
-    """Compare quantities. One that is not in the resource's form is taken for large enough."""
+    """Compare quantities.
+
+    One that is not in the resource's form is taken for large enough.
+    """
     try:
         return amount_of(left) < amount_of(right)
     except (ArithmeticError, KeyError, ValueError):

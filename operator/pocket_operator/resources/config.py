@@ -113,7 +113,10 @@ def auth_secrets(context: Context) -> list[str]:
 
 
 def key_secrets(context: Context) -> list[Object]:
-    """Build the key set of each workload. Miners keep a draining supplier's key until its sessions are over."""
+    """Build the key set of each workload.
+
+    Miners keep a draining supplier's key until its sessions are over.
+    """
     secrets = []
     for component in (names.MINER,) if context.deleting else (names.RELAYER, names.MINER):
         keys = {

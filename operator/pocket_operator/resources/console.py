@@ -41,7 +41,10 @@ def console(context: Context) -> list[Object]:
 
 
 def _identity(context: Context, name: str) -> list[Object]:
-    """Build a ServiceAccount that may list pods and our resources. `list` cannot be limited to names."""
+    """Build a ServiceAccount that may list pods and our resources.
+
+    `list` cannot be limited to names.
+    """
     return [
         context.object("v1", "ServiceAccount", name, names.CONSOLE, automountServiceAccountToken=False),
         context.object(

@@ -38,10 +38,11 @@ def current(context: Context) -> Revision:
 
 
 def stateful_set(context: Context) -> Object:
-    """Build the StatefulSet. Volumes outlive it: they contain unclaimed relays and the audit trail.
+    """Build the StatefulSet.
 
-    Its claim template keeps its first size, because it cannot change: the operator lets the volumes grow themselves.
-    With an autoscaler `replicas` is left out, since the autoscaler owns it.
+    Volumes outlive it: they contain unclaimed relays and the audit trail. Its claim template keeps its first size,
+    because it cannot change: the operator lets the volumes grow themselves. With an autoscaler `replicas` is left out,
+    since the autoscaler owns it.
     """
     spec = context.relay_miner.spec.miner
     claim: Object = {
@@ -88,7 +89,10 @@ def service(context: Context) -> Object:
 
 
 def identity(context: Context) -> list[Object]:
-    """Build a ServiceAccount with rights to the miners' Leases only. `list` cannot be limited to names."""
+    """Build a ServiceAccount with rights to the miners' Leases only.
+
+    `list` cannot be limited to names.
+    """
     name = names.miner(context.name)
     group = LeaseNames(name, context.relay_miner.spec.miner.shards)
     members = [group.member(str(number)) for number in range(len(group.shards))]

@@ -105,12 +105,18 @@ def hot(name: str) -> str:
 
 
 def keys(name: str, component: str) -> str:
-    """Return the name of one workload's key set. Relayers lose a draining supplier's key first."""
+    """Return the name of one workload's key set.
+
+    Relayers lose a draining supplier's key first.
+    """
     return f"{name}-{component}-keys"
 
 
 def audit(name: str) -> str:
-    """Return the name of the ConfigMap with the heads of audit trails. It outlives the RelayMiner."""
+    """Return the name of the ConfigMap with the heads of audit trails.
+
+    It outlives the RelayMiner.
+    """
     return f"{name}-audit"
 
 

@@ -7,7 +7,10 @@ from pocket_operator.resources.context import Context, Object
 
 
 def policies(context: Context) -> list[Object]:
-    """Build one policy per workload. Egress stays open, since backends and chain nodes can be anywhere."""
+    """Build one policy per workload.
+
+    Egress stays open, since backends and chain nodes can be anywhere.
+    """
     chosen = context.relay_miner.spec.network_policy
     if not chosen.enabled:
         return []

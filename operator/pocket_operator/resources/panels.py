@@ -6,7 +6,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A graph, or a single number with `stat`. `$pods` in queries stands for the matcher of the RelayMiner's pods."""
+    """A graph, or a single number with `stat`.
+
+    `$pods` in queries stands for the matcher of the RelayMiner's pods.
+    """
 
     title: str
     queries: tuple[tuple[str, str], ...]  # expression, legend

@@ -1,4 +1,7 @@
-"""Build the parts that the pods of both workloads share. They pass Pod Security `restricted`."""
+"""Build the parts that the pods of both workloads share.
+
+They pass Pod Security `restricted`.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -43,7 +46,10 @@ def _model(value: Any) -> Any:
 
 
 def resources(chosen: Resources, requests: Mapping[str, str]) -> Object:
-    """Return the user's requests and limits over the defaults, which a limit bounds. By default none limits the CPU."""
+    """Return the user's requests and limits over the defaults, which a limit bounds.
+
+    By default none limits the CPU.
+    """
     defaults = {
         name: min(request, chosen.limits.get(name, request), key=amount_of) for name, request in requests.items()
     }
@@ -113,7 +119,10 @@ def template(
     volumes: list[Object],
     token: bool = False,
 ) -> Object:
-    """Build a pod template. The operator annotates pods with the key digest instead, so that new keys roll nothing."""
+    """Build a pod template.
+
+    The operator annotates pods with the key digest instead, so that new keys roll nothing.
+    """
     annotations = {**chosen.annotations, names.ANNOTATION_CONFIG: config_digest}
     if context.redis_digest:
         annotations[names.ANNOTATION_REDIS] = context.redis_digest

@@ -25,7 +25,10 @@ class Revision:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def data(self, component: str) -> dict[str, str]:
-        """Return the entries of the ConfigMap that saves it. The trial Redis reads no configuration."""
+        """Return the entries of the ConfigMap that saves it.
+
+        The trial Redis reads no configuration.
+        """
         config = {} if component == names.REDIS else {f"{component}.json": self.config}
         return {"template.json": json.dumps(self.template, sort_keys=True, indent=1), **config}
 
