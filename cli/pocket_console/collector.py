@@ -280,7 +280,10 @@ class Collector:
         return self.snapshot
 
     async def wait_newer(self, version: int, seconds: float) -> bool:
-        """Wait for a snapshot after `version`, at most `seconds`. Returns True if there is one."""
+        """Wait for a snapshot after `version`, at most `seconds`.
+
+        Returns True if there is one.
+        """
         if self.snapshot.version <= version:
             try:
                 async with asyncio.timeout(seconds):

@@ -26,7 +26,10 @@ def _link(template: str, **values: object) -> str:
 
 
 def _with_query(query: Mapping[str, str], **changes: object) -> str:
-    """Return a query string with some values changed. Empty values and page 1 are left out."""
+    """Return a query string with some values changed.
+
+    Empty values and page 1 are left out.
+    """
     merged = {**query, **{name: str(value) for name, value in changes.items()}}
     kept = {name: value for name, value in merged.items() if value and (name, value) != ("page", "1")}
     return f"?{urlencode(kept)}" if kept else "?"

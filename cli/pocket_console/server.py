@@ -1,4 +1,7 @@
-"""Serve the console: pages, their files and a stream of events. Nothing can be changed through it."""
+"""Serve the console: pages, their files and a stream of events.
+
+Nothing can be changed through it.
+"""
 
 import asyncio
 import contextlib

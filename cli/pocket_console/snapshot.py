@@ -71,7 +71,10 @@ class MinerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTotals:
-    """Counters of one service since a relayer's start. Buckets are cumulative, by upper bound in seconds."""
+    """Counters of one service since a relayer's start.
+
+    Buckets are cumulative, by upper bound in seconds.
+    """
 
     received: float = 0.0
     served: float = 0.0
@@ -166,7 +169,10 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSnapshot:
-    """All that is known at one time (monotonic seconds). `version` grows with every round of polling."""
+    """All that is known at one time (monotonic seconds).
+
+    `version` grows with every round of polling.
+    """
 
     version: int
     taken_at: float

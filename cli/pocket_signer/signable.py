@@ -1,4 +1,7 @@
-"""Check what a signer is asked to sign. Everything that is not known in every part is refused."""
+"""Check what a signer is asked to sign.
+
+Everything that is not known in every part is refused.
+"""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +25,10 @@ _ROOT_BYTES = 48
 
 
 class NotSignable(Exception):
-    """A document that is not signed. `index` is the message of a transaction at fault, if one is."""
+    """A document that is not signed.
+
+    `index` is the message of a transaction at fault, if one is.
+    """
 
     def __init__(self, refusal: Refusal, message: str, index: int | None = None) -> None:
         super().__init__(message)
@@ -51,7 +57,10 @@ class ClaimedRoot:
 def roots_to_claim(
     kind: DocumentType, document: bytes, public_key: bytes, policy: SigningPolicy
 ) -> tuple[ClaimedRoot, ...]:
-    """Return the roots that a document claims. Raises NotSignable if it may not be signed."""
+    """Return the roots that a document claims.
+
+    Raises NotSignable if it may not be signed.
+    """
     if kind is DocumentType.RELAY_RESPONSE:
         _check_response(document)
         return ()
@@ -72,7 +81,10 @@ def _check_response(document: bytes) -> None:
 
 
 def _exact(message: M, data: bytes, name: str) -> M:
-    """Return the parsed message, whose known fields must be all that the bytes hold. Raises NotSignable."""
+    """Return the parsed message, whose known fields must be all that the bytes hold.
+
+    Raises NotSignable.
+    """
     try:
         message.ParseFromString(data)
     except DecodeError:

@@ -25,7 +25,10 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 class SignedRoots:
-    """Remembers roots before they are signed. Calls wait for the disk, so they belong in a thread."""
+    """Remembers roots before they are signed.
+
+    Calls wait for the disk, so they belong in a thread.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the file. Raises ConfigurationError."""
@@ -67,7 +70,10 @@ class SignedRoots:
         return None if row is None else bytes(row[0])
 
     def forget(self, public_key: bytes, session_id: str) -> bytes | None:
-        """Delete the root of a session and return it, None if there was none. Raises sqlite3.Error."""
+        """Delete the root of a session and return it, None if there was none.
+
+        Raises sqlite3.Error.
+        """
         with self._lock:
             root = self._root(public_key, session_id)
             self._database.execute(

@@ -29,7 +29,10 @@ _ROOTS_FILE = "signed-roots.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class SignerOptions:
-    """Where the signer listens. Either a socket, or host and port with the folder of its certificate."""
+    """Where the signer listens.
+
+    Either a socket, or host and port with the folder of its certificate.
+    """
 
     socket: Path | None
     host: str
@@ -55,7 +58,10 @@ class ServerTls:
             raise ConfigurationError(f"{folder}: needs tls.crt, tls.key and ca.crt as PEM: {error}") from error
 
     def renew(self) -> None:
-        """Use a certificate that was replaced, for new connections. Raises OSError or SSLError."""
+        """Use a certificate that was replaced, for new connections.
+
+        Raises OSError or SSLError.
+        """
         stamp = [file.stat().st_mtime_ns for file in self._files[:2]]
         if stamp != self._stamp:
             self.context.load_cert_chain(self._files[0], self._files[1])
@@ -121,7 +127,10 @@ async def listen_on_socket(runner: web.AppRunner, path: Path) -> None:
 
 
 async def _is_served(path: Path) -> bool:
-    """Return whether a process accepts connections at a socket. A socket of one that is gone may be replaced."""
+    """Return whether a process accepts connections at a socket.
+
+    A socket of one that is gone may be replaced.
+    """
     try:
         _, writer = await asyncio.open_unix_connection(path)
     except OSError:

@@ -80,7 +80,10 @@ class Accounting:
         return next(rows, None)
 
     def problems(self, *, exact: bool) -> list[str]:
-        """Return why the run failed. With `exact` nothing was killed, so no relay may differ."""
+        """Return why the run failed.
+
+        With `exact` nothing was killed, so no relay may differ.
+        """
         problems = list(self.invalid_answers)
         if not self.with_acknowledged():
             problems.append("no relay was acknowledged")

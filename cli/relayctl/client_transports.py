@@ -26,7 +26,10 @@ class ClientTransport(StrEnum):
 
 
 class RelayFailed(Exception):
-    """The relay got no valid signed response. The text gives the reason, `code` the relayer's name for it."""
+    """The relay got no valid signed response.
+
+    The text gives the reason, `code` the relayer's name for it.
+    """
 
     def __init__(self, message: str, status: int = 0, code: str = "") -> None:
         super().__init__(message)

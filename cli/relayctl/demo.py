@@ -44,9 +44,10 @@ _NOTHING = TokenomicsParams(mint_ratio=0.0, supplier_share=0.0)
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """Options of the user. `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault.
+    """Options of the user.
 
-    With `lose_redis` every killed Redis comes back empty. With several `miners` chaos also freezes them for a while.
+    `chaos` is a seed, `rate` relays per second, `corrupt` a deliberate fault. With `lose_redis` every killed Redis
+    comes back empty. With several `miners` chaos also freezes them for a while.
     """
 
     samples: Path

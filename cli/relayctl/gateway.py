@@ -57,7 +57,10 @@ class Gateway:
         self._supplier_keys: dict[str, bytes] = {}
 
     async def signer(self, application: str, service: str, height: int = 0) -> SessionSigner:
-        """Return the signer for the session that includes `height` (0 = now). Raises ChainError."""
+        """Return the signer for the session that includes `height` (0 = now).
+
+        Raises ChainError.
+        """
         session = await self._chain.session(application, service, height)
         header = session.header
         ring = await query_ring(self._chain, header.application_address, header.session_end_block_height)

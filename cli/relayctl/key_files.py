@@ -14,7 +14,10 @@ _LONGEST_PATH: Final = 255
 
 
 def write_for_owner(file: Path, text: str) -> None:
-    """Create a file that only its owner can read, whole or not at all. Never replaces one. Raises ClickException."""
+    """Create a file that only its owner can read, whole or not at all.
+
+    Never replaces one. Raises ClickException.
+    """
     if str(file) == "-":
         raise click.ClickException("-: keys are written to a file that you alone can read, never to standard output")
     try:
@@ -44,7 +47,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_small_text(file: Path) -> str:
-    """Return the text of a file that holds a key, a plan or a transaction. Raises ClickException."""
+    """Return the text of a file that holds a key, a plan or a transaction.
+
+    Raises ClickException.
+    """
     try:
         with file.open("rb") as source:
             content = source.read(_MOST_BYTES + 1)
@@ -58,7 +64,10 @@ def read_small_text(file: Path) -> str:
 
 
 def sealing_key(text: str) -> bytes:
-    """Return a public sealing key from base64, or from a file that holds it. Raises ClickException."""
+    """Return a public sealing key from base64, or from a file that holds it.
+
+    Raises ClickException.
+    """
     file = Path(text)
     if len(text) <= _LONGEST_PATH and file.is_file():
         text = read_small_text(file)

@@ -19,7 +19,10 @@ _reserved: dict[int, int] = {}
 
 
 def free_port() -> int:
-    """Return a free loopback port that no other caller gets. Raises ConfigurationError if there is none."""
+    """Return a free loopback port that no other caller gets.
+
+    Raises ConfigurationError if there is none.
+    """
     return free_ports(1)
 
 
@@ -46,7 +49,10 @@ def free_ports(count: int) -> int:
 
 
 def _reserve(port: int, undo: contextlib.ExitStack) -> bool:
-    """Lock the file of a port and return True if the port is free. `undo` gives the port back."""
+    """Lock the file of a port and return True if the port is free.
+
+    `undo` gives the port back.
+    """
     if port in _reserved:
         return False
     file = os.open(_FOLDER / str(port), os.O_RDWR | os.O_CREAT, 0o600)

@@ -104,7 +104,10 @@ class LocalRedis:
         return [self.ports[name] for name in self.sentinels or self.servers]
 
     def start(self) -> None:
-        """Start all servers and wait until clients can use them. Raises ConfigurationError."""
+        """Start all servers and wait until clients can use them.
+
+        Raises ConfigurationError.
+        """
         for name in self.servers:
             self._add_server(name)
             self.processes[name].start()
@@ -128,7 +131,10 @@ class LocalRedis:
         self.processes[name] = Process(name, command, self._folder / f"{name}.log")
 
     def await_server(self, name: str) -> None:
-        """Wait until a server accepts connections. Raises ConfigurationError with the end of its log."""
+        """Wait until a server accepts connections.
+
+        Raises ConfigurationError with the end of its log.
+        """
         await_port(self.ports[name], self.processes[name])
 
     def down_seconds(self, name: str) -> float:

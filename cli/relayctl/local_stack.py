@@ -98,7 +98,10 @@ class LocalStack:
 
     @property
     def relay_miner(self) -> RelayMiner:
-        """Return the only RelayMiner. Raises ConfigurationError if there is not exactly one."""
+        """Return the only RelayMiner.
+
+        Raises ConfigurationError if there is not exactly one.
+        """
         if len(self.manifests.relay_miners) != 1:
             raise ConfigurationError("the manifests must hold exactly one RelayMiner")
         return self.manifests.relay_miners[0]
@@ -143,7 +146,10 @@ class LocalStack:
         return time.monotonic() - begun
 
     def revive(self) -> None:
-        """Start the parts that do not run, and wait until all answer. Raises ConfigurationError."""
+        """Start the parts that do not run, and wait until all answer.
+
+        Raises ConfigurationError.
+        """
         for process in self.processes.values():
             if not process.running:
                 process.start()

@@ -14,7 +14,10 @@ _LONGEST_NAME: Final = 253
 
 
 def object_name(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Return the name of an object. Raises BadParameter with the rule for one that the API server refuses."""
+    """Return the name of an object.
+
+    Raises BadParameter with the rule for one that the API server refuses.
+    """
     if value is None or (len(value) <= _LONGEST_NAME and all(map(_LABEL.fullmatch, value.split(".")))):
         return value
     raise click.BadParameter(
@@ -23,7 +26,10 @@ def object_name(_context: click.Context, _option: click.Parameter, value: str | 
 
 
 def namespace_name(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    """Return the name of a namespace, which has no dots. Raises BadParameter with the rule for another."""
+    """Return the name of a namespace, which has no dots.
+
+    Raises BadParameter with the rule for another.
+    """
     if len(value) <= _LONGEST_LABEL and _LABEL.fullmatch(value):
         return value
     raise click.BadParameter(f"{value!r}: write at most {_LONGEST_LABEL} lower case letters, digits and - inside")

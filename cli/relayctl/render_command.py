@@ -73,7 +73,10 @@ def chosen_relay_miner(manifests: Manifests, name: str | None) -> RelayMiner:
 
 
 def write_secrets(folder: Path, relay_miner: RelayMiner, manifests: Manifests) -> None:
-    """Write the Secrets of backends as folders of files for their owner alone. Raises ConfigurationError."""
+    """Write the Secrets of backends as folders of files for their owner alone.
+
+    Raises ConfigurationError.
+    """
     for service in relay_miner.spec.services:
         for backend in service.backends.by_type().values():
             if backend.auth is None:

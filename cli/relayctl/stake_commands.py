@@ -220,7 +220,10 @@ def _show(plan: StakePlan) -> None:
               help="File for the signed transaction, base64")  # fmt: skip
 @click.option("--checksum", help="Sign only a file with this checksum, which `relayctl stake plan` printed")
 def sign_command(plan_file: Path, key_file: Path | None, out: Path, checksum: str | None) -> None:
-    """Show a plan's transaction and sign it. Needs no network, so it can run on a machine without one."""
+    """Show a plan's transaction and sign it.
+
+    Needs no network, so it can run on a machine without one.
+    """
     try:
         content = PlanFile.model_validate_json(read_small_text(plan_file))
         transaction = content.transaction()
@@ -245,7 +248,10 @@ def sign_command(plan_file: Path, key_file: Path | None, out: Path, checksum: st
 
 
 def signed_transaction(file: Path) -> tuple[bytes, int]:
-    """Return the bytes of a signed transaction and its gas limit. Raises ClickException."""
+    """Return the bytes of a signed transaction and its gas limit.
+
+    Raises ClickException.
+    """
     try:
         raw = base64.b64decode(read_small_text(file), validate=True)
         transaction = tx_pb.TxRaw.FromString(raw)

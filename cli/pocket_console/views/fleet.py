@@ -34,7 +34,10 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True)
 class ShardCell:
-    """A shard and its holder, empty without one. With several holders the one of the highest epoch counts."""
+    """A shard and its holder, empty without one.
+
+    With several holders the one of the highest epoch counts.
+    """
 
     number: int
     holder: str

@@ -92,7 +92,10 @@ def _urgency(session: OpenSession) -> tuple[int, int, str, str]:
 
 
 def _suppliers(miners: Sequence[MinerSnapshot]) -> tuple[dict[str, MinedSupplier], dict[str, str]]:
-    """Return the suppliers and their owners. The report of the owner counts before that of another miner."""
+    """Return the suppliers and their owners.
+
+    The report of the owner counts before that of another miner.
+    """
     owners = {
         address: miner.origin.name for miner in miners if miner.state is not None for address in miner.state.owned
     }

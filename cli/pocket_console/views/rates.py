@@ -25,7 +25,10 @@ class Increase:
     seconds: float = 0.0
 
     def add(self, before: ServiceTotals, after: ServiceTotals) -> None:
-        """Add the increase between two samples. A counter that fell was reset and counts from zero."""
+        """Add the increase between two samples.
+
+        A counter that fell was reset and counts from zero.
+        """
         reset = after.received < before.received or after.served < before.served
         base = _EMPTY if reset else before
         self.received += after.received - base.received

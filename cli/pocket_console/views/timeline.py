@@ -25,7 +25,10 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The blocks that a page shows. `now` is the place of the latest block, None outside."""
+    """The blocks that a page shows.
+
+    `now` is the place of the latest block, None outside.
+    """
 
     first: int
     last: int

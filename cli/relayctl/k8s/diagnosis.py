@@ -1,4 +1,7 @@
-"""Find what is wrong in a reading of the cluster, with the remedy of each finding. Pure functions."""
+"""Find what is wrong in a reading of the cluster, with the remedy of each finding.
+
+Pure functions.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping

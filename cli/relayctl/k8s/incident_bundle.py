@@ -58,7 +58,10 @@ def view_files(view: ClusterView) -> Files:
 
 
 async def child_files(api: KubeApi, view: ClusterView) -> list[tuple[str, str]]:
-    """Return the files with the operator's objects, never Secrets. A kind that cannot be listed has the error."""
+    """Return the files with the operator's objects, never Secrets.
+
+    A kind that cannot be listed has the error.
+    """
     files = []
     for kind in _KINDS:
         files.append((f"children/{kind.plural}.yaml", await _listed(api, kind, view.namespace)))
@@ -127,7 +130,9 @@ def _line(line: str, redactor: Redactor) -> str:
 
 
 def write_bundle(path: Path, files: Iterable[tuple[str, str]], redactor: Redactor, now: datetime) -> list[str]:
-    """Write the redacted files into a new archive that only its owner can read. Returns their names.
+    """Write the redacted files into a new archive that only its owner can read.
+
+    Returns their names.
 
     Raises BundleNotWritten.
     """

@@ -39,7 +39,10 @@ _CLEAR: Final = "\x1b[2J\x1b[H"
 
 @dataclass(frozen=True, slots=True)
 class ClusterTarget:
-    """The cluster and namespace to read, and the form of the output. An empty namespace means all."""
+    """The cluster and namespace to read, and the form of the output.
+
+    An empty namespace means all.
+    """
 
     namespace: str
     context: str | None
@@ -146,7 +149,10 @@ def status(target: ClusterTarget, supplier: str | None, watch: bool, interval: f
 
 
 def _repeat(once: Callable[[], str], seconds: float | None) -> None:
-    """Print once, or again and again after a pause. An unreachable API server does not end the repetition."""
+    """Print once, or again and again after a pause.
+
+    An unreachable API server does not end the repetition.
+    """
     text = once()
     while True:
         click.echo(text)
@@ -164,7 +170,10 @@ def _repeat(once: Callable[[], str], seconds: float | None) -> None:
 
 
 def _miners(target: ClusterTarget, view: ClusterView) -> list[tuple[str, str]]:
-    """Return namespace and name of the miners' pods. Raises ClickException without any."""
+    """Return namespace and name of the miners' pods.
+
+    Raises ClickException without any.
+    """
     pods = [namespaced_name(pod) for row in view.relay_miners for pod in view.pods_of(row, names.MINER)]
     if not pods:
         raise click.ClickException(f"there is no miner's pod in namespace {target.namespace or '(all)'}")
@@ -172,7 +181,10 @@ def _miners(target: ClusterTarget, view: ClusterView) -> list[tuple[str, str]]:
 
 
 def ask_miners(shell: PodShell, pods: Sequence[tuple[str, str]], *command: str) -> tuple[list[str], list[str]]:
-    """Run a console command in every pod. Returns the outputs, and the failures as `pod: reason`."""
+    """Run a console command in every pod.
+
+    Returns the outputs, and the failures as `pod: reason`.
+    """
     outputs, failures = [], []
     for namespace, pod in pods:
         try:

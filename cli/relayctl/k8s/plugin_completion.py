@@ -18,7 +18,10 @@ class _Words(ShellComplete):
 
 
 def completions(words: list[str]) -> list[str]:
-    """Return the lines that kubectl expects: a proposal each, then the directive. The last word is incomplete."""
+    """Return the lines that kubectl expects: a proposal each, then the directive.
+
+    The last word is incomplete.
+    """
     *before, incomplete = words or [""]
     proposals = _Words(k8s, {}, "kubectl-pocket", "").get_completions(before, incomplete)
     lines = [

@@ -20,7 +20,10 @@ _LARGEST: Final = 16 * 1024 * 1024
 
 
 class PodCommandFailed(PocketError):
-    """A command in a pod failed, or kubectl could not run it. The message has its last line."""
+    """A command in a pod failed, or kubectl could not run it.
+
+    The message has its last line.
+    """
 
 
 @dataclass(frozen=True, slots=True)

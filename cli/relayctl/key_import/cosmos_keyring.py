@@ -94,7 +94,10 @@ def read_keyring(folder: Path, passphrase: str, names: Collection[str] = ()) -> 
 
 
 def decoded_key(where: str, content: bytes) -> PrivateKey:
-    """Return the key of a decrypted item. `where` names it in errors. Raises KeyImportError."""
+    """Return the key of a decrypted item.
+
+    `where` names it in errors. Raises KeyImportError.
+    """
     return _private_key(where, _record(where, content))
 
 

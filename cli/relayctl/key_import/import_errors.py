@@ -11,7 +11,10 @@ class KeyImportError(PocketError):
 
 
 def library(name: str) -> ModuleType:
-    """Import an optional library. Raises KeyImportError with the command that installs it."""
+    """Import an optional library.
+
+    Raises KeyImportError with the command that installs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -18,7 +18,10 @@ _LENGTHS: Final = (12, 15, 18, 21, 24)
 
 
 def parse_path(text: str) -> tuple[int, ...]:
-    """Return the indexes of a path such as m/44'/118'/0'/0/0, hardened ones from 2^31. Raises KeyImportError."""
+    """Return the indexes of a path such as m/44'/118'/0'/0/0, hardened ones from 2^31.
+
+    Raises KeyImportError.
+    """
     if not _PATH.fullmatch(text):
         raise KeyImportError(f"{text[:60]!r} is not a derivation path: expected for example {COSMOS_PATH}")
     indexes = []
@@ -40,7 +43,10 @@ def following(path: str, count: int) -> Iterator[str]:
 
 
 def seed_of(words: str, passphrase: str = "") -> bytes:
-    """Return the seed of English words after checking them. Raises KeyImportError, which never names a word."""
+    """Return the seed of English words after checking them.
+
+    Raises KeyImportError, which never names a word.
+    """
     mnemonic = library("mnemonic").Mnemonic("english")
     text = " ".join(words.split()).lower()
     number = len(text.split())

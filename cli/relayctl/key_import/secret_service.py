@@ -17,7 +17,10 @@ _SECONDS: Final = 120.0  # the desktop may prompt for the password of its keyrin
 
 
 def read_secret_service(names: Sequence[str], program: str = "secret-tool") -> dict[Address, PrivateKey]:
-    """Return the named keys by address. Raises KeyImportError for one that is not there or has no private part."""
+    """Return the named keys by address.
+
+    Raises KeyImportError for one that is not there or has no private part.
+    """
     keys = (decoded_key(f"key {name} of the desktop's keyring", _secret(name, program)) for name in names)
     return {address_of(key.public_key): key for key in keys}
 

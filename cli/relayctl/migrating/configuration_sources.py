@@ -29,7 +29,10 @@ class Sources:
 
 
 def read_yaml(path: Path) -> list[Any]:
-    """Return the documents of a YAML file. Raises ManifestError, which quotes nothing of it."""
+    """Return the documents of a YAML file.
+
+    Raises ManifestError, which quotes nothing of it.
+    """
     try:
         return [row for row in input_files.read_yaml(path) if row is not None]
     except InputFileError as error:
@@ -37,7 +40,10 @@ def read_yaml(path: Path) -> list[Any]:
 
 
 def read_configuration(path: Path) -> Tree:
-    """Return the configuration in a file, or in the only entry of a ConfigMap there. Raises ManifestError."""
+    """Return the configuration in a file, or in the only entry of a ConfigMap there.
+
+    Raises ManifestError.
+    """
     documents = read_yaml(path)
     if len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get("kind") != "ConfigMap":
         return documents[0]
@@ -153,7 +159,10 @@ def _mounted(path: Path, tree: Tree, name: str, service: Tree, inside: str) -> T
 
 
 def _host_path(folder: Path, service: Tree, inside: str) -> Path | None:
-    """Return where a container's file is on this machine, by its innermost bind mount. None if no mount has it."""
+    """Return where a container's file is on this machine, by its innermost bind mount.
+
+    None if no mount has it.
+    """
     binds = [
         (PurePosixPath(target), source) for source, target in map(_bind, service.get("volumes") or ())
         if target and PurePosixPath(inside).is_relative_to(target)

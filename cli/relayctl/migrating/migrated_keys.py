@@ -20,7 +20,10 @@ _HOME: Final = "~/.pocket"
 
 @dataclass(frozen=True, slots=True)
 class KeySources:
-    """Places of keys that the command line names. Files and folders replace what the configurations name."""
+    """Places of keys that the command line names.
+
+    Files and folders replace what the configurations name.
+    """
 
     files: tuple[Path, ...] = ()
     folders: tuple[Path, ...] = ()
@@ -28,7 +31,10 @@ class KeySources:
 
 
 def load_keys(trees: Sequence[Mapping[str, Any]], sources: KeySources, passphrase_fd: int | None) -> KeySet:
-    """Load the keys named on the command line, else those named by the configurations. Raises ClickException."""
+    """Load the keys named on the command line, else those named by the configurations.
+
+    Raises ClickException.
+    """
     files, folders, keyrings = sources.files, sources.folders, list[KeySet]()
     try:
         if not files and not folders:
@@ -45,7 +51,10 @@ def load_keys(trees: Sequence[Mapping[str, Any]], sources: KeySources, passphras
 
 
 def _named(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the places of keys that a configuration names. That of pocketd's relayminer has names of keys only."""
+    """Return the places of keys that a configuration names.
+
+    That of pocketd's relayminer has names of keys only.
+    """
     if not is_node_relayminer(tree):
         keys = mapping(tree.get("keys"), "keys")
         return {**keys, "keyring": mapping(keys.get("keyring"), "keys.keyring")}
@@ -69,7 +78,10 @@ def _keyrings(rows: Sequence[Mapping[str, Any]], given: Path | None, passphrase_
 
 
 def _home(row: Mapping[str, Any]) -> Path:
-    """Return the folder of a configured keyring. Raises ClickException for a backend that has none."""
+    """Return the folder of a configured keyring.
+
+    Raises ClickException for a backend that has none.
+    """
     backend = str(row.get("backend") or "test")
     home = Path(str(row.get("dir") or _HOME)).expanduser()
     if backend == "os" and home.is_dir() and any(home.glob("*.info")):

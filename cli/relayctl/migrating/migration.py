@@ -51,7 +51,10 @@ class Note:
 
 @dataclass(slots=True)
 class Migration:
-    """The converted configuration. `secrets` holds name → entries and gets its own file."""
+    """The converted configuration.
+
+    `secrets` holds name → entries and gets its own file.
+    """
 
     relay_miner: Tree
     notes: list[Note] = field(default_factory=list)
@@ -100,7 +103,10 @@ class _Converter:
         return chain
 
     def _node(self, name: str, form: Callable[[Any], str]) -> str:
-        """Return the URL of a chain node. Raises ManifestError if it is missing or has a login."""
+        """Return the URL of a chain node.
+
+        Raises ManifestError if it is missing or has a login.
+        """
         with naming(f"pocket_node.{name}"):
             url = self.either(f"pocket_node.{name}", form=form)
             if not url:
@@ -174,7 +180,10 @@ class _Converter:
         return service
 
     def _default_backend(self, service: Tree, path: str, default: str) -> None:
-        """Take the transport of requests that name none. WebSocket and gRPC are recognised without it."""
+        """Take the transport of requests that name none.
+
+        WebSocket and gRPC are recognised without it.
+        """
         name = _TYPES.get(default.lower())
         if name in _DEFAULT_BACKENDS:
             service["defaultBackend"] = name

@@ -66,7 +66,10 @@ def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
 
 
 def signing_key_names(tree: Mapping[str, Any]) -> list[str]:
-    """Return the names of all keys that sign for any of the services. Raises ManifestError."""
+    """Return the names of all keys that sign for any of the services.
+
+    Raises ManifestError.
+    """
     names = [*sequence(tree.get("default_signing_key_names"), "default_signing_key_names")]
     for number, entry in enumerate(tree.get("suppliers") or ()):
         path = f"suppliers[{number}]"

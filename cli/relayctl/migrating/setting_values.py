@@ -20,7 +20,10 @@ def mapping(value: Any, path: str) -> Mapping[str, Any]:
 
 
 def sequence(value: Any, path: str = "") -> list[Any]:
-    """Return a list, empty for null, with one entry for a single text. Raises ManifestError."""
+    """Return a list, empty for null, with one entry for a single text.
+
+    Raises ManifestError.
+    """
     if value is None:
         return []
     if isinstance(value, str):
@@ -52,7 +55,10 @@ def decimal(value: Any, path: str) -> float:
 
 
 def seconds(value: Any, path: str) -> float:
-    """Return the seconds of a number, or of a Go duration such as 1m30s. Raises ManifestError."""
+    """Return the seconds of a number, or of a Go duration such as 1m30s.
+
+    Raises ManifestError.
+    """
     if isinstance(value, int | float):
         return decimal(value, path)
     if not isinstance(value, str) or _DURATION.fullmatch(value.strip()) is None:

@@ -23,7 +23,10 @@ def split(text: str) -> SplitResult:
 
 
 def is_loopback(url: str) -> bool:
-    """Return True if a URL names the machine on which it is used. Raises ManifestError."""
+    """Return True if a URL names the machine on which it is used.
+
+    Raises ManifestError.
+    """
     host = split(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
 
@@ -69,7 +72,10 @@ def rpc_url(text: str) -> str:
 
 
 def backend_url(text: str, kind: str) -> str:
-    """Return the URL of a backend with the scheme of its transport. Raises ManifestError."""
+    """Return the URL of a backend with the scheme of its transport.
+
+    Raises ManifestError.
+    """
     if not text:
         raise ManifestError(f"a {kind} backend has neither url nor urls")
     if kind == "grpc":
