@@ -164,7 +164,7 @@ async def confirm_price(chain: ConfirmableChain, application: str, service_id: s
 
 
 async def agreed_target(chain: ConfirmableChain, service_id: str, height: int) -> bytes | None:
-    """Return the target of a service at a height that most nodes state, None if no node states one.
+    """Return the target that most nodes state, None if no node states one.
 
     The cached answer is replaced by it. Without a majority it is the easiest one: a relay that is recorded in vain
     costs only space, and one that is not recorded is lost.

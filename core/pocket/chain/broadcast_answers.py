@@ -32,7 +32,7 @@ def _result(raw: bytes, answer: bytes) -> TransactionResult:
 
 
 def best_result(raw: bytes, first: Iterable[bytes], later: Iterable[bytes] = ()) -> TransactionResult | None:
-    """Return the best of the nodes' answers to the transaction `raw`, None if none is evidence.
+    """Return the best answer of the nodes to a transaction, None if none is evidence.
 
     `later` answers came after the `first` ones. Where those reject the transaction, a later one that already knows it
     proves nothing: the same node may keep what it rejected. An answer without a transaction hash is no evidence.

@@ -256,7 +256,7 @@ class CometClient:
         return await self._call("status", network_of)
 
     async def latest_of_any_chain(self) -> tuple[Block, str]:
-        """Return the latest block and the network name in one answer, whichever network that is."""
+        """Return the latest block of any network, and the network's name."""
         return await self._call("status", lambda result: (latest_block_of(result), network_of(result)))
 
     async def block(self, height: int | None = None) -> Block:

@@ -101,6 +101,9 @@ def error_of(
 
 
 def error_from_status(method: str, code: grpc.StatusCode, message: str, height: int = 0) -> ChainError:
-    """Build the typed error for a gRPC status. height: of the state that answered, 0 where it is unknown."""
+    """Build the typed error for a gRPC status.
+
+    `height` is that of the state that answered, 0 if it is unknown.
+    """
     text = f"{method.rpartition('/')[2]}: {message[:500]}"
     return error_of(classify_status(method, code, message), text, height)

@@ -10,9 +10,10 @@ T = TypeVar("T")
 async def first_in_time(
     work: Sequence[Coroutine[Any, Any, T]], grace_seconds: float, counts: Callable[[T], object] = bool
 ) -> list[T | None]:
-    """Return the results in order, with None for what is cancelled `grace_seconds` after the first that `counts`.
+    """Return the results in order, with None for those that came too late.
 
-    What failed at once shortens the time of nothing else. Raises what the work raises.
+    What has not ended `grace_seconds` after the first result that `counts` is cancelled. What failed at once shortens
+    the time of nothing else. Raises what the work raises.
     """
     tasks = [asyncio.ensure_future(part) for part in work]
     if not tasks:

@@ -86,7 +86,7 @@ class StakedSupplier:
     history: tuple[ServiceConfig, ...] = field(default=())
 
     def serves(self, service_id: str, height: int, session_end_height: int) -> bool:
-        """Return whether the supplier may serve the session ending at `session_end_height`.
+        """Return True if the supplier may serve the session that ends at a height.
 
         Source: docs/protocol/sessions.md, section 5.
 
@@ -145,7 +145,10 @@ class TransactionResult:
 
     @property
     def fee_paid(self) -> bool:
-        """Return whether an included transaction paid its fee: what fails before its messages run pays none."""
+        """Return True if an included transaction paid its fee.
+
+        What fails before its messages run pays none.
+        """
         return self.codespace != "sdk" or self.code in (0, _OUT_OF_GAS) or "message index" in self.log
 
 

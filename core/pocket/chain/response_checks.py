@@ -190,7 +190,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any, Any], object]]] = {
 
 
 def check_answer(method: str, request: Message, raw: bytes) -> None:
-    """Raise DecodingError for a response that no node of this chain gives to a request."""
+    """Raise DecodingError for a response that no node of this chain gives."""
     if method not in _REQUIRED:
         return
     kind, paths = _REQUIRED[method]

@@ -18,9 +18,9 @@ class MemberQueries(Protocol):
 
 
 async def query_ring(chain: MemberQueries, application: str, session_end: int) -> tuple[bytes, ...]:
-    """Return the public keys that may sign for an application in its sessions that end at a height.
+    """Return the ring of an application in its sessions that end at a height.
 
-    Raises ChainError, and NotFound for a member without a public key on chain.
+    It has the public keys that may sign. Raises ChainError, and NotFound for a member without a public key on chain.
     """
     addresses = ring_addresses((await chain.application(application)).delegations, session_end)
     keys: dict[str, bytes] = {}

@@ -39,7 +39,10 @@ class Votes(Generic[T]):
             del self.answers[next(iter(self.answers))]
 
     def doubt(self, refuted: T | None = None) -> None:
-        """Discard all answers, and take `refuted` last from now on where several values tie."""
+        """Discard all answers.
+
+        Where several values tie, `refuted` is taken last from now on.
+        """
         self.answers.clear()
         self.asked_at = -1
         if refuted is not None:

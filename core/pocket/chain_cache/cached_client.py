@@ -156,9 +156,10 @@ class CachedChain(ChainClient):
 
     @property
     def direct(self) -> ChainClient:
-        """Return a client that queries the nodes without caches, for records that are not needed again soon.
+        """Return a client without caches.
 
-        Cached records are refreshed at every block for as long as they are used.
+        It is for records that are not needed again soon. Cached records are refreshed at every block for as long as
+        they are used.
         """
         return self._direct
 
@@ -321,9 +322,9 @@ class CachedChain(ChainClient):
         )
 
     async def session(self, application_address: str, service_id: str, height: int) -> Session:
-        """Return the session that holds `height`, and log if other processes got another one.
+        """Return the session that holds `height`.
 
-        Divergent sessions are also counted.
+        An error is logged if other processes got another one. Divergent sessions are also counted.
         """
         session = await super().session(application_address, service_id, height)
         header = session.header

@@ -105,10 +105,10 @@ class LatestBlockWatcher:
         self._node_query = SingleFlight()
 
     def compare_clock(self, name: str, seconds: float) -> None:
-        """Compare another clock with that of this process, which stands still while its machine is suspended.
+        """Compare another clock with that of this process.
 
-        If the other one has run ahead, what is known is as much older. Where it was set instead, blocks count as older
-        than they are until some more have come.
+        The latter stands still while its machine is suspended. If the other one has run ahead, what is known is as much
+        older. Where it was set instead, blocks count as older than they are until some more have come.
         """
         ahead = seconds - self._clock()
         jump = ahead - self._clocks.get(name, ahead)
@@ -135,14 +135,17 @@ class LatestBlockWatcher:
             self._made_at = time - self._ahead if before > float("-inf") else before
 
     def is_certainly_below(self, height: int) -> bool:
-        """Return True if the chain cannot have reached a height yet, however long this process was stopped."""
+        """Return True if the chain cannot have reached a height yet.
+
+        However long this process was stopped.
+        """
         now, fastest = self._clock(), _FASTEST * self._guard.block_seconds
         since_made = (now - self._made_at) / fastest
         since_confirmed = 1 + (now - self._confirmed_at) / fastest
         return self.height > 0 and self.height + min(since_made, since_confirmed) < height
 
     async def is_below(self, height: int) -> bool:
-        """Return True if the chain had certainly not reached a height when this was called.
+        """Return True if the chain had certainly not reached a height at the call.
 
         A node is queried if the latest block does not show it.
         """
@@ -183,7 +186,10 @@ class LatestBlockWatcher:
                 self._confirmed_at = begun
 
     async def run(self, seconds: float) -> None:
-        """Poll every `seconds` seconds, without end, while a block is overdue: a published one may have been missed."""
+        """Poll every `seconds` seconds while a block is overdue, without end.
+
+        A published block may have been missed.
+        """
         while True:
             if self.height == 0 or self._clock() - self.updated_at > self._overdue:
                 await self.poll()

@@ -95,9 +95,10 @@ def member_location(identity: str) -> str:
 
 
 def observe(state: CandidateState, record: LeaseRecord | None, version: str | None, now: float) -> CandidateState:
-    """Apply a read. Any change of the record restarts the wait, another holder ends leadership.
+    """Apply a read.
 
-    A record that reads lacked for a while and that comes back with the same version has not changed.
+    Any change of the record restarts the wait, another holder ends leadership. A record that reads lacked for a while
+    and that comes back with the same version has not changed.
     """
     changed = version != state.version
     held = state.held_until if record is not None and record.holder == state.identity else None

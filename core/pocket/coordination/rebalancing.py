@@ -19,13 +19,13 @@ def rendezvous_order(shard: int, members: Collection[str]) -> list[str]:
 
 
 def standby_of(shard: int, holder: str, members: Collection[str]) -> str | None:
-    """Return the member that follows a shard as standby of its holder, None without another."""
+    """Return the standby of a shard's holder, None without another member."""
     return next((member for member in rendezvous_order(shard, members) if member != holder), None)
 
 
 @dataclass(frozen=True, slots=True)
 class RebalancePlan:
-    """One member's next actions: shards to try to take, in order of preference, and to release."""
+    """The shards that a member takes, in order of preference, and releases."""
 
     take: tuple[int, ...] = ()
     release: tuple[int, ...] = ()

@@ -44,7 +44,10 @@ _ASKED_AT_ONCE = 32  # shards whose epochs are read
 
 
 class ShardListener(Protocol):
-    """Acts on shards. The callbacks for one shard are called alternately, never concurrently."""
+    """Acts on shards.
+
+    The callbacks for one shard are called alternately, never concurrently.
+    """
 
     async def known_epoch(self, shard: int) -> int:
         """Return the highest epoch known for a shard outside the Lease. Raises LeaseUnavailable."""
@@ -130,7 +133,7 @@ class ShardLeaseManager:
 
     @property
     def is_recent(self) -> bool:
-        """Return True if the Leases were read recently enough for their owners to be current."""
+        """Return True if the owners in the Leases are current."""
         return self._clock() - self._read_at < self._timing.lease
 
     async def refresh(self) -> None:
@@ -154,7 +157,7 @@ class ShardLeaseManager:
         return self._view(self._names.leader).leads(self._clock())
 
     async def verify_lease(self, shard: int) -> int:
-        """Read from the store the epoch under which this member holds a shard, 0 if it does not.
+        """Read the epoch under which this member holds a shard, 0 if it does not.
 
         The read starts after the call, and concurrent callers share one. Raises LeaseUnavailable.
         """
@@ -186,7 +189,10 @@ class ShardLeaseManager:
 
     @property
     def recent_members(self) -> frozenset[str]:
-        """Return the live members, and those whose Leases the store has lost within two lease durations."""
+        """Return the members that live, or did within two lease durations.
+
+        The store may have lost the Leases of the latter.
+        """
         oldest = self._clock() - 2 * self._timing.lease
         lost = {identity for name, (identity, at) in self._seen.items() if name not in self._stored and at >= oldest}
         return self.members | lost

@@ -13,7 +13,10 @@ _SETTLED_NANOSECONDS = 2_000_000_000
 
 
 class KeyFolder:
-    """Caches the keys of a folder: reading a thousand takes 0.1 s, in which nothing is served."""
+    """Caches the keys of a folder.
+
+    Reading a thousand takes 0.1 s, in which nothing is served.
+    """
 
     def __init__(
         self, folder: Path, environment: Mapping[str, str], wall_nanoseconds: Callable[[], int] = time.time_ns

@@ -101,7 +101,10 @@ class Keyring:
 
     @property
     def signer_problem(self) -> str:
-        """Return why no key can sign now, empty if one can: one of this process, or the signer answers."""
+        """Return why no key can sign now, empty if one can.
+
+        A key of this process can, and a remote one if the signer answers.
+        """
         if self._signer is None or not self._keys or not all(isinstance(k, RemoteKey) for k in self._keys.values()):
             return ""
         return self._signer.problem

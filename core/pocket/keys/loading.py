@@ -199,7 +199,7 @@ def _exposed(folder: Path) -> KeySet:
 
 
 def load_supplier_keys(folder: Path, environment: Mapping[str, str]) -> KeySet:
-    """Load the keys of a workload from the folder and, for small set-ups, from variables.
+    """Load the keys of a workload from the folder and from variables.
 
     Raises ConfigurationError.
     """

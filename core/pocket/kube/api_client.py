@@ -47,7 +47,10 @@ class KubeError(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the next attempt may succeed: a conflict (409), or an error of the server itself."""
+        """Return True if the next attempt may succeed.
+
+        The answer was a conflict (409), or an error of the server itself.
+        """
         return self.status == HTTPStatus.CONFLICT or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -299,7 +302,7 @@ def _error_from_status(status: int, text: str, method: str, path: str, retry_aft
 
 
 def kubeconfig_files(kubeconfig: str | None) -> list[Path]:
-    """Return the files that make up `kubeconfig`, else KUBECONFIG, else the default one."""
+    """Return the files of `kubeconfig`, else of KUBECONFIG, else the default one."""
     paths = kubeconfig or os.environ.get("KUBECONFIG") or str(_KUBECONFIG)
     return [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
 

@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 def native_library(name: str) -> Path | None:
-    """Return a library of the optional package `pocket_accelerator`, or None if that is not installed or not built."""
+    """Return a library of the optional package `pocket_accelerator`, or None.
+
+    It may not be installed, or not built.
+    """
     package = importlib.util.find_spec("pocket_accelerator")
     for folder in package.submodule_search_locations or () if package is not None else ():
         if (library := Path(folder, f"{name}.so")).exists():

@@ -29,7 +29,7 @@ SENTINEL: Final = ("ping", "sentinel|masters", "sentinel|get-master-addr-by-name
 
 
 def rules(prefix: str, commands: Sequence[str]) -> list[str]:
-    """Return the rules of a user that may use these commands on the keys and channels of one prefix."""
+    """Return the ACL rules that allow these commands on the keys of one prefix."""
     return [
         "resetkeys", f"~{prefix}:*", "resetchannels", f"&{prefix}:*", "-@all",
         *(f"+{name}" for name in sorted(set(commands))),

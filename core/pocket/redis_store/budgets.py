@@ -277,7 +277,10 @@ class RateLimiter:
         self._now = now
 
     async def allow(self, service_id: str, application: str, per_second: int) -> bool:
-        """Count one relay and return True if it fits the limit, or if Redis is unavailable."""
+        """Count one relay and return True if it is within the limit.
+
+        Without Redis every relay is.
+        """
         key = self._keys.rate(service_id, application, int(self._now()))
         try:
             async with redis_deadline(1.0), self._redis.pipeline(transaction=False) as pipe:

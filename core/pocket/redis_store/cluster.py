@@ -81,9 +81,9 @@ class ClusterClient(Redis):
         return node
 
     async def refresh(self) -> SlotMap:
-        """Ask the nodes for the primaries of all slots, once for all callers at the same time.
+        """Ask the nodes for the primaries of all slots.
 
-        Raises redis-py's ConnectionError if no node answers.
+        Concurrent callers share one query. Raises redis-py's ConnectionError if no node answers.
         """
         return await self._refreshing.do("slots", self._refresh)
 
@@ -248,7 +248,7 @@ class ClusterClient(Redis):
         self._stale = True  # others will have moved, too
 
     async def execute_all(self, commands: Iterable[Command]) -> list[Any]:
-        """Execute commands that do not depend on each other, one pipeline for each primary.
+        """Execute independent commands, one pipeline for each primary.
 
         Returns their replies in order, errors among them: those of the server, and for all commands to a primary that
         of its connection.
@@ -304,9 +304,10 @@ class ClusterClient(Redis):
         return ClusterPipeline(self)
 
     def pubsub(self, **options: Any) -> PubSub:
-        """Return a subscription on one primary: nodes forward what is published to each other.
+        """Return a subscription on one primary.
 
-        Another one is used at each call, so that a subscriber leaves one that is down.
+        Nodes forward published messages to each other. Another one is used at each call, so that a subscriber leaves
+        one that is down.
         """
         self._turn += 1
         known = self._slots.primaries if self._slots is not None else self._seeds

@@ -33,7 +33,10 @@ class LogHistories:
         return self.known.get(primary_of(self.redis, self.keys, supplier), "")
 
     def is_due(self, segment: Segment, supplier: str) -> bool:
-        """Return True unless a segment's relays of a supplier were appended to the present history of Redis."""
+        """Return True unless the present Redis has a segment's relays of a supplier.
+
+        A restart or fail-over of Redis begins another history.
+        """
         history = self.of(supplier)
         return not history or segment.histories.get(supplier) != history
 
@@ -46,12 +49,15 @@ class LogHistories:
         self.away.add(primary_of(self.redis, self.keys, supplier))
 
     def due_sessions(self, segment: Segment) -> set[tuple[str, str]]:
-        """Return the sessions of a segment that must be appended again, as far as their primaries can be used."""
+        """Return the sessions of a segment that must be appended again.
+
+        Those of primaries that cannot be used are left out.
+        """
         due = {name for name in segment.suppliers if self.is_due(segment, name) and not self.is_away(name)}
         return {pair for pair in segment.sessions if pair[0] in due}
 
     def owed(self, segments: Iterable[Segment]) -> set[str]:
-        """Return the suppliers with relays in the log that are not, or may not be, in Redis."""
+        """Return the suppliers of whose relays in the log some may not be in Redis."""
         suppliers: set[str] = set()
         for segment in segments:
             if not segment.damaged:
@@ -67,7 +73,7 @@ class LogHistories:
         }  # fmt: skip
 
     def unchanged(self, state: PrimaryStates, supplier: str) -> str | None:
-        """Return the history of a supplier's primary if a later state shows the same one, else None."""
+        """Return the history of a supplier's primary, None if a later state differs."""
         primary = primary_of(self.redis, self.keys, supplier)
         history = self.known.get(primary)
         return history if state.histories.get(primary) == history else None

@@ -49,7 +49,10 @@ def appended_rows(reply: list[Any]) -> tuple[str, list[Any]]:
 
 
 def appended_at(lasts: Iterable[Any]) -> float | None:
-    """Return the server's time of the latest entry (seconds since 1970), None if nothing was appended."""
+    """Return the server's time of the latest entry, None without one.
+
+    In seconds since 1970.
+    """
     return max((int(last.partition(b"-")[0]) / 1000 for last in lasts if isinstance(last, bytes)), default=None)
 
 
@@ -77,9 +80,10 @@ def segment_took(
 async def read_marks(
     redis: "Redis", keys: RedisKeys, pairs: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return per (supplier, session) its replicated offset and why it is closed, or ''.
+    """Return the replicated offset of each session, and why it is closed.
 
-    Suppliers whose rows cannot be read are missing from the result.
+    Sessions are pairs of supplier and id. The reason is '' for an open one. Suppliers whose rows cannot be read are
+    missing from the result.
     """
     by_supplier: dict[str, list[str]] = defaultdict(list)
     for supplier, session_id in pairs:
@@ -101,7 +105,9 @@ async def read_marks(
 
 
 def is_safe(pair: tuple[str, str], segment: Segment, marks: tuple[str, str] | None, history: str | None) -> bool:
-    """Return True if a segment's relays of a session are on a volume or no longer matter.
+    """Return True if a segment's relays of a session may be deleted.
+
+    They are on a miner's volume, or the session is over.
 
     `marks` are the session's replicated offset and why it is closed, read from the Redis of that history. None of
     either if they could not be read.

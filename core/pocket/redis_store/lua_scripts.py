@@ -221,7 +221,10 @@ class Script:
         return reply
 
     def queue(self, pipe: "Pipeline", keys: list[str], arguments: list[Any]) -> None:
-        """Queue the script in a pipeline, with its source: a pipeline cannot load what Redis has forgotten."""
+        """Queue the script in a pipeline, with its source.
+
+        A pipeline cannot load what Redis has forgotten.
+        """
         pipe.eval(self.source, len(keys), *keys, *arguments)
 
 

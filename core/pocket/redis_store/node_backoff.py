@@ -67,7 +67,7 @@ class NodeBackoff:
         self._hung[address] = _Hung(now, now + pause, pause)
 
     def cancelled(self, address: Address, begun: float) -> None:
-        """Let another command ask a node that did not answer, because the one that began at `begun` was cancelled."""
+        """Let another command try the node: the one begun at `begun` was cancelled."""
         hung = self._hung.get(address)
         if hung is not None and begun == hung.probed_at:
             hung.ask_at = min(hung.ask_at, self._clock() + hung.pause_seconds)

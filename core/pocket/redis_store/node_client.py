@@ -46,7 +46,10 @@ class NodeClient(Redis):
         self.set_response_callback("INFO", Info)  # type: ignore[arg-type]  # it takes no options
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command. A script that the server knows, and a read of one key, take the shared connection."""
+        """Execute a command.
+
+        A script that the server knows, and a read of one key, take the shared connection.
+        """
         if args[0] in _SHARED and (scripts := getattr(self.connection_pool, "scripts", None)) is not None:
             reply = await scripts.call(args)
             callback = self.response_callbacks.get(args[0])

@@ -24,9 +24,10 @@ class PrefixInUse(ConfigurationError):
 
 
 async def claim_prefix(redis: "Redis", keys: RedisKeys, owner: str) -> None:
-    """Record `owner` (namespace/name of a RelayMiner) for the prefix unless another owner is recorded.
+    """Record the owner of the prefix unless another one is recorded.
 
-    The record has no lifetime: that its owner is silent is no evidence that it is gone.
+    `owner` is namespace/name of a RelayMiner. The record has no lifetime: that its owner is silent is no evidence that
+    it is gone.
 
     Raises PrefixInUse, RedisUnavailable.
     """

@@ -42,9 +42,9 @@ class RecorderQueue:
         return set(self._suppliers)
 
     def add(self, record: WalRecord) -> "asyncio.Future[None]":
-        """Queue one relay. The returned future ends when it is recorded, or with the error.
+        """Queue one relay.
 
-        Raises QueueFull.
+        The returned future ends when it is recorded, or with the error. Raises QueueFull.
         """
         if self.full:
             raise QueueFull(f"{len(self._queue)} relays are already waiting to be recorded: retry later")

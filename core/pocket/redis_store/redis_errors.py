@@ -46,7 +46,7 @@ _IN_SCRIPT = re.compile(r"(?:^|\s)-([A-Z]{2,}) ")
 
 
 def code_of(error: BaseException) -> str:
-    """Return the server's error code, such as `READONLY`, or '' if Redis did not answer.
+    """Return the server's error code, such as `READONLY`, '' without an answer.
 
     Servers before version 7 wrap the code of a command that fails within a script: `ERR Error running script … -OOM …`.
     """
@@ -74,9 +74,10 @@ def trouble_of(error: BaseException) -> RedisTrouble:
 
 
 def translate(error: BaseException) -> BaseException:
-    """Return the RedisUnavailable for an error of redis-py or of the network, a CommandRejected for a rejected command.
+    """Return our error for one of redis-py or of the network.
 
-    An unknown script stays as it is: `Script.run` loads it.
+    It is a CommandRejected for a rejected command, else a RedisUnavailable. An unknown script stays as it is:
+    `Script.run` loads it.
     """
     if isinstance(error, NoScriptError):
         return error

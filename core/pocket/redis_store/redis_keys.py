@@ -40,7 +40,7 @@ class RedisKeys:
         return self._supplier("closed", supplier)
 
     def cutoff(self, supplier: str) -> str:
-        """Return the key of the session end height up to which no new session is registered.
+        """Return the key of the session end up to which no session is registered.
 
         There would be no time left to claim such a session.
         """
@@ -63,11 +63,17 @@ class RedisKeys:
         return self._supplier("fence", supplier)
 
     def replicated(self, supplier: str) -> str:
-        """Return the hash of session id → `origin/id` up to which a volume holds the relays."""
+        """Return the hash of the positions up to which a volume has the relays.
+
+        Session id → `origin/id`.
+        """
         return self._supplier("replicated", supplier)
 
     def costs(self, supplier: str, session_id: str) -> str:
-        """Return the hash of transaction hash → its kind and the session's share of its fee, upokt."""
+        """Return the hash of a session's fees.
+
+        Transaction hash → its kind and the session's share of its fee, upokt.
+        """
         return f"{self._supplier('costs', supplier)}:{session_id}"
 
     def consumed(self, supplier: str, session_id: str) -> str:
@@ -120,7 +126,10 @@ class RedisKeys:
 
     @property
     def cache_known(self) -> str:
-        """Return the sorted set of records that processes read, by unix second of the last read."""
+        """Return the sorted set of the records that processes read.
+
+        The score is the unix second of the last read.
+        """
         return f"{self.prefix}:cache-known"
 
     @property

@@ -266,7 +266,7 @@ class RelayRecorder:
                 segment.histories[supplier] = ""
 
     async def maintain(self, seconds: float = 1.0) -> None:
-        """Watch Redis for restarts and memory, replay the log after a loss, release segments."""
+        """Watch Redis, replay the log after a loss, and release segments, without end."""
         while True:
             try:
                 await self.maintain_once()

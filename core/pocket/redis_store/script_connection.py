@@ -25,7 +25,10 @@ _INCOMPLETE: Final = object()
 
 
 class ConnectionGeneration(Protocol):
-    """The generation of a server's connections (pocket.redis_store.connection.Generation)."""
+    """The generation of a server's connections.
+
+    pocket.redis_store.connection.Generation implements it.
+    """
 
     number: int
     losses: int

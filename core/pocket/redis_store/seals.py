@@ -72,7 +72,10 @@ class SessionSeal:
 
 @dataclass(frozen=True, slots=True)
 class SignedGroup:
-    """Signed bytes of claims or proofs of one supplier and session end, with the data to rebuild them."""
+    """Signed claims or proofs of one supplier and session end.
+
+    With the data to build them again.
+    """
 
     tx_raw: bytes
     timeout_ns: int
@@ -136,7 +139,10 @@ class SealStore:
         return self._supplier
 
     def doubt_fence(self) -> None:
-        """Doubt the fence, because Redis was restarted or failed over and may have lost that of a newer owner."""
+        """Doubt the fence after a restart or fail-over of Redis.
+
+        It may have lost that of a newer owner.
+        """
         self._fence_doubted = True
 
     async def fence(self, confirm: Callable[[], Awaitable[None]], *, urgent: bool = False) -> None:
@@ -182,9 +188,10 @@ class SealStore:
         return int(known) if known.isascii() and known.isdecimal() else 0
 
     async def advance_cutoff(self, session_end: int, height: int) -> tuple[int, int]:
-        """Advance the height up to which ended sessions without relays are no longer registered.
+        """Advance the cut-off of sessions without relays.
 
-        The cut-off never falls, except when it is far above the chain's height: then another chain left it there.
+        Ended sessions up to this height are no longer registered. The cut-off never falls, except when it is far above
+        the chain's height: then another chain left it there.
 
         Returns the previous and the new cut-off, in blocks. Raises StaleEpoch, FenceMissing and RedisUnavailable.
         """
@@ -259,15 +266,18 @@ class SealStore:
         return seals
 
     async def share_signed(self, session_end: int, message: str, signed: SignedGroup) -> None:
-        """Publish signed claims or proofs to later owners, who send the same bytes instead of paying a second fee.
+        """Publish signed claims or proofs to later owners.
 
-        It is a fact that no fence guards.
+        They send the same bytes instead of paying a second fee. It is a fact that no fence guards.
         """
         name = f"{session_end}/{message}/{transaction_hash(signed.tx_raw)}"
         await self._redis.hset(self._keys.transactions(self._supplier), name, signed.encode())
 
     async def signed(self, session_end: int, message: str = "claim") -> list[SignedGroup]:
-        """Return the signed transactions of one session end: with its seals, or with `what` = proof its proofs."""
+        """Return the signed transactions of one session end.
+
+        Those of its seals, or with `what` = proof its proofs.
+        """
         names = [text_of(name) for name in await self._redis.hkeys(self._keys.transactions(self._supplier))]
         wanted = [name for name in names if name.startswith(f"{session_end}/{message}/")]
         if not wanted:

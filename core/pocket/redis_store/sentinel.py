@@ -81,9 +81,10 @@ class NamedPrimary:
 
 
 def chosen(named: Sequence[NamedPrimary]) -> Address | None:
-    """Return the primary that most Sentinels name, of several the one of the latest fail-over. None if none is named.
+    """Return the primary that most Sentinels name, None if they name none.
 
-    A Sentinel that is cut off from the others names a former primary, whose writes are lost.
+    Of several it is the one of the latest fail-over. A Sentinel that is cut off from the others names a former primary,
+    whose writes are lost.
     """
     votes = Counter(row.address for row in named)
     best = max(named, key=lambda row: (votes[row.address], row.epoch), default=None)
@@ -130,9 +131,10 @@ async def _primary_by_most(sentinels: Sentinel, service: str) -> Address:
 
 
 class PrimaryResolver:
-    """Asks Sentinels where the primary is, once for all connections that want to know at the same time.
+    """Asks Sentinels for the primary.
 
-    An answer is trusted for half a second: connections are made again after a failure of the former primary.
+    Connections that ask at the same time share one answer. An answer is trusted for half a second: connections are made
+    again after a failure of the former primary.
     """
 
     def __init__(

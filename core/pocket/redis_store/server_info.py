@@ -110,7 +110,7 @@ def read_info(info: Mapping[str, Any], durability: Durability | None = None, unr
 
 
 def combine(rows: Sequence[RedisInfo]) -> RedisInfo:
-    """Return the state of a Cluster from those of its primaries: of each fact the worst.
+    """Return the worst of each fact of a Cluster's primaries.
 
     The history changes with that of any primary, and when slots are served by others than before.
     """

@@ -47,7 +47,10 @@ class StoreClient(NodeClient):
     """
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
+        """Execute a command.
+
+        Raises RedisUnavailable, and CommandRejected if the server rejects it.
+        """
         try:
             with _asked(self.connection_pool):
                 return await super().execute_command(*args, **options)
@@ -73,7 +76,10 @@ class StoreClusterClient(ClusterClient):
     """A client of all primaries of a Cluster."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command. Raises RedisUnavailable, and CommandRejected if the server rejects it."""
+        """Execute a command.
+
+        Raises RedisUnavailable, and CommandRejected if the server rejects it.
+        """
         with translated():
             return await super().execute_command(*args, **options)
 

@@ -57,7 +57,10 @@ class CommandRejected(RedisUnavailable):
 
 
 def foreign_reply(reply: object) -> RedisUnavailable:
-    """Return the error for a reply that Redis does not give to the command: another program answered, as a proxy."""
+    """Return the error for a reply that Redis does not give to the command.
+
+    Another program answered, such as a proxy.
+    """
     return RedisUnavailable(f"this is not Redis's reply to the command, does a proxy answer? {ascii(reply)[:60]}")
 
 

@@ -18,7 +18,10 @@ _MOST: Final = 10_000
 
 
 def states_arguments(keys: RedisKeys, supplier: str, session_ids: Iterable[str]) -> tuple[list[str], list[Any]]:
-    """Return the keys and arguments of the script that returns the states of a supplier's streams."""
+    """Return keys and arguments of the script that reads a supplier's streams.
+
+    It returns their states.
+    """
     names = list(session_ids)
     streams = [keys.stream(supplier, name) for name in names]
     return [keys.incarnation(supplier), keys.closed(supplier), keys.sessions(supplier), *streams], names
@@ -39,10 +42,11 @@ def deleted_entries(reply: Any, number: int) -> list[int | None]:
 
 @dataclass(slots=True)
 class StreamLosses:
-    """Finds losses that no restart shows, as by eviction or by a command of an administrator.
+    """Finds losses that no restart shows.
 
-    Redis counts the entries that were ever added to a stream, so that those which are missing are known. A stream whose
-    entries were appended again still lacks the deleted ones: only more of them are another loss.
+    Eviction and commands of administrators cause them. Redis counts the entries that were ever added to a stream, so
+    that those which are missing are known. A stream whose entries were appended again still lacks the deleted ones:
+    only more of them are another loss.
     """
 
     redis: "Redis"

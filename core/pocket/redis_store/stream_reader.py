@@ -73,7 +73,7 @@ def _flat(pairs: Mapping[str, str]) -> list[str]:
 
 
 class StreamExtent(NamedTuple):
-    """How far a stream reaches: the id of its last entry and the number of its entries."""
+    """The id of a stream's last entry, and the number of its entries."""
 
     last_id: str = "0-0"
     entries: int = 0
@@ -167,7 +167,10 @@ class StreamReader:
         )  # fmt: skip
 
     async def rejected(self, positions: Mapping[str, str]) -> set[str]:
-        """Return the sessions whose stream Redis refuses to read, as when its key holds another type."""
+        """Return the sessions whose stream Redis refuses to read.
+
+        Its key may hold another type.
+        """
         session_ids = set()
         for session_id, position in positions.items():
             try:
@@ -190,7 +193,7 @@ class StreamReader:
         }
 
     async def lost(self, session_ids: Iterable[str]) -> set[str]:
-        """Return the open sessions of which Redis lost the stream, or entries that relayers had appended.
+        """Return the open sessions of which Redis lost the stream or entries.
 
         Raises the errors of Redis.
         """

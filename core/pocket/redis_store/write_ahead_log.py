@@ -104,7 +104,10 @@ def _number_of(path: Path) -> int:
 
 
 class WriteAheadLog:
-    """The log of one worker below `root`, in a folder that is locked while the worker lives."""
+    """The log of one worker, in a folder below `root`.
+
+    The folder is locked while the worker lives.
+    """
 
     def __init__(self, root: Path, name: str, segment_bytes: int = 16 * 1024 * 1024) -> None:
         self._root = root
@@ -351,7 +354,7 @@ class WriteAheadLog:
         return sum(segment.size for segment in self.segments)
 
     def beats_between_looks(self, limit: int) -> int:
-        """Return after how many heartbeats Redis is asked again whether it lost sessions of this log, at most `limit`.
+        """Return the heartbeats between two queries for lost sessions, at most `limit`.
 
         Few sessions are asked for often, so that what is lost is appended before a session is sealed.
         """

@@ -10,7 +10,7 @@ from pocket.errors import ConfigurationError
 
 
 def channel_credentials() -> grpc.ChannelCredentials:
-    """Return credentials of a TLS channel that trusts what the process's HTTPS connections trust.
+    """Return TLS credentials with the authorities of the process's HTTPS.
 
     Raises ConfigurationError if SSL_CERT_FILE cannot be read.
     """

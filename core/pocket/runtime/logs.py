@@ -115,7 +115,10 @@ def _rendering(component: str, *, terminal: bool) -> list[Processor]:
 
 
 def formatter(component: str, *, terminal: bool = False) -> structlog.stdlib.ProcessorFormatter:
-    """Return the formatter that renders records of the standard library's loggers as our own events."""
+    """Return the formatter of the standard library's loggers.
+
+    It renders their records as our own events.
+    """
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_CONTEXT,
         processors=[

@@ -9,7 +9,7 @@ _MOST: Final = 4096
 
 
 class MomentMemo(Generic[K, V]):
-    """Remembers results of the current moment, and forgets all of them at the next one.
+    """Remembers results until the next moment.
 
     `moment` returns what the results depend on, such as the block height. Without it nothing is remembered.
     """

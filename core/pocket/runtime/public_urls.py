@@ -23,7 +23,10 @@ _END_OF_PLACE: Final = re.compile("[/?#]")
 
 
 def connection_problem(error: OSError) -> str:
-    """Return why a connection failed in words that hold no address: the same for each try."""
+    """Return why a connection failed, without addresses.
+
+    So the words are the same for each try.
+    """
     if isinstance(error, socket.gaierror):
         return "its host name does not resolve"
     return os.strerror(error.errno).lower() if error.errno else "connection failed"

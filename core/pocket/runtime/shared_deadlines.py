@@ -8,7 +8,10 @@ TICK_SECONDS: Final = 0.05
 
 
 class SharedDeadline:
-    """A context like that of asyncio.timeout: it raises TimeoutError once its time is over."""
+    """A context like that of asyncio.timeout.
+
+    It raises TimeoutError once its time is over.
+    """
 
     __slots__ = ("_before", "_deadlines", "_expired", "_task", "_tick")
 

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def closed_on_error(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Close a new connection if its first statements fail, as those on a file that is no database."""
+    """Close a new connection if its first statements fail.
+
+    They fail on a file that is no database.
+    """
     try:
         yield database
     except BaseException:

@@ -17,6 +17,9 @@ def next_tick(time: float, seconds: float) -> float:
 
 
 async def sleep_to_tick(seconds: float, after: float | None = None) -> None:
-    """Sleep until the next multiple of `seconds` after now, or after a later time (loop's clock)."""
+    """Sleep until the next multiple of `seconds`.
+
+    It is the next after now, or after a later time (loop's clock).
+    """
     now = asyncio.get_running_loop().time()
     await asyncio.sleep(next_tick(now if after is None else after, seconds) - now)

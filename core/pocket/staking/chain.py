@@ -51,7 +51,7 @@ class SentOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SentState:
-    """The outcome, the block that is evidence of it, and the chain's text where it failed."""
+    """The outcome, the block that shows it, and the chain's text of a failure."""
 
     outcome: SentOutcome
     height: int = 0
@@ -202,10 +202,10 @@ class StakeChain:
 
 
 def lane_of(operator: str, last_hash: str) -> int:
-    """Return nanoseconds below one second that tell apart the timeouts of transactions of one key.
+    """Return the nanoseconds that tell timeouts of one key's transactions apart.
 
-    Signer and timeout are the nonce of an unordered transaction. Suppliers that share a paying key have different
-    lanes, and so have a supplier's transactions one after the other.
+    They are less than one second. Signer and timeout are the nonce of an unordered transaction. Suppliers that share a
+    paying key have different lanes, and so have a supplier's transactions one after the other.
     """
     digest = hashlib.sha256(f"{operator} {last_hash}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % _NANOSECONDS

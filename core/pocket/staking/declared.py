@@ -10,11 +10,11 @@ _WHOLE = 100
 
 
 class StakeDefaultsMissing(ConfigurationError):
-    """The Supplier that spec.stake.defaultsFrom names does not exist or declares no stake."""
+    """The Supplier of spec.stake.defaultsFrom is absent or declares no stake."""
 
 
 def with_defaults(spec: StakeSpec, base: StakeSpec | None) -> tuple[StakeSpec, tuple[str, ...]]:
-    """Return the declaration with what it takes from another Supplier's, and the names of these fields.
+    """Return the declaration with another Supplier's defaults, and their names.
 
     `base` is the stake of the Supplier that defaultsFrom names, None without one. Raises StakeDefaultsMissing.
     """

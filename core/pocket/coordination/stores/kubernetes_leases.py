@@ -78,7 +78,7 @@ class KubeLeaseStore:
         return _stored(answer)
 
     async def write_all(self, writes: Sequence[LeaseWrite]) -> list[WriteResult]:
-        """Write several Leases with one request each: the API has none for several objects."""
+        """Write several Leases, with one request each."""
         return await write_each(self.write, writes, _WRITERS)
 
     def _new(self, name: str, record: LeaseRecord) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> boo
 
 
 def verify_signature_by_address(address: str, message: bytes, signature: bytes) -> bool:
-    """Verify like `verify_signature`, for a caller that knows only the signer's address.
+    """Verify like `verify_signature`, knowing only the signer's address.
 
     The public key is recovered from the signature.
     """

@@ -11,9 +11,10 @@ _ATTEMPTS = 128  # the chain's library gives up after this many digests
 
 @lru_cache(maxsize=8192)
 def hash_to_point(encoded: bytes) -> Point:
-    """Return H_p of a compressed point by repeated SHA3-256, with even y (section 2.1).
+    """Return H_p of a compressed point.
 
-    Depends on the public key only, hence the cache. Raises InvalidPoint after 128 digests.
+    By repeated SHA3-256, with even y (section 2.1). Depends on the public key only, hence the cache. Raises
+    InvalidPoint after 128 digests.
     """
     digest = encoded
     for _ in range(_ATTEMPTS):
@@ -26,10 +27,11 @@ def hash_to_point(encoded: bytes) -> Point:
 
 
 def hash_to_scalar(data: bytes) -> int:
-    """Return SHA3-512 mod N with the left-alignment quirk of the chain's library (section 2.2).
+    """Return SHA3-512 mod N as the chain's library computes it.
 
-    The shortest big-endian form of the reduced value is placed at the *left* of 32 bytes. Without this
-    about 1 challenge in 256 differs from the chain. The shifted value is not reduced again.
+    That is with its left-alignment quirk (section 2.2). The shortest big-endian form of the reduced value is placed at
+    the *left* of 32 bytes. Without this about 1 challenge in 256 differs from the chain. The shifted value is not
+    reduced again.
     """
     reduced = int.from_bytes(hashlib.sha3_512(data).digest(), "big") % N
     length = (reduced.bit_length() + 7) // 8

@@ -200,7 +200,10 @@ def linear_combination(first: Point, a: int, second: Point, b: int) -> bytes:
 
 
 def ring_sums(member: Point, hashed: Point, image: Point, s: int, c: int) -> bytes:
-    """Return the compressed forms of s·G + c·member and s·hashed + c·image: one step of the ring equation."""
+    """Return both points of one step of the ring equation, compressed.
+
+    They are s·G + c·member and s·hashed + c·image.
+    """
     if accelerator is not None and (sums := accelerator.ring_sums(member, hashed, image, s, c)) is not None:
         return sums
     return linear_combination(BASE, s, member, c) + linear_combination(hashed, s, image, c)

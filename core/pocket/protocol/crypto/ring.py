@@ -94,7 +94,10 @@ def decode_ring_signature(data: bytes) -> RingSignature:
 
 
 def verify_ring_equation(message_hash: bytes, signature: RingSignature) -> bool:
-    """Return whether the ring equation closes for the 32-byte message hash (section 3)."""
+    """Return True if the ring equation closes for a message hash of 32 bytes.
+
+    Section 3.
+    """
     image = signature.key_image
     current = signature.start
     for scalar, member in zip(signature.scalars, signature.members, strict=True):

@@ -21,7 +21,10 @@ def multiplier(target_hash: bytes) -> Fraction:
 
 
 def next_ema(previous: int, mined_relays: int) -> int:
-    """Exponential moving average of mined relays per settlement: trunc(0.1·relays + 0.9·previous)."""
+    """Return the moving average of mined relays per settlement.
+
+    It is exponential: trunc(0.1·relays + 0.9·previous).
+    """
     return int(0.1 * mined_relays + 0.9 * previous)
 
 

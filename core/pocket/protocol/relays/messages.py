@@ -198,7 +198,10 @@ class RelayResponse:
         return self._encode(self.supplier_operator_signature, self.payload)
 
     def signable_bytes(self) -> bytes:
-        """Canonical bytes without the signature, and without the payload if a payload hash is present."""
+        """Return the canonical bytes that are signed.
+
+        They are without the signature, and without the payload if a payload hash is present.
+        """
         return self._encode(b"", self.payload if self.payload_hash is None else b"")
 
     def signable_hash(self) -> bytes:
@@ -268,7 +271,10 @@ class Relay:
 
 
 def relay_hash(relay_bytes: bytes) -> bytes:
-    """SHA-256 of the encoded relay whose response has no payload: SMST key and difficulty sample."""
+    """Return SHA-256 of an encoded relay whose response has no payload.
+
+    It is the SMST key and the difficulty sample.
+    """
     return hashlib.sha256(relay_bytes).digest()
 
 

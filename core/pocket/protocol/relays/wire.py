@@ -23,7 +23,7 @@ Relays have about twenty. Decoding one takes about a microsecond.
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One known field: its name, wire type, integer width in bits, or the schema of a sub-message."""
+    """A known field: its name, wire type, and width in bits or schema."""
 
     name: str
     wire_type: int

@@ -38,7 +38,10 @@ def supplier_weight(preimage: bytes, operator_address: str) -> int:
 
 
 def select_suppliers(preimage: bytes, candidates: Sequence[Candidate], limit: int) -> list[str]:
-    """Operator addresses in the session: all in store order if fewer than `places`, else the first by weight."""
+    """Return the operator addresses in the session.
+
+    All in store order if fewer than `places`, else the first by weight.
+    """
     addresses = [candidate.operator_address for candidate in candidates]
     if len(addresses) < limit:
         return addresses
@@ -54,7 +57,7 @@ def config_active(activation_height: int, deactivation_height: int, height: int)
 
 
 def application_active(session_end: int, unstake_session_end: int, transfer_session_end: int) -> bool:
-    """Return whether an application takes part in the session that ends at `session_end`.
+    """Return True if an application takes part in the session that ends then.
 
     Source: docs/protocol/sessions.md, section 6.
     """

@@ -58,7 +58,10 @@ class SharedParams:
 
     @property
     def window_blocks(self) -> int:
-        """Sum of the four window offsets: blocks from a session's end to the proof window close, less one."""
+        """Return the sum of the four window offsets.
+
+        It is the number of blocks from a session's end to the close of the proof window, less one.
+        """
         return (
             self.claim_window_open_offset_blocks
             + self.claim_window_close_offset_blocks
@@ -92,7 +95,7 @@ class Windows:
 
     @classmethod
     def after(cls, session_end: int, params: SharedParams) -> "Windows":
-        """Windows of the session that ends at `session_end`, by the params effective there."""
+        """Return the windows of a session by the params effective at its end."""
         claim_open = session_end + params.claim_window_open_offset_blocks + 1
         claim_close = claim_open + params.claim_window_close_offset_blocks
         proof_open = claim_close + params.proof_window_open_offset_blocks
@@ -129,7 +132,10 @@ class Windows:
         return self.proof_open
 
     def seal_height(self, seal_after_blocks: int) -> int:
-        """Return the height from which a miner seals the session: late, but with three blocks left."""
+        """Return the height from which a miner seals the session.
+
+        It is late, but leaves three blocks.
+        """
         return max(self.claim_open, min(self.claim_open + seal_after_blocks, self.claim_close - _SEAL_MARGIN))
 
     def grace_elapsed(self, height: int) -> bool:

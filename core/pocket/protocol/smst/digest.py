@@ -76,7 +76,10 @@ def path_bit(path: bytes, depth: int) -> int:
 
 
 def lift(digest: bytes, path: bytes, depth: int, to_depth: int) -> bytes:
-    """Digest of an inner node at `depth` seen from `to_depth` above it: the extension written out."""
+    """Return the digest of an inner node as seen from a depth above it.
+
+    The extension is written out.
+    """
     for level in range(depth - 1, to_depth - 1, -1):
         digest = inner_digest(PLACEHOLDER, digest) if path_bit(path, level) else inner_digest(digest, PLACEHOLDER)
     return digest

@@ -45,7 +45,10 @@ class TrieLibrary:
         self.uses_processor: Final = bool(self._library.rt_use(int(processor)))
 
     def leaves(self, paths: list[bytes], digests: list[bytes]) -> "NativeLeaves":
-        """Return leaves for `build` from strictly sorted 32-byte paths and 48-byte digests."""
+        """Return leaves for `build` from sorted paths and digests.
+
+        Paths have 32 bytes and grow strictly, digests have 48.
+        """
         return NativeLeaves(self._library, b"".join(paths), b"".join(digests))
 
 

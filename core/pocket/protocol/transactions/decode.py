@@ -13,7 +13,10 @@ from pocket.protocol.transactions.build import CREATE_CLAIM, DENOMINATION, SUBMI
 
 @dataclass(frozen=True, slots=True)
 class DecodedTransaction:
-    """Fee in upokt, ids of the claimed and proven sessions in order, and the roots of the claims."""
+    """A transaction's fee, sessions and roots.
+
+    The fee is in upokt, the ids of the claimed and proven sessions are in order.
+    """
 
     tx_hash: str
     fee_upokt: int
@@ -42,7 +45,10 @@ def decode_tx(raw: bytes) -> DecodedTransaction:
 
 
 def is_signed_by(raw: bytes, public_key: bytes, chain_id: str, account_number: int) -> bool:
-    """Return True if TxRaw bytes carry one signature, by this key, for this chain and account."""
+    """Return True if TxRaw bytes have one signature, and it is by this key.
+
+    For this chain and account.
+    """
     try:
         transaction = tx_pb.TxRaw.FromString(raw)
     except DecodeError:
