@@ -73,7 +73,10 @@ def watching_rules() -> list[Object]:
 
 
 def own_rules() -> list[Object]:
-    """Return the rights in the operator's namespace: Lease, sealing keys, heartbeat, protected namespaces."""
+    """Return the rights in the operator's namespace.
+
+    They are for Lease, sealing keys, heartbeat and protected namespaces.
+    """
     return [
         _rule("coordination.k8s.io", ["leases"], ["create"]),
         _rule("coordination.k8s.io", ["leases"], ["get", "update"], [NAME]),
@@ -198,14 +201,17 @@ def _binding(name: str, values: Values, *, protected: bool = False) -> Object:
 
 
 def template_policy(values: Values) -> list[Object]:
-    """Build the policy that rejects pod settings which Kubernetes would reject in the pods."""
+    """Build the policy of pod settings that Kubernetes would reject in the pods."""
     group, name = "admissionregistration.k8s.io/v1", f"{values.policies}-templates"
     policy = _named(group, "ValidatingAdmissionPolicy", name, values, spec=admission_policy.specification())
     return [policy, _binding(name, values)]
 
 
 def definition_policy(values: Values) -> list[Object]:
-    """Build the policy that rejects deleting our CRDs while any session is open: all resources would go with them."""
+    """Build the policy that rejects deleting our CRDs while any session is open.
+
+    All resources would go with them.
+    """
     name, escape = f"{values.policies}-definitions", names.ANNOTATION_FORCE_DELETE
     forced = f"oldObject.metadata.?annotations[?'{escape}'].orValue('') == 'true'"
     message = (
@@ -334,7 +340,10 @@ OPERATOR_ALERTS = (
 
 
 def monitors(values: Values) -> list[Object]:
-    """Build the operator's own PodMonitor and alerting rules, for clusters with the Prometheus operator."""
+    """Build the operator's own PodMonitor and alerting rules.
+
+    For clusters with the Prometheus operator.
+    """
     rules = [
         {
             "alert": name,
@@ -359,7 +368,10 @@ def monitors(values: Values) -> list[Object]:
 
 
 def policies(values: Values) -> list[Object]:
-    """Return the admission policies, which only an administrator of the cluster may create."""
+    """Return the admission policies.
+
+    Only an administrator of the cluster may create them.
+    """
     return [*namespace_policy(values), *template_policy(values)]
 
 

@@ -40,7 +40,7 @@ class ChildWriter:
         self._clock = clock
 
     async def namespace_ends(self, key: ReconcileKey) -> bool:
-        """Return whether the API server refuses new objects because the namespace is being deleted.
+        """Return True if the API server refuses new objects of an ending namespace.
 
         Nothing is created. Raises KubeError if the API server does not answer.
         """
@@ -181,9 +181,10 @@ class ChildWriter:
         self._cache.put(PODS.name, {"apiVersion": "v1", "kind": "Pod", **patched})
 
     async def finalizer(self, key: ReconcileKey, change: FinalizerChange) -> None:
-        """Add or remove our finalizer on this very version, so that no other finalizer is lost.
+        """Add or remove our finalizer on this version of the object.
 
-        Where another client was faster, its version is read and tried once more. Raises KubeError.
+        So no other finalizer is lost. Where another client was faster, its version is read and tried once more. Raises
+        KubeError.
         """
         kind = BY_KIND[change.kind]
         observed = self._cache.get(kind.name, key.namespace, change.name)

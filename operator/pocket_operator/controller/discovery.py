@@ -77,10 +77,10 @@ class Discovery:
         return True
 
     async def compare_schemas(self) -> None:
-        """Compare the installed definitions of our kinds with those of this release, once they changed.
+        """Compare the installed definitions with those of this release.
 
-        The API server publishes changed definitions some seconds after it serves them. Raises KubeError if it does not
-        answer.
+        Only once they changed. The API server publishes changed definitions some seconds after it serves them. Raises
+        KubeError if it does not answer.
         """
         try:
             version = published_version(await self._api.call("GET", INDEX))

@@ -18,7 +18,10 @@ Object = dict[str, Any]
 
 
 class FailedCreates:
-    """Reads the controller's Events while pods of a StatefulSet are missing, at most every ten seconds."""
+    """Reads the controller's Events while pods of a StatefulSet are missing.
+
+    At most every ten seconds.
+    """
 
     def __init__(self, api: KubeApi, clock: Callable[[], float]) -> None:
         self._api = api

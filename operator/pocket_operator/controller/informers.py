@@ -21,7 +21,10 @@ CHILD_SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
 class ClusterConnection(kopf.ConnectionInfo):
-    """A connection to an API server whose authority may lack key usage, which many clusters' do."""
+    """A connection to an API server whose authority may lack key usage.
+
+    Those of many clusters do.
+    """
 
     def as_ssl_context(self) -> ssl.SSLContext:
         """Return the context of the connection."""

@@ -27,7 +27,9 @@ PROTECTED: Final = "pocket-operator-protected"
 def protected_namespaces(
     subjects: Mapping[str, Iterable[Object]], release: frozenset[str] = frozenset()
 ) -> dict[str, str]:
-    """Return, by namespace, a text that counts the resources with our finalizer, without the uids in `release`.
+    """Return a text on the resources with our finalizer, by namespace.
+
+    It counts them without the uids in `release`.
 
     `subjects` are Suppliers and RelayMiners by kind.
     """
@@ -43,7 +45,10 @@ def protected_namespaces(
 
 
 def with_own(protected: dict[str, str], own: str) -> dict[str, str]:
-    """Add the operator's own namespace while any other is protected: drains need the operator."""
+    """Add the operator's own namespace while any other is protected.
+
+    Drains need the operator.
+    """
     if not protected or own in protected:
         return protected
     return {**protected, own: f"the operator of {', '.join(sorted(protected)[:5])}"}
@@ -84,7 +89,10 @@ class NamespaceGuard:
             _LOG.warning("cannot write the protected namespaces, retrying", error=error)
 
     async def release(self, namespace: str, subjects: Iterable[Object]) -> None:
-        """Stop protecting resources before their finalizers are removed, so that their namespace can be deleted."""
+        """Stop protecting resources before their finalizers are removed.
+
+        Then their namespace can be deleted.
+        """
         self._released |= {str(subject["metadata"]["uid"]) for subject in subjects}
         if namespace not in self._protected():
             await self.update()

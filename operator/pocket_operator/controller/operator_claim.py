@@ -32,13 +32,13 @@ class OperatorClaim:
         self._unreadable: set[str] = set()
 
     def is_readable(self, namespace: str) -> bool:
-        """Return False if the Lease of the operator in a namespace could not be read at the last attempt."""
+        """Return False if an operator's Lease could not be read at the last attempt."""
         return namespace not in self._unreadable
 
     async def other(self, relay_miner: Object) -> str:
-        """Return the namespace of another operator that manages the RelayMiner, empty if this one does.
+        """Return the namespace of another operator that manages the RelayMiner.
 
-        Raises KubeError if the API server does not answer.
+        The result is empty if this one does. Raises KubeError if the API server does not answer.
         """
         recorded = str((relay_miner.get("status") or {}).get("operator") or "")
         if recorded in ("", self._namespace):
@@ -46,7 +46,7 @@ class OperatorClaim:
         return recorded if await self.leads(recorded) else ""
 
     async def leads(self, namespace: str) -> bool:
-        """Return False if the Lease of the operator in a namespace is gone or was not renewed for a minute.
+        """Return False if an operator's Lease is gone or was not renewed for a minute.
 
         Raises KubeError if the API server does not answer.
         """

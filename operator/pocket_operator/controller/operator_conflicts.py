@@ -31,9 +31,9 @@ class OperatorConflicts:
         self._now = now
 
     async def other(self, key: ReconcileKey) -> str:
-        """Return the namespace of another operator that manages the RelayMiner, empty if this one does.
+        """Return the namespace of another operator that manages the RelayMiner.
 
-        Raises KubeError if the API server does not answer.
+        The result is empty if this one does. Raises KubeError if the API server does not answer.
         """
         relay_miner = self._cache.get(RELAY_MINERS.name, *key)
         return "" if relay_miner is None else await self._claim.other(relay_miner)
@@ -62,7 +62,10 @@ class OperatorConflicts:
             _LOG.warning("leaving the RelayMiner to another operator", operator_namespace=other)
 
     async def clear(self, key: ReconcileKey) -> None:
-        """Remove the conditions of operators that no longer lead, and this one's from before it took over."""
+        """Remove conditions of operators that lead no more, and outdated own ones.
+
+        Its own are from before it took over.
+        """
         subject = self._cache.get(RELAY_MINERS.name, *key)
         rows = ((subject or {}).get("status") or {}).get("conditions") or ()
         if subject is None or not any(row.get("type") == OPERATOR_CONFLICT for row in rows):

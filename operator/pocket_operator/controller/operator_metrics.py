@@ -67,7 +67,7 @@ PAUSED = Gauge("pocket_operator_relay_miners_paused", "RelayMiners that are paus
 
 
 def start_at_zero() -> None:
-    """Create the series of requests and writes, so that their first failure is an increase from 0."""
+    """Create the series at 0, so that the first failure is an increase."""
     for kind in BY_KIND:
         CONTESTED.labels(kind)
     for status in (400, 403, 404, 409, 413, 422, 500):

@@ -88,7 +88,10 @@ class PodReportCache:
 
 
 class Poller:
-    """Polls all pods every few seconds and calls `changed` with the key of a changed report."""
+    """Polls all pods every few seconds.
+
+    Calls `changed` with the key of a changed report.
+    """
 
     def __init__(
         self,

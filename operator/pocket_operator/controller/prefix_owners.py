@@ -19,10 +19,10 @@ class PrefixOwners:
         self._secrets = secrets
 
     async def other(self, relay_miner: Object | None, secrets: Mapping[str, SecretView | None]) -> str:
-        """Return the oldest other RelayMiner with the same Redis and prefix if it is older, else an empty string.
+        """Return the oldest RelayMiner with the same Redis and prefix.
 
-        The Secret of an older one is read before anything is concluded, since after a start of the operator none is
-        known. Raises KubeError.
+        The result is empty if no other one is older. The Secret of an older one is read before anything is concluded,
+        since after a start of the operator none is known. Raises KubeError.
         """
         redis = redis_of(relay_miner, secrets) if relay_miner is not None else ""
         if relay_miner is None or not redis:

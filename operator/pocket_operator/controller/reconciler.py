@@ -378,7 +378,10 @@ class Reconciler:
 
 
 def retry_new(refused: Mapping[ChildKey, Rejection], before: frozenset[ChildKey]) -> None:
-    """Raise KubeError, so that all is tried again soon, for a refusal that may pass and was not there before."""
+    """Raise KubeError for a refusal that may pass and was not there before.
+
+    Then all is tried again soon.
+    """
     repeats = repeated(refused, before)
     for child_key, rejection in refused.items():
         if child_key not in repeats:
@@ -407,7 +410,10 @@ def _without(status: Object, fields: frozenset[str]) -> Object:
 
 
 def _secret_of(supplier: Object, sealing: Controller) -> str:
-    """Return the Secret that a Supplier's key needs, empty for a key sealed for the operator."""
+    """Return the Secret that a Supplier's key needs.
+
+    The result is empty for a key sealed for the operator.
+    """
     key = section(supplier, "spec", "key")
     if (sealed := key.get("sealed")) is not None:
         return "" if sealing.knows(str(sealed)) else SECRET_OF_NAMESPACE

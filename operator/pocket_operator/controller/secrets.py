@@ -32,10 +32,11 @@ ROTATE = "pocket.network/rotate"
 
 
 class SecretReader:
-    """Reads the Secrets that a RelayMiner and its Suppliers refer to, each again once it is old.
+    """Reads the Secrets of a RelayMiner and its Suppliers.
 
-    The total rate is bounded: the more Secrets, existing or not, the older each may become. Ages are jittered, so that
-    Secrets that were read together are not read again together. Unreferenced Secrets are dropped.
+    Each is read again once it is old. The total rate is bounded: the more Secrets, existing or not, the older each may
+    become. Ages are jittered, so that Secrets that were read together are not read again together. Unreferenced Secrets
+    are dropped.
     """
 
     def __init__(

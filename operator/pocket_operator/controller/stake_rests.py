@@ -76,7 +76,10 @@ class StakeRests:
         return float("-inf") if rest is None else rest.until
 
     def rest(self, supplier: Object, *, complete: bool) -> None:
-        """Leave a Supplier alone for a while: twice as long as before, `complete` for the longest at once."""
+        """Leave a Supplier alone for a while, twice as long as before.
+
+        With `complete` for the longest time at once.
+        """
         key, version = _key_of(supplier), _version(supplier)
         before = self._resting.get(key)
         doubled = 2 * before.seconds if before is not None and before.version == version else _FIRST_REST_SECONDS

@@ -23,7 +23,10 @@ _NamespacedName = tuple[str, str]
 
 
 class StakeKeys:
-    """Keys of one round, each Secret read once: the Suppliers of a RelayMiner share one that holds all their keys."""
+    """Keys of one round.
+
+    Each Secret is read once: the Suppliers of a RelayMiner may share one.
+    """
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api
@@ -52,7 +55,10 @@ class StakeKeys:
 
 
 class StakeChains:
-    """Clients of the chain nodes for one round, shared by all Suppliers with the same nodes."""
+    """Clients of the chain nodes for one round.
+
+    All Suppliers with the same nodes share one.
+    """
 
     def __init__(self, stack: AsyncExitStack, http: aiohttp.ClientSession) -> None:
         self._stack = stack

@@ -39,7 +39,10 @@ class _Read:
 
 
 class VolumeExpander:
-    """Reads the claims of the miners, at most every few seconds while one grows and else once a minute."""
+    """Reads the claims of the miners, at most once a minute.
+
+    While one grows, at most every few seconds.
+    """
 
     def __init__(self, api: KubeApi, clock: Callable[[], float]) -> None:
         self._api = api
@@ -49,7 +52,7 @@ class VolumeExpander:
     async def grown(
         self, key: ReconcileKey, relay_miner: Object | None, children: Mapping[ChildKey, Object]
     ) -> tuple[VolumeClaim, ...]:
-        """Return the claims of the miners after each smaller one was asked to grow to the declared size.
+        """Return the claims of the miners, after each small one was asked to grow.
 
         Returns none while there are no miners or nothing may change. Raises KubeError if the API server does not
         answer.

@@ -63,11 +63,14 @@ class WatchHeartbeat:
 
     @property
     def overdue_seconds(self) -> float:
-        """Seconds since the oldest heartbeat was sent that has not come back, 0 without one."""
+        """Return the seconds since the oldest missing heartbeat was sent, 0 without one."""
         return self._clock() - min(self._sent.values()) if self._sent else 0.0
 
     @property
     def age(self) -> float:
-        """Seconds since the latest received heartbeat was sent, 0 before the first is sent."""
+        """Return the seconds since the latest received heartbeat was sent.
+
+        The result is 0 before the first is sent.
+        """
         since = self._received_at if self._received_at is not None else self._started_at
         return 0.0 if since is None else self._clock() - since

@@ -49,7 +49,10 @@ async def run_in_thread(watches: Watches, end: asyncio.Event) -> None:
 
 
 def handed_over(handle: Callable[[Any], None], loop: asyncio.AbstractEventLoop) -> Callable[[Any], Awaitable[None]]:
-    """Return a coroutine function that has `loop`, which runs in another thread, handle a value, and waits for it."""
+    """Return a coroutine function that has another thread's loop handle a value.
+
+    It waits for the end.
+    """
 
     async def handled(value: Any) -> None:
         handle(value)

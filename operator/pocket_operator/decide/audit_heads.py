@@ -34,7 +34,7 @@ def _continues(known: AuditHeadStatus, head: ReportedAudit) -> bool:
 def audit_heads(
     before: Mapping[str, AuditHeadStatus], reports: Iterable[Report]
 ) -> tuple[tuple[AuditHeadStatus, ...], tuple[str, ...]]:
-    """Return the heads to publish, and the pods whose trail lost outcomes that were published.
+    """Return the heads to publish, and the pods whose trail lost published outcomes.
 
     A head stays when its pod reports none or an earlier one.
     """

@@ -94,7 +94,7 @@ class Books:
     sessions: Mapping[int, str] = field(default_factory=dict)
 
     def adopted(self, trail: str, number: int, row: ReportedSupplier | None, live: Collection[str] = ()) -> "Books":
-        """Return the books with the totals of a trail that was not known, up to its outcome of this number.
+        """Return the books with the totals of a new trail, up to an outcome's number.
 
         Of too many trails one is dropped that did not go on for the longest time, never one of `live` miners. Where all
         are live, the books stay as they are: a trail that is dropped and adopted again would count twice.
@@ -169,9 +169,9 @@ class Books:
 
 
 def books_in(status: Mapping[str, Any]) -> Books:
-    """Return the books in a Supplier's status, empty books if it has none or they are not readable.
+    """Return the books in a Supplier's status.
 
-    Fields of a newer version are left out.
+    They are empty if it has none, or if they are not readable. Fields of a newer version are left out.
     """
     try:
         saved, _ = read_known(BooksStatus, unpacked(status.get("books") or {}))

@@ -67,9 +67,10 @@ OPERATOR_CONFLICT = ConditionType.OPERATOR_CONFLICT.value
 
 
 def operator_conflict(own: str, other: str, relay_miner: str, *, readable: bool = True) -> ConditionSpec:
-    """Return the condition of an operator in namespace `own` that leaves a RelayMiner to one in `other`.
+    """Return the condition of an operator that leaves a RelayMiner to another.
 
-    Where the other's Lease is not `readable`, only a person can tell that it is gone.
+    `own` and `other` are their namespaces. Where the other's Lease is not `readable`, only a person can tell that it is
+    gone.
     """
     message = (
         f"The operator in namespace {other} manages this RelayMiner, so the one in {own} leaves it alone. Uninstall "
@@ -100,7 +101,10 @@ def true_if(value: bool | None) -> State:
 def conditions(
     specs: Iterable[ConditionSpec | StakeCondition], before: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """Return the conditions of a status, with an unchanged transition time where the status is unchanged."""
+    """Return the conditions of a status.
+
+    The transition time is unchanged where the status is.
+    """
     known = {row.get("type"): row for row in before}
     rows = []
     for spec in specs:
@@ -134,7 +138,10 @@ class EventToEmit:
 
 
 def reason_of_stake(status: Mapping[str, Any]) -> str:
-    """Return the reason of the condition StakeAsDeclared in a status, empty without one."""
+    """Return the reason of the condition StakeAsDeclared in a status.
+
+    The result is empty without one.
+    """
     kind = ConditionType.STAKE_AS_DECLARED.value
     return next((str(row.get("reason")) for row in status.get("conditions") or () if row.get("type") == kind), "")
 

@@ -51,7 +51,10 @@ def _rival(wanted: Object, observed: Object | None) -> str:
 
 
 def _difference(observed: Object, wanted: Object) -> tuple[str, ...]:
-    """Return the path of the first wanted field that is missing or has another value, empty if none."""
+    """Return the path of the first wanted field that is missing or has another value.
+
+    The result is empty if none.
+    """
     for key, value in wanted.items():
         if key in observed and isinstance(value, dict) and isinstance(observed[key], dict):
             if inner := _difference(observed[key], value):

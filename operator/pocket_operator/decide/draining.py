@@ -41,7 +41,7 @@ def has_force_annotation(resource: Mapping[str, Any]) -> bool:
 
 
 def past_deadline(resource: Mapping[str, Any], now: datetime, deadline_seconds: float) -> bool:
-    """Return True if the drain deadline of a resource that is being deleted has passed."""
+    """Return True if the drain deadline of a deleted resource has passed."""
     deleted_at = datetime.fromisoformat(str(resource["metadata"]["deletionTimestamp"]))
     return (now - deleted_at).total_seconds() >= deadline_seconds
 
@@ -75,9 +75,10 @@ def drain_of(address: str, supplier: Mapping[str, Any], snapshot: Snapshot) -> D
 
 
 def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[str, DrainStatus]:
-    """Return, by address, the drains of suppliers whose Supplier is gone though miners report open sessions.
+    """Return the drains of suppliers without a Supplier, by address.
 
-    A user removed its finalizer, or forced it. Its miner continues while it may, so the RelayMiner waits for it.
+    Miners report open sessions of them. A user removed its finalizer, or forced it. Its miner continues while it may,
+    so the RelayMiner waits for it.
     """
     return {
         address: DrainStatus(
@@ -90,10 +91,10 @@ def drains_without_supplier(known: Collection[str], snapshot: Snapshot) -> dict[
 
 
 def open_without_relay_miner(snapshot: Snapshot, quiet_since: float) -> str:
-    """Return why the miners of a RelayMiner that is gone must go on, empty if nothing of it is open.
+    """Return why the miners of a RelayMiner that is gone must go on.
 
-    A user removed its finalizer. `quiet_since` is the time since which no relayer runs (monotonic seconds). A miner
-    that has not reported since then is no evidence.
+    The result is empty if nothing of it is open. A user removed its finalizer. `quiet_since` is the time since which no
+    relayer runs (monotonic seconds). A miner that has not reported since then is no evidence.
     """
     known_since = quiet_since + REPORT_LATENCY_SECONDS
     reports = {report.pod: report for report in snapshot.reports if report.component == names.MINER}
@@ -115,7 +116,10 @@ def open_without_relay_miner(snapshot: Snapshot, quiet_since: float) -> str:
 
 
 def published_generation(supplier: Mapping[str, Any]) -> int:
-    """Return the generation whose key was last handed to pods, 0 for none, as the status records it."""
+    """Return the generation whose key was last handed to pods.
+
+    The result is 0 for none, as the status records it.
+    """
     return int((supplier.get("status") or {}).get("publishedGeneration") or 0)
 
 

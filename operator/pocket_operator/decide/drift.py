@@ -52,9 +52,9 @@ def drifted(wanted: Object, observed: Object | None) -> bool:
 
 
 def foreign_fields(wanted: Object, observed: Object) -> Object | None:
-    """Return a merge patch that removes foreign entries from maps that are ours alone, None without any.
+    """Return a merge patch that removes foreign entries from maps that are ours alone.
 
-    Server-side apply leaves such entries alone, since another manager owns them.
+    The result is None without any. Server-side apply leaves such entries alone, since another manager owns them.
     """
     patch: Object = {}
     kind = str(wanted.get("kind"))
@@ -73,9 +73,9 @@ def foreign_fields(wanted: Object, observed: Object) -> Object | None:
 
 
 def force_replace_patch(wanted: Object, observed: Object) -> list[Object]:
-    """Return a JSON patch that replaces everything but the metadata, for this version of the object only.
+    """Return a JSON patch that replaces everything but the metadata.
 
-    Foreign additions are removed, except an autoscaler's replicas.
+    It applies to this version of the object only. Foreign additions are removed, except an autoscaler's replicas.
     """
     parts = {key: value for key, value in wanted.items() if key not in ("apiVersion", "kind", "metadata")}
     replicas = (observed.get("spec") or {}).get("replicas")

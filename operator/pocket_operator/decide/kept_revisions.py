@@ -20,7 +20,9 @@ Object = dict[str, Any]
 
 
 def kept_revisions(context: Context, children: Mapping[ChildKey, Object]) -> dict[str, KeptRevision]:
-    """Return, by component, the revisions of another release that differ from what `context` declares.
+    """Return the revisions of another release that differ, by component.
+
+    They differ from what `context` declares.
 
     `context` has the images that the workloads have now. Raises PodTemplateRejected.
     """

@@ -159,7 +159,10 @@ class Report:
         return not body.complete or address in body.addresses or address in body.leaving
 
     def last_scan_began(self, address: str) -> float:
-        """Return when a miner's last scan of a supplier's streams began at the latest (operator's clock)."""
+        """Return when a miner's last scan of a supplier's streams began.
+
+        At the latest, on the operator's clock.
+        """
         return self.at - self.answer.looked.get(address, float("inf"))
 
     def owns(self, address: str) -> bool:

@@ -15,7 +15,10 @@ Object = dict[str, Any]
 
 
 def redis_secret(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingProblem | None]:
-    """Return a digest of the Redis URL in the Secret, which rolls the pods, and the problem with that Secret."""
+    """Return a digest of the Redis URL in the Secret, and the Secret's problem.
+
+    A changed digest rolls the pods.
+    """
     missing = _missing_redis_file(parsed, snapshot)
     reference = parsed.spec.redis.url_secret_ref
     if missing is not None or reference is None:
@@ -69,7 +72,10 @@ def _url_digest(url: str, uid: str) -> str:
 
 
 def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> str:
-    """Return what identifies a RelayMiner's Redis, empty if its Secret was not read or is invalid."""
+    """Return what identifies a RelayMiner's Redis.
+
+    The result is empty if its Secret was not read or is invalid.
+    """
     redis = section(relay_miner, "spec", "redis")
     if redis.get("trial") is not None:
         return f"trial of {relay_miner['metadata']['namespace']}/{relay_miner['metadata']['name']}"
@@ -82,7 +88,7 @@ def redis_of(relay_miner: Object, secrets: Mapping[str, SecretView | None]) -> s
 
 
 def redis_secrets_of(relay_miner: Object | None) -> set[str]:
-    """Return the names of the Secrets that name a RelayMiner's Redis or hold what it takes to log in."""
+    """Return the names of the Secrets with a RelayMiner's Redis URL and login."""
     redis = section(relay_miner, "spec", "redis")
     references = (("urlSecretRef",), ("credentialsSecretRef",), ("caBundle", "secretRef"))
     return {str(section(redis, *path).get("name", "")) for path in references}

@@ -110,7 +110,10 @@ def _unready(pod: Pod | None, report: Report | None) -> str:
 
 
 def _worse(canary: Report, others: Sequence[Report], chosen: Rollout) -> str:
-    """Return why the canary's relays are worse than the others', empty if they are not or too few to compare."""
+    """Return why the canary's relays are worse than the others'.
+
+    The result is empty if they are not or too few to compare.
+    """
     ours, theirs = _RelayStatistics.of([canary]), _RelayStatistics.of(others)
     if ours.relays >= _MIN_RELAYS:
         more = ours.failed_percent - theirs.failed_percent

@@ -20,7 +20,10 @@ _COMPARED = ("spec", "status")
 
 
 def published_version(index: Object) -> str:
-    """Return what changes with the published schemas of our kinds, empty if the index does not have them."""
+    """Return what changes with the published schemas of our kinds.
+
+    The result is empty if the index does not have them.
+    """
     return str(((index.get("paths") or {}).get(PATH.removeprefix(f"{INDEX}/")) or {}).get("serverRelativeURL") or "")
 
 
@@ -36,7 +39,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """Installed schemas by kind, empty if the API server did not return them: then nothing is concluded."""
+    """Installed schemas by kind.
+
+    They are empty if the API server did not return them: then nothing is concluded.
+    """
 
     installed: Mapping[str, Object] = field(default_factory=dict)
 
@@ -65,7 +71,10 @@ class Schemas:
         return Difference(tuple(_lacking(ours, installed)), tuple(_lacking(installed, ours)))
 
     def pruned_status(self, kind: str, status: Object) -> Object:
-        """Return the status without fields that the installed definition lacks: a server-side apply rejects them."""
+        """Return the status without fields that the installed definition lacks.
+
+        A server-side apply rejects them.
+        """
         schema = _fields(self.installed.get(kind) or {}).get("status")
         pruned: Object = status if schema is None else _pruned(schema, status)
         return pruned

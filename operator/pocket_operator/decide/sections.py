@@ -5,7 +5,10 @@ from typing import Any
 
 
 def section(resource: Mapping[str, Any] | None, *path: str) -> Mapping[str, Any]:
-    """Return the object at a path of a resource, an empty one where there is none or something else."""
+    """Return the object at a path of a resource.
+
+    The result is empty where there is none or something else.
+    """
     value: Any = resource
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None

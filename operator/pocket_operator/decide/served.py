@@ -24,7 +24,7 @@ _LOADING_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The Suppliers that stay, divided into those that are served and mined and the others."""
+    """The Suppliers that stay: those that are served and mined, and the others."""
 
     served: tuple[KeyCheck, ...]
     missing: tuple[KeyCheck, ...]
@@ -50,7 +50,10 @@ def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
 
 
 def is_served(check: KeyCheck, snapshot: Snapshot) -> bool:
-    """Return True if a relayer reports the Supplier's key and a miner that can mine for it reports doing so."""
+    """Return True if a relayer has the Supplier's key and a miner mines for it.
+
+    Both by their reports, and the miner must be able to.
+    """
     if check.reason is ConditionReason.KEY_IN_USE or mining_problem(check.address, snapshot) is not None:
         return False
     reports = snapshot.steady_reports
@@ -76,10 +79,10 @@ def mining_problem(address: str, snapshot: Snapshot) -> tuple[ConditionReason, s
 
 
 def long_unserved(snapshot: Snapshot) -> bool:
-    """Return True if Suppliers of the RelayMiner are not served for longer than a shard takes to change hands.
+    """Return True if Suppliers are not served for longer than a takeover takes.
 
-    The condition is False without any Supplier, too, so it does not tell since when one is not served. This process
-    knows better, unless the status reports it already.
+    A shard takes so long to change hands. The condition is False without any Supplier, too, so it does not tell since
+    when one is not served. This process knows better, unless the status reports it already.
     """
     row = _last_condition(snapshot, ConditionType.SUPPLIERS_SERVED)
     since = row.get("lastTransitionTime")
@@ -105,7 +108,10 @@ def _last_condition(snapshot: Snapshot, kind: ConditionType) -> Mapping[str, Any
 
 
 def without_key(addresses: Collection[str], snapshot: Snapshot) -> str:
-    """Return which pods do not report the keys of all these addresses and why, as sentences. Empty for none."""
+    """Return which pods lack keys of these addresses and why, as sentences.
+
+    The result is empty if none does.
+    """
     reported = {report.pod: report.addresses for report in snapshot.steady_reports}
     pods = sorted(pod.name for pod in snapshot.steady_pods if not pod.deleting and pod.component != names.CONSOLE)
     silent = [pod for pod in pods if pod not in reported]

@@ -127,9 +127,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a child was not written: the API server's message, or a `foreign` object has its name.
+    """Why a child was not written.
 
-    The next attempt may succeed after a `passing` one. With `namespace_ends` the namespace is being deleted.
+    It is the API server's message, or a `foreign` object has its name. The next attempt may succeed after a `passing`
+    one. With `namespace_ends` the namespace is being deleted.
     """
 
     message: str
@@ -139,7 +140,10 @@ class Rejection:
 
 
 def repeated(rejections: Mapping[ChildKey, Rejection], before: Collection[ChildKey]) -> dict[ChildKey, Rejection]:
-    """Return the rejections to tell: of those that may pass, only what was rejected at the attempt before, too."""
+    """Return the rejections to report.
+
+    Of those that may pass, only what was rejected at the attempt before, too.
+    """
     return {child_key: row for child_key, row in rejections.items() if not row.passing or child_key in before}
 
 
@@ -239,7 +243,10 @@ class Snapshot:
 
     @cached_property
     def expected_pods(self) -> int:
-        """The number of pods that should have the keys: all relayers and miners, at least one miner."""
+        """Return the number of pods that should have the keys.
+
+        They are all relayers and miners, at least one miner.
+        """
         living = [pod for pod in self.steady_pods if not pod.deleting]
         miners = sum(pod.component == names.MINER for pod in living)
         return sum(pod.component == names.RELAYER for pod in living) + max(1, miners)

@@ -119,9 +119,9 @@ def _found_on_chain(status: StakingStatus) -> StakingStatus:
 
 
 def undeclared(status: StakingStatus) -> StakingStatus:
-    """Return what stays of a status without a declaration: what was spent, reached and last signed.
+    """Return what stays of a status without a declaration.
 
-    A declaration that comes back goes on from there.
+    It is what was spent, reached and last signed. A declaration that comes back goes on from there.
     """
     transaction = status.transaction.model_copy(update={"raw": "", "log": ""})
     return status.model_copy(update={"plan": StakePlanStatus(), "inherited": (), "transaction": transaction})
@@ -176,7 +176,10 @@ def _held(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
 
 
 def _undrained(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | None:
-    """Return why an approved unstake waits, None where relayers refuse new relays and no session is open."""
+    """Return why an approved unstake waits.
+
+    The result is None where relayers refuse new relays and no session is open.
+    """
     if StakeChange.UNSTAKE not in plan.changes or (sight.drain is not None and sight.drain.done):
         return None
     how_far = sight.drain.reason if sight.drain is not None else "relayers still serve it"
@@ -184,7 +187,7 @@ def _undrained(sight: StakeSight, plan: StakePlan) -> tuple[StakeReason, str] | 
 
 
 def unstakes(supplier: Mapping[str, Any]) -> bool:
-    """Return True if a Supplier's owner approved that it unstakes, so that it must drain."""
+    """Return True if a Supplier must drain, since its owner approved to unstake."""
     stake = section(supplier, "spec", "stake")
     if stake.get("state") != "Unstaked" or stake.get("policy", StakePolicy.OBSERVE) == StakePolicy.OBSERVE:
         return False
@@ -195,7 +198,7 @@ def unstakes(supplier: Mapping[str, Any]) -> bool:
 
 
 def transaction_on_its_way(supplier: Mapping[str, Any]) -> bool:
-    """Return True if a Supplier's status has a transaction that may still come into a block."""
+    """Return True if a transaction in the status may still come into a block."""
     staking = (supplier.get("status") or {}).get("staking") or {}
     return (staking.get("transaction") or {}).get("outcome") == SentOutcome.WAITING.value
 
@@ -231,7 +234,7 @@ def would_fail(decision: StakeDecision, text: str) -> StakeDecision:
 
 
 def cannot_record(decision: StakeDecision) -> StakeDecision:
-    """Return the decision where the installed CRD cannot store the transaction that is to be sent."""
+    """Return the decision if the installed CRD cannot store the transaction."""
     text = "The installed Supplier CRD is older than the operator and cannot record the transaction. Update the CRDs."
     return replace(decision, condition=_condition("False", StakeReason.CRD_OLDER, text), step=StakeStep.NOTHING)
 

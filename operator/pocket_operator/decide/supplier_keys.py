@@ -59,7 +59,10 @@ class KeyCheck:
 
     @property
     def services(self) -> tuple[str, ...] | None:
-        """The services that it is limited to, empty for all, None if the resource is invalid here."""
+        """Return the services that it is limited to, empty for all.
+
+        The result is None if the resource is invalid here.
+        """
         declared = section(self.supplier, "spec").get("services") or []
         return (
             tuple(declared) if isinstance(declared, list) and all(isinstance(name, str) for name in declared) else None

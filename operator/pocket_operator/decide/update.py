@@ -77,7 +77,10 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class UpdatePlan:
-    """The images and pod templates that the children get now, and the first ordinal of the miners that gets its own."""
+    """The images and pod templates that the children get now.
+
+    With the first ordinal of the miners that gets its own.
+    """
 
     images: Images
     kept: frozenset[str] = frozenset()
@@ -179,7 +182,10 @@ def next_turn(
 
 
 def current_images(snapshot: Snapshot) -> Images:
-    """Return the images that the children have now, the default ones where there is no child yet."""
+    """Return the images that the children have now.
+
+    Without a child it is the default one.
+    """
     wanted, installed = snapshot.settings.images, Installed.of(snapshot.name, snapshot.children)
     relayers, miners, redis = _outdated(snapshot.relay_miner or {}, installed, wanted)
     return replace(

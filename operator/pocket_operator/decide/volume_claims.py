@@ -14,7 +14,10 @@ from pocket_operator.decide.sections import section
 
 @dataclass(frozen=True, slots=True)
 class VolumeClaim:
-    """A PersistentVolumeClaim of a miner: the requested and the present size, empty before it is bound."""
+    """A PersistentVolumeClaim of a miner with its requested and present size.
+
+    The latter is empty before it is bound.
+    """
 
     name: str
     requested: str
@@ -53,19 +56,28 @@ def _below(left: str, right: str) -> bool:
 
 
 def declared_size(relay_miner: Mapping[str, Any] | None) -> str:
-    """Return the declared size of a miner's volume, the default where the resource has no valid one."""
+    """Return the declared size of a miner's volume.
+
+    It is the default where the resource has no valid one.
+    """
     size = section(relay_miner, "spec", "miner").get("storage")
     return size if isinstance(size, str) else str(MinerSpec.model_fields["storage"].default)
 
 
 def template_size(stateful_set: Mapping[str, Any] | None) -> str:
-    """Return the size in a StatefulSet's claim template, which cannot change, empty without the StatefulSet."""
+    """Return the size in a StatefulSet's claim template, which cannot change.
+
+    The result is empty without the StatefulSet.
+    """
     templates = ((stateful_set or {}).get("spec") or {}).get("volumeClaimTemplates") or ()
     return next((VolumeClaim.of({"metadata": {"name": ""}, **row}).requested for row in templates), "")
 
 
 def volume_growth(claims: Sequence[VolumeClaim], size: str) -> ConditionSpec | None:
-    """Return what to report of volumes that have not the declared size, None if all have."""
+    """Return what to report of volumes that have not the declared size.
+
+    The result is None if all have.
+    """
     kind = ConditionType.VOLUMES_HEALTHY
     refused = [f"{claim.name} ({claim.requested}): {claim.refusal}" for claim in claims if claim.refusal]
     if refused:

@@ -14,7 +14,7 @@ def wanted_replicas(observed: Mapping[str, Any] | None) -> int:
 
 
 def is_rolling(observed: Mapping[str, Any] | None) -> bool:
-    """Return True unless the controller has exactly the declared pods, all updated and ready."""
+    """Return True unless exactly the declared pods exist, all updated and ready."""
     if observed is None:
         return True
     status, wanted = observed.get("status") or {}, wanted_replicas(observed)
@@ -27,7 +27,10 @@ def is_rolling(observed: Mapping[str, Any] | None) -> bool:
 
 
 def rolling_generations(workloads: Iterable[Mapping[str, Any] | None]) -> str:
-    """Return the uids and generations of workloads that are not complete, empty if all existing ones are."""
+    """Return the uids and generations of workloads that are not complete.
+
+    The result is empty if all existing ones are.
+    """
     rolling = (row["metadata"] for row in workloads if row is not None and is_rolling(row))
     return " ".join(f"{metadata.get('uid', '')}:{metadata.get('generation', 0)}" for metadata in rolling)
 

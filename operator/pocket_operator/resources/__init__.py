@@ -17,9 +17,10 @@ from pocket_operator.resources.pods import disruption_budget
 
 
 def desired(context: Context) -> list[Object]:
-    """Return all children in the order in which they are applied: what others mount or name comes first.
+    """Return all children in the order in which they are applied.
 
-    While the RelayMiner is being deleted, only the children that finish open claims and proofs are wanted.
+    What others mount or name comes first. While the RelayMiner is being deleted, only the children that finish open
+    claims and proofs are wanted.
     """
     mining = [
         *config.config_maps(context),

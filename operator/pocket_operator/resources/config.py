@@ -54,7 +54,10 @@ def _runtime_paths(context: Context) -> RuntimePaths:
 
 
 def configurations(context: Context) -> tuple[RelayerConfig, MinerConfig]:
-    """Return the configurations that roll the pods when they change, so neither contains suppliers or services."""
+    """Return the configurations that roll the pods when they change.
+
+    So neither contains suppliers or services.
+    """
     paths = _runtime_paths(context)
     return relayer_config(context.relay_miner, paths), miner_config(context.relay_miner, paths)
 
@@ -66,7 +69,10 @@ def digest(value: Any) -> str:
 
 
 def config_digests(context: Context) -> tuple[str, str]:
-    """Return the digests of the relayers' and the miners' configuration, which roll the pods."""
+    """Return the digests of both workloads' configuration.
+
+    Changed ones roll the pods.
+    """
     relayer, miner = configurations(context)
     return digest(config_text(relayer)), digest(config_text(miner))
 

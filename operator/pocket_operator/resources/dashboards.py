@@ -35,7 +35,10 @@ def dashboard(name: str, namespace: str, role: str = "") -> Object:
 
 
 def shared_dashboard(role: str) -> Object:
-    """Return a dashboard that asks for namespace and RelayMiner, to import into Grafana by hand."""
+    """Return a dashboard to import into Grafana by hand.
+
+    It asks for namespace and RelayMiner.
+    """
     pods = 'namespace="$namespace",pocket_network_relayminer="$relayminer"'
     model = _model(f"Pocket {role}", f"pocket-{role}", _rows_of(role), pods)
     labels = {"namespace": "namespace", "relayminer": "pocket_network_relayminer"}

@@ -121,7 +121,10 @@ def audit(name: str) -> str:
 
 
 def drain_anchor(name: str) -> str:
-    """Return the name of the ConfigMap that co-owns what outlives a deleted RelayMiner until its claims are done."""
+    """Return the name of the ConfigMap that co-owns what outlives a RelayMiner.
+
+    Until the claims of the deleted RelayMiner are done.
+    """
     return f"{name}-drain"
 
 

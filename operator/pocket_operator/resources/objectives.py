@@ -20,7 +20,10 @@ LOSSES: Final = ("claim_lost", "claim_missed", "expired", "forfeited", "proof_in
 
 @dataclass(frozen=True, slots=True)
 class BurnRate:
-    """An alert on an objective: in both windows errors use up the budget `factor` times as fast as it allows."""
+    """An alert on an objective.
+
+    In both windows errors use up the budget `factor` times as fast as it allows.
+    """
 
     name: str
     factor: float
@@ -83,7 +86,7 @@ OBJECTIVES: Final = (
 
 
 def recording_rules(pods: str, labels: dict[str, str]) -> list[Object]:
-    """Return the rules that record each objective's ratio over each window of its alerts."""
+    """Return the rules that record each objective's ratio over its windows."""
     rules = []
     for objective in OBJECTIVES:
         windows = {window for alert in objective.alerts for window in (alert.long, alert.short)}

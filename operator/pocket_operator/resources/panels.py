@@ -32,7 +32,10 @@ _QUANTILES: Final = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
 def quantiles(
     family: str, by: str = "", shares: tuple[tuple[float, str], ...] = _QUANTILES
 ) -> tuple[tuple[str, str], ...]:
-    """Return the queries of a histogram's quantiles over five minutes, with their legends."""
+    """Return the queries of a histogram's quantiles, with their legends.
+
+    Over five minutes.
+    """
     grouped = f"le, {by}" if by else "le"
     legend = f" {{{{{by}}}}}" if by else ""
     return tuple(

@@ -60,7 +60,10 @@ def resources(chosen: Resources, requests: Mapping[str, str]) -> Object:
 
 
 def spread(context: Context, component: str) -> list[Object]:
-    """Return constraints that spread over zones, then nodes, as a preference so that small clusters work."""
+    """Return constraints that spread pods over zones, then nodes.
+
+    They are preferences, so that small clusters work.
+    """
     selector = {"matchLabels": names.selector(context.name, component)}
     return [
         {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}

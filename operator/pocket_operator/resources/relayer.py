@@ -45,7 +45,7 @@ def revision(context: Context) -> Revision:
 
 
 def current(context: Context) -> Revision:
-    """Return the declared revision, or the one that is kept until the update to this release."""
+    """Return the declared revision, or the one that is kept until the update."""
     kept = context.kept.get(names.RELAYER)
     return revision(context) if kept is None else kept.revision
 

@@ -73,9 +73,10 @@ def declared_revisions(context: Context) -> dict[str, Revision]:
 
 @cache
 def rendering_digest(pull_policy: str) -> str:
-    """Return a digest, ten hex digits, that differs between releases that render the same resource differently.
+    """Return a digest of how this release renders resources, ten hex digits.
 
-    Images are no part of it. `pull_policy` is the operator's.
+    Releases that render the same resource differently have different ones. Images are no part of it. `pull_policy` is
+    the operator's.
     """
     rows = []
     for spec in _REFERENCES:

@@ -13,7 +13,10 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A pod template and the text of the configuration that its program reads, named by a digest of both."""
+    """A pod template and the text of its program's configuration.
+
+    A digest of both is its name.
+    """
 
     template: Object = field(repr=False)
     config: str = field(repr=False)
@@ -46,7 +49,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class KeptRevision:
-    """A revision that another release of the operator rendered, and that its pods keep until their update."""
+    """A revision of another release, which its pods keep until their update."""
 
     revision: Revision
     rendering: str
@@ -57,7 +60,10 @@ class KeptRevision:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """The revision that all relayers run, and that of a canary, which is scaled to zero if it `failed`."""
+    """The revision that all relayers run, and that of a canary.
+
+    The canary is scaled to zero if it `failed`.
+    """
 
     steady: Revision
     canary: Revision | None = None

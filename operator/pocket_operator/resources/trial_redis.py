@@ -14,7 +14,7 @@ REDIS_OPTIONS = (
 
 
 def revision(context: Context) -> Revision:
-    """Return the revision of the trial Redis, for which the RelayMiner must declare one."""
+    """Return the revision of the trial Redis, which the RelayMiner must declare."""
     trial = context.relay_miner.spec.redis.trial or TrialRedis()
     probe = {"exec": {"command": ["redis-cli", "ping"]}, "periodSeconds": 5, "timeoutSeconds": 3}
     pod: Object = {
@@ -44,7 +44,7 @@ def revision(context: Context) -> Revision:
 
 
 def current(context: Context) -> Revision:
-    """Return this release's revision, or the one that is kept until the update to this release."""
+    """Return this release's revision, or the one that is kept until the update."""
     kept = context.kept.get(names.REDIS)
     return revision(context) if kept is None else kept.revision
 

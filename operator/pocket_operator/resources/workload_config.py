@@ -38,7 +38,10 @@ class RuntimePaths:
 
 
 def reloadable_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tuple[str, ...]]]) -> ReloadableConfig:
-    """Return what relayers reload: the services, and the suppliers with the services that each is limited to."""
+    """Return what relayers reload: the services and suppliers.
+
+    With the services that each supplier is limited to.
+    """
     entries = (SupplierEntry(operator_address=address, services=services) for address, services in suppliers)
     return ReloadableConfig(
         suppliers=tuple(sorted(entries, key=lambda entry: entry.operator_address)),
@@ -50,7 +53,10 @@ def reloadable_config(relay_miner: RelayMiner, suppliers: Iterable[tuple[str, tu
 
 
 def suppliers_of(relay_miner: RelayMiner, suppliers: Iterable[Supplier]) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the suppliers that name this RelayMiner, with the services that each is limited to."""
+    """Return the suppliers that name this RelayMiner, with their services.
+
+    Those that each is limited to.
+    """
     return [
         (supplier.spec.operator_address, supplier.spec.services)
         for supplier in suppliers
