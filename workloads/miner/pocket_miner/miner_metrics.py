@@ -148,7 +148,7 @@ MARGIN = Histogram(
 
 
 def start_at_zero(outcomes: Iterable[str]) -> None:
-    """Create the series that alerts watch, so that their first event is an increase from 0."""
+    """Create the series of alerts at 0, so that the first event is an increase."""
     for outcome in outcomes:
         OUTCOMES.labels(outcome)
     for reason in RefusedEntry:
@@ -173,7 +173,10 @@ def observe_signature(result: str, seconds: float) -> None:
 
 
 def forget_funds(supplier: str) -> None:
-    """Remove the metrics of a supplier with another owner, as stale values would alert forever."""
+    """Remove the metrics of a supplier with another owner.
+
+    Stale values would alert forever.
+    """
     for gauge in (BALANCE, RUNWAY, ENDPOINTS):
         with contextlib.suppress(KeyError):
             gauge.remove(supplier)

@@ -16,7 +16,7 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LeafBatch:
-    """New leaves of one session, and the position up to which its stream was read for them.
+    """New leaves of one session, and the position that its stream was read up to.
 
     `refused` is the number of entries that became no leaf, `terms` identifies those by which the leaves are valid,
     `params` are those of the session's start (`pocket_miner.sessions.recorded_terms`).
@@ -34,7 +34,9 @@ class LeafBatch:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A stored session, the position up to which its stream was read, and the terms of its leaves, as in `LeafBatch`.
+    """A stored session with its stream's position and the terms of its leaves.
+
+    Both as in `LeafBatch`.
 
     `origin` is that of the position: see `pocket.redis_store.stream_reader.origin_of`.
     """

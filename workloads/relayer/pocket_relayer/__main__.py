@@ -42,7 +42,10 @@ def _collect_seldom() -> None:
 
 
 def supervise(config: RelayerConfig, file: Path) -> NoReturn:
-    """Replace this program by the supervisor, which then has not loaded what validated the configuration."""
+    """Replace this program by the supervisor.
+
+    The supervisor then has not loaded what validated the configuration.
+    """
     from pocket_relayer.process.supervisor import SupervisorSettings  # noqa: PLC0415 - no worker needs it
 
     settings = SupervisorSettings(

@@ -179,7 +179,7 @@ KEYS_LOADED = Gauge("pocket_relayer_supplier_keys", "Supplier keys loaded.", mul
 
 @dataclass(frozen=True, slots=True)
 class BackendConnections:
-    """Connections to backends: used by relays, idle, and awaited by relays that have none."""
+    """Connections to backends that are used, idle, and awaited by relays."""
 
     used: int
     idle: int

@@ -10,7 +10,10 @@ _FIRST_ESTIMATE = 16 * 1024
 
 @dataclass(slots=True)
 class AdaptiveBatchSize:
-    """Estimates the entry size from recent reads: grows immediately, decays by half per read."""
+    """Estimates the entry size from recent reads.
+
+    It grows immediately and decays by half per read.
+    """
 
     entry_bytes: float = _FIRST_ESTIMATE
 

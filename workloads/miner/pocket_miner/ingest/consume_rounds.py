@@ -63,7 +63,7 @@ class StreamConsumer(Protocol):
         """Validate the entries of a session, on a thread."""
 
     async def register_missing(self, sessions: Iterable[TrackedSession]) -> None:
-        """Register those of the sessions that the volume lacks, and read them from their start."""
+        """Register the sessions that the volume lacks, and read them from their start."""
 
     def advance(self, request: "ReadRequest", reads: Sequence[SessionRead]) -> dict[str, str]:
         """Move the positions of sessions whose entries are durable.

@@ -43,17 +43,19 @@ class PeerMerge:
     """The URLs of the peers that were live at the latest complete merge."""
 
     def is_due(self, peers: Peers | None) -> bool:
-        """Return True if relays are to be copied: after a loss, or from a peer that was not live at the latest merge.
+        """Return True if relays are to be copied.
 
-        The volume of a peer that was away may hold the only copy of relays that Redis has lost since.
+        After a loss, or from a peer that was not live at the latest merge. The volume of a peer that was away may hold
+        the only copy of relays that Redis has lost since.
         """
         return peers is not None and (self.needed or not peers.urls <= self._merged_with)
 
     async def merge(self, peers: Peers, finished: Mapping[str, object]) -> None:
-        """Copy relays that the streams have lost from peers' volumes, without those of `finished` sessions.
+        """Copy relays that the streams have lost from peers' volumes.
 
-        Only peers that read entries of another origin, or further than its streams reach, can have more. The seals
-        that peers state are noted, too. It stays needed if it must be retried. Raises the errors of the volume.
+        Without those of `finished` sessions. Only peers that read entries of another origin, or further than its
+        streams reach, can have more. The seals that peers state are noted, too. It stays needed if it must be retried.
+        Raises the errors of the volume.
         """
         self.needed = True
         urls = peers.urls
@@ -138,7 +140,10 @@ class PeerMerge:
 def new_leaves(
     file: SessionEndFile, session_id: str, leaves: Sequence[Leaf], supplier: str, ring: ExpectedRing
 ) -> list[Leaf]:  # fmt: skip
-    """Return the leaves of a peer that a file lacks and that are signed, counting those that are not."""
+    """Return the signed leaves of a peer that a file lacks.
+
+    Those that are not signed are counted.
+    """
     missing = file.unknown(supplier, session_id, [leaf.path for leaf in leaves])
     signed = []
     for leaf in leaves:

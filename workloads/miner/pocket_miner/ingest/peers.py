@@ -41,7 +41,7 @@ _PEER_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class PeerSession:
-    """A session on a peer's volume and the stream position up to which the peer has read."""
+    """A session on a peer's volume, and the stream position that the peer has read."""
 
     url: str
     session_id: str
@@ -189,7 +189,7 @@ class Peers:
             raise
 
     async def sessions(self, supplier: str) -> tuple[bool, list[PeerSession]]:
-        """Return True if all peers answered, and the sessions of a supplier on their volumes."""
+        """Return whether all peers answered, and a supplier's sessions on their volumes."""
         answers = await asyncio.gather(*(self._sessions_at(url, supplier) for url in self._urls()))
         return None not in answers, [session for sessions in answers if sessions is not None for session in sessions]
 
@@ -236,7 +236,7 @@ class Peers:
             return set()
 
     async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
-        """Return True if all peers answered, and those of the sessions whose outcome a peer has recorded."""
+        """Return whether all peers answered, and the sessions with a recorded outcome."""
         answers = await asyncio.gather(*(self._ended_at(url, supplier, session_ids) for url in self._urls()))
         ended_ids = set[str]().union(*(ids for ids in answers if ids is not None))
         return None not in answers, ended_ids.intersection(session_ids)

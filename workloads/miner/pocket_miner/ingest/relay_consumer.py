@@ -132,7 +132,10 @@ class RelayConsumer:
         return sorted(await self._tail.finished([i for i, s in self._sessions.items() if s.seal is None]))
 
     def reread(self, session_ids: Collection[str] | None = None) -> None:
-        """Read these streams from their start, None for all, because Redis may hold other entries under known ids."""
+        """Read these streams from their start, None for all.
+
+        Redis may hold other entries under known ids.
+        """
         self._unreadable.clear()
         self._generation += 1
         for session_id, session in self._sessions.items():
@@ -201,7 +204,7 @@ class RelayConsumer:
         self._relay_store.file(end).add_sessions(self.supplier, rows)
 
     async def register_missing(self, sessions: Iterable[TrackedSession]) -> None:
-        """Register those of the sessions that the volume lacks, and read them from their start.
+        """Register the sessions that the volume lacks, and read them from their start.
 
         Without that their relays could not be stored. Raises the errors of the volume.
         """

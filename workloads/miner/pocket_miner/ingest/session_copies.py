@@ -54,11 +54,11 @@ class SessionCopies:
 
     @contextlib.asynccontextmanager
     async def of(self, session: TrackedSession, *, root: bytes = b"", nearest: bytes = b"") -> AsyncIterator[Path]:
-        """Copy a session and return the path of the copy, which is deleted at the end of the context.
+        """Copy a session and return the path of the copy.
 
-        The copy has the values of the leaves that may be nearest to the path `nearest`, no values without it. If the
-        leaves' `root` is known, an incomplete copy does no harm, so Redis, the terms and the ring may be unavailable.
-        Raises CopyFailed, OSError, sqlite3.Error, and RedisUnavailable.
+        It is deleted at the end of the context. The copy has the values of the leaves that may be nearest to the path
+        `nearest`, no values without it. If the leaves' `root` is known, an incomplete copy does no harm, so Redis, the
+        terms and the ring may be unavailable. Raises CopyFailed, OSError, sqlite3.Error, and RedisUnavailable.
         """
         terms = session.terms or terms_of_root(self.consumer.supplier, session.header, root)
         if terms is None:

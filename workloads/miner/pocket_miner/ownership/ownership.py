@@ -52,9 +52,9 @@ def serves_peers(config: MinerConfig) -> bool:
 
 
 def peer_urls(config: MinerConfig, keeper: ShardLeaseManager) -> list[str]:
-    """Return the URLs of the other miners that were recently live, also if the store has lost their Leases since.
+    """Return the URLs of the other miners that were recently live.
 
-    Miners whose admin port listens on a wildcard have none.
+    Also if the store has lost their Leases since. Miners whose admin port listens on a wildcard have none.
     """
 
     def url(identity: str) -> str:
@@ -78,7 +78,9 @@ async def shard_keeper(
     connect_kube: "Callable[[], AbstractAsyncContextManager[KubeApi]]",
     is_able: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[ShardLeaseManager]:
-    """Build the manager of this miner's shard leases, and close its connection at the end.
+    """Build the manager of this miner's shard leases.
+
+    Its connection is closed at the end.
 
     `member` is the name of the volume, `connect_kube` connects to this pod's cluster. Shards are left to other live
     miners while `is_able` returns False. Raises ConfigurationError if the API server cannot be used.

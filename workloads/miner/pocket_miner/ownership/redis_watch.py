@@ -49,7 +49,7 @@ class RedisWatch:
         return None if self._ahead is None else self._clock() * 1000 + self._ahead
 
     def settled(self, seconds: float) -> bool:
-        """Return True if this Redis has been usable with the same data for longer than `seconds`.
+        """Return True if Redis was usable with the same data for over `seconds`.
 
         Returns False before the first poll.
         """

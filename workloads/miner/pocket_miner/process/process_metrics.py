@@ -26,7 +26,10 @@ async def report_metrics(
     pulse: LoopLagMonitor,
     redis: "Redis",
 ) -> None:
-    """Update the metrics at every block, at the latest after `block_seconds` or one second."""
+    """Update the metrics at every block.
+
+    At the latest after `block_seconds` or one second.
+    """
     miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
     miner_metrics.start_at_zero(SessionOutcome)
     seen = written = 0

@@ -129,7 +129,10 @@ class ProcessStatus:
         return list(self._readiness.problems(keys_missing=missing, signer=signer))
 
     async def hand_over(self) -> None:
-        """Wait, for some seconds at most, until the operator has the last outcomes, if one reads the reports."""
+        """Wait until the operator has the last outcomes, if one reads the reports.
+
+        For some seconds at most.
+        """
         parts = self._parts()
         if parts is not None and (head := parts.suppliers.audit.head) is not None:
             await self._handover.wait(head.number)

@@ -42,7 +42,7 @@ def surprising(session: TrackedSession, answer: ClaimsAnswer) -> bool:
 
 
 def learn(session: TrackedSession, answers: list[ClaimsAnswer]) -> ClaimState:
-    """Record the answers of one block and return the claim's state that follows from them.
+    """Record the answers of one block, and return the claim's state by them.
 
     `answers` is empty if no node could be queried.
     """

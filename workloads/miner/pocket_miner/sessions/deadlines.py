@@ -11,7 +11,10 @@ _PROOF_DUE = frozenset({Stage.CLAIMED, Stage.PROOFABLE})
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:
-    """The close of a window: `kind` is claim or proof, `sessions` how many must meet it."""
+    """The close of a window.
+
+    `kind` is claim or proof, `sessions` how many must meet it.
+    """
 
     height: int
     kind: str

@@ -22,7 +22,7 @@ _SIGNATURE_START: Final = bytes((_FIELD_2, _SIGNATURE_BYTES))
 
 @dataclass(frozen=True, slots=True)
 class LeafTerms:
-    """Header, target and compute units of a session at its start, as the chain states them.
+    """The chain's header, target and compute units of a session at its start.
 
     They never come from the recorded entry itself.
     """
@@ -39,10 +39,10 @@ class LeafTerms:
 
 
 def terms_of_root(supplier: str, header: SessionHeader, root: bytes) -> LeafTerms | None:
-    """Return terms by which all leaves of a known root are valid, None if it is no root of relays at one price.
+    """Return terms by which all leaves of a known root are valid.
 
-    Its sum and count give the compute units per relay. Every relay passes the target, so whether leaves are those of
-    the root shows only when theirs is computed.
+    The result is None if it is no root of relays at one price. Its sum and count give the compute units per relay.
+    Every relay passes the target, so whether leaves are those of the root shows only when theirs is computed.
     """
     if len(root) != DIGEST_BYTES or not Root(root).count:
         return None
@@ -112,7 +112,7 @@ class LeafBuilder:
         return Leaf(path, leaf_digest(path, relay_bytes, weight), weight, relay_bytes)
 
     def has_usual_form(self, data: bytes) -> bool:
-        """Return True for a canonical relay of this session that has no fields but the usual ones.
+        """Return True for a canonical relay of this session with the usual fields only.
 
         Every length and field is compared, so such a relay is valid. All others are decoded (`_check`), which gives the
         same result for a usual one and takes three times as long (tests/unit/test_gate.py compares both).

@@ -17,7 +17,7 @@ class RelaySource(Protocol):
     """Reads recorded relays from Redis into the volume."""
 
     async def register_missing(self, sessions: Iterable[TrackedSession]) -> None:
-        """Register those of the sessions that the volume lacks, and read them from their start."""
+        """Register the sessions that the volume lacks, and read them from their start."""
 
     async def consume_once(self, count: int | None = None) -> int:
         """Store new entries, at most `count` per session.
@@ -35,7 +35,7 @@ class SessionCopier(Protocol):
     def of(
         self, session: TrackedSession, *, root: bytes = b"", nearest: bytes = b""
     ) -> AbstractAsyncContextManager[Path]:
-        """Copy a session whose leaves must have `root`, where it is known, and return the path of the copy.
+        """Copy a session and return the path of the copy.
 
-        It is deleted at the end of the context.
+        Its leaves must have `root`, where it is known. It is deleted at the end of the context.
         """

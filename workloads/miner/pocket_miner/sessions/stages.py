@@ -84,13 +84,13 @@ def is_late_to_seal(windows: Windows, height: int) -> bool:
 
 
 def is_early_to_seal(windows: Windows, height: int) -> bool:
-    """Return True if more than half of the claim window, and more than two blocks, are left."""
+    """Return True if over half of the claim window, and over two blocks, are left."""
     left = windows.claim_close - height
     return left > 2 and 2 * left > windows.claim_close - windows.claim_open
 
 
 def in_last_third(windows: Windows | None, stage: Stage, height: int) -> bool:
-    """Return True if a claim or proof is still owed and at most a third of its window's blocks is left."""
+    """Return True in the last third of the window of a claim or proof that is owed."""
     if windows is None:
         return False
     if stage in (Stage.CLAIMABLE, Stage.SEALED):

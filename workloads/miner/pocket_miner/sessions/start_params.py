@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class StartParams:
-    """Queries every node for the params at a session start, once per block for all suppliers of a process."""
+    """Queries every node for the params at a session start.
+
+    Once per block for all suppliers of a process.
+    """
 
     chain: ChainClient
     _votes: FIFOCache[int, Votes[SharedParams]] = field(default_factory=lambda: FIFOCache(_KEPT))
@@ -37,7 +40,9 @@ class StartParams:
     """Height at which nodes were silent about a session."""
 
     async def confirm(self, session: TrackedSession, height: int) -> None:
-        """Confirm the params of a session by a second answer, or replace them by those that the nodes agree on.
+        """Confirm the params of a session by a second answer, or replace them.
+
+        The nodes agree on the new ones.
 
         `height` is the latest height. While no two answers agree, only params that are missing are set.
         """

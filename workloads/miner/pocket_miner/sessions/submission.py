@@ -115,7 +115,7 @@ class Attempts:
 
 @dataclass(slots=True)
 class Delivery:
-    """The delivery of a claim or proof: the transaction that was sent last, and the attempts."""
+    """The last transaction of a claim or proof, and the attempts."""
 
     sent: Submission | None = None
     attempts: Attempts = field(default_factory=Attempts)
@@ -145,10 +145,10 @@ def resend(
 
 
 def is_last_chance(last: Submission | None, height: int, close: int) -> bool:
-    """Return True if bytes that nodes keep without including them must be signed again at `height`.
+    """Return True if bytes that nodes only keep must be signed again at `height`.
 
-    The window ends at `close` and leaves no later block to wait for. Bytes that only one block could have included may
-    still be in the next one, so they are given up only if no other block follows.
+    They do not include them. The window ends at `close` and leaves no later block to wait for. Bytes that only one
+    block could have included may still be in the next one, so they are given up only if no other block follows.
     """
     if last is None or not last.known_at or close - height > LAST_BLOCKS:
         return False
@@ -158,7 +158,10 @@ def is_last_chance(last: Submission | None, height: int, close: int) -> bool:
 def at_last_chance(
     rows: Iterable[tuple[T, Submission | None, Attempts]], height: int, close: int, *, shared: bool
 ) -> list[tuple[T, Attempts]]:
-    """Return the messages that must be signed again, because nodes keep their bytes without including them."""
+    """Return the messages that must be signed again.
+
+    Nodes keep their bytes without including them.
+    """
     return [(row, attempts.next(shared=shared)) for row, last, attempts in rows if is_last_chance(last, height, close)]
 
 

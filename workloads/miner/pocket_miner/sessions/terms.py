@@ -48,9 +48,9 @@ def rejection_of(supplier: str, header: SessionHeader, onchain: Session) -> tupl
 
 
 def strictest(known: LeafTerms, stated: Iterable[LeafTerms]) -> LeafTerms:
-    """Return the terms with the lowest target: relays that meet it meet every other one, too.
+    """Return the terms with the lowest target.
 
-    Only terms that differ from the known ones in nothing else count.
+    Relays that meet it meet every other one, too. Only terms that differ from the known ones in nothing else count.
     """
     comparable = (terms for terms in stated if replace(terms, target_hash=known.target_hash) == known)
     return min((known, *comparable), key=lambda terms: terms.target_hash)

@@ -46,7 +46,10 @@ def header_of(raw: bytes) -> SessionHeader:
 
 
 class Skip(StrEnum):
-    """The reason not to claim a session, decided again at every block of the claim window."""
+    """The reason not to claim a session.
+
+    It is decided again at every block of the claim window.
+    """
 
     EMPTY = "empty"
     UNPROFITABLE = "unprofitable"
@@ -141,7 +144,7 @@ class TrackedSession:
 
     @property
     def rejected(self) -> bool:
-        """Return True if an uncontradicted answer states that the session cannot be claimed."""
+        """Return True if an uncontradicted answer forbids to claim the session."""
         return self.terms is None and any(self.evidence.of(fact) for fact in REJECTIONS)
 
     @property

@@ -32,11 +32,11 @@ class OutcomeReport(Protocol):
         """Record an outcome of the audit trail."""
 
     def shareholders(self, header: SessionHeader) -> frozenset[str]:
-        """Return the addresses that share a session's revenue, as far as the stake is known."""
+        """Return the addresses that share a session's revenue, by the known stake."""
 
 
 class OtherMiners(Protocol):
     """The miners that may have concluded a session before."""
 
     async def ended(self, supplier: str, session_ids: Sequence[str]) -> tuple[bool, set[str]]:
-        """Return True if all of them answered, and the sessions whose outcome one of them has recorded."""
+        """Return whether all answered, and the sessions with a recorded outcome."""

@@ -51,7 +51,7 @@ _Ended = tuple[TrackedSession, SettlementResult, OutcomeRecord]
 
 
 def without_event(session: TrackedSession) -> SettlementResult:
-    """Return the outcome of a session without a settlement event, from what is known of it."""
+    """Return the outcome of a session without a settlement event."""
     rejected = session.evidence.rejection()
     if session.skip in _SKIPPED and session.seal is None:
         return SettlementResult(_SKIPPED[session.skip], session.skip.value, {})
@@ -219,7 +219,10 @@ class Concluder:
     def _without_events(
         self, session: TrackedSession, settlement: int, block: Block, text: str
     ) -> SettlementResult | None:
-        """Return the outcome if no node retains the settlement's events, None while uncertain."""
+        """Return the outcome if no node retains the settlement's events.
+
+        The result is None while uncertain.
+        """
         session.evidence.add(Statement(Fact.EVENTS_PRUNED, "every node", block.height, text))
         if block.height <= settlement + _UNSEEN_BLOCKS or not session.evidence.confirmed(Fact.EVENTS_PRUNED):
             return None

@@ -15,7 +15,10 @@ from pocket_miner.storage.outcomes import SessionOutcome
 
 
 def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
-    """Return a root with sum and count of the leaves but a zero hash, None without leaves."""
+    """Return a root with sum and count of the leaves but a zero hash.
+
+    The result is None without leaves.
+    """
     if session.terms is None or not leaves:
         return None
     units = leaves * session.terms.compute_units_per_relay
@@ -23,7 +26,9 @@ def _unsealed(session: TrackedSession, leaves: int) -> Root | None:
 
 
 def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[str, str]]) -> dict[str, object]:
-    """Return root, relays, compute units, claimed upokt and transactions, as far as known.
+    """Return what is known of a session's root, relays, amounts and transactions.
+
+    That is root, relays, compute units, claimed upokt and transactions.
 
     `leaves` is the number on the volume, for a session that was never sealed. `payments` are pairs of "claim" or
     "proof" and a transaction hash.
@@ -48,7 +53,10 @@ def details_of(session: TrackedSession, leaves: int, payments: Sequence[tuple[st
 
 
 def heights_of(session: TrackedSession, block: Block) -> dict[str, object]:
-    """Return start, end and windows of a session, and the time of the block that concludes it."""
+    """Return a session's heights, and the time of the block that concludes it.
+
+    The heights are start, end and windows.
+    """
     header, windows = session.header, session.windows
     heights: dict[str, object] = {
         "session_start_height": header.session_start_block_height,

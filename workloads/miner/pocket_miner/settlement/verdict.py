@@ -66,7 +66,9 @@ def _is_of_another_root(session: TrackedSession, end: ClaimEnd) -> bool:
 def settled_as(
     supplier: str, session: TrackedSession, events: Iterable[Event], shareholders: Collection[str] = ()
 ) -> SettlementResult | None:
-    """Return the outcome in a settlement block's events, None if none is of this session.
+    """Return the outcome in a settlement block's events.
+
+    The result is None if none is of this session.
 
     `shareholders` are the addresses that share the supplier's revenue, for events that do not name reasons.
     """

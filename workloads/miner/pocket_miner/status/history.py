@@ -69,7 +69,10 @@ def fees_by_day(days: Mapping[str, DayTotals]) -> dict[str, int]:
 
 
 def fees_per_day_upokt(days: Mapping[str, DayTotals]) -> int | None:
-    """Return the mean fees of the newest complete days, upokt, None without a complete day."""
+    """Return the mean fees of the newest complete days, upokt.
+
+    The result is None without a complete day.
+    """
     complete = [days[date].fees_upokt for date in sorted(days)[:-1]][-_FEE_DAYS:]
     return -(-sum(complete) // len(complete)) if complete else None
 

@@ -77,15 +77,18 @@ class SupplierReport:
         return sum(self.earned_by.values())
 
     def stage(self, session_id: str) -> str:
-        """Return the stage of an open session at the latest decision, empty before the first one."""
+        """Return the stage of an open session at the latest decision.
+
+        The result is empty before the first one.
+        """
         return self._stages.get(session_id, "")
 
     def record_stages(
         self, stages: Mapping[str, str], height: int, closing: int, deadline: Deadline | None = None
     ) -> None:
-        """Record the stages of open sessions at a height, how many are due soon, and the next deadline.
+        """Record the stages of open sessions at a height, and what is due.
 
-        A change of stage is an event.
+        `closing` is the number of those that are due soon, `deadline` the next one. A change of stage is an event.
         """
         self.closing, self.deadline = closing, deadline
         for session_id, stage in stages.items():
@@ -129,7 +132,7 @@ class SupplierReport:
         return {"earned_by": dict(self.earned_by), "lost_recently": self.lost_recently, "last": last, "days": days}
 
     def shareholders(self, header: SessionHeader) -> frozenset[str]:
-        """Return the addresses that share a session's revenue, as far as the stake is known."""
+        """Return the addresses that share a session's revenue, by the known stake."""
         heights = (header.session_start_block_height, header.session_end_block_height)
         configs = [row for row in self._history if row.service_id == header.service_id]
         active = [
@@ -156,7 +159,7 @@ class SupplierReport:
         }
 
     def record_funds(self, balance_upokt: int, *, public_key: bool) -> None:
-        """Record the balance that pays fees, and whether the account's public key is on chain.
+        """Record the balance for fees, and whether the public key is on chain.
 
         Gateways need the public key to verify responses.
         """

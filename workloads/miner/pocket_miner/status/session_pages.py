@@ -33,7 +33,7 @@ class SessionAt:
 def page_of(
     suppliers: Mapping[str, Mapping[str, TrackedSession]], after: str, limit: int
 ) -> tuple[list[tuple[str, TrackedSession]], str]:
-    """Return at most `limit` sessions that follow the position `after`, and the next position.
+    """Return at most `limit` sessions after a position, and the next position.
 
     The order is that of suppliers and session ids. The next position is empty at the end.
     """
@@ -105,7 +105,10 @@ def _windows(session: TrackedSession) -> SessionWindows | None:
 
 
 def _root_of(session: TrackedSession, leaves: int) -> Root | None:
-    """Return the sealed root, or one with the sum and count of the leaves, None while unknown."""
+    """Return the sealed root, or one with the sum and count of the leaves.
+
+    The result is None while unknown.
+    """
     if session.seal is not None:
         return Root(session.seal.root)
     if session.terms is None:

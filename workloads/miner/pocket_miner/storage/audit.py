@@ -42,7 +42,10 @@ class Audit(TransactionTables):
         self._trail = ""
 
     def epoch(self, shard: int) -> int:
-        """Return the highest epoch under which this volume's miner owned a shard, 0 if never."""
+        """Return the highest epoch under which this volume's miner owned a shard.
+
+        The result is 0 if never.
+        """
         with self._lock:
             row = self._database.execute("SELECT value FROM meta WHERE name=?", (f"epoch/{shard}",)).fetchone()
             return int(row[0]) if row else 0
@@ -86,7 +89,10 @@ class Audit(TransactionTables):
         return seals
 
     def suppliers_with_open_seals(self) -> list[str]:
-        """Return the suppliers that have sealed sessions without an outcome, the one with the earliest first."""
+        """Return the suppliers that have sealed sessions without an outcome.
+
+        The one with the earliest session comes first.
+        """
         with self._lock:
             rows = self._database.execute(
                 "SELECT supplier FROM seal WHERE NOT EXISTS "
@@ -96,7 +102,10 @@ class Audit(TransactionTables):
         return [str(supplier) for (supplier,) in rows]
 
     def all_seals(self) -> list[tuple[str, int, SessionSeal, str]]:
-        """Return (supplier, session end, seal, signed transaction) of every open sealed session."""
+        """Return every open sealed session.
+
+        Supplier, session end, seal and signed transaction of each.
+        """
         with self._lock:
             rows = self._database.execute(
                 "SELECT supplier, session_end, seal, signed FROM seal WHERE NOT EXISTS "
@@ -184,7 +193,10 @@ class Audit(TransactionTables):
 
     @property
     def head(self) -> AuditHead | None:
-        """Return the last outcome's number and hash as known in memory, None before `load_head`."""
+        """Return the last outcome's number and hash as known in memory.
+
+        The result is None before `load_head`.
+        """
         return self._head
 
     @property
@@ -266,9 +278,9 @@ class Audit(TransactionTables):
             return [json.loads(body) for (body,) in reversed(rows)]
 
     def page(self, after: int, limit: int) -> tuple[list[tuple[int, dict[str, Any]]], int]:
-        """Return (number, outcome) of at most `limit` outcomes after a number, and the first retained number.
+        """Return outcomes after a number, and the first retained number.
 
-        Hashes are not verified.
+        At most `limit`, each as number and outcome. Hashes are not verified.
         """
         with self._lock:
             rows = self._database.execute(
@@ -278,7 +290,10 @@ class Audit(TransactionTables):
         return [(int(number), json.loads(body)) for number, body in rows], int(first or 0)
 
     def entries(self, after: int, limit: int) -> list[tuple[int, str, str, str]]:
-        """Return (number, text, previous hash, hash) of at most `limit` outcomes after a number, not verified."""
+        """Return outcomes after a number with their hashes, not verified.
+
+        At most `limit`, each as number, text, previous hash and hash.
+        """
         with self._lock:
             return self._database.execute(
                 "SELECT number, body, previous, hash FROM outcome WHERE number>? ORDER BY number LIMIT ?",

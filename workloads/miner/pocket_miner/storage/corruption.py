@@ -78,7 +78,7 @@ def is_intact(path: Path) -> bool:
 
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
-    """Return a database's write-ahead log, the log's index and, last, the database itself."""
+    """Return the files of a database: its log, the log's index and, last, itself."""
     return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"), path
 
 

@@ -34,9 +34,9 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The newest `kept` entries with their first `CONTENT_BYTES`, at most 16 MB in total.
+    """The newest `kept` entries, with their first `CONTENT_BYTES`.
 
-    The file is created with the first entry.
+    They have at most 16 MB in total. The file is created with the first entry.
     """
 
     def __init__(self, path: Path, kept: int = KEPT) -> None:

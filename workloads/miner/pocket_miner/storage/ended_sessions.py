@@ -16,7 +16,10 @@ def remove_ended(relay_store: RelayStore, audit: Audit, end: int, supplier: str,
 
 
 def without_relays(relay_store: RelayStore, audit: Audit) -> dict[str, dict[str, int | None]]:
-    """Return sessions with a seal or costs, but without relays or an outcome: supplier → session id → session end."""
+    """Return sessions with a seal or costs, but without relays or an outcome.
+
+    Supplier → session id → session end.
+    """
     held = {(row.supplier, row.session_id) for _, row in relay_store.sessions()}
     ended: dict[str, dict[str, int | None]] = {}
     for supplier, session_id, end in audit.unfinished():
@@ -26,5 +29,8 @@ def without_relays(relay_store: RelayStore, audit: Audit) -> dict[str, dict[str,
 
 
 def settled_long_ago(end: int | None, height: int) -> bool:
-    """Return True if a session with this end settled long before a height, so that its tombstone is deleted."""
+    """Return True if a session with this end settled long before a height.
+
+    Then its tombstone is deleted.
+    """
     return end is not None and end + _SETTLED_BLOCKS < height

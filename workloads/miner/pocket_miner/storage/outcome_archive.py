@@ -106,9 +106,9 @@ def read_archive(file: Path) -> list[TrailEntry]:
 
 
 def is_cut_off(file: Path) -> bool:
-    """Return True if the last line of an archive is incomplete, which `read_archive` leaves out.
+    """Return True if the last line of an archive is incomplete.
 
-    Raises ArchiveError.
+    `read_archive` leaves it out. Raises ArchiveError.
     """
     try:
         with file.open("rb") as source:

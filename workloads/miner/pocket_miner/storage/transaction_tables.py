@@ -47,9 +47,10 @@ class TransactionTables:
             self._database.execute("INSERT OR IGNORE INTO signed VALUES (?,?,?,?,?)", row)
 
     def signed(self, supplier: str, session_end: int, message: str = "claim") -> list[SignedGroup]:
-        """Return each transaction signed for claims or proofs of one session end, the latest first.
+        """Return the signed transactions of one session end, the latest first.
 
-        Those of claims that were signed with their seals come last. Adopted seals have none.
+        They are of claims or of proofs. Those of claims that were signed with their seals come last. Adopted seals have
+        none.
         """
         with self._lock:
             rows = self._database.execute(
@@ -117,7 +118,10 @@ class TransactionTables:
             )
 
     def reject(self, supplier: str, session_ids: Sequence[str], tx_hash: str) -> None:
-        """Set the cost of a transaction aside that nodes rejected: a block may hold it all the same."""
+        """Set the cost of a rejected transaction aside.
+
+        A block may hold it all the same.
+        """
         with self._transaction():
             for session_id in session_ids:
                 key = (supplier, session_id, tx_hash)

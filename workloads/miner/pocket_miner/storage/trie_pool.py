@@ -98,7 +98,10 @@ def compute_proof(
         rows = _leaves(file, supplier, session_id, sealed_root)
 
         def content(leaf: bytes) -> LeafContent:
-            """Return a leaf's value after checking it, as a value changed on disk must not be proven."""
+            """Return a leaf's value after checking it.
+
+            A value that changed on disk must not be proven.
+            """
             stored = file.content(supplier, session_id, leaf)
             if rows[bisect_left(rows, (leaf,))][1] != leaf_digest(leaf, stored.value, stored.weight):
                 raise VolumeCorrupted(path)

@@ -21,7 +21,10 @@ _METHOD: Final = "/cosmos.auth.v1beta1.Query/Account"
 
 @dataclass(slots=True)
 class SupplierAccount:
-    """The account of one supplier, queried once until it is forgotten or its number is refuted."""
+    """The account of one supplier.
+
+    It is queried once until it is forgotten or its number is refuted.
+    """
 
     chain: ChainClient
     supplier: str
@@ -58,7 +61,10 @@ class SupplierAccount:
         self._known = None
 
     async def refute(self) -> None:
-        """Discard the account, with whose number nodes rejected a transaction, here and in the caches."""
+        """Discard the account, here and in the caches.
+
+        Nodes rejected a transaction with its number.
+        """
         if self._known is not None:
             self._refuted.pop(self._known.number, None)
             self._refuted[self._known.number] = None

@@ -104,7 +104,7 @@ class ClaimSubmitter:
         self, sessions: Sequence[TrackedSession], block: Block, proof: ProofParams, *,
         source: SealSource = SealSource.STREAM, fallback: VolumeFallback = VolumeFallback.RETRY, history: str = "",
     ) -> None:  # fmt: skip
-        """Close sessions of one end height, read them to the end, seal them and send their claims.
+        """Close, read to the end, seal and claim the sessions of one end height.
 
         With a `history`, sessions are closed only in that history of Redis. A session that fails is retried at the next
         block without affecting the others. Every step can be repeated from the start. Raises the errors of Redis and of

@@ -136,9 +136,10 @@ class Deliveries:
         await self.fees.record_rejected(self.store, raw)
 
     async def share(self, end: int, signed: SignedGroup) -> None:
-        """Save a transaction where later owners and this miner after a restart find it: on the volume and in Redis.
+        """Save a transaction on the volume and in Redis.
 
-        They send the same bytes instead of paying a second fee. Never raises.
+        Later owners, and this miner after a restart, find it there. They send the same bytes instead of paying a second
+        fee. Never raises.
         """
         try:
             await asyncio.to_thread(self.fees.audit.save_signed, self.store.supplier, end, self.kind.name, signed)
@@ -194,7 +195,10 @@ class Deliveries:
         return bool(claims) and self.kind.decide(self.kind.is_shown(session, claim) for claim in claims)
 
     def _included_at(self, session: TrackedSession, results: Mapping[str, TransactionResult]) -> int | None:
-        """Return the height of the block in which the session's transaction succeeded, None if there is none."""
+        """Return the height of the block in which the session's transaction succeeded.
+
+        The result is None if there is none.
+        """
         last = self.kind.delivery(session).sent
         result = results.get(last.tx_hash) if last is not None else None
         return None if result is None or result.code else result.height

@@ -30,7 +30,7 @@ _MAX_UNSAVED: Final = 1000
 
 
 def shares(total: int, number: int) -> list[int]:
-    """Split a fee in upokt over `number` messages into whole amounts that add up to it."""
+    """Split a fee in upokt into `number` whole amounts that add up to it."""
     share, rest = divmod(total, number)
     return [share + (index < rest) for index in range(number)]
 
@@ -96,7 +96,9 @@ class FeeTracker:
                 await store.share_costs(tx_hash, message, costs)
 
     async def record_failed(self, store: SealStore, raw: bytes, *, fee_paid: bool) -> None:
-        """Record that a transaction failed in a block: no submission fee of its proofs is paid.
+        """Record that a transaction failed in a block.
+
+        No submission fee of its proofs is paid.
 
         `fee_paid` is True if its own fee is. Never raises.
         """
@@ -107,9 +109,9 @@ class FeeTracker:
                 await store.share_costs(tx_hash, message, costs)
 
     async def record_rejected(self, store: SealStore, raw: bytes) -> None:
-        """Set the cost of a transaction aside that every mempool rejected, unless a block proves to hold it in the end.
+        """Set the cost of a transaction aside that every mempool rejected.
 
-        Never raises.
+        Unless a block proves to hold it in the end. Never raises.
         """
         for _, tx_hash, costs in self._costs_of(raw, 0):
             try:

@@ -28,7 +28,9 @@ _SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Costs of one claim and of one proof with its submission fee, upokt, which may be more than expected.
+    """Costs of one claim, and of one proof with its submission fee, upokt.
+
+    They may be more than expected.
 
     `proof` gets the size of the session's largest relay in bytes.
     """
@@ -38,7 +40,10 @@ class Costs:
 
 
 def owed_upokt(sessions: Collection[TrackedSession], height: int, costs: Costs) -> int:
-    """Return what sealed sessions may still cost: claims that no block shows yet, and proofs that are not sent."""
+    """Return what sealed sessions may still cost.
+
+    They are claims that no block shows yet, and proofs that are not sent.
+    """
     total = 0
     for session in sessions:
         windows = session.windows

@@ -19,16 +19,17 @@ _LEAST: Final = 6
 
 
 def typical_gas(raw: bytes) -> int:
-    """Return the gas that a transaction of claims and proofs typically uses, rather more than less."""
+    """Return the gas that claims and proofs typically use, rather more than less."""
     transaction = decode_tx(raw)
     messages = CLAIM_GAS * len(transaction.claims) + PROOF_GAS * len(transaction.proofs)
     return messages + _TYPICAL_PER_BYTE * len(raw)
 
 
 def believed_gas(used: int, raw: bytes) -> int:
-    """Return the simulated gas of a transaction, at most some thirty times what such ones use, and not absurdly little.
+    """Return the simulated gas of a transaction, within plausible bounds.
 
-    The fee follows from it and is taken in full, so a single wrong answer must not spend the balance. Where it is too
-    low, a few attempts with more gas must be enough.
+    At most some thirty times what such ones use, and not absurdly little. The fee follows from it and is taken in full,
+    so a single wrong answer must not spend the balance. Where it is too low, a few attempts with more gas must be
+    enough.
     """
     return max(min(used, _MOST_PER_TRANSACTION + _MOST_PER_BYTE * len(raw)), typical_gas(raw) // _LEAST)

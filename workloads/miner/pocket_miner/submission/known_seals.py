@@ -92,7 +92,10 @@ class KnownSeals:
             return []
 
     async def signed_in_redis(self, end: int) -> list[SignedGroup]:
-        """Return what a predecessor signed, nothing while Redis is unavailable: then roots are signed again."""
+        """Return what a predecessor signed, nothing while Redis is unavailable.
+
+        Then roots are signed again.
+        """
         try:
             return await self.store.signed(end)
         except (RedisStoreError, DecodingError):

@@ -81,7 +81,9 @@ class LeafSets:
     async def of(
         self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool = True, known: bytes = b""
     ) -> SealedSet:
-        """Compute a set from the volume, or from a copy if the volume cannot be read or does not have all relays.
+        """Compute a set from the volume or from a copy.
+
+        From a copy if the volume cannot be read or does not have all relays.
 
         `known` is the root on chain or of a peer, if there is one. Raises the errors of the trie pool and of copying.
         """
@@ -104,9 +106,9 @@ class LeafSets:
             return await self.pool.root(file, self.supplier, session.session_id, known)
 
     async def of_claim_on_volume(self, session: TrackedSession) -> SealedSet | None:
-        """Return the leaves of the claim on chain, or all on the volume if these do not include them.
+        """Return the leaves of the claim on chain, or all that are on the volume.
 
-        Returns None if the volume cannot be read.
+        All if these do not include those of the claim. Returns None if the volume cannot be read.
         """
         root = session.claimed_root
         try:
@@ -117,7 +119,10 @@ class LeafSets:
             return None
 
     async def has_other_count(self, session: TrackedSession, leaves: int) -> bool:
-        """Return True if the volume has another number of leaves of a session now, or cannot be read."""
+        """Return True if a session's leaves on the volume are of another number now.
+
+        Also if the volume cannot be read.
+        """
         try:
             file = self.relay_store.file(session.end)
             return await asyncio.to_thread(file.count, self.supplier, session.session_id) != leaves

@@ -126,7 +126,7 @@ class ProofSubmitter:
             miner_metrics.REQUIREMENTS.labels("no" if requirement is ProofRequirement.NOT_REQUIRED else "yes").inc()
 
     async def prove(self, sessions: Sequence[TrackedSession], block: Block, params: ProofParams) -> None:
-        """Send the proofs of sessions with one end height in as few transactions as possible.
+        """Send the proofs of one session end in as few transactions as possible.
 
         An invalid proof does not stop the others. Raises the first error after all have been tried.
         """

@@ -58,7 +58,9 @@ class SeedHashes:
         return best
 
     def doubt(self, height: int, refuted: bytes | None = None) -> None:
-        """Discard the answers about a block, because a proof made with its hash was found invalid.
+        """Discard the answers about a block.
+
+        A proof made with its hash was found invalid.
 
         `refuted` is that hash, None if another owner made the proof.
         """

@@ -268,10 +268,11 @@ class Sender:
         )
 
     async def claims_at(self, height: int) -> list[Claim]:
-        """Return the supplier's claims at a height (0: the latest), as every usable node states them.
+        """Return the supplier's claims at a height by each usable node.
 
-        An empty answer of one node proves nothing while another one shows the claim. Raises the ChainError of a node if
-        none answered. A lagging node does not have that height, and its answer would prove nothing either.
+        Height 0 is the latest. An empty answer of one node proves nothing while another one shows the claim. Raises the
+        ChainError of a node if none answered. A lagging node does not have that height, and its answer would prove
+        nothing either.
         """
         by_node = (await self._chain.claims_by_node(self._supplier, height)).values()
         answers = [answer for answer in by_node if not isinstance(answer, ChainError)]
@@ -290,7 +291,10 @@ class Sender:
         return {tx_hash: result for tx_hash, result in results if result is not None}
 
     async def result_of(self, tx_hash: str) -> TransactionResult | None:
-        """Return the result of a transaction, None if it is not included or no node can answer."""
+        """Return the result of a transaction.
+
+        The result is None if it is not included or no node can answer.
+        """
         try:
             return await self._chain.transaction(tx_hash)
         except (ChainError, DecodingError, TimeoutError):
@@ -300,7 +304,9 @@ class Sender:
 def signed_before(
     groups: Iterable[SignedGroup], block_nanoseconds: int, sessions_in: Callable[[DecodedTransaction], Iterable[str]]
 ) -> dict[str, Submission]:
-    """Return by session id the first transaction of `groups` that holds it and that a block may still include.
+    """Return by session id the transaction that a block may still include.
+
+    It is the first one of `groups` that holds the session.
 
     `sessions_in` picks the sessions of a transaction: those of its claims or of its proofs.
     """

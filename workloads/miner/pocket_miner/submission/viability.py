@@ -75,7 +75,7 @@ def best_viability(
     answers: Sequence[TokenomicsParams | None],
     fees_upokt: int,
 ) -> Viability:
-    """Return the highest earnings, by one of the answers about how the chain splits minted upokt."""
+    """Return the highest earnings by the answers on how minted upokt are split."""
     rows = [viability(root, target_hash, price, proof, tokenomics, fees_upokt) for tokenomics in answers]
     return max(rows, key=lambda row: (row.earned_upokt is None, row.earned_upokt or 0))
 

@@ -49,7 +49,7 @@ _COLLECT_SECONDS = 0.005  # suppliers whose timers fire at one moment share a ro
 
 @dataclass(slots=True)
 class SupplierFactory:
-    """Builds supplier miners from the loaded keys and the parts that all of them share."""
+    """Builds supplier miners from the loaded keys and shared parts."""
 
     config: MinerConfig
     redis: "Redis"

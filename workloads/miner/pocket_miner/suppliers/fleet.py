@@ -95,7 +95,10 @@ class SupplierManager:
         return {address: round(now - scanned, 1) for address, scanned in rows if scanned is not None}
 
     def reread(self, primaries: Collection[Address | None]) -> None:
-        """Read the streams on these primaries from their start, because they may hold other entries under known ids."""
+        """Read the streams on these primaries from their start.
+
+        They may hold other entries under known ids.
+        """
         for running in self._running.values():
             if running.supplier.consumer.tail.primary in primaries:
                 running.supplier.on_redis_restarted()

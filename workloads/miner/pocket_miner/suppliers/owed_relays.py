@@ -18,10 +18,11 @@ async def may_lack_relays(
     streams: StreamReader,
     redis_settled: Callable[[int], Awaitable[bool]],
 ) -> bool:
-    """Return True if Redis was restarted since one of the sessions began, or has lost entries of one.
+    """Return True if Redis may lack relays of one of the sessions.
 
-    A stream that holds relays again may lack those of a relayer that is stopped at the moment. Streams that Redis
-    refuses to read show no loss. Raises the other errors of Redis.
+    It was restarted since one began, or has lost entries of one. A stream that holds relays again may lack those of a
+    relayer that is stopped at the moment. Streams that Redis refuses to read show no loss. Raises the other errors of
+    Redis.
     """
     first = min(session.header.session_start_block_height for session in sessions)
     if not await redis_settled(height - first):

@@ -22,7 +22,7 @@ _EVERY_PROOF: Final = ProofParams(proof_request_probability=1.0, proof_requireme
 
 
 def most_demanding(answers: Collection[ProofParams]) -> ProofParams:
-    """Return parameters by which a proof is required wherever one of the answers requires it.
+    """Return parameters that require a proof wherever one of the answers does.
 
     The fee is the lowest one, so that no claim looks unprofitable by a single answer.
     """
@@ -36,7 +36,7 @@ def most_demanding(answers: Collection[ProofParams]) -> ProofParams:
 
 @dataclass(slots=True)
 class ProofParamsByHeight:
-    """Queries every node once per block for all suppliers of a process, without caches."""
+    """Queries every node once per block for all suppliers, without caches."""
 
     chain: ChainClient
     _latest: tuple[int, ProofParams] | None = None

@@ -9,7 +9,10 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 
 @dataclass(frozen=True, slots=True)
 class QuietSessions:
-    """All sessions of a supplier, none of which is to be decided before the height `until`."""
+    """Sessions of a supplier of which none is decided before the height `until`.
+
+    They are all of its sessions.
+    """
 
     session_ids: frozenset[str]
     until: int
@@ -18,9 +21,10 @@ class QuietSessions:
 def quiet_sessions(
     sessions: Collection[TrackedSession], stages: Mapping[str, str], cutoff_changes_at: int
 ) -> QuietSessions | None:
-    """Return the sessions if each is active, has its terms, and was decided with this stage. None otherwise.
+    """Return the sessions if each is active, has its terms and this stage, or None.
 
-    At its end height a session is compared with the seals in Redis for the first time.
+    Each was decided with this stage. At its end height a session is compared with the seals in Redis for the first
+    time.
     """
     quiet = all(
         stages.get(session.session_id) == Stage.ACTIVE and session.terms is not None and session.seal is None

@@ -23,7 +23,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 @dataclass(slots=True)
 class UnknownClaims:
-    """Compares the claims on chain with the sessions of the suppliers that this process mines."""
+    """Compares the claims on chain with the sessions of mined suppliers."""
 
     chain: ChainClient
     _next_close: int = 0

@@ -52,7 +52,10 @@ class Credentials:
 
 
 def token_of(backend: BackendBase, headers: Mapping[str, str]) -> str:
-    """Return what authenticates a request with these headers, without its scheme, or an empty text."""
+    """Return the token of a request with these headers, without its scheme.
+
+    The result is empty without one.
+    """
     auth = backend.auth
     if auth is None:
         return ""

@@ -50,7 +50,7 @@ def check_problem(check: HealthCheck, status: int, body: bytes) -> str:
 
 
 def endpoint_ahead(heights: dict[str, int], limit: int, advancing: Collection[str]) -> str:
-    """Return the endpoint whose height is not that of the others' chain, or an empty text.
+    """Return the endpoint whose height is not that of the others' chain, or ''.
 
     It is alone and over `limit` blocks ahead, while at least two others agree and advance. One answer does not take
     all others out. Endpoints that stand still agree, too, so they do not outvote one that is ahead.

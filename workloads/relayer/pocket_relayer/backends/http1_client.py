@@ -55,7 +55,7 @@ def plain_origin(endpoint: str) -> Origin | None:
 
 
 def encode_head(method: str, target: str, origin: Origin, headers: Iterable[tuple[str, str]], size: int) -> bytes:
-    """Return the request line and the header fields of a request with a body of `size` bytes.
+    """Return the head of a request with a body of `size` bytes.
 
     Raises ValueError for a field that would end early or start another one.
     """
@@ -162,7 +162,10 @@ class _Pool:
 
 
 class Http1Client:
-    """Connections of one service to its plain HTTP backends, at most `limit` for each origin."""
+    """Connections of one service to its plain HTTP backends.
+
+    At most `limit` for each origin.
+    """
 
     def __init__(self, limit: int, idle_seconds: float = _IDLE_SECONDS) -> None:
         self._limit = limit

@@ -101,10 +101,10 @@ def _merged_query(configured: str, asked: str) -> str:
 
 
 def backend_target(endpoint: str, base_path: str, envelope_url: str) -> str:
-    """Return path and query of a request to a backend: those of the endpoint and the envelope joined.
+    """Return path and query of a request to a backend.
 
-    Only path and query of the envelope's URL are used. Raises ValueError for an invalid URL, or if its path would
-    leave the configured one.
+    Those of the endpoint and of the envelope are joined. Only path and query of the envelope's URL are used. Raises
+    ValueError for an invalid URL, or if its path would leave the configured one.
     """
     if len(envelope_url) > _SHORT_URL:
         return _target(endpoint, base_path, envelope_url)

@@ -112,7 +112,10 @@ class Admission:
 
 
 def verification_cost(members: int) -> float:
-    """Return the cost of verifying a signature of a ring, in the fair queue's unit: that of a ring of two members."""
+    """Return the cost of verifying a ring signature, in the fair queue's unit.
+
+    The unit is the cost of a ring of two members.
+    """
     return max(QUANTUM, QUANTUM * members / 2)
 
 

@@ -19,7 +19,10 @@ _Key = tuple[str, int]
 
 
 class AgreedTargets:
-    """Queries every node for the target of a service at a session start, once for all sessions of both."""
+    """Queries every node for the target of a service at a session start.
+
+    Once for all sessions of both.
+    """
 
     def __init__(self, chain: ConfirmableChain, height: Callable[[], int], background: BackgroundQueries) -> None:
         self._chain = chain

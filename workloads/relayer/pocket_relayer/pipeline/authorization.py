@@ -84,7 +84,10 @@ def supplier_rejection(supplier: StakedSupplier, header: SessionHeader, height: 
 
 
 def check_session(header: SessionHeader, session: Session, windows: Windows, height: int) -> None:
-    """Raise Rejected if the header is not the chain's, or its session and grace period are over."""
+    """Raise Rejected for a header that is not the chain's or is over.
+
+    Its session and grace period may be over.
+    """
     if field := header_mismatch(header, session.header):
         raise Rejected(RejectionReason.SESSION_MISMATCH, f"the session header's {field} differs from the chain's")
     if windows.grace_elapsed(height):

@@ -34,7 +34,10 @@ class BackgroundQueries:
             self._keys.clear()
 
     def start(self, key: Hashable, query: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Start a query. Returns False if one with this key, or too many, are running, or if `run` is not."""
+        """Start a query.
+
+        Returns False if one with this key, or too many, are running, or if `run` is not.
+        """
         if self._group is None or key in self._keys or len(self._keys) >= self._concurrency:
             return False
         self._keys.add(key)

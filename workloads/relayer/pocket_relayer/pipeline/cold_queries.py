@@ -62,7 +62,10 @@ class NegativeCache(Generic[K]):
             raise Rejected(entry[1].reason, entry[1].message)
 
     def is_confirmed(self, key: K, nodes: Collection[str]) -> bool:
-        """Return True if a denial of these nodes is not a single answer: two nodes, or one at another block."""
+        """Return True if a denial of these nodes is not a single answer.
+
+        Two nodes gave it, or one at two blocks.
+        """
         known = self._known.get(key)
         return len(nodes) > 1 or (known is not None and known[0] != self._height())
 

@@ -71,11 +71,12 @@ def _never() -> bool:
 
 
 class FairQueue:
-    """Grants a few turns per iteration of the event loop, to the waiting addresses and their applications in rounds.
+    """Grants a few turns per iteration of the event loop.
 
-    The work of a turn follows it without another await. So an address with many or costly turns delays another one by
-    one quantum per round, however many turns it queues and applications it names. The same holds between the
-    applications of one address. Nothing waits while there is no contention.
+    The waiting addresses and their applications get them in rounds. The work of a turn follows it without another
+    await. So an address with many or costly turns delays another one by one quantum per round, however many turns it
+    queues and applications it names. The same holds between the applications of one address. Nothing waits while there
+    is no contention.
 
     After a turn that costs more than `per_iteration` the next iterations grant nothing: they belong to other work.
     """
@@ -88,7 +89,10 @@ class FairQueue:
         *,
         gives_way: Callable[[], bool] = _never,
     ) -> None:
-        """Create a queue. While `gives_way` returns True it grants turns in every eighth iteration only."""
+        """Create a queue.
+
+        While `gives_way` returns True it grants turns in every eighth iteration only.
+        """
         self._clock = clock
         self._per_iteration = per_iteration
         self._gives_way = gives_way

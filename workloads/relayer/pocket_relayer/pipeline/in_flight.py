@@ -29,7 +29,10 @@ class InFlight:
         self._numbers: Counter[str] = Counter()
 
     def relay_of(self, supplier: str) -> _RelayInFlight:
-        """Return the context of a relay while it is served, streamed or open for further responses."""
+        """Return the context of a relay while it is served or streamed.
+
+        Or while it is open for further responses.
+        """
         return _RelayInFlight(self._numbers, supplier)
 
     def any(self) -> bool:

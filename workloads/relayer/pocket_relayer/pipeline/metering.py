@@ -50,7 +50,10 @@ def _quote_key(service: ServiceSpec, header: SessionHeader) -> _QuoteKey:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationBudget:
-    """The upokt that an application may spend per supplier and session, and how often a relay was above it."""
+    """The upokt that an application may spend per supplier and session.
+
+    With the number of relays above it.
+    """
 
     service: str
     application: str

@@ -91,7 +91,10 @@ class AdmissibleRelay:
 
     @property
     def over_grpc(self) -> bool:
-        """Return True for a relay that comes or goes over gRPC: it is always authenticated first."""
+        """Return True for a relay that comes or goes over gRPC.
+
+        It is always authenticated first.
+        """
         return self.rpc_type == "grpc" or self.caller.transport in (Transport.GRPC, Transport.GRPC_WEB)
 
     def pocket_headers(self) -> dict[str, str]:

@@ -195,10 +195,11 @@ class SessionContexts:
     async def corrected(
         self, header: SessionHeader, context: SessionContext, address: str = ""
     ) -> SessionContext | None:
-        """Return the context by which a refused relay is authorized again, None if the nodes confirm this one.
+        """Return the context by which a refused relay is authorized again.
 
-        Every node is queried, once a block for a session. `address` is the client's, for its budget of confirmations
-        that change nothing. Raises Rejected while the nodes do not agree.
+        The result is None if the nodes confirm this one. Every node is queried, once a block for a session. `address`
+        is the client's, for its budget of confirmations that change nothing. Raises Rejected while the nodes do not
+        agree.
         """
         row = self._sessions.get(_key_of(header))
         ring_key = (header.application_address, header.session_end_block_height)

@@ -17,10 +17,11 @@ class ApplicationList(Protocol):
 
 
 class StakedApplications:
-    """The applications and services that the chain lists, read at most every 30 seconds.
+    """The applications and services that the chain lists.
 
-    An address that invents applications uses up its budget of queries. Those of a real application behind the same
-    address are queried all the same, once it is known to be one: a list costs the same however many are invented.
+    The list is read at most every 30 seconds. An address that invents applications uses up its budget of queries. Those
+    of a real application behind the same address are queried all the same, once it is known to be one: a list costs the
+    same however many are invented.
     """
 
     def __init__(self, chain: ApplicationList, clock: Callable[[], float], background: BackgroundQueries) -> None:

@@ -13,7 +13,7 @@ from pocket_relayer.process.supervisor import Supervisor, SupervisorSettings
 
 
 def main() -> int:
-    """Run the supervisor with the settings of the only argument, and return its exit code."""
+    """Run the supervisor with the settings of the argument. Returns its exit code."""
     settings = SupervisorSettings.decode(sys.argv[1])
     logs.configure("relayer", os.environ.get("LOG_LEVEL", "INFO"))
     return run_program("relayer", Supervisor(settings).run(), asyncio.run)

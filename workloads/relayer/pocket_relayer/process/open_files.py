@@ -18,7 +18,10 @@ _RESERVED: Final = 2048  # open files for backends, Redis, chain nodes and logs,
 
 
 def raise_limit() -> int:
-    """Raise the soft limit of open files to the hard one, and return the limit that applies."""
+    """Raise the soft limit of open files to the hard one.
+
+    Returns the limit that applies.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:

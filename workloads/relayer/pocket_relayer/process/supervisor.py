@@ -66,7 +66,7 @@ def _metrics_folder(data_dir: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorSettings:
-    """The part of a relayer's configuration that its supervisor needs, and the file with all of it."""
+    """The configuration that a supervisor needs, and the file with all of it."""
 
     config_file: Path
     data_dir: Path

@@ -69,7 +69,10 @@ class Connection:
 
     @property
     def favoured(self) -> bool:
-        """Return True if a relay was served and not too many requests followed it that were not."""
+        """Return True if a relay was served and not too many others followed.
+
+        Others are requests that were not served.
+        """
         return self.trusted and self._unserved <= _UNSERVED
 
     def trust(self) -> None:
@@ -84,7 +87,10 @@ class Connection:
             self._connections.on_trusted(self)
 
     def linger(self) -> None:
-        """Remember that this connection had its last response and only discards what still arrives."""
+        """Remember that this connection had its last response.
+
+        It only discards what still arrives.
+        """
         self._connections.lingering.add(self)
 
     def lost(self) -> None:

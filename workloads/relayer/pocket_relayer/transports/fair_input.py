@@ -19,7 +19,7 @@ _PORTION_SECONDS: Final = 0.000_25
 
 
 class FairInput:
-    """Feeds the input of one connection to its parser, in turns with other connections.
+    """Feeds a connection's input to its parser, in turns with other connections.
 
     Portions get smaller while they take long, and each pays for the time of the one before. `on_fed` is called once
     nothing waits any more, so that reading goes on. A parser that is not `ready` gets nothing until `proceed` is
@@ -38,7 +38,10 @@ class FairInput:
         before_wait: Callable[[], None] | None = None,
         first_portion: int = _FIRST,
     ) -> None:
-        """Create the input. `before_wait` is called before memory for waiting bytes is counted, which may evict."""
+        """Create the input.
+
+        `before_wait` is called before memory for waiting bytes is counted, which may evict.
+        """
         self._turns = turns
         self._connection = connection
         self._feed = feed

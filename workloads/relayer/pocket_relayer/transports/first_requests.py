@@ -38,7 +38,7 @@ class FirstRequests:
         self._burst = burst
 
     def take_free_turn(self, connection: Connection, size: int = 0) -> bool:
-        """Count a request with `size` bytes, and return True if it may be served without waiting."""
+        """Count a request of `size` bytes. Returns True if it need not wait."""
         bucket = connection.first_requests
         if bucket is None:
             bucket = connection.first_requests = TokenBucket(PER_SECOND, self._burst)
@@ -62,5 +62,5 @@ class FirstRequests:
 
 
 def cost_of(size: int) -> float:
-    """Return the cost of `size` bytes that are copied and parsed, in the fair queue's unit."""
+    """Return the cost of parsing `size` bytes, in the fair queue's unit."""
     return QUANTUM * size / _BYTES

@@ -131,7 +131,10 @@ class Http1:
         return runner
 
     async def drain(self, seconds: float) -> None:
-        """Wait at most `seconds` for the requests of connections that only carried ordinary relays."""
+        """Wait for the requests of connections that only carried ordinary relays.
+
+        At most `seconds`.
+        """
         await self._relays.drain(seconds)
 
     def __call__(self, connection: Connection) -> RelayConnection:

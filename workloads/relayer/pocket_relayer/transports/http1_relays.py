@@ -55,7 +55,10 @@ class RelayServer:
         self.connections: set[RelayConnection] = set()
 
     async def drain(self, seconds: float) -> None:
-        """Close the connections as soon as their current request is answered, at the latest after `seconds`."""
+        """Close the connections once their current request is answered.
+
+        At the latest after `seconds`.
+        """
         self.draining = True
         for connection in list(self.connections):
             connection.close_when_idle()

@@ -91,11 +91,14 @@ class FrameBudget:
         )
 
     def take_fields(self, fields: float) -> bool:
-        """Count decoded header fields of the latest frames, and return True if they are in budget."""
+        """Count decoded header fields. Returns True if they are in budget.
+
+        They are those of the latest frames.
+        """
         return self._fields.take(fields, self._now)
 
     def take_content(self, handled: int, now: float) -> bool:
-        """Count DATA frames of streams that are closed, and return True if they are in budget.
+        """Count DATA frames of closed streams. Returns True if they are in budget.
 
         `handled` are those of open streams since the last call. The latest frame may be incomplete.
         """
@@ -107,7 +110,7 @@ class FrameBudget:
         return self._cheap.take(discarded, now)
 
     def take_cheap(self, frames: int, now: float) -> bool:
-        """Count what costs as much as frames that carry nothing, and return True if it is in budget."""
+        """Count what costs as much as empty frames. Returns True if it is in budget."""
         return not frames or self._cheap.take(frames, now)
 
     def allows_rejection(self, cost: float, now: float) -> bool:

@@ -49,7 +49,10 @@ class Http2Memory:
         self._unparsed.on_evict = self._state.on_evict = None
 
     def release(self, *, idle: bool) -> None:
-        """Let an unfinished header block, and a connection without streams, make room for others."""
+        """Let unfinished headers, and a connection without streams, be evicted.
+
+        Then they make room for others.
+        """
         self._handling = False
         if self._unparsed.size > _FRAME_BYTES:
             self._unparsed.on_evict = self._connection.abort
@@ -57,7 +60,10 @@ class Http2Memory:
             self._state.on_evict = self._connection.abort
 
     def on_stream_ended(self, *, idle: bool) -> None:
-        """Let a connection without streams make room for others, unless its frames are being handled."""
+        """Let a connection without streams be evicted.
+
+        Unless its frames are being handled.
+        """
         if not self._handling:
             self.release(idle=idle)
 

@@ -54,7 +54,10 @@ class Http2Responses:
         self.writable.set()
 
     def on_window(self, number: int) -> None:
-        """Go on with a stream whose window was opened, or, if it is 0, with the first that waits for the connection."""
+        """Go on with a stream whose window was opened.
+
+        If it is 0, with the first that waits for the connection.
+        """
         if not number:
             _wake_first(self._of_connection)
         else:

@@ -47,7 +47,10 @@ class Stream:
     timer: UploadTimer | None = None
 
     def on_charged(self) -> None:
-        """Serve the relay to its end: reset after each charge, a request would use a backend for nothing."""
+        """Serve the relay to its end.
+
+        Reset after each charge, a request would use a backend for nothing.
+        """
         self.charged = True
 
     def header(self, name: str) -> str:

@@ -67,7 +67,10 @@ def accepts_gzip(headers: Mapping[str, str]) -> bool:
 
 
 def needs_body(method: str, path: str, headers: Mapping[str, str]) -> bool:
-    """Return False if the answer is known without a body: it is a probe, or nothing that is served."""
+    """Return False if the answer is known without a body.
+
+    It is a probe, or nothing that is served.
+    """
     if method not in METHODS or (method in _PROBE_METHODS and _is_probe(path)):
         return False
     content_type = headers.get("Content-Type", "")

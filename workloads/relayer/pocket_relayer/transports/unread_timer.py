@@ -26,9 +26,10 @@ def unread_bytes(transport: asyncio.WriteTransport) -> int:
 
 
 class UnreadTimer:
-    """Calls a function once a client reads too little within `seconds`, while writing is paused.
+    """Calls a function once a client reads too little within `seconds`.
 
-    It holds the function only while it runs: its owner would otherwise wait for a garbage collection.
+    Only while writing is paused. It holds the function only while it runs: its owner would otherwise wait for a garbage
+    collection.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
