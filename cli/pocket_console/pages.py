@@ -17,7 +17,10 @@ _SAFE_LINKS: Final = ("http://", "https://")
 
 
 def _link(template: str, **values: object) -> str:
-    """Return an address outside of the console, empty if there is none that a browser may follow."""
+    """Return an address outside of the console.
+
+    The result is empty if there is none that a browser may follow.
+    """
     if not template.startswith(_SAFE_LINKS):
         return ""
     for name, value in values.items():

@@ -74,9 +74,10 @@ def totals(relayers: Iterable[RelayerSnapshot]) -> dict[str, Increase]:
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float | None:
-    """Return a quantile in seconds from cumulative buckets, None without an observation.
+    """Return a quantile in seconds from cumulative buckets.
 
-    The result is interpolated within its bucket. Beyond the largest bound it is that bound.
+    The result is None without an observation. The result is interpolated within its bucket. Beyond the largest bound it
+    is that bound.
     """
     bounds = sorted(buckets)
     count = buckets[bounds[-1]] if bounds else 0.0

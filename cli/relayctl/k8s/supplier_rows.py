@@ -69,7 +69,10 @@ def staked_as_declared(supplier: Object) -> str:
 
 
 def blocks_left(view: ClusterView, supplier: dict[str, Any]) -> int | None:
-    """Return the blocks until a Supplier's next deadline, None without one or without a known height."""
+    """Return the blocks until a Supplier's next deadline.
+
+    The result is None without one or without a known height.
+    """
     deadline = (supplier.get("status") or {}).get("nextDeadline") or {}
     relay_miner = view.relay_miner_of(supplier)
     height = int(((relay_miner or {}).get("status") or {}).get("height") or 0)

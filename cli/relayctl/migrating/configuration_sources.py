@@ -174,7 +174,10 @@ def _host_path(folder: Path, service: Tree, inside: str) -> Path | None:
 
 
 def _bind(volume: Any) -> tuple[str, str]:
-    """Return what is mounted and where, empty for volumes without a file on this machine."""
+    """Return what is mounted and where.
+
+    The result is empty for volumes without a file on this machine.
+    """
     if isinstance(volume, dict):
         return (str(volume.get("source")), str(volume.get("target"))) if volume.get("type") == "bind" else ("", "")
     source, _, rest = str(volume).partition(":")

@@ -210,7 +210,10 @@ class _Converter:
         return _PROFILE_SECONDS.get(profile, default)
 
     def _dial(self, profile: str) -> float | None:
-        """Return the seconds to connect, of the profile or of the transport, None for the default."""
+        """Return the seconds to connect, of the profile or of the transport.
+
+        The result is None for the default.
+        """
         own = self.relayer.take(f"timeout_profiles.{profile}.dial_timeout_seconds") if profile else None
         common = self.relayer.take("http_transport.dial_timeout_seconds")
         value = own if own is not None else common

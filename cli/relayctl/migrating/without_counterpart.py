@@ -82,7 +82,10 @@ REASONS: Final[Mapping[str, str]] = {
 
 
 def reason_of(path: str) -> str:
-    """Return why a setting has no counterpart, by the longest path that covers it, empty if it is not known."""
+    """Return why a setting has no counterpart, by the longest path that covers it.
+
+    The result is empty if it is not known.
+    """
     parts = path.split(".")
     for length in range(len(parts), 0, -1):
         if reason := REASONS.get(_general(parts[:length])):
