@@ -76,7 +76,10 @@ class AccessFiles(CredentialProvider):
 
 
 def _content(path: Path) -> str | None:
-    """Return the text of a file without its last line break, None if it cannot be read."""
+    """Return the text of a file without its last line break.
+
+    The result is None if it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError):

@@ -69,7 +69,10 @@ def decode_records(data: bytes) -> Iterator[WalRecord | None]:
 
 
 def _body_at(data: bytes, at: int) -> bytes | None:
-    """Return the body of the record whose length is at this place, None if it would end beyond the data."""
+    """Return the body of the record whose length is at this place.
+
+    The result is None if it would end beyond the data.
+    """
     length = int.from_bytes(data[at : at + 4], "big")
     return data[at + _HEAD : at + _HEAD + length] if length <= len(data) - at - _HEAD else None
 
@@ -88,9 +91,10 @@ def _decode(data: bytes, at: int, body: bytes) -> WalRecord | None:
 
 
 def _next_record(data: bytes, at: int) -> int | None:
-    """Return where the next whole record begins after a damaged one, None if there is none.
+    """Return where the next whole record begins after a damaged one.
 
-    How many bytes are checked is bounded: relays hold whatever their senders wrote.
+    The result is None if there is none. How many bytes are checked is bounded: relays hold whatever their senders
+    wrote.
     """
     first = [start for starts in (_chain(data, at), _marked(data, at)) if (start := _first_whole(data, starts))]
     return min(first, default=None)
