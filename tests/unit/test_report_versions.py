@@ -187,6 +187,7 @@ def test_codes_of_a_newer_pod_are_shown_and_decide_nothing_else():
     newer = copy.deepcopy(miner)
     newer["problems"].append({"code": "OfTomorrow", "message": "something that is not known here"})
     newer["chain"].append({"reason": "OfTomorrow", "text": "something"})
+    newer["suppliers"][ALICE]["deadline"]["kind"] = "of tomorrow"
     conditions = {row["type"]: row["reason"] for row in statuses(miner, relayer)[0]["conditions"]}
     assert {row["type"]: row["reason"] for row in statuses(newer, relayer)[0]["conditions"]} == conditions
     assert [row["reason"] for row in miner["chain"]] == [ChainFinding.CHAIN_NODES_DISAGREE]

@@ -1,9 +1,10 @@
 """Models of the pods' /report, limited to the fields that the operator uses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pocket.api.problems import Problem
 from pocket.api.status import LastEvents, NextDeadline, Stake, SupplierSessions
@@ -84,6 +85,12 @@ class ReportedSupplier(_ReportModel):
     day: ReportedDay | None = None
     fees_per_day_upokt: int | None = None
     fees_by_day: dict[str, int] = {}
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _of_known_kind(cls, value: Any) -> Any:
+        """Leave out a deadline of a kind that only a newer miner knows, instead of refusing its report."""
+        return None if isinstance(value, Mapping) and value.get("kind") not in ("claim", "proof") else value
 
 
 class ChainDiagnostic(_ReportModel):
