@@ -147,7 +147,7 @@ def test_a_third_of_the_lives_with_faults_has_an_unlikely_one():
         Kind.REDIS_KEY_LOST, Kind.LEASES_EMPTY, Kind.LEASES_FAIL, Kind.PEERS_GARBAGE, Kind.NODE_LOW_GAS, Kind.NO_FUNDS,
         Kind.DISK_HANGS, Kind.SHARED_PARAMS, Kind.CHAIN_HALTS,
         Kind.NODE_PRUNES, Kind.NODE_SILENT, Kind.NODE_SLOW, Kind.NODE_SWALLOWS, Kind.NODE_NO_INDEX, Kind.LEASES_SLOW,
-        Kind.KEYS_AWAY,
+        Kind.KEYS_AWAY, Kind.VOLUME_OLDER,
     }  # fmt: skip
     drawn = [{f.kind for f in draw(seed)} & kinds for seed in range(1, 701) if seed % 7]
     assert {kind for row in drawn for kind in row} == kinds

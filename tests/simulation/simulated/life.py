@@ -17,6 +17,7 @@ from simulated.judges import Judges
 from simulated.limits import limited
 from simulated.loop import Loop, Stuck
 from simulated.plan import BLOCK_SECONDS, SERVICES, SESSION_BLOCKS, SUPPLIERS, Fault, Kind
+from simulated.redis_faults import RedisFaults
 from simulated.result import Result
 from simulated.system import RELAYS, SETTLED, STARTS, Program, System, world
 from world import address
@@ -24,11 +25,10 @@ from world import address
 VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 _AFTER_BLOCKS = 12  # after the last settlement, in which everything must be over
 _AGAIN_SECONDS = 1.5
-_BEHIND_SECONDS = (0.0, 20.0)  # of the clock of a Redis that takes over
 _BURST_SECONDS = 5.0  # for relays that a stopped relayer may hold
 
 
-class Life:
+class Life(RedisFaults):
     """`faults`: instead of those that the seed draws. `hasty`: it ends with the first thing that is wrong."""
 
     def __init__(self, seed: int, faults: Sequence[Fault] | None = None, *, hasty: bool = False) -> None:
@@ -201,6 +201,12 @@ class Life:
         unproven = self.judges.unproven_ends()
         return not program.relayer and promises.takes_the_last_prover(unproven, self.system.chain.height)
 
+    def _waits_for_its_own_leases(self, program: Program) -> bool:
+        """Return whether one on another volume, which has another name there, would act too late."""
+        return not self.system.kubernetes and (
+            self._is_last_prover(program) or (not program.relayer and self._is_last_owner())
+        )
+
     def _is_last_miner(self, program: Program) -> bool:
         others = (p for p in self.system.programs.values() if not p.relayer and p is not program and p.alive)
         running = sum(1 for other in others if other.process is not None and not other.process.frozen)
@@ -338,8 +344,8 @@ class Life:
 
     async def _volume_lost(self, fault: Fault, program: Program) -> None:
         what = "log" if program.relayer else "volume"
-        if program.name in self._held or (not self.system.kubernetes and self._is_last_prover(program)):
-            return  # without Kubernetes, a miner on another volume waits for its own Leases
+        if program.name in self._held or self._waits_for_its_own_leases(program):
+            return
         if not self._may_lose(what, without=program):
             return
         self._held.add(program.name)
@@ -349,43 +355,24 @@ class Life:
         self.system.lost_volumes += not program.relayer
         await self._back(fault, program)
 
-    async def _redis_crash(self, fault: Fault, _: Program | None) -> None:
-        empty, redis = fault.kind is Kind.REDIS_EMPTY, self.system.redis
-        data = type(redis.primary.model.data)() if empty else redis.older(fault.share)
-        if not redis.primary.up or not self._may_lose("Redis", redis=data):
+    async def _volume_older(self, fault: Fault, program: Program) -> None:
+        """Lose what a volume has taken for some seconds, as with a snapshot or unsynced writes."""
+        if not program.alive or program.name in self._held:
             return
-        self.system.tell(f"{fault}")
-        redis.crash()
-        redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
-        redis.restart(data)
-        redis.primary.up = False
-        await asyncio.sleep(fault.seconds / 2)
-        redis.primary.up = redis.primary.loading = True
-        await asyncio.sleep(fault.seconds / 2)
-        redis.primary.loading = False
-        self._redis_back_at = self.system.chain.height
-        self.system.tell("Redis: ready again")
-
-    def _redis_fail_over(self, fault: Fault, _: Program | None) -> None:
-        redis = self.system.redis
-        data = redis.older(fault.share)
-        if not redis.primary.up or redis.primary.loading or not self._may_lose("Redis", redis=data):
+        aside = program.folder.with_name(f"{program.name} before")
+        shutil.copytree(program.folder, aside)
+        await asyncio.sleep(fault.share)
+        gone = program.name in self._held or not program.alive
+        if gone or self._waits_for_its_own_leases(program) or not self._may_lose("volume", without=program):
+            shutil.rmtree(aside)
             return
-        self.system.tell(f"{fault}")
-        redis.behind_seconds = _BEHIND_SECONDS[fault.seed % len(_BEHIND_SECONDS)]
-        redis.fail_over(data, cut=bool(fault.seed % 2))
-        self._redis_back_at = self.system.chain.height
-
-    def _redis_key_lost(self, fault: Fault, _: Program | None) -> None:
-        redis, operator = self.system.redis, address(fault.target).encode()
-        keys = sorted(key for key in redis.primary.model.data.values if operator in key)
-        if not keys or not redis.primary.up:
-            return
-        data, key = redis.primary.model.data.copy(), keys[fault.seed % len(keys)]
-        data.values.pop(key), data.ends.pop(key, None)
-        if self._may_lose("Redis", redis=data):
-            self.system.tell(f"{fault}: {key.decode().replace(address(fault.target), fault.target)}")
-            redis.primary.model.data = data
+        self.system.tell(f"{program.name}: killed, {fault.kind.value} {fault.share:.1f} s ago")
+        self._held.add(program.name)
+        self.system.kill(program)
+        shutil.rmtree(program.folder)
+        aside.rename(program.folder)
+        self.system.lost_volumes += 1
+        await self._back(fault, program)
 
     async def _chain_halts(self, fault: Fault, _: Program | None) -> None:
         """Make no block for a while. In half of the cases nodes are away until its end, as for an upgrade.
@@ -419,7 +406,8 @@ _ACTS = {
     Kind.FREEZE_AT_END: Life._freeze_at_end, Kind.GONE: Life._kill, Kind.UNREAD: Life._unread,
     Kind.REDIS_AWAY: Life._redis_crash,
     Kind.REDIS_EMPTY_UNREAD: Life._redis_empty_unread, Kind.UPGRADE: Life._upgrade,
-    Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.LOG_LOST: Life._volume_lost,
+    Kind.SCALE_UP: Life._scale_up, Kind.VOLUME_LOST: Life._volume_lost, Kind.VOLUME_OLDER: Life._volume_older,
+    Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.BLOCKS_SLOW: Life._pace_changes,
     Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost, Kind.DISK_HANGS: Life._disk_hangs,

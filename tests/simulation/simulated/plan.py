@@ -82,6 +82,7 @@ class Kind(StrEnum):
     DISK_HANGS = "disk hangs"  # (seconds)
     DISK_FULL = "volume is full"
     VOLUME_LOST = "volume is lost"
+    VOLUME_OLDER = "volume comes back as it was before"  # (seconds)
     LOG_LOST = "relayer pod deleted"
     SUPPLIER_AWAY = "calls about one supplier fail"  # its sessions may be lost, those of others may not
     APPLICATION_AWAY = "queries about one application fail"  # as above
