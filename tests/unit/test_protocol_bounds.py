@@ -9,6 +9,7 @@ from pocket.errors import DecodingError
 from pocket.protocol.claims.amounts import meter_limit_upokt
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.claims.rewards import TokenomicsParams, supplier_reward_upokt
+from pocket.protocol.crypto.addresses import InvalidAddress, encode_address, parse_address
 from pocket.protocol.crypto.ecdsa import PrivateKey
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.pb import pocket_proof_pb2 as proof_pb
@@ -84,6 +85,17 @@ def test_an_extension_is_lifted_over_each_of_its_levels(start, end):
     path, child = bytes(range(100, 132)), bytes(48)
     data = digest.extension_bytes(start, end, path, child)
     assert _sibling_digest(data) == digest.lift(child, path, end, start)
+
+
+@pytest.mark.parametrize("prefix", ["pokt", "p"])
+@pytest.mark.parametrize(("size", "valid"), [(0, False), (1, True), (20, True), (32, True), (255, True)])
+def test_an_address_has_one_byte_or_more_and_a_prefix_of_one_letter_or_more(prefix, size, valid):
+    text = encode_address(bytes(size), prefix)
+    if valid:
+        assert parse_address(text, prefix) == bytes(size)
+        return
+    with pytest.raises(InvalidAddress, match="holds no or too many bytes"):
+        parse_address(text, prefix)
 
 
 def test_one_signature_of_this_key_for_this_chain_and_account_is_one():
