@@ -71,24 +71,31 @@ class Pipe:
         return
 
     def zremrangebyscore(self, name, least, most):
-        kept = {member: score for member, score in self.memory.known.items() if score > most}
-        self.memory.known = kept
-        self.rows.append(None)
+        def remove():
+            self.memory.known = {member: score for member, score in self.memory.known.items() if score > most}
+
+        self.rows.append(remove)
 
     def zrange(self, name, first, last, *, desc):
-        rows = sorted(self.memory.known, key=self.memory.known.get, reverse=desc)
-        self.rows.append([row.encode() for row in rows[first : last + 1]])
+        def rows():
+            found = sorted(self.memory.known, key=self.memory.known.get, reverse=desc)
+            return [row.encode() for row in found[first : last + 1]]
+
+        self.rows.append(rows)
 
     def get(self, name):
-        self.rows.append(self.memory.values.get(name))
+        self.rows.append(lambda: self.memory.values.get(name))
 
     def set(self, name, value, *, px):
-        self.memory.values[name], self.memory.lives[name] = value, px
-        self.rows.append(True)
+        def write():
+            self.memory.values[name], self.memory.lives[name] = value, px
+
+        self.rows.append(write)
 
     async def execute(self):
+        """Run what was queued: nothing happens before."""
         rows, self.rows = self.rows, []
-        return rows
+        return [row() for row in rows]
 
 
 class Chain:
