@@ -65,10 +65,12 @@ class World:
 
     def __init__(self, monkeypatch):
         self.redis, self.now, self.queries, self.on_query = Redis(), 100.0, 0, lambda: None
+        self.heights = []
         self.answers = dict(ANSWERS)
 
         async def call(_, method, request, height=0):
             self.queries += 1
+            self.heights.append(height)
             self.on_query()
             return self.answers[method]
 
@@ -111,6 +113,22 @@ async def test_an_answer_comes_from_memory_then_redis_then_the_chain(caches, met
     assert two.counters.taken() == [("memory", 0), ("redis", 0), ("chain", 0), ("divergent", 0)], (
         "of a height: no cache"
     )
+
+
+async def test_what_is_not_needed_again_and_the_live_params_are_asked_of_a_node_each_time(caches, monkeypatch):
+    cache = caches.cache()
+    for _ in range(2):
+        assert await cache.direct._call_raw(CHANGING, REQUESTS[CHANGING]) == ANSWERS[CHANGING]
+    assert (caches.heights, dict(cache._memory), caches.redis.values) == ([0, 0], {}, {})
+    asked = []
+
+    async def shared_params(_, height):
+        asked.append(height)
+        return len(asked)
+
+    monkeypatch.setattr(ChainClient, "shared_params", shared_params)
+    assert [await cache.shared_params(height) for height in (0, 0, 1, 1, 0)] == [1, 2, 3, 3, 4]
+    assert asked == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize(("method", "kept"), [(CHANGING, False), (FIXED, True)])
