@@ -109,14 +109,17 @@ async def test_sessions_are_recorded_published_and_deleted_once_and_pruned_for_o
     ]  # fmt: skip
     assert [row["details"].get("relays", 0) for row in rows] == [0, 1]
     assert world.asked == [], "they settled since this owner began"
+    assert concluder.report.lost_recently == 2
     again = made(session("one"))
     await again.conclude(list(again.sessions.values()), block(SETTLEMENT + 1), world)
     assert (len(again.audit.outcomes()), again.sessions) == (2, {}), "it is not recorded again"
+    assert again.report.lost_recently == 0, "nor counted"
     later = session("three", 11)
-    third = made(later)
+    third = made()
     third._pruned_through = 10
     await third.conclude([later], block(SETTLEMENT + 10), world)
     assert world.did[-1] == ("forget", 20 - TOMBSTONE_BLOCKS)
+    assert third.report.lost_recently == 1, "the volume has no file of it"
 
 
 async def test_a_session_whose_end_is_not_certain_waits_and_delays_no_other(concluding):
