@@ -8,7 +8,8 @@ import pytest
 
 from kube import eventually
 from pocket.coordination.elector import timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.lease_names import LeaseNames
+from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.coordination.stores.kubernetes_leases import GROUP_LABEL, KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable
 from pocket.kube.api_client import ResourceKind

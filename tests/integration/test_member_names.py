@@ -12,7 +12,8 @@ import pytest
 from pocket.api.workload import MinerConfig
 from pocket.coordination import elector
 from pocket.coordination.elector import member_location, timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.lease_names import LeaseNames
+from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.errors import ConfigurationError
 from pocket.platform import Platform
 from pocket.redis_store.redis_keys import RedisKeys

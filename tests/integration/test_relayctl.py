@@ -18,7 +18,8 @@ from click.testing import CliRunner
 
 from mine import mine
 from pocket.coordination.elector import LeaseTiming
-from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.lease_names import LeaseNames
+from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.errors import ConfigurationError, InvalidRelay
 from pocket.protocol.relays.messages import relay_hash
 from pocket.protocol.smst.digest import path_of

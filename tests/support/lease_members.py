@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pocket.coordination.elector import LeaseTiming
-from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.lease_names import LeaseNames
+from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseConflict, LeaseUnavailable, StoredLease, write_each
 
 WALL = datetime(2026, 1, 1, tzinfo=UTC)

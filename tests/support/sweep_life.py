@@ -17,7 +17,8 @@ from typing import Any
 from direct import DirectSettlements
 from pocket.chain.fallback_blocks import FallbackBlocks
 from pocket.coordination.elector import timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager
+from pocket.coordination.lease_names import LeaseNames
+from pocket.coordination.shard_leases import ShardLeaseManager
 from pocket.coordination.stores.lease_store import LeaseUnavailable, StoredLease
 from pocket.protocol.transactions.build import GasPrice
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator

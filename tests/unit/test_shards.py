@@ -60,6 +60,21 @@ def test_what_was_taken_last_is_given_up_first():
     assert found.release == (1, 3)
 
 
+@given(st.sets(st.integers(0, 15)), st.sets(st.integers(0, 15)), st.sets(st.sampled_from(MEMBERS[1:])))
+def test_what_a_member_held_before_a_restart_is_taken_first_and_released_only_to_those_that_renew(mine, former, others):
+    me, mine, former = MEMBERS[0], sorted(mine - former), sorted(former)
+    holders = [me if shard in mine else "" for shard in range(16)]
+    found = plan_rebalance(me, {me, *others}, holders, mine, former=former, renewing=set())
+    assert found.release == ()
+    if former:
+        assert found.take[: len(former)] == tuple(former)
+    assert len(mine) + len(found.take) == max(
+        len(mine) + len(former), fair_shares({me, *others}, {me: len(mine)}, 16)[me]
+    )
+    renewed = plan_rebalance(me, {me, *others}, holders, mine, renewing=others)
+    assert renewed == plan_rebalance(me, {me, *others}, holders, mine)
+
+
 def test_who_is_not_known_to_live_takes_nothing():
     assert plan_rebalance("a", {"b"}, ["", ""], []).take == ()
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lease_members import SHARDS, group, settled
+from lease_members import SHARDS, group, member, settled
 from pocket.coordination.elector import LeaseRecord
-from pocket.coordination.shard_leases import LeaseNames
+from pocket.coordination.lease_names import LeaseNames
 from pocket.coordination.stores.kubernetes_leases import KubeLeaseStore
 from pocket.coordination.stores.lease_store import LeaseConflict
 from pocket.kube.api_client import Conflict
@@ -47,6 +47,25 @@ async def test_shards_whose_leases_the_store_has_lost_are_left_to_their_live_hol
     assert taker.acts.keys() == taken.keys()
     await settled(members[::-1], clocks, ticks=2)
     assert (owner.acts.keys(), taker.acts.keys()) == (before.keys(), taken.keys())
+
+
+@pytest.mark.parametrize("other_lives", [True, False])
+async def test_a_member_that_restarts_beside_one_that_seems_to_live_acts_on_all_that_it_held(other_lives):
+    world, clocks, members = group(2)
+    await settled(members, clocks)
+    lost = clocks[1]
+    for _ in range(20):  # the other one ends, and its shards are taken
+        lost.now = clocks[0].now = clocks[0].now + 2.0
+        await members[0][0].tick()
+    assert len(members[0][1].acts) == SHARDS
+    if other_lives:
+        await members[1][0].tick()  # it comes back, and its Lease is fresh
+    again = member(world, 0, clocks[0], members[0][1].known)
+    for _ in range(3):
+        await again[0].tick()
+    assert again[1].acts.keys() == set(range(SHARDS)), "the Leases name it: nobody else takes them before they expire"
+    await settled([again, members[1]] if other_lives else [again], clocks, ticks=20)
+    assert len(again[1].acts) == (SHARDS // 2 if other_lives else SHARDS)
 
 
 @pytest.mark.parametrize(("every", "in_a_row"), [(4, 1), (6, 2), (8, 3)])

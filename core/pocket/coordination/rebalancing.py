@@ -41,20 +41,34 @@ def fair_shares(members: Collection[str], held: Mapping[str, int], shards: int) 
     return {member: least + (number < surplus) for number, member in enumerate(order)}
 
 
-def plan_rebalance(me: str, members: Collection[str], holders: Sequence[str], mine: Sequence[int]) -> RebalancePlan:
+def plan_rebalance(
+    me: str,
+    members: Collection[str],
+    holders: Sequence[str],
+    mine: Sequence[int],
+    *,
+    former: Sequence[int] = (),
+    renewing: Collection[str] | None = None,
+) -> RebalancePlan:
     """Decide which shards to take and to release.
 
     `holders` names each shard's holder, '' where it can be taken. `mine` are the shards that I hold, oldest first. A
     shard moves only when its holder is gone or holds more than its share, so scaling moves as few as equal shares
     allow. The shard taken last is released first: it has the least to lose.
+
+    `former` are the shards that I held before a restart. Until their Leases expire nobody else can take them, so they
+    are taken first, however many they are. `renewing` are the members that were seen to renew their Leases, all of
+    them by default: nothing is released to one that may have ended.
     """
     if me not in members:
         return RebalancePlan()
     held = {member: sum(holder == member for holder in holders) for member in members}
-    target = fair_shares(members, held, len(holders))[me]
-    if len(mine) > target:
-        return RebalancePlan(release=tuple(reversed(mine[target:])))
-    free = [shard for shard, holder in enumerate(holders) if not holder]
+    others = members if renewing is None else {me, *renewing}
+    kept = fair_shares(others, held, len(holders))[me]
+    if len(mine) > kept and not former:
+        return RebalancePlan(release=tuple(reversed(mine[kept:])))
+    free = [shard for shard, holder in enumerate(holders) if not holder and shard not in former]
     # The best-ranked member takes a shard first, so members that act at the same time seldom compete.
     free.sort(key=lambda shard: (rendezvous_order(shard, members).index(me), shard))
-    return RebalancePlan(take=tuple(free[: target - len(mine)]))
+    more = fair_shares(members, held, len(holders))[me] - len(mine) - len(former)
+    return RebalancePlan(take=(*former, *free[: max(0, more)]))

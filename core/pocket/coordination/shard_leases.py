@@ -27,6 +27,7 @@ from pocket.coordination.elector import (
     release_record,
     takeable_at,
 )
+from pocket.coordination.lease_names import LeaseNames
 from pocket.coordination.rebalancing import RebalancePlan, plan_rebalance, standby_of
 from pocket.coordination.stores.lease_store import (
     LeaseConflict,
@@ -60,24 +61,6 @@ class ShardListener(Protocol):
     async def on_lost(self, shard: int) -> None:
         """Stop acting on the shard before returning. Must not raise."""
         ...
-
-
-class LeaseNames:
-    """Names of a group's Leases."""
-
-    def __init__(self, group: str, shards: int) -> None:
-        self.leader = f"{group}-leader"
-        self._group = group
-        self._member = f"{group}-member-"
-        self.shards = [f"{group}-shard-{number}" for number in range(shards)]
-
-    def member(self, name: str) -> str:
-        """Return the name of the Lease that shows that a member is alive."""
-        return self._member + name.removeprefix(f"{self._group}-")
-
-    def is_member(self, name: str) -> bool:
-        """Return True if a Lease is a member's."""
-        return name.startswith(self._member)
 
 
 class ShardLeaseManager:
@@ -118,6 +101,7 @@ class ShardLeaseManager:
         self._wake = asyncio.Event()
         self._complained = ""
         self._has_read = False
+        self._versions_at_start: dict[str, str] | None = None  # of the members' Leases that the first read found
         self._read_lock = asyncio.Lock()
         self._verified: Mapping[str, StoredLease] = {}
         self._verified_since = float("-inf")
@@ -273,6 +257,9 @@ class ShardLeaseManager:
     async def _read(self) -> None:
         self._stored = await self._store.read()
         now = self._read_at = self._clock()
+        if self._versions_at_start is None:
+            names = filter(self._names.is_member, self._stored)
+            self._versions_at_start = {name: self._stored[name].version for name in names}
         self._doubted = self._missing() - self._doubted  # the second answer without a Lease in a row is believed
         for name in {*self._stored, *self._names.shards, self._names.leader, *self._views} - self._doubted:
             stored = self._stored.get(name)
@@ -311,9 +298,24 @@ class ShardLeaseManager:
         return holders
 
     def _plan(self) -> RebalancePlan:
+        members = self._live_members()
         return plan_rebalance(
-            member_name(self.identity), {member_name(m) for m in self.members}, self._holders(), list(self._owned)
-        )
+            member_name(self.identity), {member_name(identity) for identity in members.values()}, self._holders(),
+            list(self._owned), former=self._former(),
+            renewing={member_name(identity) for name, identity in members.items() if self._was_seen_alive(name)},
+        )  # fmt: skip
+
+    def _former(self) -> list[int]:
+        """Return the shards that an earlier incarnation of this member holds."""
+        views = [self._view(name) for name in self._names.shards]
+        holders = [view.record.holder if view.record is not None else "" for view in views]
+        me = member_name(self.identity)
+        return [n for n, holder in enumerate(holders) if n not in self._owned and holder and member_name(holder) == me]
+
+    def _was_seen_alive(self, name: str) -> bool:
+        """Return True if a member's Lease is not as the first read found it: that member may have ended before."""
+        stored = self._stored.get(name)
+        return stored is not None and stored.version != (self._versions_at_start or {}).get(name)
 
     async def _drop_lost(self) -> None:
         for shard in list(self._owned):

@@ -1,6 +1,6 @@
 """Build the miners: StatefulSet with volumes, headless Service, ServiceAccount with Role."""
 
-from pocket.coordination.shard_leases import LeaseNames
+from pocket.coordination.lease_names import LeaseNames
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT, CONFIG_DIR, config_digests, miner_text
 from pocket_operator.resources.context import Context, Object

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from pocket.api.workload import MinerConfig
 from pocket.coordination.elector import member_location, member_name, timing_for_blocks
-from pocket.coordination.shard_leases import LeaseNames, ShardLeaseManager, ShardListener
+from pocket.coordination.lease_names import LeaseNames
+from pocket.coordination.shard_leases import ShardLeaseManager, ShardListener
 from pocket.coordination.stores.lease_store import LeaseStore
 from pocket.errors import ConfigurationError
 from pocket.platform import Platform
