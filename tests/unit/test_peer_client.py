@@ -53,6 +53,41 @@ async def test_outcomes_of_any_number_of_sessions_are_asked_for_in_parts_that_fi
     assert [name for part in asked for name in part] == names
 
 
+@pytest.mark.parametrize(("pages", "complete"), [([1, 2, 0], True), ([1, 1], False), ([2, 1], False)])
+async def test_pages_of_a_peer_that_lead_nowhere_are_not_read_for_ever(pages, complete):
+    left = list(pages)
+
+    async def relays(request):
+        number = left.pop(0)
+        return web.json_response({"relays": ["AAAA"] * bool(number), "next": f"{number:02x}" if number else None})
+
+    app, taken = web.Application(), []
+    app.add_routes([web.get("/peer/relays", relays)])
+
+    async def take(values):
+        taken.extend(values)
+
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        url = str(server.make_url("")).rstrip("/")
+        session = peers.PeerSession(url, "s", b"", "5-0", "", 1)
+        assert await peers.Peers(http, lambda: [url]).relays(session, "pokt1a", 10, take) is complete
+    assert (left, len(taken)) == ([], 2 if complete else 1)
+
+
+@pytest.mark.parametrize(("size", "usable"), [(100, True), (200_000, False)])
+async def test_an_answer_of_a_peer_is_read_up_to_a_limit(monkeypatch, size, usable):
+    async def ended(request):
+        return web.json_response({"ended": ["s"], "more": "x" * size})
+
+    monkeypatch.setattr(peers, "_ANSWER_BYTES", 100_000)
+    app = web.Application()
+    app.add_routes([web.get("/peer/ended", ended)])
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        url = str(server.make_url("")).rstrip("/")
+        answered = await peers.Peers(http, lambda: [url]).ended("pokt1a", ["s"])
+    assert answered == ((True, {"s"}) if usable else (False, set()))
+
+
 @pytest.mark.parametrize("text", ["AAAA", "AA\nAA", "AA*AA", "AAA", "\u00e9AAA"])
 async def test_what_is_not_base64_is_no_answer_of_a_peer(text):
     async def claims(request):

@@ -172,13 +172,13 @@ def test_a_session_is_behind_after_a_full_read_until_one_that_finds_nothing(cons
 @pytest.mark.parametrize("owner", [True, False])
 @pytest.mark.parametrize("reread", [True, False])
 def test_a_position_moves_unless_a_reread_was_requested_and_an_owner_alone_publishes_it(consumer, owner, reread):
-    a = session("a")
+    a = session("a", origin="former")
     reads, _ = consumer(a, owner=owner)
     request = reads._request(Check.NOTHING)
     if reread:
         reads.reread()
     marks = reads.advance(request, [SessionRead(a, a.terms, ENTRIES, HERE, behind=False, added=2)])
-    assert a.position == ("0-0" if reread else "7-0")
+    assert (a.position, a.origin) == (("0-0", "former") if reread else ("7-0", HERE))
     assert marks == ({"a": f"{HERE}/7-0"} if owner and not reread else {})
 
 

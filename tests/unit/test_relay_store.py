@@ -108,3 +108,13 @@ def test_a_new_session_has_none_of_the_relays_of_one_that_ended(file):
     assert file.leaves("alice", "three") == []
     assert file.remove("alice", "one") is False
     assert file.remove("alice", "three") is True
+
+
+def test_relays_that_were_rolled_back_do_not_count(file):
+    assert file.count("alice", "one") == 0
+    damaged = replace(batch("two"), leaves=[(bytes(32), b"digest", object(), b"relay")])
+    with pytest.raises(sqlite3.Error):
+        file.store_all([batch("one", 1, 2), damaged])
+    assert file.count("alice", "one") == 0
+    assert file.store_all([batch("one", 1, 2)]) == [2]
+    assert file.count("alice", "one") == 2

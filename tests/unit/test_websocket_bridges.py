@@ -62,10 +62,17 @@ class Gateway:
         self.in_flight, self.admitted = InFlight(), SimpleNamespace(is_over=lambda height: False)
         self.simulations = SimpleNamespace(limit=lambda key_id: contextlib.nullcontext())
         self.services = {name: self._service(name) for name in ("eth", "base")}
+        self.served, self.poll_seconds = True, 1000.0
 
     def _service(self, name):
         fields = {"id": name, "backends": {"webSocket": {"urls": ["ws://b"]}}}
         return SimpleNamespace(service=ServiceSpec.model_validate(fields), dial=self._dial)
+
+    def serves(self, supplier):
+        return self.served
+
+    def height(self):
+        return 15
 
     async def _dial(self, *_):
         return self.backend
@@ -104,8 +111,8 @@ class Gateway:
         connection = SimpleNamespace(memory=Memory(), trust=lambda: None, abort=lambda: None)
         incoming = SimpleNamespace(unfinished=None, served=lambda: None)
         bridge = Bridge(
-            self, self.services["eth"], TransportInfo(Transport.WEB_SOCKET, {}), self.client, 1000.0, connection,
-            incoming, ClientTimeouts(), contextlib.ExitStack(),
+            self, self.services["eth"], TransportInfo(Transport.WEB_SOCKET, {}), self.client, self.poll_seconds,
+            connection, incoming, ClientTimeouts(), contextlib.ExitStack(),
         )  # fmt: skip
         async with asyncio.timeout(10):
             run = asyncio.create_task(bridge.run())
@@ -182,3 +189,25 @@ async def test_a_request_that_is_rejected_ends_the_connection_without_a_charge()
     async with gateway.connected():
         gateway.client.tell(b"alice one eth")
     assert (gateway.charged, gateway.rejected) == ([], [RejectionReason.OVER_BUDGET])
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_a_connection_ends_with_its_session_and_its_supplier_and_what_was_not_answered_is_refunded(over):
+    gateway = Gateway()
+    gateway.poll_seconds = 0.001
+    async with gateway.connected() as run:
+        await gateway.ask("alice one eth")
+        gateway.admitted.is_over, gateway.served = (lambda height: over), over
+        await asyncio.wait({run})
+    assert gateway.rejected == ([] if over else [RejectionReason.SUPPLIER_NOT_OURS])
+    assert gateway.refunded == ["one"]
+
+
+async def test_a_client_that_asks_on_without_waiting_for_answers_is_stopped():
+    gateway = Gateway()
+    async with gateway.connected() as run:
+        for _ in range(1001):
+            gateway.client.tell(b"alice one eth")
+        await asyncio.wait({run})
+    assert gateway.rejected == [RejectionReason.OVERLOADED]
+    assert len(gateway.charged) == 1001

@@ -351,8 +351,11 @@ class Bridge:
             if self.current.admitted.is_over(self.pipeline.height()):
                 await self._send_expiry_notice()
                 raise BridgeClosed(SESSION_EXPIRED, "session expired")
-            if not self.pipeline.serves(self.current.relay.supplier):
-                raise Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
+            if not self.pipeline.serves(self.current.relay.supplier):  # which no client caused
+                gone = Rejected(RejectionReason.SUPPLIER_NOT_OURS, "the supplier is not served here any more")
+                gone.service_id = self.service_backends.service.id
+                self.pipeline.count_rejection(gone, self.caller)
+                raise BridgeClosed(close_code(gone.reason), gone.close_text(120))
 
     async def _send_expiry_notice(self) -> None:
         """Send the signed notice that makes gateways move to the next session."""
