@@ -52,6 +52,20 @@ async def test_all_attempts_of_a_relay_share_its_time():
     await backends.close()
 
 
+async def test_a_relay_that_a_backend_did_not_answer_in_time_is_sent_to_no_other_one():
+    backends, called = ServiceBackends(service("http://a", "http://b"), lambda: 0.0, http=Unused), []
+
+    async def call(*_):
+        called.append(backends.connections().used)
+        raise TimeoutError
+
+    backends._call = call
+    with pytest.raises(Rejected) as caught:
+        await backends.forward("jsonRpc", REQUEST, {}, {})
+    assert (caught.value.reason, called) == (RejectionReason.BACKEND_TIMEOUT, [1])
+    assert backends.connections().used == 0
+
+
 async def test_a_stream_that_is_closed_twice_gives_its_slot_back_once():
     backends, closed = ServiceBackends(service(), lambda: 0.0, http=Unused), []
 

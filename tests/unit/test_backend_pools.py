@@ -51,6 +51,16 @@ def fail(endpoint, now, *clients):
     return not endpoint.available(now)
 
 
+@pytest.mark.parametrize(("recovery", "available"), [(0, False), (10, True)])
+def test_without_a_time_of_recovery_an_endpoint_stays_out_until_it_is_checked(recovery, available):
+    found = pool(urls=["http://a"], unhealthyThreshold=1, recoverySeconds=recovery)
+    (endpoint,) = found.endpoints
+    endpoint.failed(0.0)
+    assert (found.choose(10**6, set()) is endpoint) is available
+    endpoint.succeeded()
+    assert endpoint.available(10**6)
+
+
 def test_errors_in_response_to_one_client_leave_an_endpoint_that_serves_others():
     endpoint = breaker()
     for now in range(100):

@@ -7,6 +7,7 @@ import pytest
 from pocket.errors import ChainUnavailable
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
+from pocket.protocol.transactions.build import Timestamp, TransactionPlan, create_claim_message, sign_transaction
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.stream_reader import StreamExtent
 from pocket_miner.ingest import peer_merge
@@ -18,6 +19,7 @@ from pocket_miner.sessions.evidence import Fact, Statement
 from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.relay_store import RelayStore
+from world import key
 
 NAMES = ("missing", "in the stream", "ended", "rejected", "unknown terms", "sealed", "no ring")
 STREAM = StreamExtent("5-0", 5)
@@ -121,3 +123,25 @@ async def test_what_is_found_of_one_session_changes_nothing_for_the_next(merge, 
 @pytest.mark.parametrize("names", [("missing",), ("missing", "sealed"), ("sealed", "missing")])
 async def test_relays_that_a_peer_did_not_give_to_the_end_are_asked_for_again(merge, names):
     assert await merge(*names, complete=False) == (["missing"], True)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+async def test_a_root_counts_as_claimed_if_the_suppliers_key_signed_its_claim(signed):
+    root = bytes(47) + b"\x01"
+    session = TrackedSession(header("s"))
+    session.other_seals = [SessionSeal("s", root, bytes(32), 13, 1)]
+    messages = tuple(create_claim_message("alice", header(name), root) for name in ("s", "unknown"))
+    plan = TransactionPlan(messages, "pocket", 1, 5000, 1, Timestamp(5, 0))
+    raw = sign_transaction(plan, key("alice")).raw
+
+    class Claiming(Peer):
+        async def claims(self, supplier, end):
+            return {raw, b"\xff"}
+
+    async def has_signed(given):
+        assert given == raw
+        return signed
+
+    sessions = {"s": session}
+    await PeerMerge(RelayConsumer(Tail(), None, None, sessions), None, sessions, has_signed).merge(Claiming(()), {})
+    assert session.signed_roots == ({root} if signed else set())
