@@ -56,8 +56,8 @@ def plan_rebalance(
     shard moves only when its holder is gone or holds more than its share, so scaling moves as few as equal shares
     allow. The shard taken last is released first: it has the least to lose.
 
-    `former` are the shards that I held before a restart. Until their Leases expire nobody else can take them, so they
-    are taken first, however many they are. `renewing` are the members that were seen to renew their Leases, all of
+    `former` are the shards that I held before a restart. Until their Leases expire no other member can take them, so
+    they are taken first, however many they are. `renewing` are the members that were seen to renew their Leases, all of
     them by default: nothing is released to one that may have ended.
     """
     if me not in members:

@@ -180,7 +180,7 @@ _UNLIKELY = (
     (_Row(Kind.NODE_SLOW, (*NODES, "", ""), (20.0, 90.0), (0.1, 0.5)), -9.5, 12.0),
     (_Row(Kind.NODE_SWALLOWS, NODES, (20.0, 90.0)), 1.0, 12.0),
     (_Row(Kind.NODE_NO_INDEX, (*NODES, ""), (60.0, 110.0)), -9.0, 3.0),
-    (_Row(Kind.LEASES_SLOW, (*_MINERS, ""), (10.0, 60.0), (0.3, 5.0)), -9.5, 12.0),
+    (_Row(Kind.LEASES_SLOW, (*_MINERS, ""), (10.0, 60.0), (0.2, 1.5)), -9.5, 12.0),
     (_Row(Kind.KEYS_AWAY, _EVERYBODY, (2.0, 9.0)), -9.5, 12.0),
     (_Row(Kind.VOLUME_OLDER, _MINERS, (0.5, 3.0), (1.0, 25.0)), -9.5, 12.0),
     (_Row(Kind.NODE_PRUNES, (*NODES, ""), (60.0, 110.0), (1.0, 9.0)), -9.5, 3.0),
