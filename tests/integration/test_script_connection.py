@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from doors import Door
 from pocket.redis_store.budgets import Budgets, Charge
-from pocket.redis_store.connection import connect
+from pocket.redis_store.connection import PoolUsage, connect, pool_usage
 from pocket.redis_store.lua_scripts import APPEND, Script
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.store_errors import CommandRejected, RedisUnavailable
@@ -17,6 +17,7 @@ from servers import clients, running_redis, until
 
 pytestmark = pytest.mark.redis
 ECHO = Script("return {KEYS[1], ARGV[1]}")
+WRITE = Script("return {redis.call('SET', KEYS[1], ARGV[1])}")
 KEYS = RedisKeys("shared")
 
 
@@ -29,9 +30,10 @@ async def connected(url, **options):
         await redis.aclose()
 
 
-async def sent(redis, number):
-    """Return whether so many scripts wait for their replies."""
-    return len(redis.connection_pool.scripts._replies._waiting) == number
+async def sent(redis, number, name="scripts"):
+    """Return whether so many scripts, or commands of another connection, wait for their replies."""
+    replies = getattr(redis.connection_pool, name)._replies
+    return replies is not None and len(replies._waiting) == number
 
 
 async def test_scripts_of_one_turn_share_a_connection():
@@ -57,8 +59,38 @@ async def test_reads_of_one_key_share_the_connection_of_scripts_and_other_comman
             assert await redis.hgetall("other") == {}
             with pytest.raises(CommandRejected, match="WRONGTYPE"):
                 await redis.hgetall("k")
-            assert await redis.info()
             assert door.opened[server.port] == 2
+
+
+async def test_info_and_reads_that_wait_each_have_a_connection_that_they_keep():
+    with running_redis() as server:
+        async with Door(server.port) as door, connected(server.url) as writer, connected(door.url) as redis:
+            assert await redis.info()
+            reading = [asyncio.create_task(redis.xread({"s": "0-0"}, block=5000)) for _ in range(2)]
+            await until(lambda: sent(redis, 2, "waits"))
+            assert await redis.info()
+            assert await redis.get("k") is None, "no other read waits for one that does"
+            await writer.xadd("s", {"a": "b"})
+            assert [len(found) for found in await asyncio.gather(*reading)] == [1, 1]
+            assert door.opened[server.port] == 3
+            assert pool_usage(redis) == PoolUsage(used=0, idle=0)
+
+
+async def test_info_is_answered_while_the_server_holds_back_writes_and_reads_wait_for_news():
+    with running_redis() as server:
+        async with connected(server.url) as redis:
+            reading = asyncio.create_task(redis.xread({"s": "0-0"}, block=5000))
+            writing = asyncio.create_task(_paused_write(redis))
+            await until(lambda: sent(redis, 1))
+            assert (await redis.info())["run_id"]
+            await redis.execute_command("CLIENT", "UNPAUSE")
+            await writing
+            reading.cancel()
+
+
+async def _paused_write(redis):
+    await redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
+    await WRITE.run(redis, ["k"], ["x"])
 
 
 async def test_what_info_reports_is_read_as_redis_py_reads_it():

@@ -53,11 +53,19 @@ class Memory:
     async def zrem(self, name, member):
         del self.known[member]
 
-    async def evalsha(self, digest, number, version, channel, body):
+    async def evalsha(self, digest, number, name, *arguments):
+        if name == KEYS.cache_known:
+            return self._followed(*arguments)
         self.version += 1
-        assert (version, channel) == (KEYS.cache_version, KEYS.cache_invalidations)
+        channel, body = arguments
+        assert (name, channel) == (KEYS.cache_version, KEYS.cache_invalidations)
         self.published.append(json.loads(body + "}")["forget"])
         return self.version
+
+    def _followed(self, oldest, most):
+        kept = {member: score for member, score in self.known.items() if score > oldest}
+        dropped, self.known = len(self.known) - len(kept), kept
+        return [dropped, [row.encode() for row in sorted(kept, key=kept.get, reverse=True)[:most]]]
 
 
 class Pipe:
@@ -69,19 +77,6 @@ class Pipe:
 
     async def __aexit__(self, *_):
         return
-
-    def zremrangebyscore(self, name, least, most):
-        def remove():
-            self.memory.known = {member: score for member, score in self.memory.known.items() if score > most}
-
-        self.rows.append(remove)
-
-    def zrange(self, name, first, last, *, desc):
-        def rows():
-            found = sorted(self.memory.known, key=self.memory.known.get, reverse=desc)
-            return [row.encode() for row in found[first : last + 1]]
-
-        self.rows.append(rows)
 
     def get(self, name):
         self.rows.append(lambda: self.memory.values.get(name))

@@ -46,6 +46,12 @@ return version
     int,
 )
 
+# KEYS: known records by their last use   ARGV: oldest use, most.   Drops older ones. Returns how many, and the newest.
+_KNOWN: Final = Script("""
+local dropped = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+return {dropped, redis.call('ZREVRANGE', KEYS[1], 0, ARGV[2] - 1)}
+""")
+
 
 def decode_key(text: str | bytes) -> CacheKey | None:
     """Decode a cache key. Returns None if it is not one of a changing record."""
@@ -179,10 +185,7 @@ class CacheRefresher:
         Raises the Redis client's errors.
         """
         oldest = self.wall_clock() - _INTEREST_SECONDS
-        async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.zremrangebyscore(self.keys.cache_known, "-inf", oldest)
-            pipe.zrange(self.keys.cache_known, 0, _MOST - 1, desc=True)
-            _, members = await pipe.execute()
+        _, members = await _KNOWN.run(self.redis, [self.keys.cache_known], [oldest, _MOST], 2)
         cache_keys = [cache_key for member in members if (cache_key := decode_key(member))]
         for start in range(0, len(cache_keys), _PART):
             for result in await self._refresh_part(cache_keys[start : start + _PART]):

@@ -25,11 +25,12 @@ from pocket.redis_store.access import AccessFiles
 from pocket.redis_store.closed_transports import TranslatedTransport
 from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.cluster_slots import ClusterUrl
+from pocket.redis_store.connection_generation import Generation
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.node_backoff import NodeBackoff
 from pocket.redis_store.packing import HiredisPacking
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, code_of, translate, translated
-from pocket.redis_store.script_connection import ScriptConnection
+from pocket.redis_store.script_connection import LONGEST_WAIT_SECONDS, ScriptConnection
 from pocket.redis_store.sentinel import PrimaryResolver, SentinelUrl
 from pocket.redis_store.server_info import UNREPORTED, PrimaryStates, RedisInfo, read_info
 from pocket.redis_store.store_client import StoreClient, StoreClusterClient
@@ -58,45 +59,11 @@ _TWO_LOGINS = (
     "the Redis URL holds a login, and spec.redis.credentialsSecretRef names another one: remove it from the URL."
 )
 _NO_TLS = "spec.redis.caBundle needs TLS: write rediss:// in the URL, or set tls."
-_RENEWAL_SECONDS = 1.0
+_OWN_CONNECTIONS = 3
 
 
 class _Demoted(ReadOnlyError):
     """A replica rejected a write on an old connection. A new connection may lead to the primary."""
-
-
-class Generation:
-    """The generation of a pool's connections, advanced when they lead to a demoted instance.
-
-    A Service that follows a fail-over routes new connections to the new primary, while open connections stay with the
-    former one. That one answers reads, perhaps outdated ones for ever, and rejects writes. So one rejected write
-    condemns all connections of the pool, at most once a second: where the address itself is a replica's, new
-    connections do not help.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.number = 0
-        self.losses = 0
-        """How often an open connection was found closed: all that shows a restart of a Redis that refuses INFO."""
-        self._clock = clock
-        self._raised_at = float("-inf")
-
-    def condemn(self, number: int) -> bool:
-        """Condemn the connections of a generation.
-
-        Returns True if the next connection belongs to a newer generation.
-        """
-        if number < self.number:
-            return True
-        now = self._clock()
-        if now - self._raised_at < _RENEWAL_SECONDS:
-            return False
-        self.number, self._raised_at = self.number + 1, now
-        return True
-
-    def renew(self) -> None:
-        """Have every connection opened again, with the present login."""
-        self.number += 1
 
 
 class _RetryDemoted(Retry):
@@ -127,8 +94,9 @@ class _CancelSafeConnection:
     async def _connect(self) -> None:
         if self._generation != self._generations.number and isinstance(self, SSLConnection):
             self.ssl_context.context = None  # the certificate authorities may be others, too
+        if self._was_open:
+            self._generations.lost(self._generation)
         self._generation = self._generations.number
-        self._generations.losses += self._was_open
         self._was_open = False
         if self._primary is not None:
             self.host, self.port = await self._primary.address()
@@ -205,17 +173,23 @@ class _Pool(BlockingConnectionPool):
         elif access.ca_file is not None:
             raise ConfigurationError(_NO_TLS)
         self.scripts: ScriptConnection | None = None
+        self.inspections: ScriptConnection | None = None
+        self.waits: ScriptConnection | None = None
         if transport is not None:
             super().__init__(connection_class=transport, generation=self.generation, **options)
             return
         kind = _Secure if issubclass(connection_class, SSLConnection) else _Plain
         super().__init__(connection_class=kind, generation=self.generation, primary=primary, **options)
-        self.scripts = ScriptConnection(self.make_connection, self.generation, options["socket_timeout"])
+        seconds = options["socket_timeout"]
+        self.scripts = ScriptConnection(self.make_connection, self.generation, seconds)
+        self.inspections = ScriptConnection(self.make_connection, self.generation, seconds)
+        self.waits = ScriptConnection(self.make_connection, self.generation, seconds + LONGEST_WAIT_SECONDS)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the connections."""
-        if self.scripts is not None:
-            await self.scripts.aclose()
+        for connection in (self.scripts, self.inspections, self.waits):
+            if connection is not None:
+                await connection.aclose()
         await super().disconnect(inuse_connections)
 
 
@@ -225,12 +199,12 @@ def connect(
 ) -> "Redis":  # fmt: skip
     """Return a client whose every command has a deadline. Retries are the caller's decision.
 
-    At most `connections` are open to a server, at least two, however many tasks there are: a command waits for a free
-    one. One of them carries all scripts. `transport` is a class of connections to use instead of TCP and TLS. With a
-    URL of Sentinels every new connection leads to the primary that they name, and connections to a former primary are
-    replaced once it rejects a write. With a URL of a Cluster every command goes to the primary of its keys. `access`
-    names the files of a login and of certificate authorities: `inspect` notices changed ones, and every connection is
-    opened again with them.
+    At most `connections` are open to a server, at least four, however many tasks there are: a command waits for a free
+    one. One of them carries all scripts, one INFO, and one the reads that wait. `transport` is a class of connections
+    to use instead of TCP and TLS. With a URL of Sentinels every new connection leads to the primary that they name, and
+    connections to a former primary are replaced once it rejects a write. With a URL of a Cluster every command goes to
+    the primary of its keys. `access` names the files of a login and of certificate authorities: `inspect` notices
+    changed ones, and every connection is opened again with them.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
@@ -239,7 +213,7 @@ def connect(
     def pool_of(url: str, primary: PrimaryResolver | None = None) -> _Pool:
         pool: _Pool = _Pool.from_url(
             url,
-            max_connections=connections if transport is not None else max(1, connections - 1),
+            max_connections=connections if transport is not None else max(1, connections - _OWN_CONNECTIONS),
             transport=transport,
             clock=clock,
             primary=primary,
@@ -279,7 +253,7 @@ def connect(
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """Connections of the pools of a client: used by commands, and idle. Scripts have one of their own."""
+    """Connections of the pools of a client: used by commands, and idle. Frequent commands have their own."""
 
     used: int
     idle: int
@@ -379,6 +353,7 @@ async def _read(redis: "Redis") -> RedisInfo:
         if durability is None:
             raise
         info = {}
+        pool.generation.renew_after_losses()
     return read_info(info, durability, f"{UNREPORTED}{pool.generation.losses}")
 
 

@@ -1,4 +1,4 @@
-"""A client of one server whose scripts and reads of one key share a connection."""
+"""A client of one server whose frequent commands have connections of their own, past redis-py's pool."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -6,8 +6,17 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import InvalidResponse
 
-_SHARED: Final = frozenset({"EVALSHA", "GET", "HGETALL"})
-"""Commands that take the shared connection. INFO does not: it must be answered while the server holds back writes."""
+_SCRIPTS, _INSPECTIONS, _WAITS = "scripts", "inspections", "waits"
+_CONNECTIONS: Final = {"EVALSHA": _SCRIPTS, "GET": _SCRIPTS, "HGETALL": _SCRIPTS, "INFO": _INSPECTIONS}
+"""Command → its connection. INFO must be answered while the server holds back writes, and a read that waits for news
+holds up what comes after it, so that they do not take that of scripts."""
+
+
+def _connection_of(args: tuple[Any, ...]) -> str | None:
+    """Return the name of the pool's connection for a command, None for any free one."""
+    if args[0] == "XREAD":
+        return _WAITS if args[1] == b"BLOCK" else None
+    return _CONNECTIONS.get(args[0])
 
 
 class Info(Mapping[str, str | int]):
@@ -46,12 +55,10 @@ class NodeClient(Redis):
         self.set_response_callback("INFO", Info)  # type: ignore[arg-type]  # it takes no options
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command.
-
-        A script that the server knows, and a read of one key, take the shared connection.
-        """
-        if args[0] in _SHARED and (scripts := getattr(self.connection_pool, "scripts", None)) is not None:
-            reply = await scripts.call(args)
+        """Execute a command, over the connection for its kind if there is one."""
+        name = _connection_of(args)
+        if name is not None and (connection := getattr(self.connection_pool, name, None)) is not None:
+            reply = await connection.call(args)
             callback = self.response_callbacks.get(args[0])
             return reply if callback is None else callback(reply)
         return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's own

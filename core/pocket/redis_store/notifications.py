@@ -11,12 +11,14 @@ from cachetools import TTLCache
 from redis.asyncio import Redis
 
 from pocket.redis_store.redis_keys import RedisKeys
+from pocket.redis_store.script_connection import LONGEST_WAIT_SECONDS
 from pocket.redis_store.store_errors import RedisUnavailable
 
 _LENGTH: Final = 1000
 NOTIFY_SECONDS: Final = 1.0
 """Least time between two notifications of a worker about one supplier."""
 _REMEMBERED: Final = 10_000
+_WAIT_MILLISECONDS: Final = int(1000 * LONGEST_WAIT_SECONDS)
 
 
 class RelayNotifier:
@@ -57,7 +59,7 @@ class NotificationReader:
         self._keys = keys
         self._positions: dict[int, str] = {}
 
-    async def read(self, shards: Iterable[int], milliseconds: int = 1000) -> set[str]:
+    async def read(self, shards: Iterable[int], milliseconds: int = _WAIT_MILLISECONDS) -> set[str]:
         """Return the suppliers that were notified within the time, possibly none.
 
         A new shard is read from now on: the caller polls all its suppliers first. Raises RedisUnavailable.

@@ -1,6 +1,6 @@
-"""One connection to a server that carries all scripts, each without waiting for the replies to earlier ones.
+"""One connection to a server that carries all commands of a kind, each without waiting for the replies to earlier ones.
 
-redis-py takes a connection out of its pool, sends, and waits in a timeout for each command. Here all scripts of one
+redis-py takes a connection out of its pool, sends, and waits in a timeout for each command. Here all commands of one
 iteration of the event loop are one write, and their replies are read as they arrive. redis-py still opens the
 connection: with its login, TLS and the address that Sentinels name.
 """
@@ -19,6 +19,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pocket.redis_store.closed_transports import closed_transports
 
+LONGEST_WAIT_SECONDS: Final = 5.0
+"""How long a read may wait for news on a connection for such reads, which adds this to the deadline of a command."""
 _CLOSED: Final = "Connection closed by server."
 _INCOMPLETE: Final = object()
 """What the parser returns while a reply is not complete."""
@@ -27,17 +29,19 @@ _INCOMPLETE: Final = object()
 class ConnectionGeneration(Protocol):
     """The generation of a server's connections.
 
-    pocket.redis_store.connection.Generation implements it.
+    pocket.redis_store.connection_generation.Generation implements it.
     """
 
     number: int
-    losses: int
 
     def condemn(self, number: int) -> bool:
         """Condemn a generation.
 
         Returns True if the next connection belongs to a newer one.
         """
+
+    def lost(self, number: int) -> None:
+        """Note that an open connection of a generation was found closed."""
 
 
 class _Replies(asyncio.Protocol):
@@ -136,7 +140,8 @@ class _Replies(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the commands without a reply."""
-        self._generation.losses += self.lost
+        if self.lost:
+            self._generation.lost(self.number)
         self._fail(RedisConnectionError(f"{_CLOSED} {exc}" if exc else _CLOSED))
         self._former.connection_lost(exc)
         self.connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001 - redis-py notes that it is closed
