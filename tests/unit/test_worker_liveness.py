@@ -31,6 +31,7 @@ from pocket_relayer.process.reports import (
     silent_problem,
     summary,
 )
+from pocket_relayer.process.supervisor import SupervisedWorker
 from pocket_relayer.process.worker_problems import ServingState, worker_problem
 
 PATIENCE = LivenessDeadlines.of(10.0)
@@ -216,3 +217,17 @@ async def test_a_worker_that_nobody_supervises_reports_to_nobody():
     await writer.open()
     writer.write(report(1))
     writer.close()
+
+
+async def test_a_supervisor_keeps_the_last_whole_report_of_a_worker_that_ended_while_it_wrote():
+    reports = asyncio.StreamReader()
+    for line in (encode_report(report(7)), encode_report(report(8)), b"\n", encode_report(report(9))[:-5]):
+        reports.feed_data(line)
+    reports.feed_eof()
+    worker = SupervisedWorker(0, None, SilenceTimer(0.0))
+    assert worker.report is None
+    assert not worker.has_served
+    await worker.listen(reports)
+    assert worker.report == report(8)
+    assert worker.has_served
+    assert worker.silence.reported

@@ -20,6 +20,7 @@ class RecorderQueue:
         self._limits = limits
         self._queue: deque[Waiting] = deque()
         self._arrival: asyncio.Future[None] | None = None  # that `first` waits for while nothing is queued
+        self._next: asyncio.Future[None] | None = None  # that `arrival` waits for
         self.settled = asyncio.Event()
         """Set while everything queued is recorded or rejected."""
         self.settled.set()
@@ -55,6 +56,8 @@ class RecorderQueue:
             self.settled.clear()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
         self._bytes += len(record.relay)
         self._suppliers[record.supplier] += 1
         return waiting.done
@@ -65,6 +68,14 @@ class RecorderQueue:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
         return self._queue.popleft()
+
+    async def arrival(self, seconds: float) -> None:
+        """Wait until a relay is queued, at most so many seconds."""
+        self._next = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait([self._next], timeout=seconds)
+        finally:
+            self._next = None
 
     def fill(self, batch: list[Waiting]) -> None:
         """Move relays to a batch up to its limits."""

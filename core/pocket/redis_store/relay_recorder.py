@@ -47,10 +47,12 @@ from pocket.redis_store.stream_reader import origin_of
 from pocket.redis_store.supplier_groups import SupplierGroups
 from pocket.redis_store.write_ahead_log import Segment, WriteAheadLog
 from pocket.runtime.cpu_utilization import CpuUtilization
-from pocket.runtime.ticks import sleep_to_tick
+from pocket.runtime.ticks import next_tick, sleep_to_tick
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _BEATS_PER_SEGMENT = 30
+_RESTING = 5
+_MOST_RESTING = 0.8  # of the high-water mark
 
 
 class RelayRecorder:
@@ -266,14 +268,30 @@ class RelayRecorder:
                 segment.histories[supplier] = ""
 
     async def maintain(self, seconds: float = 1.0) -> None:
-        """Watch Redis, replay the log after a loss, and release segments, without end."""
+        """Watch Redis, replay the log after a loss, and release segments, without end.
+
+        Without relays and problems it looks once in `_RESTING` periods, and as soon as there is a relay.
+        """
         while True:
             try:
                 await self.maintain_once()
                 self.redis_error = ""
             except (RedisStoreError, OSError) as error:  # of Redis, and of the log's disk
                 self.redis_error = str(error) if isinstance(error, RedisUnavailable) else ""
-            await sleep_to_tick(seconds)
+            if self._resting:
+                now = asyncio.get_running_loop().time()
+                await self._queue.arrival(next_tick(now, _RESTING * seconds) - now)
+            else:
+                await sleep_to_tick(seconds)
+
+    @property
+    def _resting(self) -> bool:
+        """Return True if there is neither a relay that Redis could lose nor a problem that could end."""
+        ratio = self._memory_ratio / self._limits.memory_high_water_mark
+        return not (
+            self._queue.suppliers or self._log.segments or self._log.damaged or self.log_problem or self.redis_error
+            or ratio > _MOST_RESTING
+        )  # fmt: skip
 
     async def maintain_once(self) -> None:
         """Run one heartbeat. Raises RedisUnavailable."""

@@ -11,7 +11,7 @@ from typing import Final
 from pocket.runtime.ticks import next_tick
 
 _STATM: Final = "/proc/self/statm"
-_TICK_SECONDS: Final = 0.5
+_TICK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,8 +243,8 @@ class ServiceBackends:
         endpoints = [endpoint for pool in self.pools.values() for endpoint in pool.endpoints]
         return {"total": len(endpoints), "healthy": sum(endpoint.available(now) for endpoint in endpoints)}
 
-    def endpoints(self) -> list[dict[str, object]]:
-        """Return every endpoint with transport, origin and why it is unavailable.
+    def endpoints(self, *, only_unhealthy: bool = False) -> list[dict[str, object]]:
+        """Return every endpoint, or those that are unavailable, with transport, origin and the reason.
 
         It is meant for operators and holds no keys.
         """
@@ -256,6 +256,7 @@ class ServiceBackends:
             }
             for kind, pool in self.pools.items()
             for endpoint in pool.endpoints
+            if not (only_unhealthy and endpoint.available(now))
         ]  # fmt: skip
 
 

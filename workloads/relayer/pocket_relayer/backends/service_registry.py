@@ -70,7 +70,7 @@ class ServiceRegistry:
 
     def unhealthy_endpoints(self) -> list[dict[str, object]]:
         """Return at most a hundred unavailable endpoints with their origin and the reason."""
-        rows = (row for backends in self._services.values() for row in backends.endpoints() if not row["healthy"])
+        rows = (row for backends in self._services.values() for row in backends.endpoints(only_unhealthy=True))
         return list(islice(rows, 100))
 
     def update(self, services: Iterable[ServiceSpec]) -> list[str]:

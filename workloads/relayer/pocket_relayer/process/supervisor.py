@@ -90,14 +90,23 @@ class SupervisorSettings:
 
 
 @dataclass(slots=True)
-class _Worker:
+class SupervisedWorker:
     """A worker's process and its last report."""
 
     number: int
     process: asyncio.subprocess.Process
     silence: SilenceTimer
     state: WorkerState = WorkerState.STARTING
-    report: WorkerReport | None = None
+    _line: bytes = b""
+    """The last line, until the report is read."""
+    _report: WorkerReport | None = None
+
+    @property
+    def report(self) -> WorkerReport | None:
+        """Return the last report that can be read."""
+        if self._line:
+            self._report, self._line = decode_report(self._line) or self._report, b""
+        return self._report
 
     @property
     def has_served(self) -> bool:
@@ -114,7 +123,8 @@ class _Worker:
             except ValueError:  # too long a line still proves that the worker runs
                 line = b""
             self.silence.reset()
-            self.report = decode_report(line) or self.report
+            if line.startswith(b"{") and line.endswith(b"}\n"):
+                self._line = line
 
 
 class Supervisor:
@@ -130,7 +140,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._metrics = _metrics_folder(config.data_dir)
         self._deadlines = LivenessDeadlines.of(config.hung_worker_seconds)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, SupervisedWorker] = {}
         self._restarts = 0
         self._served = False
         """True once a worker has served relays."""
@@ -180,7 +190,7 @@ class Supervisor:
             await self._sleep(_RESTARTS.pause(failures, rng))
 
     @contextlib.asynccontextmanager
-    async def _running_worker(self, number: int) -> AsyncIterator[_Worker]:
+    async def _running_worker(self, number: int) -> AsyncIterator[SupervisedWorker]:
         """Start a worker and receive its reports.
 
         A worker that still runs on exit is ended.
@@ -202,7 +212,7 @@ class Supervisor:
             raise
         finally:
             os.close(write_end)
-        worker = self._workers[number] = _Worker(number, process, SilenceTimer(loop.time()))
+        worker = self._workers[number] = SupervisedWorker(number, process, SilenceTimer(loop.time()))
         listening = asyncio.create_task(worker.listen(reader))
         try:
             yield worker
@@ -212,7 +222,7 @@ class Supervisor:
             listening.cancel()
             transport.close()
 
-    async def _end(self, worker: _Worker) -> None:
+    async def _end(self, worker: SupervisedWorker) -> None:
         """End a worker that still runs, because another one refused its configuration."""
         self._signal(worker, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
@@ -221,7 +231,7 @@ class Supervisor:
         self._signal(worker, signal.SIGKILL)
         await worker.process.wait()
 
-    async def _wait_for_end(self, worker: _Worker) -> None:
+    async def _wait_for_end(self, worker: SupervisedWorker) -> None:
         """Wait until a worker has ended: on its own, killed or drained."""
         stopping = asyncio.ensure_future(self._stop.wait())
         ended = asyncio.ensure_future(worker.process.wait())
@@ -245,7 +255,7 @@ class Supervisor:
             for task in (stopping, hung):
                 task.cancel()
 
-    async def _wait_until_hung(self, worker: _Worker) -> None:
+    async def _wait_until_hung(self, worker: SupervisedWorker) -> None:
         """Poll a worker until it has to be killed."""
         loop = asyncio.get_running_loop()
         while worker.state is not WorkerState.HUNG:
@@ -256,7 +266,7 @@ class Supervisor:
             if worker.state is WorkerState.SILENT and before is not WorkerState.SILENT:
                 _LOG.warning("worker is silent", worker=worker.number, pid=worker.process.pid)
 
-    def _signal(self, worker: _Worker, number: signal.Signals) -> None:
+    def _signal(self, worker: SupervisedWorker, number: signal.Signals) -> None:
         if worker.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)

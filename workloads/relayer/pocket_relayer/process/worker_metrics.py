@@ -18,16 +18,29 @@ from pocket_relayer.limits.memory_trimming import MemoryTrimmer, system_trim
 from pocket_relayer.transports.client_connections import Connections
 
 _OBSERVE_SECONDS: Final = 1.0
+_RESTING: Final = 5
+"""Periods between two updates while a worker serves nothing."""
 
 
 async def show_metrics(
     recorder: RelayRecorder, latest_block: LatestBlockWatcher, log: WriteAheadLog, chain: CachedChain,
     registry: ServiceRegistry, loop_lag: LoopLagMonitor, connections: Connections, redis: Redis,
 ) -> None:  # fmt: skip
-    """Set the metrics of a worker once a second."""
+    """Set the metrics of a worker once a second, and every few seconds while it serves nothing."""
     trimming = MemoryTrimmer(system_trim())
     relayer_metrics.BUILD.labels(*build_labels()).set(1)
+    rested = _RESTING
+    seen: tuple[int, ...] | None = None
     while True:
+        await trimming.observe(connections.memory.used)
+        before, seen = seen, (
+            connections.open, connections.memory.used, registry.in_flight, recorder.waiting, recorder.counters.appended,
+        )  # fmt: skip
+        rested = rested + 1 if seen == before else _RESTING
+        if rested < _RESTING:
+            await sleep_to_tick(_OBSERVE_SECONDS)
+            continue
+        rested = 0
         relayer_metrics.HEIGHT.set(latest_block.height)
         relayer_metrics.WAITING.set(recorder.waiting)
         relayer_metrics.IN_FLIGHT.set(registry.in_flight)
@@ -40,7 +53,6 @@ async def show_metrics(
         relayer_metrics.TASKS.set(vitals.tasks)
         relayer_metrics.OPEN.set(connections.open)
         relayer_metrics.HELD.set(connections.memory.used)
-        await trimming.observe(connections.memory.used)
         relayer_metrics.LOG_BYTES.set(log.size)
         relayer_metrics.LOG_DAMAGED.set(log.damaged)
         relayer_metrics.LOG_DAMAGED_RECORDS.set(log.damaged_records)
