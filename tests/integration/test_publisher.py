@@ -28,7 +28,7 @@ from pocket.redis_store.stream_reader import StreamReader
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from pocket.runtime.supervise import supervise
 from recording import FAST, KEYS, confirmed, entries, origin, owned, publishing, record
-from servers import running_redis, until
+from servers import running_redis
 
 pytestmark = pytest.mark.redis
 
@@ -441,47 +441,3 @@ async def test_a_command_takes_four_megabytes_of_relays_and_what_is_appended_aga
         await publisher.replay("test")
         assert sum(sizes) == sum(len(row.relay) for row in rows)
         assert max(sizes) < 4.6 * 2**20
-
-
-async def test_a_recorder_without_relays_looks_seldom_and_at_once_when_there_is_one(redis, tmp_path, monkeypatch):
-    log = WriteAheadLog(tmp_path, "w")
-    publisher = RelayRecorder(redis, KEYS, log)
-    looks, look = asyncio.Queue(), publisher.maintain_once
-
-    async def counted():
-        looks.put_nowait(None)
-        await look()
-
-    monkeypatch.setattr(publisher, "maintain_once", counted)
-    recording = asyncio.create_task(publisher.run())
-    maintaining = asyncio.create_task(publisher.maintain(1000.0))
-    async with asyncio.timeout(10):
-        await looks.get()
-        await until(lambda: rests(publisher))
-        await publisher.record(record(1))
-        await looks.get()
-    maintaining.cancel()
-    recording.cancel()
-    await asyncio.gather(maintaining, recording, return_exceptions=True)
-    assert looks.empty()
-    log.close()
-
-
-async def rests(publisher):
-    return publisher._queue._next is not None
-
-
-async def test_a_recorder_rests_only_without_relays_and_problems(redis, tmp_path):
-    async with publishing(redis, tmp_path) as publisher:
-        await publisher.maintain_once()
-        assert publisher._resting
-        await publisher.record(record(1))
-        assert not publisher._resting, "Redis could lose the relay"
-    for name, value in (("redis_error", "away"), ("log_problem", "full"), ("_memory_ratio", 0.79)):
-        idle = RelayRecorder(
-            redis, KEYS, WriteAheadLog(tmp_path / name, "w"), RecorderLimits(memory_high_water_mark=0.9)
-        )
-        assert idle._resting
-        setattr(idle, name, value)
-        assert not idle._resting
-        idle._log.close()

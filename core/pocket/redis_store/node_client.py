@@ -33,11 +33,14 @@ class Info(Mapping[str, str | int]):
         self._text = "\n{}\n".format(text.replace("\r", ""))
 
     def __getitem__(self, name: str) -> str | int:
-        _, separator, rest = self._text.partition(f"\n{name}:")
-        if not separator:
+        text, start = self._text, f"\n{name}:"
+        if (at := text.find(start)) < 0:
             raise KeyError(name)
-        value = rest[: rest.index("\n")]
+        value = text[at + len(start) : text.index("\n", at + len(start))]
         return int(value) if value.isdecimal() else value
+
+    def __contains__(self, name: object) -> bool:
+        return f"\n{name}:" in self._text
 
     def __iter__(self) -> Iterator[str]:
         rows = (line.partition(":") for line in self._text.split("\n"))

@@ -1,17 +1,19 @@
 """Find out whether Redis has lost streams, or entries of them, that relayers appended."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cachetools import FIFOCache
 from redis.asyncio import Redis
 
+from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.lua_scripts import STATES
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
-from pocket.redis_store.store_errors import RedisUnavailable, foreign_reply
+from pocket.redis_store.store_errors import CommandRejected, RedisUnavailable, foreign_reply
 
 _MOST: Final = 10_000
 """Streams with deleted entries whose numbers are known."""
@@ -58,7 +60,8 @@ class StreamLosses:
         """Return the suppliers whose relays Redis has lost.
 
         `incarnations` are those that are known. `pairs` are sessions (supplier, id) with relays in their streams: of an
-        open one both the stream and the header must be there. A supplier whose rows cannot be read shows nothing.
+        open one both the stream and the header must be there. A supplier whose rows cannot be read shows nothing, nor
+        does one of a primary that is away in a Cluster. Raises RedisUnavailable.
         """
         sessions: dict[str, list[str]] = defaultdict(list)
         for supplier, session_id in pairs:
@@ -66,10 +69,7 @@ class StreamLosses:
         known = list(incarnations)
         if not known:
             return set()
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for supplier in known:
-                STATES.queue(pipe, *states_arguments(self.keys, supplier, sessions[supplier]))
-            rows: list[Any] = await pipe.execute(raise_on_error=False)
+        rows = await asyncio.gather(*(self._states(supplier, sessions[supplier]) for supplier in known))
         lost = set()
         for supplier, row in zip(known, rows, strict=True):
             try:
@@ -85,3 +85,14 @@ class StreamLosses:
                 if deleted is not None and deleted > 0:
                     self._deleted[supplier, session_id] = deleted
         return lost
+
+    async def _states(self, supplier: str, session_ids: Sequence[str]) -> Any:
+        """Return the script's reply, or None where it is refused. Raises RedisUnavailable."""
+        try:
+            return await STATES.run(self.redis, *states_arguments(self.keys, supplier, session_ids))
+        except CommandRejected:
+            return None
+        except RedisUnavailable:
+            if isinstance(self.redis, ClusterClient):
+                return None
+            raise
