@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import aiohttp
-import grpc.aio
 from redis.asyncio import Redis
 
 from pocket.api.redis import RedisAccess
-from pocket.chain.channels import channel_of
+from pocket.chain.channels import NodeChannel, channel_of
 from pocket.chain.failover import NodeAddress
 from pocket.redis_store.connection import connect
 from pocket.runtime.http_sessions import http_session
@@ -41,7 +40,7 @@ class Platform:
     unique: Callable[[], str] = lambda: uuid.uuid4().hex
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     connect_redis: Callable[[str, RedisAccess], "Redis"] = lambda url, access: connect(url, access=access)
-    channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of
+    channel: Callable[[NodeAddress], NodeChannel] = channel_of
     http: Callable[[], aiohttp.ClientSession] = http_session
 
     def wall_seconds(self) -> float:

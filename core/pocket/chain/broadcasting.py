@@ -10,12 +10,12 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import grpc.aio
 import structlog
 from google.protobuf.message import Message
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain.broadcast_answers import BroadcastAnswers
+from pocket.chain.channels import NodeChannel
 from pocket.chain.failover import PATIENCE_SHARE, Failover, NodeAddress
 from pocket.chain.first_answers import staggered
 from pocket.chain.model import TransactionResult
@@ -33,7 +33,7 @@ _GRACE_SECONDS: Final = 0.5
 _MOST_SENDING: Final = 100
 """Transactions on their way to slower nodes. With more, a broadcast waits for every node."""
 
-Ask = Callable[[grpc.aio.Channel, str, Message], Awaitable[tuple[bytes, int]]]
+Ask = Callable[[NodeChannel, str, Message], Awaitable[tuple[bytes, int]]]
 """Queries one node. Returns its checked answer and its height."""
 
 
@@ -46,8 +46,8 @@ class Broadcaster:
     """Sends transactions to all nodes of a client."""
 
     def __init__(
-        self, nodes: Failover[grpc.aio.Channel], addresses: Sequence[NodeAddress],
-        channel: Callable[[NodeAddress], grpc.aio.Channel], ask: Ask, timeout_seconds: float, rng: random.Random,
+        self, nodes: Failover[NodeChannel], addresses: Sequence[NodeAddress],
+        channel: Callable[[NodeAddress], NodeChannel], ask: Ask, timeout_seconds: float, rng: random.Random,
     ) -> None:  # fmt: skip
         self._nodes = nodes
         self._addresses = addresses
@@ -113,7 +113,7 @@ class Broadcaster:
         reach one node only.
         """
 
-        async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
+        async def ask(channel: NodeChannel) -> tuple[bytes, int]:
             return await self._ask(channel, BROADCAST, request)
 
         async def standing() -> None:

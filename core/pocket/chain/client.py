@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pocket.chain import convert
 from pocket.chain.broadcasting import Broadcaster
-from pocket.chain.channels import channel_of
+from pocket.chain.channels import NodeChannel, channel_of
 from pocket.chain.failover import Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
@@ -68,7 +68,7 @@ class ChainClient:
         timeout_seconds: float = 5.0,
         node_health: NodeHealthTable | None = None,
         *,
-        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        channel: Callable[[NodeAddress], NodeChannel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_query: QueryObserver | None = None,
@@ -116,13 +116,13 @@ class ChainClient:
     async def _call_raw(self, method: str, request: Message, height: int = 0) -> bytes:
         """Return a checked answer as of a height, 0 for the latest."""
 
-        async def ask(channel: grpc.aio.Channel) -> bytes:
+        async def ask(channel: NodeChannel) -> bytes:
             return (await self._ask_node(channel, method, request, height))[0]
 
         return await self._nodes.call(method, ask, self._timeout)
 
     async def _ask_node(
-        self, channel: grpc.aio.Channel, method: str, request: Message, height: int = 0
+        self, channel: NodeChannel, method: str, request: Message, height: int = 0
     ) -> tuple[bytes, int]:
         """Query one node and return its checked answer with the height of its state.
 
@@ -163,7 +163,7 @@ class ChainClient:
     async def ask_every_node(self, method: str, request: Message, height: int = 0) -> dict[str, NodeAnswer]:
         """Query every usable node without caches. Returns the answers by node name."""
 
-        async def ask(channel: grpc.aio.Channel) -> tuple[bytes, int]:
+        async def ask(channel: NodeChannel) -> tuple[bytes, int]:
             return await self._ask_node(channel, method, request, height)
 
         answers = await self._nodes.ask_all(ask, self._timeout)
@@ -383,7 +383,7 @@ class ChainClient:
     async def claims_by_node(self, supplier: str, height: int) -> dict[str, list[Claim] | ChainError]:
         """Return a supplier's claims as of a height from every usable node, by node name."""
 
-        async def all_of(channel: grpc.aio.Channel) -> list[Claim]:
+        async def all_of(channel: NodeChannel) -> list[Claim]:
             async def page(request: Message) -> bytes:
                 return (await self._ask_node(channel, ALL_CLAIMS, request, height))[0]
 

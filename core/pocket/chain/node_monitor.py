@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import grpc.aio
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.chain.channels import channel_of
+from pocket.chain.channels import NodeChannel, channel_of
 from pocket.chain.client import ChainClient
 from pocket.chain.comet import CometClient
 from pocket.chain.failover import NodeAddress
@@ -46,7 +45,7 @@ class NodeMonitor:
         *,
         timeout_seconds: float = 5.0,
         on_assessment: OnAssessment = lambda name, assessment: None,
-        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        channel: Callable[[NodeAddress], NodeChannel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Call `on_assessment` with every node's name (host:port) and assessment after each probe."""

@@ -14,14 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import grpc.aio
 import structlog
 from cachetools import FIFOCache
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 from structlog.typing import FilteringBoundLogger
 
-from pocket.chain.channels import channel_of
+from pocket.chain.channels import NodeChannel, channel_of
 from pocket.chain.client import ChainClient
 from pocket.chain.failover import NodeAddress, QueryObserver
 from pocket.chain.model import Application, Session, StakedSupplier
@@ -131,7 +130,7 @@ class CachedChain(ChainClient):
         most_bytes: int = _MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        channel: Callable[[NodeAddress], grpc.aio.Channel] = channel_of,
+        channel: Callable[[NodeAddress], NodeChannel] = channel_of,
         rng: random.Random | None = None,
         on_query: QueryObserver | None = None,
     ) -> None:
