@@ -55,7 +55,7 @@ from pocket_miner.storage.volume import Volume, opened, owned
 from pocket_miner.storage.volume_probe import VolumeProbe
 from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
-from pocket_miner.suppliers.latest_block import LatestBlock
+from pocket_miner.suppliers.latest_block import LatestBlock, longest_wait
 from pocket_miner.suppliers.read_only_volume import until_writable
 from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.unknown_claims import UnknownClaims
@@ -311,7 +311,7 @@ class MinerProcess:
             "unknown claims": lambda: UnknownClaims(parts.chain).run(
                 self._board,
                 lambda: [worker.supplier for worker in parts.fleet.running.values()],
-                max(1.0, self._config.chain.block_seconds),
+                longest_wait(self._config.chain.block_seconds),
             ),
             "event loop lag": pulse.run,
         }
@@ -378,7 +378,7 @@ class MinerProcess:
         """Refresh the shared chain cache once per block while this miner is the leader."""
         seen = 0
         while True:
-            await self._board.wait_newer(seen, max(1.0, self._config.chain.block_seconds))
+            await self._board.wait_newer(seen, longest_wait(self._config.chain.block_seconds))
             seen = self._board.height
             if fleet.keeper.leads:
                 try:

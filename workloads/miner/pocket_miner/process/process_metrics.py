@@ -13,7 +13,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.storage.outcomes import SessionOutcome
 from pocket_miner.suppliers.fleet import SupplierManager
-from pocket_miner.suppliers.latest_block import LatestBlock
+from pocket_miner.suppliers.latest_block import LatestBlock, longest_wait
 
 _VITALS_SECONDS: Final = 5.0
 
@@ -26,16 +26,13 @@ async def report_metrics(
     pulse: LoopLagMonitor,
     redis: "Redis",
 ) -> None:
-    """Update the metrics at every block.
-
-    At the latest after `block_seconds` or one second.
-    """
+    """Update the metrics at every block, and while there is none (`longest_wait`)."""
     miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
     miner_metrics.start_at_zero(SessionOutcome)
     seen = written = 0
     loop, measured_at = asyncio.get_running_loop(), float("-inf")
     while True:
-        await board.wait_newer(seen, max(1.0, block_seconds))
+        await board.wait_newer(seen, longest_wait(block_seconds))
         seen = board.height
         stages = fleet.stages()
         for stage in Stage:

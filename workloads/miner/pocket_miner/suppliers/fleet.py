@@ -40,6 +40,7 @@ _TAILED_AT_ONCE = 12
 _FOLLOW_AT_ONCE = 4
 _KEYS_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.5
+_NOTHING_FOLLOWED_SECONDS = 1.0
 _HEAL_SECONDS = 5.0
 _LEFTOVERS_SECONDS = 60.0
 _AGAIN_SECONDS = 2.0
@@ -301,7 +302,7 @@ class SupplierManager:
         loop = asyncio.get_running_loop()
         healed = cleaned = loop.time()
         while True:
-            await sleep_to_tick(_FOLLOW_SECONDS)
+            await sleep_to_tick(_FOLLOW_SECONDS if self._standbys else _NOTHING_FOLLOWED_SECONDS)
             shards = self.keeper.standby_for()
             wanted = {a for a in self._suppliers.addresses if self._shard(a) in shards and a not in self._running}
             for address in set(self._standbys) - wanted:

@@ -2,8 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from pocket.chain.model import Block
+
+_PATIENCE: Final = 1.5
+"""Times the time between blocks. A deadline of one would wake each reader twice at every block."""
+
+
+def longest_wait(block_seconds: float) -> float:
+    """Return for how long a reader waits for the next block, in seconds."""
+    return max(1.0, _PATIENCE * block_seconds)
 
 
 def _never(height: int) -> bool:

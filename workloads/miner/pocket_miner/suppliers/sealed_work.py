@@ -21,7 +21,7 @@ from pocket_miner import miner_metrics
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.suppliers.error_scope import STEP_ERRORS
-from pocket_miner.suppliers.latest_block import LatestBlock
+from pocket_miner.suppliers.latest_block import LatestBlock, longest_wait
 from pocket_miner.suppliers.proof_params import ProofParamsByHeight
 from pocket_miner.suppliers.supplier_miner import SupplierMiner
 
@@ -68,7 +68,7 @@ class SealedWork:
         """Claim and prove at every block, forever."""
         tried = done = 0
         while True:
-            await self.board.wait_newer(tried, max(1.0, self.block_seconds))
+            await self.board.wait_newer(tried, longest_wait(self.block_seconds))
             tried = self.board.height
             if tried != done and await self.at_block():
                 done = tried
