@@ -7,6 +7,7 @@ import hashlib
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,16 +62,16 @@ class KeyProblem:
         return f"{self.place}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KeySet:
     """Keys by operator address."""
 
     keys: Mapping[Address, PrivateKey | PublicKey] = field(repr=False)
     problems: tuple[KeyProblem, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Return SHA-256 over the sorted public keys.
+        """SHA-256 over the sorted public keys.
 
         It identifies the set without revealing a key.
         """
