@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from pocket.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -39,7 +37,19 @@ def decoded(content: bytes, name: str) -> str:
 
 def yaml_documents(text: str, name: str) -> list[Any]:
     """Return the documents in the text of a YAML file. Raises InputFileError."""
-    return _parsed(lambda: list(yaml.safe_load_all(text)), "YAML", name)
+    import yaml  # noqa: PLC0415 - processes that read JSON need not hold it
+
+    def parse() -> list[Any]:
+        try:
+            return list(yaml.safe_load_all(text))
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            position = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+            raise InputFileError(f"{name}: not YAML{position}: correct it there, or name another file") from None
+        except yaml.YAMLError as error:
+            raise _unparsable("YAML", name, error) from None
+
+    return _parsed(parse, "YAML", name)
 
 
 def json_value(text: str, name: str) -> Any:
@@ -52,19 +62,17 @@ def read_yaml(path: Path) -> list[Any]:
     return yaml_documents(read_text(path), str(path))
 
 
+def _unparsable(form: str, name: str, error: Exception) -> InputFileError:
+    return InputFileError(f"{name}: not {form} ({type(error).__name__}): check its values, or name another file")
+
+
 def _parsed(parse: Callable[[], T], form: str, name: str) -> T:
     try:
         return parse()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        position = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
-        raise InputFileError(f"{name}: not {form}{position}: correct it there, or name another file") from None
     except json.JSONDecodeError as error:
         position = f"line {error.lineno}, column {error.colno}"
         raise InputFileError(f"{name}: not {form} ({position}): correct it there, or name another file") from None
-    except (yaml.YAMLError, *_UNPARSABLE) as error:
-        raise InputFileError(
-            f"{name}: not {form} ({type(error).__name__}): check its values, or name another file"
-        ) from None
+    except _UNPARSABLE as error:
+        raise _unparsable(form, name, error) from None
     except RecursionError:
         raise InputFileError(f"{name}: nested too deeply to be read: is it the right file?") from None

@@ -5,10 +5,8 @@ numbers, never values, so they cannot hold a key.
 """
 
 import asyncio
-import cProfile
 import gc
 import io
-import pstats
 import sys
 import threading
 import traceback
@@ -64,6 +62,9 @@ def heap() -> str:
 
 async def profile(seconds: float) -> str:
     """Profile this event loop's CPU use for some seconds."""
+    import cProfile  # noqa: PLC0415 - most processes are never profiled
+    import pstats  # noqa: PLC0415 - as above
+
     profiler = cProfile.Profile()
     profiler.enable()
     try:

@@ -7,8 +7,6 @@ import hashlib
 from functools import lru_cache
 from typing import Final, NewType
 
-from Crypto.Hash import RIPEMD160
-
 from pocket.bech32_checksum import ALPHABET, remainder
 from pocket.errors import InvalidAddress
 
@@ -33,6 +31,19 @@ def _regroup(data: bytes | list[int], source: int, target: int, *, pad: bool) ->
     elif not pad and (bits >= source or accumulator):
         raise InvalidAddress("address: non-zero padding")
     return out
+
+
+def ripemd160(data: bytes) -> bytes:
+    """RIPEMD-160 of some bytes.
+
+    OpenSSL has it since 3.0.7, unless an administrator has taken it out.
+    """
+    try:
+        return hashlib.new("ripemd160", data, usedforsecurity=False).digest()
+    except ValueError:
+        from Crypto.Hash import RIPEMD160  # noqa: PLC0415 - it loads a parser of C, 2 MiB
+
+        return RIPEMD160.new(data).digest()
 
 
 def encode_address(payload: bytes, prefix: str = PREFIX) -> Address:
@@ -82,4 +93,4 @@ def is_address(text: str) -> bool:
 def address_of(public_key: bytes) -> Address:
     """Address of a 33-byte compressed public key."""
     digest = hashlib.sha256(public_key).digest()
-    return encode_address(RIPEMD160.new(digest).digest())
+    return encode_address(ripemd160(digest))
