@@ -43,6 +43,8 @@ def test_what_the_last_block_of_a_window_may_take_is_not_lost():
     (fault(Kind.DISK_HANGS, 7.0, target="miner-1", share=5.0), 21, 24, True),
     (fault(Kind.DISK_HANGS, 5.0, target="miner-1", share=5.0), 21, 24, False),
     (fault(Kind.DISK_HANGS, 7.0, target="miner-1", share=5.0), 0, 24, False),
+    (fault(Kind.NO_FUNDS, 7.0, target="carol"), 16, 16, True),
+    (fault(Kind.KEYS_AWAY, 7.0), 16, 16, True),
 ])  # fmt: skip
 def test_no_miner_is_without_nodes_or_disk_for_long_in_a_window_that_lost_a_transaction(away, lost_at, height, skipped):
     assert leaves_no_time(away, lost_at, height) is skipped

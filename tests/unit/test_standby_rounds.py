@@ -100,8 +100,8 @@ async def test_a_standby_reads_at_once_while_there_is_more_and_every_five_second
     begin(miners)
     assert await ticks(miners, 3) == [["a", "b"], ["b"], ["b"]]
     rest = await ticks(miners, 24)
-    assert [number for number, read in enumerate(rest) if read] == [7, 18], "more than five seconds after the last time"
-    assert rest[7] == rest[18] == ["a", "b"]
+    assert [number for number, read in enumerate(rest) if read] == [6, 17], "more than five seconds after the last time"
+    assert rest[6] == rest[17] == ["a", "b"]
 
 
 async def test_a_supplier_that_is_mined_here_has_no_standby_here(following):

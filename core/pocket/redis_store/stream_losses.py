@@ -9,11 +9,10 @@ from typing import Any, Final
 from cachetools import FIFOCache
 from redis.asyncio import Redis
 
-from pocket.redis_store.cluster import ClusterClient
 from pocket.redis_store.lua_scripts import STATES
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.reply_text import text_of
-from pocket.redis_store.store_errors import CommandRejected, RedisUnavailable, foreign_reply
+from pocket.redis_store.store_errors import RedisUnavailable, foreign_reply
 
 _MOST: Final = 10_000
 """Streams with deleted entries whose numbers are known."""
@@ -60,8 +59,7 @@ class StreamLosses:
         """Return the suppliers whose relays Redis has lost.
 
         `incarnations` are those that are known. `pairs` are sessions (supplier, id) with relays in their streams: of an
-        open one both the stream and the header must be there. A supplier whose rows cannot be read shows nothing, nor
-        does one of a primary that is away in a Cluster. Raises RedisUnavailable.
+        open one both the stream and the header must be there. A supplier whose rows cannot be read shows nothing.
         """
         sessions: dict[str, list[str]] = defaultdict(list)
         for supplier, session_id in pairs:
@@ -87,12 +85,8 @@ class StreamLosses:
         return lost
 
     async def _states(self, supplier: str, session_ids: Sequence[str]) -> Any:
-        """Return the script's reply, or None where it is refused. Raises RedisUnavailable."""
+        """Return the script's reply, or None without one: nothing is known of this supplier then."""
         try:
             return await STATES.run(self.redis, *states_arguments(self.keys, supplier, session_ids))
-        except CommandRejected:
-            return None
         except RedisUnavailable:
-            if isinstance(self.redis, ClusterClient):
-                return None
-            raise
+            return None

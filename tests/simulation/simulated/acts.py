@@ -81,7 +81,7 @@ def _clock_jumps(system: System, fault: Fault) -> None:
         program.process.wall_offset_seconds += fault.share
 
 
-async def disk_slow(system: System, fault: Fault) -> None:
+async def _disk_slow(system: System, fault: Fault) -> None:
     program = system.programs.get(fault.target)
     programs = [program] if program else [p for p in system.programs.values() if not p.relayer]
     slow = [p.process for p in programs if p.process is not None]
@@ -124,7 +124,8 @@ async def _no_funds(system: System, fault: Fault) -> None:
 ACTS: dict[Kind, Callable[[System, Fault], object]] = {
     Kind.REDIS_FULL: _redis_full, Kind.MEMPOOL_LOSS: _mempool_loss, Kind.MEMPOOL_REFUSES: _mempool_refuses,
     Kind.NO_TRANSACTIONS: _no_transactions, Kind.PROOF_PARAMS: _proof_params, Kind.PRICES: _prices,
-    Kind.CLOCK_JUMP: _clock_jumps, Kind.GARBAGE_ROWS: _garbage_rows, Kind.DISK_SLOW: disk_slow,
-    Kind.KEYS_AWAY: _keys_away, Kind.NO_FUNDS: _no_funds, Kind.SHARED_PARAMS: _shared_params,
+    Kind.CLOCK_JUMP: _clock_jumps, Kind.GARBAGE_ROWS: _garbage_rows, Kind.DISK_SLOW: _disk_slow,
+    Kind.DISK_HANGS: _disk_slow, Kind.KEYS_AWAY: _keys_away, Kind.NO_FUNDS: _no_funds,
+    Kind.SHARED_PARAMS: _shared_params,
 }  # fmt: skip
 """What is no state that lasts and ends (`Network.holding`), by kind. A coroutine is awaited."""

@@ -148,6 +148,8 @@ class Life(RedisFaults):
         await asyncio.sleep(fault.at)
         program = self.system.programs.get(fault.target)
         act: Callable[[Fault, Program | None], object] | None = _ACTS.get(fault.kind)
+        if fault.kind in promises.DELAYING and self._leaves_no_time(fault):
+            return
         if fault.kind in acts.ACTS:
             done = acts.ACTS[fault.kind](self.system, fault)
         elif act is not None:
@@ -177,10 +179,6 @@ class Life(RedisFaults):
         height, lost_at = self.system.chain.height, self.system.lost_at
         put_off = promises.puts_off(self.judges.unclaimed_ends(), self._redis_back_at)
         return promises.leaves_no_time(fault, height if put_off else lost_at, height)
-
-    async def _disk_hangs(self, fault: Fault, _: Program | None) -> None:
-        if not self._leaves_no_time(fault):
-            await acts.disk_slow(self.system, fault)
 
     async def _kill(self, fault: Fault, program: Program) -> None:
         if not program.alive or program.name in self._held:
@@ -410,7 +408,7 @@ _ACTS = {
     Kind.LOG_LOST: Life._volume_lost,
     Kind.REDIS_CRASH: Life._redis_crash, Kind.REDIS_EMPTY: Life._redis_crash, Kind.REDIS_OLDER: Life._redis_crash,
     Kind.REDIS_FAIL_OVER: Life._redis_fail_over, Kind.BLOCKS_SLOW: Life._pace_changes,
-    Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost, Kind.DISK_HANGS: Life._disk_hangs,
+    Kind.BLOCKS_FAST: Life._pace_changes, Kind.REDIS_KEY_LOST: Life._redis_key_lost,
     Kind.CHAIN_HALTS: Life._chain_halts,
 }  # fmt: skip
 

@@ -16,6 +16,10 @@ _MOST_SECONDS_AWAY = 2 * BLOCK_SECONDS
 _TO_SEAL_SECONDS = 10 * BLOCK_SECONDS  # from the loss of a copy to the seals, at most
 
 
+DELAYING = frozenset({Kind.DISK_HANGS, Kind.NO_FUNDS, Kind.KEYS_AWAY})
+"""Faults during which a miner sends nothing."""
+
+
 def reaches_last_chance(height: int, empty_blocks: int) -> bool:
     """Return True if blocks without transactions after `height` reach the last blocks of a window.
 
@@ -34,12 +38,13 @@ def is_last_chance(height: int) -> bool:
 def leaves_no_time(fault: Fault, lost_at: int, height: int) -> bool:
     """Return True if no node can be reached for blocks of a window in which a transaction was lost, at `lost_at`.
 
-    The same holds where a miner's disk hangs for as long, and where a Redis that came back then puts off the seals.
+    The same holds where a miner lacks its disk, its keys or money for as long, and where a Redis that came back then
+    puts off the seals.
 
     Nodes may still say that they have it. It is given up once as many blocks have passed as are left, and without
     nodes in these there is nobody to give new bytes to.
     """
-    nobody = fault.kind is Kind.DISK_HANGS or (
+    nobody = fault.kind in DELAYING or (
         not fault.target
         and (fault.kind is Kind.NODE_DOWN or (fault.kind is Kind.NODE_FAILS and fault.share > NO_ANSWER_SHARE))
     )
