@@ -9,6 +9,7 @@ from pocket.api.status import as_status
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
+from pocket_operator.decide.served import Served
 from pocket_operator.decide.snapshot import SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
@@ -81,8 +82,22 @@ def test_the_first_supplier_is_not_late_because_there_was_none_for_hours():
     empty = changed(RM, "status", {"conditions": [{"type": "Ready", "status": "True", "reason": "NoSuppliers"}, row]})
     reports = with_keys(SERVING, miner_report(owned=()))
     for waited, expected in ((29.0, ("True", "Ready")), (30.0, ("False", "SuppliersNotServed"))):
-        found = both(relay_miner=empty, reports=reports, clock=100.0, any_unserved_since=100.0 - waited)
+        found = both(relay_miner=empty, reports=reports, clock=100.0, unserved_since=100.0 - waited)
         assert found == (expected, expected), waited
+
+
+@pytest.mark.parametrize(
+    ("rounds", "longest"),
+    [((("alice",), ("alice", "bob"), ("alice",)), 0.0), ((("alice",), ("bob",), ("alice",)), 50.0),
+     ((("alice", "bob"), ("bob",), ("bob", "alice")), 0.0), ((("alice",), (), ("bob",)), 50.0), ((("alice",), ()), None)],
+    ids=["another joins", "they take turns", "the other is served", "all are served meanwhile", "all are served"],
+)  # fmt: skip
+def test_the_supplier_that_waits_longest_tells_since_when_suppliers_are_not_served(rounds, longest):
+    check, since = plan(snapshot()).key_checks[0], {}
+    for clock, missing in zip((0.0, 25.0, 50.0), rounds, strict=False):
+        served = Served((), tuple(replace(check, supplier=supplier("ns", name)) for name in missing))
+        since = served.missing_since(since, clock)
+    assert min(since.values(), default=None) == longest
 
 
 def test_a_new_operator_does_not_take_back_that_a_supplier_is_not_served():
@@ -90,7 +105,7 @@ def test_a_new_operator_does_not_take_back_that_a_supplier_is_not_served():
     late["status"]["conditions"][0] = {"type": "Ready", "status": "False", "reason": "SuppliersNotServed"}
     reports = with_keys(SERVING, miner_report(owned=()))
     expected = ("False", "SuppliersNotServed")
-    assert both(relay_miner=late, reports=reports, clock=5.0, any_unserved_since=5.0) == (expected, expected)
+    assert both(relay_miner=late, reports=reports, clock=5.0, unserved_since=5.0) == (expected, expected)
 
 
 def test_what_is_served_and_mined_is_ready_whatever_the_last_status_was():

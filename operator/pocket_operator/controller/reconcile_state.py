@@ -28,6 +28,5 @@ class ReconcileState:
     update_step: UpdateStep = field(default_factory=UpdateStep)
     rolling: UpdateStep = field(default_factory=UpdateStep)
     """The generations of the workloads that are not complete, and since when."""
-    unserved: UpdateStep = field(default_factory=UpdateStep)
-    """The names of the Suppliers that are not served, and since when these are."""
-    any_unserved_since: float | None = None
+    unserved_since: dict[str, float] = field(default_factory=dict)
+    """Name of a Supplier that is not served → since when (monotonic seconds)."""

@@ -310,15 +310,8 @@ class Reconciler:
         relay_miner = snapshot.relay_miner
         if relay_miner is not None:
             served = served_suppliers(snapshot, planned)
-            if (missing := " ".join(check.name for check in served.missing)) != state.unserved.name:
-                state.unserved = UpdateStep(missing, self._clock())
-            since = self._clock() if state.any_unserved_since is None else state.any_unserved_since
-            state.any_unserved_since = since if missing else None
-            snapshot = replace(
-                snapshot,
-                unserved_since=state.unserved.since if missing else None,
-                any_unserved_since=state.any_unserved_since,
-            )
+            state.unserved_since = served.missing_since(state.unserved_since, self._clock())
+            snapshot = replace(snapshot, unserved_since=min(state.unserved_since.values(), default=None))
             found_status = relay_miner_status(snapshot, planned)
             await self._archive.update(key, found_status.audit, self._now())
             status = as_status(found_status)

@@ -34,6 +34,10 @@ class Served:
         """The number of Suppliers that stay."""
         return len(self.served) + len(self.missing)
 
+    def missing_since(self, before: Mapping[str, float], now: float) -> dict[str, float]:
+        """Return since when each Supplier is not served, by name. `before` is the previous result."""
+        return {check.name: before.get(check.name, now) for check in self.missing}
+
 
 def served_suppliers(snapshot: Snapshot, plan: Plan) -> Served:
     """Return which of the Suppliers that stay are served.
@@ -92,7 +96,7 @@ def long_unserved(snapshot: Snapshot) -> bool:
         return False
     if _last_condition(snapshot, ConditionType.READY).get("reason") == ConditionReason.SUPPLIERS_NOT_SERVED:
         return True
-    observed = snapshot.any_unserved_since
+    observed = snapshot.unserved_since
     return observed is None or snapshot.clock - observed >= _HAND_OVER_SECONDS
 
 

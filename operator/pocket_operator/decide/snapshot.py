@@ -210,9 +210,7 @@ class Snapshot:
     rolling_since: float | None = None
     """Time since which not all declared pods are updated and ready (monotonic seconds), None if they are."""
     unserved_since: float | None = None
-    """Time since which the same Suppliers are not served (monotonic seconds), None if all are."""
-    any_unserved_since: float | None = None
-    """Time since which always some Supplier was not served."""
+    """Time since which the Supplier that waits longest is not served (monotonic seconds), None if all are."""
     turn: Turn = field(default_factory=lambda: Turn(False))
     update_step: UpdateStep = field(default_factory=UpdateStep)
     books: Mapping[str, Books] = field(default_factory=dict)
