@@ -115,7 +115,6 @@ TYPES: Final[dict[str, dict[str, Any]]] = {
         "minProperties": 1,
         "not": {"anyOf": [{"required": ["ipBlock", "podSelector"]}, {"required": ["ipBlock", "namespaceSelector"]}]},
     },
-    "Probe": {"oneOf": [{"required": [handler]} for handler in ("exec", "grpc", "httpGet", "tcpSocket")]},
     "Volume": {"maxProperties": 2},
     "VolumeMount": {"not": {"required": ["subPath", "subPathExpr"]}},
     "VolumeProjection": _ONE,

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pocket.api.base import GROUP
+from pocket.api.pod_settings import (
+    ANNOTATION_BYTES,
+    HOST_PORT_TWICE,
+    PROBE_HANDLERS,
+    PROBE_NEEDS_HANDLER,
+    TOO_MANY_ANNOTATION_BYTES,
+)
 from pocket_operator.resources.pods import SPREAD_KEYS
 
 _NAME: Final = r"[a-z0-9]+((-+|[.])[a-z0-9]+)*"
 _KEY: Final = rf"^({_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 _LABEL_VALUE: Final = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 _PORT_NAME: Final = "^[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$|^[a-z0-9]+(-[a-z0-9]+)*-[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-_ANNOTATION_BYTES: Final = 253952
-"""What Kubernetes allows an object, less 8 KiB for the operator's own annotations."""
 _ENTRY: Final = "^[.]?[-_A-Za-z0-9][-._A-Za-z0-9]*$"
 _OF_POD: Final = (
     r"^(metadata[.](name|namespace|uid|(labels|annotations)\['[^']+'\])|"
@@ -113,9 +118,10 @@ VARIABLES: Final = {
     ),
     "readiness": _present("containers", "readinessProbe"),
     "liveness": _all_of(_present("containers", "livenessProbe"), _present("containers", "startupProbe")),
+    "probes": "variables.readiness + variables.liveness",
     "lifecycles": _present("containers", "lifecycle"),
     "handlers": _all_of(
-        "variables.readiness", "variables.liveness",
+        "variables.probes",
         _present("lifecycles", "postStart"), _present("lifecycles", "preStop"),
     ),
     "requests": _all_of(_present("handlers", "httpGet"), _present("handlers", "tcpSocket")),
@@ -209,7 +215,7 @@ CHECKS: Final = (
         "pods",
         f"x.ports.all(p, {_HOST_PORT} == 0 || ({_BESIDE}).map(d, d.?ports.orValue([]).filter(q, {_SAME_PORT}).size())"
         ".sum() == 1)",
-        "a hostPort of this container occurs twice in the pod", "x.name",
+        HOST_PORT_TWICE, "x.name",
         "(y.?containers.orValue([]) + y.?initContainers.orValue([])).filter(c, has(c.ports))",
     ),
     _Check(
@@ -274,6 +280,9 @@ CHECKS: Final = (
         ".orValue('0'))).isGreaterThan(quantity('0')) && "
         "x.ephemeral.volumeClaimTemplate.spec.?accessModes.orValue([]).size() > 0",
         "an ephemeral volume needs accessModes and storage above 0", "x.name",
+    ),
+    _Check(
+        "probes", f"{list(PROBE_HANDLERS)}.filter(k, k in x).size() == 1", PROBE_NEEDS_HANDLER, "'probe'",
     ),
     _Check(
         "handlers", "!has(x.exec) || x.exec.?command.orValue([]).size() > 0", "exec needs a command", "'command'"
@@ -367,8 +376,8 @@ CHECKS: Final = (
         ".map(o, o.value())",
     ),
     _Check(
-        "annotations", f"x.map(k, bytes(k).size() + bytes(x[k]).size()).sum() <= {_ANNOTATION_BYTES}",
-        f"annotations have more than {_ANNOTATION_BYTES} bytes", "'annotations'",
+        "annotations", f"x.map(k, bytes(k).size() + bytes(x[k]).size()).sum() <= {ANNOTATION_BYTES}",
+        TOO_MANY_ANNOTATION_BYTES, "'annotations'",
     ),
 )  # fmt: skip
 """What Kubernetes checks in addition to the definition. tests/cluster/test_admission_policy.py compares both."""

@@ -14,21 +14,13 @@ from pocket_operator import install
 from pocket_operator.resources import desired
 from pocket_operator.resources.context import Context, Images
 from pocket_operator.resources.kinds import BY_KIND, RELAY_MINERS
+from pod_settings import POD, REFUSED, host_port, side
 from resources import changed, relay_miner
 
 APPLY = "application/apply-patch+yaml"
 AFFINITY = "spec.relayer.podTemplate.affinity"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-POD = "spec.relayer.podTemplate.spec"
-
-
-def side(**more):
-    return {"containers": [{"name": "side", "image": "s", **more}]}
-
-
-def host_port(port, **more):
-    return {"containerPort": port, "hostPort": 9999, **more}
 
 
 def pod_term(**more):
@@ -160,17 +152,7 @@ BAD = [
             "name": "cpu", "target": {"type": "Utilization"}}}]},
         "Utilization: the target lacks the field of its type",
     ),
-    ("spec.relayer.service", {"annotations": {"a": "x" * 262144}}, "more than 253952 bytes"),
-    ("spec.relayer.podTemplate", {"annotations": {"a": "ä" * 135_000}}, "more than 253952 bytes"),
-    (POD, side(ports=[host_port(1), host_port(2)]), "side: a hostPort of this container occurs twice"),
-    (
-        POD, {"containers": [{"name": name, "image": "s", "ports": [host_port(1)]} for name in ("one", "two")]},
-        "one: a hostPort of this container occurs twice",
-    ),
-    (
-        POD, {"initContainers": [{"name": "one", "image": "s", "ports": [host_port(1), host_port(2)]}]},
-        "one: a hostPort of this container occurs twice",
-    ),
+    *REFUSED,
     (
         "spec.networkPolicy", {"enabled": True, "relaysFrom": [{"podSelector": {"matchLabels": {"a b": "c"}}}]},
         "a b: the key of a label is not valid",

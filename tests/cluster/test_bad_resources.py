@@ -149,6 +149,7 @@ BAD_POD_TEMPLATES = [
     (POD, {"restartPolicy": "Never"}, "restartPolicy is the operator's"),
     (POD, own_container(image="x"), "spec.containers[miner].image is the operator's: use the image"),
     (POD, own_container(livenessProbe={"tcpSocket": {"port": 1}}), "livenessProbe is the operator's"),
+    (POD, own_container(readinessProbe={"periodSeconds": 5}), "readinessProbe is the operator's: the operator probes"),
     (POD, own_container(env=[{"name": "POD_UID", "value": "x"}]), "env sets one of the operator's: POCKET_REDIS_URL"),
     (POD, own_container(volumeMounts=[{"name": "x", "mountPath": "/keys"}]), "one of the operator's paths: /config"),
     (POD, {"volumes": [{"name": "auth-0", "emptyDir": {}}]}, "one of the operator's names: config"),

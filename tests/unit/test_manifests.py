@@ -13,7 +13,9 @@ from pocket.errors import ConfigurationError
 from pocket.keys.loading import load_keys_directory
 from pocket.keys.sealed_box import SECRET_OF_NAMESPACE
 from pocket_operator.resources.workload_config import RuntimePaths, miner_config, relayer_config, suppliers_of
+from pod_settings import POD, REFUSED, TAKEN
 from relayctl.local_stack import resolve, write_keys
+from resources import changed
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests/samples/trial"
 FILES = [SAMPLES / "relayminer.yaml", SAMPLES / "suppliers.yaml"]
@@ -189,6 +191,25 @@ def test_a_bad_resource_is_refused_with_a_sentence_that_names_the_field(tmp_path
         load_manifests([file])
     assert str(file) in str(caught.value)
     assert said in str(caught.value)
+
+
+def written(folder, pod_settings):
+    """Return a file with a RelayMiner that has these settings, by path."""
+    file, body = folder / "relayminer.yaml", yaml.safe_load(GOOD)
+    for path, value in pod_settings:
+        body = changed(body, path, value)
+    file.write_text(yaml.safe_dump(body))
+    return file
+
+
+@pytest.mark.parametrize(("path", "value", "said"), REFUSED)
+def test_what_kubernetes_would_refuse_in_the_pods_is_refused_with_its_path(tmp_path, path, value, said):
+    with pytest.raises(ManifestError, match=rf"RelayMiner trial: {path}.*: {said}$"):
+        load_manifests([written(tmp_path, [(path, value)])])
+
+
+def test_what_kubernetes_takes_in_the_pods_is_taken(tmp_path):
+    load_manifests([written(tmp_path, [(POD, TAKEN), ("spec.miner.podTemplate.spec", TAKEN)])])
 
 
 def test_files_that_are_no_manifests_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from pocket.api.base import API_VERSION, GROUP, ManifestError, problem_of, read_documents
 from pocket.api.crd import structural_schema
+from pocket.api.pod_settings import pod_setting_problems
 from pocket.api.relayminer import RelayMiner, RelayMinerSpec
 from pocket.api.schema import unknown_fields
 from pocket.api.supplier import Supplier
@@ -60,13 +61,15 @@ def load_manifests(paths: Iterable[Path]) -> Manifests:
 
 
 def _check_kubernetes_parts(document: dict[str, Any], where: str) -> None:
-    """Check the names of the fields that Kubernetes itself defines, which the models pass on.
+    """Check what the models pass on to Kubernetes: the names of its fields, and the settings of pods.
 
     Raises ManifestError.
     """
     for path, resembling in unknown_fields(_spec_schema(), document.get("spec") or {}, "spec"):
         question = f": did you mean {resembling}?" if resembling else ""
         raise ManifestError(f"{where}: {path} is unknown{question}")
+    for problem in pod_setting_problems(document.get("spec") or {}):
+        raise ManifestError(f"{where}: {problem}")
 
 
 @cache
