@@ -71,13 +71,17 @@ class SignerServer:
         self._policy = policy
         self._wall_clock = wall_clock
         self._by_public_key: dict[bytes, PrivateKey] = {}
+        self._is_idle = False
         self.metrics = SignerMetrics.create()
 
     def reload_keys(self) -> None:
-        """Read the keys again. Waits for files, so it belongs in a thread."""
+        """Read the keys again, and warn once while there is none. Waits for files, so it belongs in a thread."""
         if self._keyring.reload():
             keys = self._keyring.by_address().values()
             self._by_public_key = {key.public_key: key for key in keys if isinstance(key, PrivateKey)}
+        was_idle, self._is_idle = self._is_idle, not self._by_public_key
+        if self._is_idle and not was_idle:
+            _LOG.warning("no key is loaded, so nothing is signed: put key files into the folder of --keys")
 
     async def run(self) -> None:
         """Read changed keys until cancelled."""

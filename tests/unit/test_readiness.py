@@ -89,7 +89,8 @@ def test_the_first_supplier_is_not_late_because_there_was_none_for_hours():
 @pytest.mark.parametrize(
     ("rounds", "longest"),
     [((("alice",), ("alice", "bob"), ("alice",)), 0.0), ((("alice",), ("bob",), ("alice",)), 50.0),
-     ((("alice", "bob"), ("bob",), ("bob", "alice")), 0.0), ((("alice",), (), ("bob",)), 50.0), ((("alice",), ()), None)],
+     ((("alice", "bob"), ("bob",), ("bob", "alice")), 0.0), ((("alice",), (), ("bob",)), 50.0),
+     ((("alice",), ()), None)],
     ids=["another joins", "they take turns", "the other is served", "all are served meanwhile", "all are served"],
 )  # fmt: skip
 def test_the_supplier_that_waits_longest_tells_since_when_suppliers_are_not_served(rounds, longest):
