@@ -57,7 +57,8 @@ class Shell:
         path = f"{Path(own.kubectl_path).parent}:{os.environ['PATH']}"
         self.environment = {**os.environ, "KUBECONFIG": str(own.kubeconfig), "PATH": path}
         self.folder = folder
-        (folder / "manifests").symlink_to(ROOT / "manifests")
+        for name in ("manifests", "crds"):
+            (folder / name).symlink_to(ROOT / name)
 
     def start(self, command: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -69,6 +70,12 @@ class Shell:
         child = self.start(command)
         output, _ = await asyncio.to_thread(child.communicate, timeout=120)
         assert child.returncode == 0, f"{command}: {output}"
+        return output
+
+    async def refusal(self, command: str) -> str:
+        child = self.start(command)
+        output, _ = await asyncio.to_thread(child.communicate, timeout=120)
+        assert child.returncode != 0, f"{command}: {output}"
         return output
 
 
@@ -102,7 +109,7 @@ async def test_removing_loses_nothing_leaves_nothing_and_the_exported_sealing_ke
     own, api, tmp_path
 ):
     shell = Shell(own, tmp_path)
-    export, drain, remove, _helm_crds, _helm_namespace, volumes, namespace_again, key_again = commands()
+    export, drain, remove, _with_helm, _alone, volumes, namespace_again, key_again = commands()
     await shell.run(f"kubectl create namespace {NAMESPACE}")
     await shell.run("kubectl apply --server-side -k manifests/ && kubectl wait --for=condition=Established crd --all")
     operator = WholeCluster(own, "pocket-system", own.kubeconfig, tmp_path / "operator.log").start()
@@ -119,6 +126,9 @@ async def test_removing_loses_nothing_leaves_nothing_and_the_exported_sealing_ke
             await reason(api, SUPPLIERS, NAMESPACE, "alice", "Draining", seconds=60)
             assert deletion.poll() is None, "it waits for the open session"
             assert await published(api, NAMESPACE, "miner") == {address("alice")}
+            installed = await ours(shell)
+            assert "may not be settled yet" in await shell.refusal(remove)
+            assert await ours(shell) == installed, "a removal that is refused removes nothing"
             nodes.open.clear()
             output, _ = await asyncio.to_thread(deletion.communicate, timeout=90)
             assert deletion.returncode == 0, output
