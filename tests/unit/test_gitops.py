@@ -171,7 +171,7 @@ def test_the_config_map_for_argo_cd_holds_the_scripts():
     scripts = {key.rpartition("_")[2]: script for key, script in patch["data"].items()}
     assert scripts == {"RelayMiner": SCRIPT, "Supplier": SCRIPT, "Application": of_application}
     assert argo({"status": {"health": {"status": "Degraded", "message": "m"}}}, of_application) == ("Degraded", "m")
-    assert argo({}, of_application) == ("Progressing", "")
+    assert argo({}, of_application) == ("Progressing", "Waiting for the first comparison")
 
 
 def test_the_app_of_apps_applies_the_operator_in_a_wave_before_the_resources():
@@ -195,3 +195,27 @@ def test_the_application_set_and_flux_have_the_same_order():
     by_name = {row["metadata"]["name"]: row["spec"] for row in documents if row["kind"] == "Kustomization"}
     assert by_name["relay-mining"]["dependsOn"] == [{"name": "pocket-operator"}]
     assert all(spec["wait"] for spec in by_name.values())
+
+
+SOURCE = {"repoURL": "https://git.example.org/a", "path": "manifests", "targetRevision": "v1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (None, "Progressing"),
+        ({"health": {"status": "Healthy"}}, "Progressing"),
+        ({"health": {"status": "Healthy"}, "sync": {"status": "OutOfSync", "comparedTo": {"source": SOURCE}}},
+         "Progressing"),
+        ({"health": {"status": "Healthy"}, "sync": {"status": "Synced", "comparedTo": {
+            "source": {**SOURCE, "targetRevision": "v0"}}}}, "Progressing"),
+        ({"health": {"status": "Healthy"}, "sync": {"status": "Synced", "comparedTo": {"source": {**SOURCE}}}},
+         "Healthy"),
+        ({"health": {"status": "Degraded", "message": "m"}, "sync": {"status": "OutOfSync"}}, "Degraded"),
+    ],
+    ids=["new", "not compared", "nothing applied yet", "a new source", "applied", "degraded"],
+)  # fmt: skip
+def test_a_wave_waits_until_an_application_has_applied_its_source(status, expected):
+    """Argo CD calls an Application Healthy before its first sync: what is missing does not count."""
+    body = {"spec": {"source": SOURCE}} | ({} if status is None else {"status": status})
+    assert argo(body, (ARGO / "application-health.lua").read_text())[0] == expected
