@@ -92,7 +92,7 @@ def test_a_node_that_lags_never_replaces_a_confirmed_height_though_it_grows():
 
 @given(
     pace=st.sampled_from([1.0, 6.0, 60.0]),
-    before=st.integers(1, 30),
+    before=st.integers(4, 30),
     halts=st.lists(st.floats(2.0, 500.0), max_size=3),
     steps=st.lists(st.integers(1, 12), min_size=8, max_size=8),
 )  # fmt: skip
@@ -105,12 +105,20 @@ def test_a_chain_that_halted_is_followed_at_once_and_its_pace_stays_what_it_was(
         assert guard.block_seconds == pytest.approx(pace)
 
 
-def test_a_pace_that_changes_is_measured_after_four_blocks():
-    guard, now = HeightGuard(1.0), 0.0
-    for height in range(100, 106):
-        now += 30.0
+def test_a_pace_other_than_expected_is_measured_after_three_blocks_and_another_one_after_four():
+    guard, height, now, measured = HeightGuard(1.0), 100, 0.0, []
+    for seconds in [0.0, 30.0, 30.0, 30.0, *[30.0] * 4, *[10.0] * 4]:
+        height, now = height + 1, now + seconds
         guard.observe(block(height, now), now)
-        assert guard.block_seconds == (1.0 if height < 104 else 30.0)
+        measured.append(guard.block_seconds)
+    assert measured == [1.0, 1.0, 15.5, *[30.0] * 8, 10.0]
+
+
+def test_a_chain_that_halts_right_after_the_start_is_not_slow():
+    guard = HeightGuard(3.0)
+    for height, now in ((100, 0.0), (101, 200.0), (102, 203.0)):
+        guard.observe(block(height, now), now)
+        assert guard.block_seconds == 3.0
 
 
 @in_virtual_time

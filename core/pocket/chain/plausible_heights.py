@@ -20,6 +20,7 @@ _GROWTH: Final = 3  # blocks in a row, at the chain's pace, after which another 
 _CONTRADICTIONS: Final = 2  # observations in a row that contradict a height believed without a reference
 _SLOWEST_SECONDS: Final = 600.0
 _PACES: Final = 7  # latest observations, of which the median is the measured time between blocks
+_EXPECTED_PACES: Final = 2  # as many observations as the expected time counts for at first
 
 
 class Belief(StrEnum):
@@ -78,7 +79,7 @@ class HeightGuard:
     _below: _Rival | None = None
 
     def __post_init__(self) -> None:
-        self._paces = deque([self.block_seconds] * _PACES, _PACES)
+        self._paces = deque([self.block_seconds] * _EXPECTED_PACES, _PACES)
 
     @property
     def doubts(self) -> bool:
