@@ -78,7 +78,7 @@ VOLUMES = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gette
 PRICE = GasPrice.parse("0.000001upokt")
 
 
-async def _settled() -> bool:
+async def _settled(_blocks) -> bool:
     return True
 
 
