@@ -308,13 +308,14 @@ def _too_late(change: Fault, away: Fault) -> bool:
 def _takes_the_last_sender(gone: Fault, lost: Fault) -> bool:
     """Return True if a miner goes in the last five blocks of a window in which transactions are lost.
 
-    The next owner, which takes over in five blocks, could not send in time.
+    The next owner, which takes over in five blocks, could not send in time. What is lost from the end of the session on
+    is lost in its window, as nothing is sent before.
     """
     if lost.kind is not Kind.MEMPOOL_LOSS or gone.kind not in _TAKEN_OVER:
         return False
     closes = (end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2))
     return any(
-        close - WINDOW_BLOCKS <= lost.at / BLOCK_SECONDS <= gone.at / BLOCK_SECONDS < close
+        close - WINDOW_BLOCKS - 2 <= lost.at / BLOCK_SECONDS <= gone.at / BLOCK_SECONDS < close
         and gone.at / BLOCK_SECONDS >= close - 5
         for close in closes
     )
