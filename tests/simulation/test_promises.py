@@ -4,6 +4,7 @@ import pytest
 from simulated.plan import Fault, Kind
 from simulated.promises import (
     is_last_chance,
+    leaves_no_proof,
     leaves_no_time,
     peers_are_away,
     reaches_last_chance,
@@ -24,6 +25,10 @@ def fault(kind, seconds, *, target="", share=1.0, at=0.0):
 ])  # fmt: skip
 def test_empty_blocks_keep_clear_of_a_windows_last_chance(height, blocks, skipped):
     assert reaches_last_chance(height, blocks) is skipped
+
+
+def test_proofs_do_not_become_required_in_the_last_blocks_before_a_settlement():
+    assert [height for height in range(1, 41) if leaves_no_proof(height)] == [25, 26, 27, 35, 36, 37]
 
 
 def test_what_the_last_block_of_a_window_may_take_is_not_lost():

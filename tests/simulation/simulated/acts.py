@@ -40,6 +40,8 @@ def _no_transactions(system: System, fault: Fault) -> None:
 
 
 def _proof_params(system: System, fault: Fault) -> None:
+    if promises.leaves_no_proof(system.chain.height):
+        return
     state = system.chain.state
     old = state.proof_params.proof_request_probability
     others = [chance for chance in (0.0, 0.5, 1.0) if chance != old]

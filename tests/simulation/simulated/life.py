@@ -187,8 +187,14 @@ class Life(RedisFaults):
             self._is_last_owner() or self._is_last_miner(program) or self._is_last_prover(program)
         ):
             return
+        if self._is_late_owner(fault, program):
+            return
         self._kill_and_hold(program)
         await self._back(fault, program)
+
+    def _is_late_owner(self, fault: Fault, program: Program) -> bool:
+        """Return whether an owner that goes for more than a block leaves no time for claims that were put off."""
+        return not program.relayer and fault.seconds > BLOCK_SECONDS and self._is_last_owner()
 
     def _is_last_owner(self) -> bool:
         return promises.takes_the_last_owner(
@@ -225,7 +231,7 @@ class Life(RedisFaults):
             self.system.start(program)
 
     async def _terminate(self, fault: Fault, program: Program) -> None:
-        if not program.alive or program.name in self._held:
+        if not program.alive or program.name in self._held or self._is_late_owner(fault, program):
             return
         self._held.add(program.name)
         self.system.tell(f"{program.name}: told to end")

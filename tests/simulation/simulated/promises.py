@@ -11,6 +11,7 @@ from simulated.plan import BLOCK_SECONDS, NO_ANSWER_SHARE, SESSION_BLOCKS, SESSI
 _CLOSES = tuple(sorted(end + 2 + number * WINDOW_BLOCKS for end in SESSION_ENDS for number in (1, 2)))
 """Heights at which windows of claims and of proofs close."""
 _BLOCKS_TO_TAKE_OVER = 5
+_BLOCKS_TO_DECIDE = 3
 _BLOCKS_TO_PROVE = _BLOCKS_TO_TAKE_OVER + 1  # the next owner may have to adopt the claim first
 _MOST_SECONDS_AWAY = 2 * BLOCK_SECONDS
 _TO_SEAL_SECONDS = 10 * BLOCK_SECONDS  # from the loss of a copy to the seals, at most
@@ -58,6 +59,11 @@ def puts_off(unclaimed: Collection[int], redis_back_at: int) -> list[int]:
     `unclaimed` are the ends of sessions without a claim on chain.
     """
     return [end for end in unclaimed if redis_back_at > end - SESSION_BLOCKS]
+
+
+def leaves_no_proof(height: int) -> bool:
+    """Return True if proofs that become required at `height` cannot be decided, sent and included in time."""
+    return any(height < end + 2 + 2 * WINDOW_BLOCKS <= height + _BLOCKS_TO_DECIDE for end in SESSION_ENDS)
 
 
 def replays_too_late(back_at: float, height: int) -> bool:
