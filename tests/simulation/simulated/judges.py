@@ -139,7 +139,8 @@ class Judges:
                 continue
             if program.relayer:
                 for pair, relay in in_log(program.folder):
-                    held[pair].add(relay)
+                    if pair not in system.roots:  # a sealed session takes no relays from a log
+                        held[pair].add(relay)
             else:
                 volumes.append(set(on_volume(program.folder)))
         merge = set.intersection if apart else set.union

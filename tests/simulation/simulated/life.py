@@ -197,9 +197,7 @@ class Life(RedisFaults):
         return not program.relayer and fault.seconds > BLOCK_SECONDS and self._is_last_owner()
 
     def _is_last_owner(self) -> bool:
-        return promises.takes_the_last_owner(
-            self.judges.unclaimed_ends(), self._redis_back_at, self.system.chain.height
-        )
+        return promises.takes_the_last_owner(self.judges.unclaimed_ends(), self.system.chain.height)
 
     def _is_last_prover(self, program: Program) -> bool:
         unproven = self.judges.unproven_ends()
@@ -321,11 +319,14 @@ class Life(RedisFaults):
         apart = promises.peers_are_away(self.faults, self.loop.time())
         height = self.system.chain.height
         late = {name for name, until in self._stopped_until.items() if promises.replays_too_late(until, height)}
-        gone = [p for p in self.system.programs.values() if p.name in (late if p.relayer else self._held)]
+        gone = [*(p for p in self.system.programs.values() if p.relayer and p.name in late), *self._held_miners()]
         if (apart or gone or self._destroyed - {what}) and self.judges.missing(**lost, apart=apart, gone=gone):
             return False
         self._destroyed.add(what)
         return True
+
+    def _held_miners(self) -> list[Program]:
+        return [p for p in self.system.programs.values() if not p.relayer and p.name in self._held]
 
     async def _upgrade(self, fault: Fault, _: Program | None) -> None:
         programs = [p for p in self.system.programs.values() if p.wanted]
@@ -342,6 +343,8 @@ class Life(RedisFaults):
         self.system.tell("miner-2: added")
         self.system.start(program)
         await asyncio.sleep(fault.seconds)
+        while self.judges.missing(gone=[program, *self._held_miners()]):  # noqa: ASYNC110
+            await asyncio.sleep(1.0)  # it has the only copy that can be reached
         program.wanted = False
         self.system.tell("miner-2: removed")
         self.system.terminate(program)

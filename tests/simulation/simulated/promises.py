@@ -75,13 +75,13 @@ def replays_too_late(back_at: float, height: int) -> bool:
     return any(height < middle <= back_at / BLOCK_SECONDS + 1 for middle in middles)
 
 
-def takes_the_last_owner(unclaimed: Collection[int], redis_back_at: int, height: int) -> bool:
+def takes_the_last_owner(unclaimed: Collection[int], height: int) -> bool:
     """Return True if nobody could claim in time what an owner that goes now leaves without a claim on chain.
 
-    `unclaimed` are the ends of such sessions. After Redis came back, at `redis_back_at`, they are sealed in the second
-    half of their window, and the next owner takes over in five blocks.
+    `unclaimed` are the ends of such sessions: a mempool lost their claims, or they are sealed late because Redis came
+    back. The next owner takes over in five blocks.
     """
-    closes = (end + 2 + WINDOW_BLOCKS for end in puts_off(unclaimed, redis_back_at))
+    closes = (end + 2 + WINDOW_BLOCKS for end in unclaimed)
     return any(close - _BLOCKS_TO_TAKE_OVER <= height < close for close in closes)
 
 
