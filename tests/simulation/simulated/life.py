@@ -245,6 +245,8 @@ class Life(RedisFaults):
         process = program.process
         if not program.alive or process is None or (not program.relayer and self._is_last_owner()):
             return
+        if fault.seconds > BLOCK_SECONDS and (self._is_last_miner(program) or self._is_last_prover(program)):
+            return
         if program.relayer:
             self._stopped_until[program.name] = until = self.loop.time() + fault.seconds
             late = promises.replays_too_late(until, self.system.chain.height)
