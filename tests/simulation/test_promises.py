@@ -81,9 +81,13 @@ def test_peers_that_are_away_before_the_seals_leave_each_volume_to_itself():
     assert not peers_are_away([fault(Kind.KILL, 20.0, at=50.0)], 55.0)
 
 
-@pytest.mark.parametrize(("unclaimed", "others", "height", "skipped"), [
-    ({10}, 0, 13, True), ({10}, 1, 13, False), (set(), 0, 13, False), ({10}, 0, 9, False), ({10}, 0, 10, True),
-    ({10}, 0, 19, True), ({10}, 0, 20, False), ({10, 20}, 0, 20, True),
+@pytest.mark.parametrize(("unclaimed", "unproven", "others", "height", "skipped"), [
+    ({10}, set(), 0, 13, True), ({10}, set(), 1, 13, False), (set(), set(), 0, 13, False), ({10}, set(), 0, 9, False),
+    ({10}, set(), 0, 10, True), ({10}, set(), 0, 19, True), ({10}, set(), 0, 20, False), ({10, 20}, set(), 0, 20, True),
+    (set(), {10}, 0, 19, False), (set(), {10}, 0, 20, True), (set(), {10}, 1, 20, False), (set(), {10}, 0, 27, True),
+    (set(), {10}, 0, 28, False),
 ])  # fmt: skip
-def test_no_miner_goes_for_long_while_no_other_one_runs_and_claims_are_due(unclaimed, others, height, skipped):
-    assert takes_the_last_miner(unclaimed, others, height) is skipped
+def test_no_miner_goes_for_long_while_no_other_one_runs_and_claims_or_proofs_are_due(
+    unclaimed, unproven, others, height, skipped
+):
+    assert takes_the_last_miner(unclaimed, unproven, others, height) is skipped

@@ -193,8 +193,11 @@ class Life(RedisFaults):
         await self._back(fault, program)
 
     def _is_late_owner(self, fault: Fault, program: Program) -> bool:
-        """Return whether an owner that goes for more than a block leaves no time for claims that were put off."""
-        return not program.relayer and fault.seconds > BLOCK_SECONDS and self._is_last_owner()
+        """Return whether an owner that goes for more than a block leaves no time for what others would send."""
+        return (
+            not program.relayer and fault.seconds > BLOCK_SECONDS and
+            (self._is_last_owner() or self._is_last_miner(program))
+        )  # fmt: skip
 
     def _is_last_owner(self) -> bool:
         return promises.takes_the_last_owner(self.judges.unclaimed_ends(), self.system.chain.height)
@@ -213,7 +216,7 @@ class Life(RedisFaults):
         others = (p for p in self.system.programs.values() if not p.relayer and p is not program and p.alive)
         running = sum(1 for other in others if other.process is not None and not other.process.frozen)
         return not program.relayer and promises.takes_the_last_miner(
-            self.judges.unclaimed_ends(), running, self.system.chain.height
+            self.judges.unclaimed_ends(), self.judges.unproven_ends(), running, self.system.chain.height
         )
 
     def _kill_and_hold(self, program: Program) -> None:

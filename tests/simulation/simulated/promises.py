@@ -94,12 +94,17 @@ def takes_the_last_prover(unproven: Collection[int], height: int) -> bool:
     return any(close - _BLOCKS_TO_PROVE <= height < close for close in closes)
 
 
-def takes_the_last_miner(unclaimed: Collection[int], others_running: int, height: int) -> bool:
-    """Return True if a miner that goes for long would leave sessions without a claim to no running miner.
+def takes_the_last_miner(
+    unclaimed: Collection[int], unproven: Collection[int], others_running: int, height: int
+) -> bool:
+    """Return True if a miner that goes for long would leave sessions in their windows to no running miner.
 
-    `unclaimed` are the ends of such sessions. One that resumes waits for the Lease of the one that is gone.
+    They are given by their ends: those without a claim, and those with one that lacks a proof. A miner that resumes
+    waits for the Lease of the one that is gone.
     """
-    return not others_running and any(end <= height < end + 2 + WINDOW_BLOCKS for end in unclaimed)
+    claims = any(end <= height < end + 2 + WINDOW_BLOCKS for end in unclaimed)
+    proofs = any(end + 2 + WINDOW_BLOCKS <= height < end + 2 + 2 * WINDOW_BLOCKS for end in unproven)
+    return not others_running and (claims or proofs)
 
 
 def peers_are_away(faults: Sequence[Fault], now: float) -> bool:
