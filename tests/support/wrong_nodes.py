@@ -58,6 +58,9 @@ class Node:
 
         return call
 
+    def renew(self):
+        return
+
     async def close(self, _):
         return
 

@@ -157,7 +157,7 @@ class Node:
     def __init__(self, *frames, **answers):
         self.frames, self.answers, self.sent, self.asked = list(frames), answers, [], []
 
-    def post(self, url, json):
+    def post(self, url, json, headers=None):
         self.asked.append(json)
 
         async def pieces():

@@ -62,6 +62,9 @@ class Channel:
 
         return ask
 
+    def renew(self):
+        return
+
     async def close(self, grace):
         return
 
@@ -140,7 +143,7 @@ class Rpc:
     def __init__(self, **answers):
         self.answers = answers
 
-    def post(self, url, json):
+    def post(self, url, json, headers=None):
         async def pieces():
             yield self.answers[json["method"]]
 

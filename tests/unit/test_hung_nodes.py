@@ -176,7 +176,7 @@ class Http:
         self.pause = pause
         self.asked = []
 
-    def post(self, url, json):
+    def post(self, url, json, headers=None):
         self.asked.append(url)
 
         async def pieces():
@@ -205,7 +205,7 @@ async def test_block_results_of_a_node_that_is_slower_than_another_are_waited_fo
     """Large answers may take up to a block, longer than the second that other queries have after the first answer."""
 
     class Paced(Http):
-        def post(self, url, json):
+        def post(self, url, json, headers=None):
             pause = (GRACE_SECONDS + 0.5) / 3 if "hung" in url else 0.0
             return Http(pause).post(url.replace("hung", "slow"), json)
 

@@ -34,7 +34,7 @@ class CountedChannels:
     def __init__(self, port):
         self.port = port
         self.opened = self.open = 0
-        self.all_closed = asyncio.Event()
+        self.all_closed, self.one_closed = asyncio.Event(), asyncio.Event()
 
     def __call__(self):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
@@ -46,6 +46,7 @@ class CountedChannels:
         async def closed(grace):
             await close(grace)
             self.open -= 1
+            self.one_closed.set()
             if not self.open:
                 self.all_closed.set()
 
@@ -113,3 +114,27 @@ async def test_a_query_that_fails_ends_the_use_of_its_channel():
             await query(b"held", timeout=0.01)
         await channels.all_closed.wait()
         assert channels.opened == 1
+
+
+async def test_a_renewed_channel_is_closed_after_its_last_query_and_at_most_once_a_second(monkeypatch):
+    async with idle_channel(60.0) as (node, channels, channel, query):
+        channel.renew()  # there is none yet
+        waiting = query(b"held", timeout=5.0)
+        await node.asked.wait()
+        channel.renew()
+        await query(b"one", timeout=5.0)
+        assert channels.opened == 1, "it was opened a moment ago"
+        monkeypatch.setattr("pocket.chain.channels._RENEWAL_SECONDS", 0.0)
+        channel.renew()
+        await query(b"one", timeout=5.0)
+        assert (channels.opened, channels.open) == (2, 2), "a query still runs over the former one"
+        node.may_answer.set()
+        assert await waiting == b"held"
+        await channels.one_closed.wait()
+        assert channels.open == 1
+        channel.renew()
+        await query(b"one", timeout=5.0)
+        assert channels.opened == 3
+        channel.renew()
+        await channel.close()
+        assert channels.open == 0

@@ -1,7 +1,9 @@
 """gRPC channels to chain nodes."""
 
 import asyncio
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
@@ -14,6 +16,17 @@ _RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bound
 _CONNECT_MILLISECONDS: Final = 3000
 _IDLE_SECONDS: Final = 30.0
 """Opening a channel takes as much CPU as gRPC's threads in this time."""
+_RENEWAL_SECONDS: Final = 1.0
+"""Least time between two connections to a node that fails."""
+
+
+@dataclass(eq=False, slots=True)
+class _OpenChannel:
+    """A channel of gRPC, when it was opened, and how many queries run on it."""
+
+    channel: grpc.aio.Channel
+    opened_at: float
+    running: int = 0
 
 
 class NodeChannel(Protocol):
@@ -21,6 +34,9 @@ class NodeChannel(Protocol):
 
     def unary_unary(self, method: str, request_serializer: None, response_deserializer: None) -> Callable[..., Any]:
         """Return what begins a query of a method."""
+
+    def renew(self) -> None:
+        """Have later queries use a new connection."""
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel."""
@@ -35,10 +51,11 @@ class IdleChannel:
     def __init__(self, open_channel: Callable[[], grpc.aio.Channel], idle_seconds: float = _IDLE_SECONDS) -> None:
         self._open_channel = open_channel
         self._idle_seconds = idle_seconds
-        self._channel: grpc.aio.Channel | None = None
-        self._running = 0
+        self._current: _OpenChannel | None = None
         self._used_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
+        self._former: set[_OpenChannel] = set()
+        """Channels that were renewed, while their last queries run."""
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -48,43 +65,69 @@ class IdleChannel:
         def begin(request: bytes, **options: Any) -> Any:
             if self._closed:
                 raise grpc.aio.UsageError("Channel is closed.")
-            if self._channel is None:
-                self._channel = self._open_channel()
-            call = self._channel.unary_unary(method, request_serializer, response_deserializer)(request, **options)
-            self._running += 1
-            call.add_done_callback(self._ended)
+            if self._current is None:
+                self._current = _OpenChannel(self._open_channel(), asyncio.get_running_loop().time())
+            used = self._current
+            call = used.channel.unary_unary(method, request_serializer, response_deserializer)(request, **options)
+            used.running += 1
+            call.add_done_callback(functools.partial(self._ended, used))
             return call
 
         return begin
 
-    def _ended(self, call: Any) -> None:
+    def _ended(self, used: _OpenChannel, call: Any) -> None:
         loop = asyncio.get_running_loop()
-        self._running -= 1
+        used.running -= 1
+        if used is not self._current:
+            if used in self._former and not used.running:
+                self._former.remove(used)
+                self._close_later(used)
+            return
         self._used_at = loop.time()
         if self._timer is None and not self._closed:
             self._timer = loop.call_later(self._idle_seconds, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
-        left = self._used_at + self._idle_seconds - loop.time()
-        if self._running:
+        used, left = self._current, self._used_at + self._idle_seconds - loop.time()
+        if used is None or used.running:
             return  # the end of the last query sets the timer again
         if left > 0:
             self._timer = loop.call_later(left, self._close_if_idle)
-        elif self._channel is not None:
-            channel, self._channel = self._channel, None
-            closing = loop.create_task(channel.close(None))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        else:
+            self._current = None
+            self._close_later(used)
+
+    def renew(self) -> None:
+        """Have later queries use a new connection, for which the node's name is resolved again.
+
+        gRPC keeps a connection to an address that the name has left, and resolves a name at most every 30 seconds. A
+        connection that was opened a moment ago is kept. Running queries go on.
+        """
+        used = self._current
+        if used is None or asyncio.get_running_loop().time() - used.opened_at < _RENEWAL_SECONDS:
+            return
+        self._current = None
+        if used.running:
+            self._former.add(used)
+        else:
+            self._close_later(used)
+
+    def _close_later(self, used: _OpenChannel) -> None:
+        closing = asyncio.get_running_loop().create_task(used.channel.close(None))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel for good. Running queries end after `grace` seconds, without it at once."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(grace)
+        last = [*self._former, *filter(None, [self._current])]
+        self._current = None
+        self._former.clear()
+        for used in last:
+            await used.channel.close(grace)
         await asyncio.gather(*self._closing)
 
 
@@ -97,6 +140,7 @@ def _open(address: NodeAddress) -> grpc.aio.Channel:
     target, secure = address.grpc_target
     options = [
         ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 10_000),  # also after which the kernel gives up a connection without an answer
         ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
         # A node that is back is asked within seconds; gRPC's own pause grows to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 500),

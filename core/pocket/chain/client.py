@@ -75,7 +75,10 @@ class ChainClient:
     ) -> None:
         self._channels = [channel(address) for address in addresses]
         names = [address.name for address in addresses]
-        self._nodes = Failover(self._channels, clock, node_health=node_health, names=names, on_query=on_query)
+        self._nodes = Failover(
+            self._channels, clock, node_health=node_health, names=names, on_query=on_query,
+            renew=lambda channel: channel.renew(),
+        )  # fmt: skip
         self._timeout = timeout_seconds
         self.latest_height: Callable[[], int] = lambda: 0
         """The chain's height as this process knows it, 0 if it does not follow the chain."""

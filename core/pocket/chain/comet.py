@@ -31,6 +31,8 @@ _LARGEST_RESULTS: Final = 1024 * 1024 * 1024
 _RESULTS_SECONDS: Final = 60.0
 _RESULTS_SHARE: Final = 0.6  # of the seconds, before a large answer is also requested from the next node
 _PIECE: Final = 64 * 1024
+_LAST_REQUEST: Final = {"Connection": "close"}
+"""Headers of the last request over a connection."""
 _BLOCKS: Final = 1000
 _HEIGHT: Final = re.compile(r"[1-9][0-9]{0,18}")
 _UNREADABLE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -187,7 +189,12 @@ class CometClient:
         on_query: QueryObserver | None = None,
     ) -> None:
         names = [address.name for address in addresses]
-        self._nodes = Failover(list(addresses), clock, node_health=node_health, names=names, on_query=on_query)
+        self._renewed: set[NodeAddress] = set()
+        """Nodes whose connection is closed after the next answer, so that later ones come over a new connection."""
+        self._nodes = Failover(
+            list(addresses), clock, node_health=node_health, names=names, on_query=on_query, renew=self._renewed.add
+        )
+        self._latest_heights: dict[NodeAddress, int] = {}
         self._http = http
         self._timeout = timeout_seconds
         self._chain_id = chain_id
@@ -211,20 +218,35 @@ class CometClient:
 
         async def ask(node: NodeAddress) -> U:
             taken, now = answer(), asyncio.get_running_loop().time
+            headers = _LAST_REQUEST if node in self._renewed else None
+            self._renewed.discard(node)
+            post = self._http.post(node.rpc, json=body, headers=headers)
             try:
-                async with asyncio.timeout(silence) as quiet, self._http.post(node.rpc, json=body) as response:
+                async with asyncio.timeout(silence) as quiet, post as response:
                     async for piece in response.content.iter_chunked(_PIECE):
                         taken.feed(piece)
                         quiet.reschedule(None if silence is None else now() + silence)
-                return check(taken.close())
+                result = check(taken.close())
             except TimeoutError as error:
                 raise ChainUnavailable(f"{node.rpc}: silent for too long") from error
             except ChainError as error:
                 raise error_of(error.failure, f"{node.rpc}: {error}", error.height) from error
             except (aiohttp.ClientError, OSError, DecodingError) as error:
                 raise ChainUnavailable(f"{node.rpc}: {error}") from error
+            if method == "status" and isinstance(result, Block):
+                self._renew_if_repeated(node, result.height)
+            return result
 
         return ask
+
+    def _renew_if_repeated(self, node: NodeAddress, height: int) -> None:
+        """Renew the connection to a node whose latest block is the same again.
+
+        The node's name, or the address of a load balancer, may lead to another node by now.
+        """
+        if height <= self._latest_heights.get(node, 0):
+            self._renewed.add(node)
+        self._latest_heights[node] = height
 
     async def _call(self, method: str, check: Callable[[Any], U], **params: str) -> U:
         return await self._nodes.call(method, self._asking(_Result, method, params, check), self._timeout)

@@ -102,7 +102,9 @@ def _cause(method: str, error: ChainError) -> str:
 class Failover(Generic[N]):
     """Queries nodes in order of health (`node_health`), recently failed ones last.
 
-    `on_query` gets the result of each query of one node, `answered` or a `FailureClass`, and its seconds.
+    `on_query` gets the result of each query of one node, `answered` or a `FailureClass`, and its seconds. `renew` has
+    later queries of a node use a new connection. It is called after failures that another connection may not meet: the
+    node's name, or the address of a load balancer, may lead to another node by now.
     """
 
     nodes: Sequence[N]
@@ -110,6 +112,7 @@ class Failover(Generic[N]):
     node_health: NodeHealthTable | None = None
     names: Sequence[str] = ()
     on_query: QueryObserver | None = None
+    renew: Callable[[N], None] = lambda node: None
     _failed_until: dict[int, float] = field(default_factory=dict)
     _mean_seconds: float = 0.0
     """Mean time of recent answers."""
@@ -189,6 +192,8 @@ class Failover(Generic[N]):
             left = end - self.clock()
             if left <= 0 or (only and errors and not silent_since):
                 return position, _NOT_ASKED
+            if only and silent_since:
+                self.renew(self.nodes[indices[position]])
             silent_since[position] = self.clock()
             return position, await self.ask_one(indices[position], ask, left)
 
@@ -265,6 +270,7 @@ class Failover(Generic[N]):
         self._observe(failed.failure.value, began)
         if failed.failure in _COOLDOWN_FAILURES:
             self._failed_until[index] = self.clock() + _COOLDOWN_SECONDS
+            self.renew(self.nodes[index])
         return failed
 
     def _observe(self, result: str, began: float) -> None:

@@ -33,6 +33,7 @@ from pocket.keys.signer_protocol import (
 )
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.runtime.backoff import Backoff
+from pocket.runtime.http_sessions import RESOLVED_SECONDS
 from pocket.runtime.own_authorities import client_context, system_context
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -140,7 +141,11 @@ class RemoteSigner:
         """Send what waits, and poll the signer, until cancelled."""
         socket = self._access.socket
         limit = self._access.connections + 1  # one for polls
-        connector = aiohttp.TCPConnector(limit=limit) if socket is None else aiohttp.UnixConnector(socket, limit=limit)
+        connector = (
+            aiohttp.TCPConnector(limit=limit, ttl_dns_cache=RESOLVED_SECONDS)
+            if socket is None
+            else aiohttp.UnixConnector(socket, limit=limit)
+        )
         timeout = aiohttp.ClientTimeout(total=max(0.05, self._access.timeout_seconds / 2))
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session,

@@ -105,7 +105,7 @@ class Http:
     def _node(self, url: str) -> Node:
         return self._nodes[urlsplit(url).hostname or ""]
 
-    def post(self, url: str, json: Any) -> _Asked:
+    def post(self, url: str, json: Any, headers: Any = None) -> _Asked:
         async def ask() -> Response:
             try:
                 return Response(200, await self._node(url).rpc(json))

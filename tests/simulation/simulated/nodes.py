@@ -252,6 +252,9 @@ class Channel:
 
         return call
 
+    def renew(self) -> None:
+        return
+
     async def close(self, _: Any = None) -> None:
         return
 

@@ -45,6 +45,11 @@ def channel_to(url: str, dial_seconds: float, limit: int) -> grpc.aio.Channel:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", max(1000, int(dial_seconds * 1000))),
         ("grpc.enable_retries", 0),
+        # A backend that is back at another address is found within a second; gRPC's own pause is half a minute.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        # The kernel gives up a connection whose other end is gone. Pings, after this time, are rare enough for servers.
+        ("grpc.keepalive_time_ms", 6 * 60_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
     ]
     if parts.scheme == "grpcs":
         return grpc.aio.secure_channel(parts.netloc, channel_credentials(), options=options)

@@ -14,6 +14,7 @@ from yarl import URL
 
 from pocket.api.services import Backend
 from pocket.protocol.relays.envelope import Headers, HttpRequest, HttpResponse
+from pocket.runtime.http_sessions import RESOLVED_SECONDS
 from pocket.runtime.own_authorities import system_context
 from pocket_relayer.backends.backend_connection import (
     HEADERS,
@@ -50,7 +51,7 @@ class _Connector(aiohttp.TCPConnector):
     """Connector that records for each request if its connection is new."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(ssl=system_context(), **options)
+        super().__init__(ssl=system_context(), ttl_dns_cache=RESOLVED_SECONDS, **options)
         self._used: WeakSet[object] = WeakSet()
 
     async def connect(
