@@ -6,7 +6,8 @@ import contextlib
 import pytest
 
 from doors import Door
-from pocket.redis_store.connection import await_durable_redis, check_durability, inspect
+from pocket.api.redis import Durability, RedisAccess
+from pocket.redis_store.connection import await_durable_redis, check_durability, connect, inspect
 from pocket.redis_store.relay_recorder import RecorderLimits, RelayRecorder
 from pocket.redis_store.seals import SealStore
 from pocket.redis_store.server_info import UNREPORTED
@@ -131,6 +132,26 @@ async def test_relays_are_recorded_without_a_refusal_while_redis_fails_over(tmp_
         await publisher.maintain_once()
         assert {b"relay 0", b"relay 1"} <= set(await entries(second))
         assert publisher.suppliers_with_unacknowledged == set()
+
+
+async def test_relays_that_a_failover_lost_are_appended_again_although_redis_refuses_info(tmp_path):
+    async with a_failover() as (former, second, fail_over, door, _):
+        for server in (former, second):
+            await server.execute_command("ACL SETUSER relays on >x ~* &* +@all -info")
+        managed = connect(door.url.replace("://", "://relays:x@"), access=RedisAccess(durability=Durability.MANAGED))
+        async with publishing(managed, tmp_path) as publisher:
+            await publisher.maintain_once()
+            await publisher.record(record(0))
+            assert await former.wait(1, 10_000) == 1
+            await second.replicaof("NO", "ONE")
+            await publisher.record(record(1))  # the former primary alone has it
+            await publisher.maintain_once()
+            await fail_over()
+            await publisher.record(record(2))
+            assert await entries(second) == [b"relay 0", b"relay 2"]
+            await publisher.maintain_once()
+            assert set(await entries(second)) == {b"relay 0", b"relay 1", b"relay 2"}
+        await managed.aclose()
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,10 @@ class Generation:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.number = 0
         self.losses = 0
-        """How often an open connection was found closed: all that shows a restart of a Redis that refuses INFO."""
+        """How often an open connection was found closed or led to a demoted instance.
+
+        It is all that shows a restart or a fail-over of a Redis that refuses INFO.
+        """
         self._known_losses = 0
         self._clock = clock
         self._raised_at = float("-inf")
@@ -35,6 +38,7 @@ class Generation:
         if now - self._raised_at < _RENEWAL_SECONDS:
             return False
         self.number, self._raised_at = self.number + 1, now
+        self.losses += 1
         return True
 
     def renew(self) -> None:

@@ -9,7 +9,7 @@ from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
 
 UNREPORTED: Final = "connections/"
-"""Begins the history of a Redis that does not report its own: how many connections this process has lost."""
+"""Begins the history of a Redis that does not report its own: how many connections were lost or demoted."""
 
 
 @dataclass(frozen=True, slots=True)
