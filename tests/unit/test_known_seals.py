@@ -9,6 +9,7 @@ import pytest
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.redis_store.seals import SessionSeal, SignedGroup
+from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
@@ -80,6 +81,29 @@ async def test_what_was_signed_for_seals_that_redis_has_lost_is_shared_again_so_
     await known.load(seals)
     shared = [(END, "claim", again), (END, "claim", claim), (END, "proof", proof)]
     assert store.signed == (shared if lost else [])
+
+
+@pytest.mark.parametrize("error", [RedisUnavailable("away"), CommandRejected("WRONGTYPE", RedisTrouble.REJECTED)])
+async def test_signed_transactions_that_redis_does_not_take_are_due_again_unless_it_rejects_them(audit, error):
+    class FailingStore(Store):
+        async def share_signed(self, end, message, signed):
+            if not self.signed:
+                self.signed.append(error)
+                raise error
+            await super().share_signed(end, message, signed)
+
+    store, claims = FailingStore(), [SignedGroup(text, 7, 13) for text in (b"claim", b"claim again")]
+    known = KnownSeals("alice", store, audit)
+    await known.save([seal_of("volume")], END, "", needed=True)
+    for claim in claims:
+        audit.save_signed("alice", END, "claim", claim)
+    if not isinstance(error, CommandRejected):
+        with pytest.raises(RedisUnavailable):
+            await known.load(tracked())
+        assert store.restored == {}, "without its seals the rest is due again"
+    await known.load(tracked())
+    assert set(store.restored) == {"s"}
+    assert len(store.signed) == (2 if isinstance(error, CommandRejected) else 3)
 
 
 @pytest.mark.parametrize("own", ["volume", None])

@@ -59,7 +59,7 @@ PLANTS = [
           "            if False:\n                new = session.seal is None\n",
           (Kind.GONE, Kind.MEMPOOL_LOSS,)),
     Plant("seals are not restored to Redis", "workloads/miner/pocket_miner/submission/known_seals.py",
-          "        if missing:\n            await self.store.restore", "        if False:\n            await self.store.restore",
+          "            await self.store.restore(missing, {i: sessions[i].end for i in missing})", "            pass",
           (Kind.REDIS_EMPTY, Kind.REDIS_AWAY,)),
     Plant("bytes that nodes know are given up after two blocks", "workloads/miner/pocket_miner/sessions/submission.py",
           "height - self.height >= blocks", "height - self.height >= _BLOCKS_FOR_INCLUSION",

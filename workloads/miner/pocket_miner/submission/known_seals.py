@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pocket.errors import DecodingError
 from pocket.redis_store.seals import SealStore, SessionSeal, SignedGroup
-from pocket.redis_store.store_errors import RedisStoreError
+from pocket.redis_store.store_errors import CommandRejected, RedisStoreError
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
@@ -64,8 +64,9 @@ class KnownSeals:
         seals = await self.store.load()
         missing = {i: s.seal for i, s in sessions.items() if s.seal is not None and i not in seals}
         if missing:
-            await self.store.restore(missing, {i: sessions[i].end for i in missing})
+            # First: without it the seals are missing in Redis, and both are due again.
             await self._share_signed({sessions[i].end for i in missing})
+            await self.store.restore(missing, {i: sessions[i].end for i in missing})
         for session_id, seal in seals.items():
             session = sessions.get(session_id)
             if session is not None:
@@ -75,11 +76,17 @@ class KnownSeals:
                     await self.save([seal], session.end, "", needed=False)
 
     async def _share_signed(self, ends: Iterable[int]) -> None:
-        """Share the claims and proofs on the volume: a later owner sends the same bytes and pays no second fee."""
+        """Share the claims and proofs on the volume: a later owner sends the same bytes and pays no second fee.
+
+        What Redis rejects for good is left out. Raises RedisUnavailable.
+        """
         for end in sorted(ends):
             for message in _MESSAGES:
                 for signed in await self.signed_on_volume(end, message):
-                    await self.store.share_signed(end, message, signed)
+                    try:
+                        await self.store.share_signed(end, message, signed)
+                    except CommandRejected as error:
+                        _LOG.error("a signed transaction is not shared, Redis rejects it", message=message, error=error)
 
     async def signed_on_volume(self, end: int, message: str = "claim") -> list[SignedGroup]:
         """Return the signed claims, or proofs, of a session end, nothing if the volume cannot be read."""
