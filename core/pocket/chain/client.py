@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import grpc
 import grpc.aio
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from pocket.chain import convert
 from pocket.chain.broadcasting import Broadcaster
 from pocket.chain.channels import NodeChannel, channel_of
-from pocket.chain.failover import Failover, NodeAddress, QueryObserver
+from pocket.chain.failover import PATIENCE_SHARE, Failover, NodeAddress, QueryObserver
 from pocket.chain.failures import error_from_status
 from pocket.chain.model import (
     Account,
@@ -51,6 +51,8 @@ from pocket.protocol.pb import pocket_tokenomics_pb2 as tokenomics_pb
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import DENOMINATION
 
+_LIST_DEADLINES: Final = 6
+"""Deadlines of a query that a list in pages may take. Each page has one."""
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -392,7 +394,8 @@ class ChainClient:
 
             return await all_claims(supplier, page)
 
-        return await self._nodes.ask_all(all_of, self._timeout)
+        seconds, share = _LIST_DEADLINES * self._timeout, PATIENCE_SHARE / _LIST_DEADLINES
+        return await self._nodes.ask_all(all_of, seconds, patience_share=share)
 
     async def simulate(self, raw: bytes) -> int:
         """Return the gas that a transaction uses on the last committed state.
