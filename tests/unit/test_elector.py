@@ -258,3 +258,11 @@ async def test_a_candidate_that_was_slower_does_not_lead_and_releases_nothing_of
     api.faster = ""
     await elector.release()
     assert api.lease["spec"]["holderIdentity"] == "other"
+
+
+def test_a_lease_with_the_largest_epoch_can_be_taken_with_an_epoch_that_an_api_server_stores():
+    largest = 2**31 - 1
+    state = CandidateState("b_2", LeaseRecord("", 1, WALL, WALL, largest), "7")
+    assert next_record(state, ElectionStep.TAKE, WALL, TIMING).transitions == largest
+    below = CandidateState("b_2", LeaseRecord("", 1, WALL, WALL, largest - 1), "7")
+    assert next_record(below, ElectionStep.TAKE, WALL, TIMING).transitions == largest

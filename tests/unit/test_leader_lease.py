@@ -163,7 +163,9 @@ async def test_a_renewal_whose_reply_was_lost_is_followed_by_a_read(world):
 async def test_leadership_ends_before_the_lease_can_be_taken_where_it_is_not_renewed(world):
     holder = await leader(world, "one_a_1")
     world[0].faults[:] = [BEFORE] * 100
-    assert await holder.hold(asyncio.Event()) == "the Lease leader could not be renewed for 10 s"
+    assert await holder.hold(asyncio.Event()) == (
+        "the Lease leader could not be renewed for 10 s: the API server is away"
+    )
     assert not holder.leads
     assert world[1].seconds < TIMING.lease
 

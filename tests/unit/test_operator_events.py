@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -117,6 +118,19 @@ async def test_a_refused_event_is_counted_and_stops_no_other(clock):
         await writer.join()
     assert dropped() - before == 1
     assert [event["involvedObject"]["name"] for event in api.events.values()] == ["b"]
+
+
+@pytest.mark.parametrize("cut_at", "-.a")
+async def test_the_event_of_an_object_with_the_longest_name_has_a_valid_name(clock, cut_at):
+    name = "n" * 235 + cut_at + "m" * 17
+    api = EventApi()
+    async with writing(api, clock) as writer:
+        writer.post(subject(name), EventToEmit(True, "KeyMissing", "no key"))
+        await writer.join()
+    (made,) = api.events
+    assert len(made) <= 253
+    assert made.startswith(name[:235])
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", part) for part in made.split("."))
 
 
 def row(status, reason):

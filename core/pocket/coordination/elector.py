@@ -10,6 +10,8 @@ from enum import Enum
 from typing import Final
 
 _LONGEST_SECONDS: Final = 60.0
+_LARGEST_EPOCH: Final = 2**31 - 1
+"""The largest `leaseTransitions` that an API server stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,13 @@ def next_record(
 ) -> LeaseRecord:
     """Return the record to write for a step.
 
-    The epoch only grows, past any known elsewhere.
+    The epoch only grows, past any known elsewhere. After the largest one, which only a foreign client can have written,
+    it stays: a Lease that nobody can take would be worse.
     """
     wall_time = wall_time.astimezone(UTC)
     if step is ElectionStep.RENEW and state.record is not None:
         return replace(state.record, renewed=wall_time, lease_seconds=round(timing.lease))
-    epoch = max(state.epoch, known_epoch) + 1
+    epoch = min(max(state.epoch, known_epoch) + 1, _LARGEST_EPOCH)
     return LeaseRecord(state.identity, round(timing.lease), wall_time, wall_time, epoch)
 
 

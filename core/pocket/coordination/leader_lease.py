@@ -205,7 +205,8 @@ class LeaseElector:
                 continue
             if self.holder not in ("", self.identity):
                 return f"the Lease {self._name} is held by {self.holder}"
-            return f"the Lease {self._name} could not be renewed for {self._timing.renew:g} s"
+            why = f": {self._complained}" if self._complained else ""
+            return f"the Lease {self._name} could not be renewed for {self._timing.renew:g} s{why}"
         return ""
 
     async def release(self) -> None:

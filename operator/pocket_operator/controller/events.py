@@ -26,6 +26,8 @@ _WAITING = 2_000
 """Events that may wait. Those that are no warnings use the first half only."""
 _LONGEST = 1024
 """Characters that the API server accepts as the message of an Event."""
+_LONGEST_PREFIX = 253 - 17
+"""Characters of the subject's name in an Event's name of at most 253. A dot and 16 hex digits follow."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -100,7 +102,8 @@ class EventWriter:
         """Create the Event, or increase its count. Raises KubeError."""
         subject, event = entry.subject, entry.event
         digest = hashlib.sha256("/".join((subject["uid"], event.reason)).encode()).hexdigest()[:16]
-        name, namespace = f"{subject['name']}.{digest}"[-253:], subject["namespace"]
+        # A name is cut from the end, and no part of a name may end in a hyphen.
+        name, namespace = f"{subject['name'][:_LONGEST_PREFIX].rstrip('-.')}.{digest}", subject["namespace"]
         if not entry.known:
             try:
                 await self._api.create(EVENTS, namespace, self._body(entry, name))
