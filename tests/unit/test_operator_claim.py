@@ -86,3 +86,10 @@ async def test_an_operator_that_cannot_see_that_the_other_is_gone_says_how_to_ha
     world.leases.error = None
     await world.other(after=5.0)
     assert world.claim.is_readable("first")
+
+
+@pytest.mark.parametrize("text", ["../../x", "a/b", "x?y=1", "\u00e9", "x" * 64, "-x", "A"])
+async def test_what_cannot_be_a_namespace_is_no_other_operator(text):
+    world = World()
+    assert await world.other(text) == ""
+    assert world.leases.reads == 0

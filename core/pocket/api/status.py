@@ -244,6 +244,7 @@ class SupplierStatus(Model):
         description="Generation of the Supplier with which its key was last published to pods, 0 if never.",
     )
     miner: str = Field(default="", description="Pod that mines for this supplier.")
+    operator: str = Field(default="", description="Namespace of the operator that manages this Supplier.")
     stake: Stake = Stake()
     staking: StakingStatus | None = Field(default=None, description="What is done to make the stake as declared.")
     sessions: SupplierSessions = SupplierSessions()

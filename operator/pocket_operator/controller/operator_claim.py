@@ -4,6 +4,7 @@ The status of a RelayMiner names the namespace of the operator that manages it. 
 that operator's Lease is gone, or was not renewed for a minute as seen here.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,11 +18,12 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 LEASE: Final = "pocket-operator"
 _DEAD_SECONDS: Final = 60.0
 _READ_SECONDS: Final = 5.0
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Object = dict[str, Any]
 
 
 class OperatorClaim:
-    """Decides for each RelayMiner whether this operator manages it."""
+    """Decides whether this operator manages a resource."""
 
     def __init__(self, api: KubeApi, namespace: str, clock: Callable[[], float]) -> None:
         self._api = api
@@ -35,13 +37,13 @@ class OperatorClaim:
         """Return False if an operator's Lease could not be read at the last attempt."""
         return namespace not in self._unreadable
 
-    async def other(self, relay_miner: Object) -> str:
-        """Return the namespace of another operator that manages the RelayMiner.
+    async def other(self, subject: Object) -> str:
+        """Return the namespace of another operator that manages a RelayMiner or Supplier.
 
         The result is empty if this one does. Raises KubeError if the API server does not answer.
         """
-        recorded = str((relay_miner.get("status") or {}).get("operator") or "")
-        if recorded in ("", self._namespace):
+        recorded = str((subject.get("status") or {}).get("operator") or "")
+        if recorded == self._namespace or _NAMESPACE.fullmatch(recorded) is None:
             return ""
         return recorded if await self.leads(recorded) else ""
 

@@ -33,10 +33,19 @@ class OperatorConflicts:
     async def other(self, key: ReconcileKey) -> str:
         """Return the namespace of another operator that manages the RelayMiner.
 
-        The result is empty if this one does. Raises KubeError if the API server does not answer.
+        Where it does not exist, who manages its oldest Supplier manages all of them. There an operator whose Lease may
+        not be read counts as gone: no pod depends on it, and nothing would tell. The result is empty if this one
+        manages it. Raises KubeError if the API server does not answer.
         """
-        relay_miner = self._cache.get(RELAY_MINERS.name, *key)
-        return "" if relay_miner is None else await self._claim.other(relay_miner)
+        subject = self._cache.get(RELAY_MINERS.name, *key)
+        if subject is not None:
+            return await self._claim.other(subject)
+        suppliers = self._cache.suppliers(key)
+        if not suppliers:
+            return ""
+        oldest = min(suppliers, key=lambda s: (s["metadata"].get("creationTimestamp", ""), s["metadata"]["uid"]))
+        other = await self._claim.other(oldest)
+        return other if self._claim.is_readable(other) else ""
 
     async def report(self, key: ReconcileKey, other: str) -> None:
         """Report another operator in a condition that only this one writes.

@@ -55,6 +55,7 @@ def supplier_status(check: KeyCheck, snapshot: Snapshot, plan: Plan) -> Supplier
         loaded_by=f"{len(has_key)}/{expected}",
         published_generation=generation if _is_published(check, plan) else published_generation(check.supplier),
         miner=owner.pod if owner is not None else "",
+        operator=snapshot.settings.namespace,
         stake=(row.stake if row is not None else None) or Stake(),
         sessions=row.sessions if row is not None else SupplierSessions(),
         open_sessions=row.open if row is not None else _open_before(check),
@@ -139,6 +140,9 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
         )  # fmt: skip
     if loaded >= expected:
         return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the key.")
+    if snapshot.unpublished:
+        message = f"The key cannot be published: {snapshot.unpublished}"
+        return ConditionSpec(kind, "False", ConditionReason.API_SERVER_REJECTED, message)
     message = f"The key is published; not every pod has loaded it yet. {without_key([check.address], snapshot)}"
     return ConditionSpec(kind, "False", ConditionReason.LOADING_KEYS, message.strip())
 
