@@ -4,16 +4,23 @@ import contextlib
 
 import pytest
 from conftest import define_kinds, operator_of_new_namespace
-from rest import metrics_of
+from rest import at_rest, metrics_of, reached, rounds
 from waits import all_well, create, gone, published, reason
 
 from kube import condition, eventually, kubelet
 from pocket.api.crd import definitions
-from pocket.kube.api_client import ObjectNotFound
-from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, EVENTS, RELAY_MINERS, SUPPLIERS
+from pocket.kube.api_client import APPLY, ObjectNotFound
+from pocket_operator.controller.secrets import ROTATE, SEALING_PUBLIC, SEALING_SECRET
+from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, EVENTS, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, key_secret, relay_miner, supplier
 
 DEPLOYMENT, STATEFUL_SET = BY_KIND["Deployment"], BY_KIND["StatefulSet"]
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+def service(url):
+    return {"id": "eth", "backends": {"jsonRpc": {"urls": [url]}}}
 
 
 @pytest.fixture
@@ -84,6 +91,81 @@ async def test_a_relay_miner_that_is_created_again_takes_back_its_miners(api, ru
     await create(api, relay_miner(running))
     await all_well(api, running, "alice", seconds=60)
     assert (await api.get(STATEFUL_SET, running, "main-miner"))["metadata"]["uid"] == before
+
+
+def writes(cluster, namespace):
+    rows = cluster.writes_of(f"system:serviceaccount:{namespace}:pocket-operator")
+    return sorted(row for row in rows if not row.endswith(("pocket-operator-canary", "leases pocket-operator")))
+
+
+async def test_a_condition_that_another_client_adds_to_a_status_is_kept_and_makes_no_writes(
+    api, cluster, running, operator
+):
+    condition_of = {"type": "Foreign", "status": "True", "reason": "Checked", "message": "", "lastTransitionTime": NOW}
+    for kind, name in ((RELAY_MINERS, "main"), (SUPPLIERS, "alice")):
+        body = {
+            "apiVersion": kind.api_version, "kind": kind.name, "metadata": {"name": name, "namespace": running},
+            "status": {"conditions": [condition_of]},
+        }  # fmt: skip
+        path = kind.path(running, name, "status")
+        await api.call("PATCH", path, body=body, query={"fieldManager": "checker"}, content_type=APPLY)
+    await at_rest(api, operator, running)
+    before, start = writes(cluster, running), rounds(operator)
+    await eventually(lambda: reached(operator, start + 3), 30)
+    assert writes(cluster, running) == before
+    assert condition(await api.get(SUPPLIERS, running, "alice"), "Foreign")["reason"] == "Checked"
+
+
+async def test_secrets_and_config_maps_that_cannot_be_changed_are_created_again(api, running, operator):
+    for kind, name in ((SECRETS, "main-miner-keys"), (SECRETS, "main-relayer-keys"), (CONFIG_MAPS, "main-hot")):
+        await api.merge(kind, running, name, {"immutable": True})
+    await api.merge(RELAY_MINERS, running, "main", {"spec": {"services": [service("http://other:8545")]}})
+    await create(api, key_secret(running, "bob"), supplier(running, "bob"))
+    await all_well(api, running, "alice", "bob", seconds=60)
+    assert await published(api, running, "miner") == {address("alice"), address("bob")}
+    known = await api.get(SECRETS, running, "main-miner-keys")
+    metadata = {key: known["metadata"][key] for key in ("name", "namespace", "labels")}
+    operator.stop()
+    await api.delete(SECRETS, running, "main-miner-keys")
+    await api.create(SECRETS, running, {"metadata": metadata, "type": "example.org/other"})
+    operator.start()
+
+    async def serves():
+        return await published(api, running, "miner") == {address("alice"), address("bob")}
+
+    await eventually(serves, 60)
+
+
+async def test_a_drain_anchor_that_somebody_deletes_is_created_again_so_that_nothing_is_left(api, running, nodes):
+    nodes.open[address("alice")] = 1
+    await api.delete(RELAY_MINERS, running, "main")
+    await gone(api, DEPLOYMENT, running, "main-relayer")
+    before = await api.get(CONFIG_MAPS, running, "main-drain")
+    await api.delete(CONFIG_MAPS, running, "main-drain")
+
+    async def owned():
+        anchor = await api.get(CONFIG_MAPS, running, "main-drain")
+        owners = (await api.get(STATEFUL_SET, running, "main-miner"))["metadata"].get("ownerReferences") or ()
+        uid = anchor["metadata"]["uid"]
+        return uid != before["metadata"]["uid"] and uid in {row["uid"] for row in owners}
+
+    await eventually(owned, 30, "the miners belong to the new anchor")
+    assert await published(api, running, "miner") == {address("alice")}
+    nodes.open.clear()
+    await gone(api, RELAY_MINERS, running, "main", 60)
+    for kind, name in ((CONFIG_MAPS, "main-drain"), (STATEFUL_SET, "main-miner"), (SECRETS, "main-miner-keys")):
+        await gone(api, kind, running, name, 60)
+
+
+async def test_a_sealing_secret_that_cannot_be_changed_does_not_stop_the_operator(api, running, operator):
+    requested = {"immutable": True, "metadata": {"annotations": {ROTATE: "requested"}}}
+    await api.merge(SECRETS, running, SEALING_SECRET, requested)
+    await api.merge(CONFIG_MAPS, running, SEALING_PUBLIC, {"immutable": True, "data": {"key-id": "another"}})
+    operator.stop()
+    operator.start()
+    await create(api, key_secret(running, "bob"), supplier(running, "bob"))
+    await all_well(api, running, "alice", "bob", seconds=60)
+    assert await logged(operator, "write refused", SEALING_SECRET, "immutable")
 
 
 async def test_a_secret_that_the_api_server_cannot_decode_concerns_its_supplier_only(own, tmp_path):

@@ -323,6 +323,34 @@ async def test_a_deleted_secret_of_sealing_keys_is_written_again_with_all_loaded
     assert all(len(base64.b64decode(text)) == 32 for text in vault.objects[SEALING_SECRET]["data"].values())
 
 
+@pytest.mark.parametrize("refused", ["create", "replace", "apply"])
+async def test_a_refused_write_of_sealing_keys_stops_nothing_and_an_outage_is_passed_on(refused):
+    vault = Vault()
+    if refused != "create":
+        await SealingKeys(vault, "ns").refresh()
+        vault.objects[SEALING_SECRET]["metadata"]["annotations"] = {"pocket.network/rotate": "requested"}
+    if refused == "apply":
+        vault.objects.pop("pocket-operator-sealing-public")
+    keys = SealingKeys(vault, "ns")
+
+    def refuse(error):
+        async def call(*_):
+            raise error
+
+        setattr(vault, refused, call)
+
+    refuse(KubeError("field is immutable", 422))
+    await keys.refresh()
+    assert bool(keys.controller.keys) == (refused != "create"), "what can be read is used"
+    if refused == "replace":
+        vault.objects[SEALING_SECRET]["metadata"]["annotations"] = {"pocket.network/rotate": "requested"}
+    if refused == "apply":
+        vault.objects.pop("pocket-operator-sealing-public", None)
+    refuse(KubeError("no answer"))
+    with pytest.raises(KubeError):
+        await keys.refresh()
+
+
 def ending(**more):
     return snapshot(suppliers=(gone(ALICE),), **{"relay_miner": gone(RM), "namespace_ends": True, **more})
 

@@ -10,7 +10,7 @@ from pocket_operator.decide.conditions import events_to_emit
 from pocket_operator.decide.plan import plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.relay_miner_status import relay_miner_status
-from pocket_operator.decide.snapshot import SecretView
+from pocket_operator.decide.snapshot import Rejection, SecretView
 from pocket_operator.decide.supplier_status import supplier_status
 from pocket_operator.resources import names
 from resources import address, changed, supplier
@@ -225,3 +225,12 @@ def test_an_entry_that_is_not_text_is_not_called_missing():
     found = one(secrets={"alice-key": raw})
     assert "Secret alice-key has an entry hex that is not text." in found["KeysLoaded"].message
     assert "has no entry hex" in one(secrets={"alice-key": SecretView({})})["KeysLoaded"].message
+
+
+def test_a_key_that_cannot_be_published_is_not_called_published():
+    refused = {("Secret", names.keys("main", names.RELAYER)): Rejection("exceeded quota")}
+    unloaded = {"reports": (), "rejections": refused}
+    for found in (one(**unloaded)["KeysLoaded"], whole(**unloaded)[1]["KeysLoaded"]):
+        assert (found.status, found.reason) == ("False", "APIServerRejected")
+        assert "cannot be published: Secret main-relayer-keys: exceeded quota" in found.message
+    assert one(rejections=refused)["KeysLoaded"].status == "True", "the pods have it from before"

@@ -24,10 +24,12 @@ from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.plan import FinalizerChange, Plan, drifted_children, owner_of
 from pocket_operator.decide.snapshot import ChildKey, Rejection, Snapshot
 from pocket_operator.resources import names
-from pocket_operator.resources.kinds import BY_KIND, PODS, SECRETS, WATCHED_CHILDREN
+from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, PODS, SECRETS, WATCHED_CHILDREN
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
+_DERIVED = (SECRETS, CONFIG_MAPS)
+"""Kinds of which nothing is lost with an object: the operator writes all that is in it."""
 WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
 
@@ -119,7 +121,8 @@ class ChildWriter:
 
         The API server may reject a foreign addition together with our fields (two ports of one name) though it
         accepted it before. Then the whole object is replaced once, and the manager of that write is removed: fields
-        that it owned could not be removed by a later apply.
+        that it owned could not be removed by a later apply. A Secret or ConfigMap that cannot be changed, because
+        somebody made it immutable or created it with another type, is deleted and created again.
 
         Raises KubeError.
         """
@@ -137,13 +140,30 @@ class ChildWriter:
                 replaced = await self._api.patch(
                     kind, namespace, name, force_replace_patch(child, observed), manager=repair
                 )
-            except KubeError:
-                raise error from None  # it is not what others added
+            except KubeError:  # it is not what others added
+                if kind not in _DERIVED or not await self._accepts_new(kind, child):
+                    raise error from None
+                await self._api.delete(kind, namespace, name, uid=str(observed["metadata"]["uid"]))
+                _LOG.warning("child deleted, since it cannot be changed", kind=kind.name, child=name)
+                return await self._api.apply(kind, child, names.FIELD_MANAGER)
         operator_metrics.WRITES.labels(kind.name).inc()
         kept = [row for row in replaced["metadata"].get("managedFields") or () if row.get("manager") != repair]
         if kept:
             await self._api.merge(kind, namespace, name, {"metadata": {"managedFields": kept}}, manager=repair)
         return await self._api.apply(kind, child, names.FIELD_MANAGER)
+
+    async def _accepts_new(self, kind: ResourceKind, child: Object) -> bool:
+        """Return True if the API server would create an object with this content, as a dry run shows.
+
+        The name is another one, since the child's is taken.
+        """
+        metadata = {key: value for key, value in child["metadata"].items() if key != "name"}
+        body = {**child, "metadata": {**metadata, "generateName": f"{child['metadata']['name']}-"}}
+        try:
+            await self._api.call("POST", kind.path(metadata["namespace"]), body=body, query={"dryRun": "All"})
+        except KubeError:
+            return False
+        return True
 
     async def _hand_over_replicas(self, kind: ResourceKind, child: Object, observed: Object | None) -> None:
         """Hand the replicas of a workload over to its new autoscaler.

@@ -1,9 +1,12 @@
 """State of a RelayMiner between two reconciliations."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from pocket_operator.decide.contested import Repairs
 from pocket_operator.decide.snapshot import ChildKey, Rejection, UpdateStep
+
+Object = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -18,6 +21,8 @@ class ReconcileState:
     unprotected: frozenset[ChildKey] = frozenset()
     namespace_ends: bool = False
     status_written: dict[str, float] = field(default_factory=dict)
+    status_answers: dict[str, tuple[Object, Object]] = field(default_factory=dict)
+    """Uid → the status that was applied and the one that the API server answered, where they differ."""
     repairs: Repairs = field(default_factory=Repairs)
     released: bool = False
     """The operator let the RelayMiner go, whose claims and proofs are done."""

@@ -31,7 +31,7 @@ from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.volume_expander import VolumeExpander
 from pocket_operator.decide.conditions import OPERATOR_CONFLICT, EventToEmit, events_to_emit
 from pocket_operator.decide.contested import CONTESTED
-from pocket_operator.decide.draining import open_without_relay_miner
+from pocket_operator.decide.draining import has_finalizer, open_without_relay_miner
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
 from pocket_operator.decide.plan import DRAINING, REQUEUE, FinalizerChange, Plan, is_paused, plan
 from pocket_operator.decide.reasons import ConditionReason
@@ -131,6 +131,7 @@ class Reconciler:
         snapshot, planned = await self._protected(key, snapshot, state)
         known = {str(subject["metadata"]["uid"]) for subject in (snapshot.relay_miner, *snapshot.suppliers) if subject}
         state.status_written = {uid: at for uid, at in state.status_written.items() if uid in known}
+        state.status_answers = {uid: both for uid, both in state.status_answers.items() if uid in known}
         state.quiet_since = {a: d.quiet_since for a, d in planned.drains.items() if d.quiet_since is not None}
         step = planned.update.step if planned.update is not None else ""
         if step != state.update_step.name:
@@ -225,7 +226,7 @@ class Reconciler:
             merged = children.get((SECRETS.name, names.keys(key.name, names.MINER)))
             published = None if merged is None else SecretView.of(merged)
             with self._writer.recording(refused, (CONFIG_MAPS.name, names.drain_anchor(key.name))):
-                drain_anchor_uid = await self._drain_anchor(key, relay_miner)
+                drain_anchor_uid = await self._drain_anchor(key, relay_miner, ends=state.namespace_ends)
         before, state.unread = state.unread, frozenset(refused)
         retry_new(refused, before)
         state.namespace_ends &= relay_miner is None or _deleted(relay_miner)
@@ -271,13 +272,18 @@ class Reconciler:
             unprotected={child_key: rejection.message for child_key, rejection in refused.items()},
         )
 
-    async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object) -> str:
-        """Return the uid of the drain anchor, which is created before everything that it co-owns."""
+    async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object, *, ends: bool) -> str:
+        """Return the uid of the drain anchor, which is created before everything that it co-owns.
+
+        One that was deleted is created again while the RelayMiner drains, unless its namespace `ends`: what it co-owns
+        would have no owner, and would stay.
+        """
         name = names.drain_anchor(key.name)
         drain_anchor = self._cache.get("ConfigMap", key.namespace, name)
         if drain_anchor is None:
             drain_anchor = await self._api.get_or_none(CONFIG_MAPS, key.namespace, name)
-        if drain_anchor is None and (relay_miner["metadata"].get("deletionTimestamp") or is_paused(relay_miner)):
+        leaves = _deleted(relay_miner) and (ends or not has_finalizer(relay_miner))
+        if drain_anchor is None and (leaves or is_paused(relay_miner)):
             return ""
         if drain_anchor is None:
             labels = {
@@ -328,14 +334,16 @@ class Reconciler:
     async def _write_status(
         self, subject: Object, status: Object, *, passing: frozenset[str], state: ReconcileState
     ) -> None:
-        """Apply the status if it differs in other than the `passing` fields."""
-        before = without_staking(subject.get("status") or {})
-        # Another operator owns this condition.
-        before["conditions"] = [r for r in before.get("conditions") or () if r.get("type") != OPERATOR_CONFLICT]
+        """Apply the status if it differs in other than the `passing` fields.
+
+        What other clients own in it stays different: the same status is not applied to the same answer again.
+        """
+        before = _own_status(subject)
         status = self._schemas().pruned_status(str(subject["kind"]), status)
-        if _without(before, passing) == _without(status, passing):
-            return
         uid = str(subject["metadata"]["uid"])
+        wanted, there = _without(status, passing), _without(before, passing)
+        if wanted == there or state.status_answers.get(uid) == (wanted, there):
+            return
         only_figures = _without(before, _STATISTICS | passing) == _without(status, _STATISTICS | passing)
         written = state.status_written.get(uid, float("-inf"))
         if only_figures and self._clock() - written < _STATISTICS_SECONDS:
@@ -366,6 +374,10 @@ class Reconciler:
         state.status_written[uid] = self._clock()
         before_rows = before.get("conditions") or ()
         self._cache.put(kind.name, patched)
+        answer = _without(_own_status(self._cache.get(kind.name, *_place(metadata)) or {}), passing)
+        state.status_answers.pop(uid, None)
+        if answer != wanted:
+            state.status_answers[uid] = (wanted, answer)
         for event in events_to_emit(relevant(status), before_rows):
             self._events.post(subject, event)
 
@@ -396,6 +408,13 @@ def _deleted(resource: Object | None) -> bool:
 
 def _place(metadata: Object) -> tuple[str, str]:
     return str(metadata["namespace"]), str(metadata["name"])
+
+
+def _own_status(subject: Object) -> Object:
+    """Return the status without what the stake keeper and other operators own."""
+    status = without_staking(subject.get("status") or {})
+    rows = status.get("conditions") or ()
+    return {**status, "conditions": [row for row in rows if row.get("type") != OPERATOR_CONFLICT]}
 
 
 def _without(status: Object, fields: frozenset[str]) -> Object:

@@ -3,7 +3,8 @@
 import base64
 import binascii
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,14 +115,19 @@ class SealingKeys:
     async def refresh(self) -> None:
         """Read the keys, create the first one, rotate on request.
 
-        Raises KubeError.
+        A write that the API server refuses is logged: what the operator manages must not wait for it. Raises KubeError
+        if the keys cannot be read.
         """
         secret = await self._api.get_or_none(SECRETS, self._namespace, SEALING_SECRET)
         if secret is None:
-            secret = await self._create()  # with the loaded keys, which may be the only copies
+            with _logging_refusal(SEALING_SECRET):
+                secret = await self._create()  # with the loaded keys, which may be the only copies
+        if secret is None:
+            return
         annotations = secret["metadata"].get("annotations") or {}
         if annotations.get(ROTATE) == "requested":
-            secret = await self._rotate(secret)
+            with _logging_refusal(SEALING_SECRET):
+                secret = await self._rotate(secret)
         keys = _decoded(secret)
         operator_metrics.SEALING_KEYS.set(len(keys))
         if not keys:
@@ -162,7 +168,19 @@ class SealingKeys:
         public = base64.b64encode(self.controller.newest).decode()
         wanted = {"public-key": public, "key-id": key_id(self.controller.newest)}
         namespaced_name = (self._namespace, SEALING_PUBLIC)
-        await publish(self._api, CONFIG_MAPS, namespaced_name, {"data": wanted}, names.FIELD_MANAGER)
+        with _logging_refusal(SEALING_PUBLIC):
+            await publish(self._api, CONFIG_MAPS, namespaced_name, {"data": wanted}, names.FIELD_MANAGER)
+
+
+@contextmanager
+def _logging_refusal(name: str) -> Iterator[None]:
+    """Log that the API server refused to write an object. It is tried again at the next refresh."""
+    try:
+        yield
+    except KubeError as error:
+        if error.status in NO_ANSWER:
+            raise
+        _LOG.error("write refused, retrying", object=name, error=error)
 
 
 def _entries(keys: Iterable[bytes]) -> dict[str, str]:

@@ -182,6 +182,9 @@ def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
         return ConditionSpec(
             kind, "False", ConditionReason.SUPPLIERS_NOT_READY, f"Not all Suppliers have a usable key: {named}."
         )
+    if loading and snapshot.unpublished:
+        message = f"The key set cannot be published: {snapshot.unpublished}"
+        return ConditionSpec(kind, "False", ConditionReason.API_SERVER_REJECTED, message)
     if loading:
         message = "The key set is published; not every pod has loaded it yet."
         return ConditionSpec(kind, "False", ConditionReason.LOADING_KEYS, message)

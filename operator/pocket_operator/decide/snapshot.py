@@ -216,6 +216,15 @@ class Snapshot:
     books: Mapping[str, Books] = field(default_factory=dict)
     """Uid of a Supplier → what its miners concluded."""
 
+    @property
+    def unpublished(self) -> str:
+        """Return why the last attempt could not write the pods' keys, empty if it could."""
+        for component in (names.RELAYER, names.MINER):
+            name = names.keys(self.name, component)
+            if (rejection := self.rejections.get(("Secret", name))) is not None:
+                return f"Secret {name}: {rejection.message}"
+        return ""
+
     @cached_property
     def own_sealing(self) -> Controller:
         """The namespace's own sealing keys."""
