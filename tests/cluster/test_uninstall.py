@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -48,6 +49,13 @@ def commands() -> list[str]:
     """Return the commands of the section, in order."""
     section = (ROOT / "docs/install.md").read_text().partition("\n## Remove\n")[2].partition("\n**A whole")[0]
     return re.findall(r"`(kubectl [^`]+)`", section.replace("\n   ", " "))
+
+
+def installation(flavour: str) -> str:
+    """Return the command that installs a flavour."""
+    rows = (ROOT / "docs/install.md").read_text().splitlines()
+    (command,) = (row.split("`")[1] for row in rows if row.startswith(f"| {flavour} |"))
+    return command
 
 
 class Shell:
@@ -105,13 +113,18 @@ async def public_key(api) -> bytes:
     return base64.b64decode((await eventually(found, 60))["data"]["public-key"])
 
 
+@pytest.mark.parametrize("flavour", ["cluster-wide", "Helm"])
 async def test_removing_loses_nothing_leaves_nothing_and_the_exported_sealing_key_opens_what_is_in_git(
-    own, api, tmp_path
+    own, api, tmp_path, flavour
 ):
+    if flavour == "Helm" and shutil.which("helm") is None:
+        pytest.skip("helm is not installed")
     shell = Shell(own, tmp_path)
-    export, drain, remove, _with_helm, _alone, volumes, namespace_again, key_again = commands()
+    export, drain, remove, remove_with_helm, _alone, volumes, namespace_again, key_again = commands()
+    remove = remove_with_helm if flavour == "Helm" else remove
+    install = f"{installation(flavour)} && kubectl wait --for=condition=Established crd --all"
     await shell.run(f"kubectl create namespace {NAMESPACE}")
-    await shell.run("kubectl apply --server-side -k manifests/ && kubectl wait --for=condition=Established crd --all")
+    await shell.run(install)
     operator = WholeCluster(own, "pocket-system", own.kubeconfig, tmp_path / "operator.log").start()
     try:
         subject = Subject(NAMESPACE, "alice", address("alice"))
@@ -147,9 +160,7 @@ async def test_removing_loses_nothing_leaves_nothing_and_the_exported_sealing_ke
         assert await api.list(VOLUMES, NAMESPACE) == []
 
         await shell.run(f"{namespace_again} && {key_again}")
-        await shell.run(
-            "kubectl apply --server-side -k manifests/ && kubectl wait --for=condition=Established crd --all"
-        )
+        await shell.run(install)
         operator.start()
         async with kubelet(api, NAMESPACE):
             await create(api, relay_miner(NAMESPACE), alice)

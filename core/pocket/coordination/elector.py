@@ -146,7 +146,7 @@ def next_record(
     """Return the record to write for a step.
 
     The epoch only grows, past any known elsewhere. After the largest one, which only a foreign client can have written,
-    it stays: a Lease that nobody can take would be worse.
+    it stays: a Lease that no candidate can take would be worse.
     """
     wall_time = wall_time.astimezone(UTC)
     if step is ElectionStep.RENEW and state.record is not None:

@@ -122,7 +122,7 @@ class ChildWriter:
         The API server may reject a foreign addition together with our fields (two ports of one name) though it
         accepted it before. Then the whole object is replaced once, and the manager of that write is removed: fields
         that it owned could not be removed by a later apply. A Secret or ConfigMap that cannot be changed, because
-        somebody made it immutable or created it with another type, is deleted and created again.
+        another client made it immutable or created it with another type, is deleted and created again.
 
         Raises KubeError.
         """

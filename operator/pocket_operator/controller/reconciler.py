@@ -22,14 +22,14 @@ from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
 from pocket_operator.controller.operator_claim import OperatorClaim
 from pocket_operator.controller.operator_conflicts import OperatorConflicts
+from pocket_operator.controller.own_status import own_status, without_fields
 from pocket_operator.controller.pod_report_cache import PodReportCache
 from pocket_operator.controller.prefix_owners import PrefixOwners
 from pocket_operator.controller.reconcile_state import ReconcileState
 from pocket_operator.controller.secrets import SealingKeys, SecretReader
-from pocket_operator.controller.stake_keeper import without_staking
 from pocket_operator.controller.update_queue import UpdateQueue
 from pocket_operator.controller.volume_expander import VolumeExpander
-from pocket_operator.decide.conditions import OPERATOR_CONFLICT, EventToEmit, events_to_emit
+from pocket_operator.decide.conditions import EventToEmit, events_to_emit
 from pocket_operator.decide.contested import CONTESTED
 from pocket_operator.decide.draining import has_finalizer, open_without_relay_miner
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
@@ -338,13 +338,13 @@ class Reconciler:
 
         What other clients own in it stays different: the same status is not applied to the same answer again.
         """
-        before = _own_status(subject)
+        before = own_status(subject)
         status = self._schemas().pruned_status(str(subject["kind"]), status)
         uid = str(subject["metadata"]["uid"])
-        wanted, there = _without(status, passing), _without(before, passing)
+        wanted, there = without_fields(status, passing), without_fields(before, passing)
         if wanted == there or state.status_answers.get(uid) == (wanted, there):
             return
-        only_figures = _without(before, _STATISTICS | passing) == _without(status, _STATISTICS | passing)
+        only_figures = without_fields(before, _STATISTICS | passing) == without_fields(status, _STATISTICS | passing)
         written = state.status_written.get(uid, float("-inf"))
         if only_figures and self._clock() - written < _STATISTICS_SECONDS:
             return
@@ -374,7 +374,7 @@ class Reconciler:
         state.status_written[uid] = self._clock()
         before_rows = before.get("conditions") or ()
         self._cache.put(kind.name, patched)
-        answer = _without(_own_status(self._cache.get(kind.name, *_place(metadata)) or {}), passing)
+        answer = without_fields(own_status(self._cache.get(kind.name, *_place(metadata)) or {}), passing)
         state.status_answers.pop(uid, None)
         if answer != wanted:
             state.status_answers[uid] = (wanted, answer)
@@ -408,17 +408,6 @@ def _deleted(resource: Object | None) -> bool:
 
 def _place(metadata: Object) -> tuple[str, str]:
     return str(metadata["namespace"]), str(metadata["name"])
-
-
-def _own_status(subject: Object) -> Object:
-    """Return the status without what the stake keeper and other operators own."""
-    status = without_staking(subject.get("status") or {})
-    rows = status.get("conditions") or ()
-    return {**status, "conditions": [row for row in rows if row.get("type") != OPERATOR_CONFLICT]}
-
-
-def _without(status: Object, fields: frozenset[str]) -> Object:
-    return {key: value for key, value in status.items() if key not in fields}
 
 
 def _secret_of(supplier: Object, sealing: Controller) -> str:

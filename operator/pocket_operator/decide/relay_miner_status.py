@@ -3,7 +3,6 @@
 from typing import Any, Final
 
 from pocket.api.problems import ChainFinding, ProblemCode
-from pocket.api.redis import Durability
 from pocket.api.status import (
     ConditionType,
     ConsoleStatus,
@@ -18,8 +17,16 @@ from pocket_operator.decide.conditions import ConditionSpec, conditions, few, sc
 from pocket_operator.decide.plan import Plan
 from pocket_operator.decide.pod_report import Report
 from pocket_operator.decide.reasons import STALLING, ConditionReason
+from pocket_operator.decide.redis_condition import durability, redis_condition
 from pocket_operator.decide.sections import section
-from pocket_operator.decide.served import NO_CHAIN, long_unserved, served_condition, served_suppliers, was_ready
+from pocket_operator.decide.served import (
+    NO_CHAIN,
+    long_unserved,
+    not_loaded,
+    served_condition,
+    served_suppliers,
+    was_ready,
+)
 from pocket_operator.decide.snapshot import LONGEST_PROBLEM, Snapshot
 from pocket_operator.decide.update import UpdatePhase
 from pocket_operator.decide.volume_claims import declared_size, volume_growth
@@ -42,7 +49,7 @@ def relay_miner_status(snapshot: Snapshot, plan: Plan) -> RelayMinerStatus:
     expected = snapshot.expected_pods
     loaded = sum(r.answer.keys == plan.digests.get(r.component, "") for r in snapshot.lasting_reports)
     keys = _keys(snapshot, plan, loading=loaded < expected)
-    redis, chain = _redis(reports, _durability(snapshot)), _chain(reports)
+    redis, chain = redis_condition(reports, durability(snapshot)), _chain(reports)
     claims = _claims(reports)
     pods = _pod_problem(snapshot, (deployment, stateful), loading=loaded < expected)
     problem = _problem(snapshot, plan, keys, redis, chain, pods)
@@ -182,42 +189,9 @@ def _keys(snapshot: Snapshot, plan: Plan, *, loading: bool) -> ConditionSpec:
         return ConditionSpec(
             kind, "False", ConditionReason.SUPPLIERS_NOT_READY, f"Not all Suppliers have a usable key: {named}."
         )
-    if loading and snapshot.unpublished:
-        message = f"The key set cannot be published: {snapshot.unpublished}"
-        return ConditionSpec(kind, "False", ConditionReason.API_SERVER_REJECTED, message)
     if loading:
-        message = "The key set is published; not every pod has loaded it yet."
-        return ConditionSpec(kind, "False", ConditionReason.LOADING_KEYS, message)
+        return ConditionSpec(kind, "False", *not_loaded("The key set", snapshot))
     return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the published keys.")
-
-
-_STATED = {
-    Durability.AOF: " Its owner states that it keeps an append-only file.",
-    Durability.MANAGED: " Its owner states that a managed service keeps its data. What both the service and the "
-    "relayers' logs lose is not paid.",
-    Durability.NONE: " Its owner states that nothing keeps its data. After a restart relays are in the relayers' logs "
-    "only, and budgets and replay protection of open sessions begin again.",
-}
-
-
-def _durability(snapshot: Snapshot) -> str:
-    """Return what the owner states about the durability of Redis, as a sentence for the condition."""
-    stated = section(snapshot.relay_miner, "spec", "redis").get("durability")
-    return _STATED[Durability(stated)] if isinstance(stated, str) and stated in set(Durability) else ""
-
-
-def _redis(reports: list[Report], stated: str) -> ConditionSpec:
-    kind = ConditionType.REDIS_REACHABLE
-    miners = [r for r in reports if r.component == names.MINER]
-    if not miners:
-        return ConditionSpec(kind, "Unknown", ConditionReason.NO_REPORT, "No miner has reported.")
-    cut_off = [(r.pod, r.answer.redis) for r in miners if r.answer.redis]
-    if cut_off:
-        pod, problem = cut_off[0]
-        return ConditionSpec(
-            kind, "False", ConditionReason.REDIS_UNREACHABLE, f"{pod}: {problem} Check spec.redis and the server."
-        )
-    return ConditionSpec(kind, "True", ConditionReason.REACHABLE, f"The miners reach Redis.{stated}")
 
 
 _UNUSABLE: Final = {

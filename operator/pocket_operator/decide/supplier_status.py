@@ -21,7 +21,7 @@ from pocket_operator.decide.plan import Plan, is_paused
 from pocket_operator.decide.pod_report import ReportedSupplier
 from pocket_operator.decide.reasons import STALLING, ConditionReason
 from pocket_operator.decide.sections import section
-from pocket_operator.decide.served import is_served, long_unserved, mining_problem, without_key
+from pocket_operator.decide.served import is_served, long_unserved, mining_problem, not_loaded, without_key
 from pocket_operator.decide.snapshot import Snapshot
 from pocket_operator.decide.stake_decision import unstakes
 from pocket_operator.decide.supplier_keys import KeyCheck
@@ -140,11 +140,10 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
         )  # fmt: skip
     if loaded >= expected:
         return ConditionSpec(kind, "True", ConditionReason.LOADED, "All relayers and miners have the key.")
-    if snapshot.unpublished:
-        message = f"The key cannot be published: {snapshot.unpublished}"
-        return ConditionSpec(kind, "False", ConditionReason.API_SERVER_REJECTED, message)
-    message = f"The key is published; not every pod has loaded it yet. {without_key([check.address], snapshot)}"
-    return ConditionSpec(kind, "False", ConditionReason.LOADING_KEYS, message.strip())
+    reason, message = not_loaded("The key", snapshot)
+    if reason is ConditionReason.LOADING_KEYS:
+        message = f"{message} {without_key([check.address], snapshot)}".strip()
+    return ConditionSpec(kind, "False", reason, message)
 
 
 def _beyond(row: ReportedSupplier, offered: Mapping[str, AbstractSet[int]], wanted: Collection[str]) -> str:
