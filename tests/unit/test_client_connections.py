@@ -192,3 +192,17 @@ def test_a_connection_that_wants_more_than_there_is_or_is_lost_occupies_nothing_
     with pytest.raises(Rejected):
         connection.occupy(2 * CONNECTION_BYTES)
     assert (limited.open, occupied(limited)) == (0, 0)
+
+
+def test_proven_connections_are_searched_once_a_second_however_many_newcomers_come():
+    now = [10.0]
+    limits = ConnectionLimits(total=16, per_address=2, idle_seconds=60)
+    limited = Connections(limits, MemoryBudget(lambda: 0.0), lambda: now[0])
+    first, second = limited.admit(Transport()), limited.admit(Transport())
+    for connection in (first, second):
+        connection.trust()
+    for time, searched in ((10.0, True), (10.1, False), (10.9, False), (11.0, True), (11.9, False), (12.0, True)):
+        now[0] = time
+        second.trust()
+        assert limited.admit(Transport()) is None
+        assert second.served is not searched, "a search forgets what was served before it"

@@ -88,8 +88,10 @@ async def test_requests_of_a_connection_that_wait_go_on_once_one_of_them_was_ser
         waiting.append(asyncio.create_task(turns.turn(client)))
         await asyncio.sleep(0)
     turns.take_free_turn(client)
+    refused = asyncio.create_task(turns.turn(client))
+    await asyncio.sleep(0)
     with pytest.raises(Rejected):
-        await turns.turn(client)
+        refused.result()
     client.trusted = True
     gate.set()
     await asyncio.gather(*waiting)

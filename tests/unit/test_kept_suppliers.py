@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import REGISTRY
 
+from pocket.redis_store.seals import SessionSeal
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
 from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
+from pocket_miner.storage.ended_sessions import _SETTLED_BLOCKS as SETTLED
+from pocket_miner.suppliers import standby
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock
 from pocket_miner.suppliers.sealed_work import SealedWork
@@ -136,3 +139,68 @@ async def test_a_cutoff_does_not_wait_for_a_peer_that_hangs():
     await asyncio.wait_for(miner._advance_cutoff(16), 5)
     assert parts.names()[-2:] == ["cutoff", "discover"]
     assert miner._cutoff.height == 16
+
+
+class Sealed:
+    """Suppliers with sealed sessions, whose miners note the blocks that they work on."""
+
+    def __init__(self, *addresses):
+        self.addresses, self.audit, self.worked = list(addresses), self, []
+
+    def suppliers_with_open_seals(self):
+        return ["b", "a", "elsewhere"]
+
+    def detached(self, name):
+        return SimpleNamespace(on_block=lambda at, params: self.work(name, at.height))
+
+    async def work(self, name, height):
+        self.worked.append((name, height))
+
+
+async def test_sealed_sessions_are_worked_on_once_their_owner_was_unknown_for_long_enough(monkeypatch):
+    now, known, unowned, mined = [100.0], [False], set(), []
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+    suppliers, board = Sealed("a", "b"), LatestBlock()
+    board.publish(block(4))
+    work = SealedWork(
+        suppliers, board, Chained(), 1.0, lambda: known[0], lambda: mined, grace_seconds=15.0,
+        unowned=lambda addresses: unowned & set(addresses),
+    )  # fmt: skip
+    monkeypatch.setattr(Chained, "at", lambda self, height: asyncio.sleep(0), raising=False)
+    for second, done in ((100.0, False), (114.9, False), (115.0, True), (116.0, True)):
+        now[0] = second
+        assert await work.at_block() is done
+    assert suppliers.worked == [("b", 4), ("a", 4)] * 2
+    suppliers.worked.clear()
+    mined.append("b")
+    assert await work.at_block()
+    assert suppliers.worked == [("a", 4)], "those that are mined here are left to their owner"
+    known[0] = True
+    assert not await work.at_block()
+    known[0], now[0] = False, 120.0
+    assert not await work.at_block(), "the owner was known in between"
+    known[0], unowned = True, {"a"}
+    now[0] = 140.0
+    assert await work.at_block()
+    assert suppliers.worked[1:] == [("a", 4)], "nobody holds its Lease"
+
+
+@pytest.mark.parametrize(("height", "left"), [(10 + SETTLED, ["old", "unsealed"]), (11 + SETTLED, ["unsealed"])])
+async def test_leftovers_go_with_their_tombstone_or_long_after_their_settlement(tmp_path, monkeypatch, height, left):
+    async def finished(self, session_ids):
+        return {"tombstone"} & set(session_ids)
+
+    monkeypatch.setattr(standby.StreamReader, "finished", finished)
+    with closing(Audit(tmp_path / "audit.sqlite")) as audit, RelayStore(tmp_path) as store:
+        for name, end in (("tombstone", 10), ("held", 10)):
+            store.file(end).add_session("alice", name, b"header")
+        store.file(10).add_session("followed", "tombstone", b"header")
+        for name in ("old", "tombstone", "held"):
+            audit.save_seals("alice", 10, [SessionSeal(name, bytes(48), bytes(32), 13, 1)], "")
+        audit.spend("alice", "hash", "claim", {"unsealed": 10})
+        removed = await standby.delete_leftovers(store, audit, None, None, {"followed"}, height)
+        assert [(row.supplier, row.session_id) for _, row in store.sessions()] == [
+            ("alice", "held"), ("followed", "tombstone"),
+        ]  # fmt: skip
+        assert sorted(name for _, name, _ in audit.unfinished()) == sorted(["held", *left])
+        assert removed == 1 + ("old" not in left)

@@ -1,6 +1,7 @@
 """What the meter charges for a relay: price, budget and how long, and how often it asks whether they are right."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from pocket.protocol.pb import pocket_shared_pb2 as shared_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.budgets import ChargeResult
-from pocket.redis_store.store_errors import QueueFull
+from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.metering import Meter
 
@@ -256,3 +257,13 @@ def test_while_the_chain_is_away_a_request_is_kept_for_as_long_as_a_session_can_
     assert (found.cost, found.budget) == (0, None)
     assert found.keep_seconds == 2 * 100 * 600
     assert meter.limits.rows() == [], "no budget is known"
+
+
+def test_what_was_charged_while_redis_was_away_is_refunded_by_nothing():
+    budgets = Noted(RedisUnavailable("away"))
+    budgets.charge_offline = lambda charge: ChargeResult.CHARGED
+    meter = Meter(Chain(), budgets, None, lambda: 5)
+    metered = asyncio.run(meter.charge(service(), HEADER, "pokt1a", b"1"))
+    assert budgets.charges[0].cost > 0
+    meter.refund(metered)
+    assert budgets.refunds == [replace(budgets.charges[0], cost=0)], "Redis never counted it, and may count again"

@@ -41,9 +41,15 @@ class Seeds:
     """The hash of the seed block as nodes state it now."""
 
     seed: bytes = b"\x05" * 32
+    asked: list = field(default_factory=list)
+    doubted: list = field(default_factory=list)
 
     async def hash_of(self, height, now):
+        self.asked.append((height, now))
         return self.seed, True
+
+    def doubt(self, height, refuted):
+        self.doubted.append((height, refuted))
 
 
 @dataclass
@@ -111,6 +117,7 @@ async def test_a_proof_is_for_the_leaf_that_the_seed_of_the_moment_names_and_is_
     seeds.seed = b"\x06" * 32
     assert await made._build(row, block(OPEN + 2)) != first
     assert [path for _, path in tries.asked] == [proof_path(seed * 32, "session") for seed in (b"\x05", b"\x06")]
+    assert seeds.asked == [(OPEN - 1, OPEN + later) for later in range(3)]
 
 
 @pytest.mark.parametrize("sent", [True, False])
@@ -162,3 +169,34 @@ async def test_nothing_that_was_signed_before_is_taken_over_once_this_owner_has_
     row.proof.attempts = replace(row.proof.attempts, number=1)
     await submitter(store=Store([signed(1, OPEN)]))._load_signed([row], block(OPEN))
     assert row.proof.sent is None
+
+
+@pytest.mark.parametrize(("sent_at", "status", "doubted"), [
+    (OPEN, INVALID, True), (OPEN + 2, INVALID, False), (OPEN, 0, False), (None, INVALID, False),
+])  # fmt: skip
+async def test_the_seed_of_a_proof_that_the_chain_refuted_is_doubted_once_for_each_proof(sent_at, status, doubted):
+    row, seeds = session(), Seeds()
+    made = submitter(seeds=seeds)
+    message = await made._build(row, block(OPEN))
+    row.claim_on_chain = Claim(SUPPLIER, HEADER, ROOT, status)
+    row.proof.sent = None if sent_at is None else Submission(b"raw", "hash", sent_at, accepted=True)
+    made.deliveries = Unsent()
+    row.proof_message = (seeds.seed, message)
+    for later in (1, 2):
+        with contextlib.suppress(AttributeError):  # nothing is sent here
+            await made.prove([row], block(OPEN + later), None)
+    assert seeds.doubted == [(OPEN - 1, seeds.seed)] * doubted
+    assert (row.details.proof_refusal is not None) is doubted
+
+
+class Unsent:
+    """Deliveries of which none is in a block, and none is missing."""
+
+    async def results(self, sessions):
+        return {}
+
+    async def missing(self, sessions, at, results):
+        return []
+
+    async def broadcast(self, *_, **__):
+        return

@@ -48,8 +48,8 @@ def session(name="a", end=10):
     return made
 
 
-def signed(row, number=1, timeout=NOW + 10**9):
-    message = create_claim_message(SUPPLIER, row.header, ROOT)
+def signed(row, number=1, timeout=NOW + 10**9, root=ROOT):
+    message = create_claim_message(SUPPLIER, row.header, root)
     plan = TransactionPlan((message,), "pocket", number, 5000, 100, Timestamp.of_nanoseconds(timeout))
     return SignedGroup(sign_transaction(plan, key("alice")).raw, timeout, 13)
 
@@ -146,6 +146,15 @@ async def test_what_was_signed_for_sessions_of_another_end_is_not_sent_for_these
     (sent,) = chain.sent
     assert sent != signed(other).tx_raw
     assert list(decode_tx(sent).claims) == [row.session_id]
+
+
+async def test_what_was_signed_with_another_root_than_that_of_the_seal_is_not_sent(audit):
+    row, chain = session(), Chain()
+    other = signed(row, root=bytes(47) + b"\x01")
+    audit.save_seals(SUPPLIER, row.end, [row.seal], other.encode())
+    await submitter(audit, chain, Store([other])).rebroadcast([row], block(14))
+    (sent,) = chain.sent
+    assert list(decode_tx(sent).roots) == [ROOT]
 
 
 def handed_over(row, *, height, known_at=0):

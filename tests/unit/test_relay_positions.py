@@ -10,10 +10,10 @@ from pocket.errors import ChainUnavailable
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.redis_store.seals import SessionSeal
-from pocket.redis_store.store_errors import CommandRejected
+from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, origin_of
 from pocket_miner.ingest import relay_consumer
-from pocket_miner.ingest.consume_rounds import Check, SessionRead
+from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.evidence import Fact, Statement
@@ -311,3 +311,34 @@ def test_a_standby_publishes_no_positions(monkeypatch):
     made = SupplierFactory.__new__(SupplierFactory)
     made.redis = made.keys = made.relay_store = made.audit = None
     assert made.standby("alice").consumer is False
+
+
+@pytest.mark.parametrize("pipeline", [True, False], ids=["the whole fails", "one fails"])
+@pytest.mark.parametrize(("trouble", "told"), [(RedisTrouble.OUT_OF_MEMORY, False), (RedisTrouble.REJECTED, True)])
+async def test_a_full_redis_stops_no_reading_and_another_error_is_told_to_its_supplier_alone(pipeline, trouble, told):
+    failure = RedisUnavailable("cannot be written", trouble)
+
+    class Marking(ConsumeRounds):
+        async def _read(self, requests, count):
+            return [(request, SessionRead(session("s"), terms("s"), [Entry("6-0", b"r")], HERE, False)) for request
+                    in requests]  # fmt: skip
+
+        def _store(self, work):
+            for _, read in work:
+                read.added = 1
+
+        async def _publish(self, requests, *, raise_on_error=True):
+            if raise_on_error and pipeline:
+                raise failure
+            return [failure, *[1] * (len(requests) - 1)] if pipeline else [1] * len(requests)
+
+    class Advancing:
+        tail = Tail()
+
+        def advance(self, request, reads):
+            return {"s": "6-0"}
+
+    requests = [ReadRequest(Advancing(), {"s": "5-0"}, 0, HERE, Check.NUMBER) for _ in range(2)]
+    await Marking(None, None)._run(requests, None)
+    assert [request.error for request in requests] == [failure if told and pipeline else None, None]
+    assert [(request.entries, request.done) for request in requests] == [(1, True)] * 2

@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from prometheus_client import REGISTRY
@@ -9,9 +10,10 @@ from prometheus_client import REGISTRY
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainQueryRejected, ChainUnavailable
 from pocket.protocol.claims.proof_requirement import Claim
+from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
-from pocket.protocol.transactions.build import GasPrice, Timestamp, create_claim_message
+from pocket.protocol.transactions.build import GasPrice, Timestamp, adjusted_gas, create_claim_message
 from pocket.protocol.transactions.decode import decode_tx
 from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.store_errors import ConcurrentAppend, StaleEpoch
@@ -242,3 +244,14 @@ async def test_of_messages_that_a_balance_cannot_pay_together_those_are_sent_tha
         await send_in_batches(rows, lambda _: message, 10**6, send)
     assert "".join(paid) == sent
     assert len(tried) <= attempts + 4, "an account without funds is not asked about each message"
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.5, 6.25])
+async def test_more_gas_is_asked_for_after_a_failure_for_lack_of_it_and_paid_at_the_price(factor):
+    message = create_claim_message(address("alice"), replace(HEADER, session_id="a"), ROOT)
+    prepared = await sender_of(Chain("", "")).prepare([message], BLOCK, 16, factor)
+    sent = tx_pb.AuthInfo.FromString(tx_pb.TxRaw.FromString(prepared.signed.raw).auth_info_bytes).fee
+    assert sent.gas_limit == adjusted_gas(100_000, Decimal("1.5") * Decimal(str(factor)))
+    assert [(coin.denom, int(coin.amount)) for coin in sent.amount] == [
+        ("upokt", GasPrice.parse("0.001upokt").fee_upokt(sent.gas_limit))
+    ]

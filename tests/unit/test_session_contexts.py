@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -343,3 +344,21 @@ async def test_only_the_sessions_of_the_chain_are_kept():
 @pytest.mark.parametrize(("members", "cost"), [(1, 1.0), (2, 1.0), (3, 1.5), (40, 20.0)])
 def test_a_large_ring_takes_turns_by_its_size(members, cost):
     assert verification_cost(members) == cost * QUANTUM
+
+
+@pytest.mark.parametrize("members", [1, 3, 40])
+async def test_a_request_waits_for_its_turn_with_the_cost_of_its_applications_ring(members):
+    admission, turns = Admission(None, lambda: 1, lambda: 0.0), []
+
+    class Turns:
+        async def turn(self, *asked):
+            turns.append(asked)
+            raise Rejected(RejectionReason.OVERLOADED, "enough")
+
+    async def of(header, client):
+        return SimpleNamespace(ring=SimpleNamespace(size=members))
+
+    admission._verifications, admission._contexts = Turns(), SimpleNamespace(of=of)
+    with pytest.raises(Rejected):
+        await admission.validate(RelayRequest(HEADER, b"", address("alice"), b"payload"), HEADER, "192.0.2.1")
+    assert turns == [("192.0.2.1", verification_cost(members), HEADER.application_address)]

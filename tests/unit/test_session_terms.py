@@ -161,3 +161,18 @@ def test_with_another_seal_nothing_is_left_of_what_was_sent_and_decided_for_the_
     assert (session.seal, session.claim) == (SEAL, SENT)
     assert session.use_seal_of(other.root)
     assert session == TrackedSession(HEADER, seal=other, other_seals=[SEAL])
+
+
+@pytest.mark.parametrize("highest", range(4))
+async def test_a_node_states_terms_of_the_highest_block_that_any_of_its_answers_has(highest):
+    class Growing(DirectChain):
+        async def ask_every_node(self, method, request, height=0):
+            answers = await super().ask_every_node(method, request, height)
+            asked.append(method)
+            return {name: replace(row, height=9 if len(asked) == highest + 1 else 5) for name, row in answers.items()}
+
+    world, asked = World(), []
+    chain = Growing(LocalChain(world.genesis()))
+    onchain = await chain.session(world.application("eth"), "eth", 1)
+    found = await ask_terms_of_every_node(chain, min(onchain.supplier_addresses), onchain.header)
+    assert [height for height, _ in found.values()] == [9]

@@ -71,6 +71,8 @@ def test_what_a_member_held_before_a_restart_is_taken_first_and_released_only_to
     assert len(mine) + len(found.take) == max(
         len(mine) + len(former), fair_shares({me, *others}, {me: len(mine)}, 16)[me]
     )
+    waiting = plan_rebalance(me, {me, *others}, holders, mine, former=former, renewing=others)
+    assert not (former and waiting.release), "what is taken back is counted before anything is given away"
     renewed = plan_rebalance(me, {me, *others}, holders, mine, renewing=others)
     assert renewed == plan_rebalance(me, {me, *others}, holders, mine)
 

@@ -1,4 +1,4 @@
-"""Two processes that sign for a supplier without a Lease do not reject each other's transactions."""
+"""How the parts of a supplier are put together: timestamps of its own, and an owner's tasks for owners alone."""
 
 import random
 import time
@@ -22,8 +22,8 @@ BLOCK_TIME = Timestamp.of_nanoseconds(10**18)
 
 
 @pytest.fixture
-def timeouts(tmp_path):
-    """Return the first timeouts of a process with these random numbers: without a Lease, and as the owner."""
+def factory(tmp_path):
+    """Return a function that makes the factory of a process with these random numbers."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "alice").write_text(f"{key('alice').scalar:064x}")
     config = MinerConfig.model_validate(
@@ -35,22 +35,41 @@ def timeouts(tmp_path):
     chain, audit = LocalChain(World().genesis()), Audit(tmp_path / "audit.sqlite")
     comet = DirectComet(chain)
 
-    def of(seed, epoch):
+    def of(seed):
         suppliers = SupplierFactory(
             config, None, RedisKeys("many"), DirectChain(chain), comet, DirectSettlements(comet), None, audit, None,
             None, Reports(audit), None, PublicUrlChecker(time.time), DeadLetters(tmp_path / "refused.sqlite"),
             platform=Platform(rng=random.Random(seed)),
         )  # fmt: skip
         suppliers.keyring.reload()
-        owner = suppliers.miner(address("alice"), epoch, None) if epoch else suppliers.detached(address("alice"))
-        return [
-            owner.claims.sender._nonces.next_timeout(address("alice"), BLOCK_TIME, 120.0).nanoseconds for _ in range(50)
-        ]
+        return suppliers
 
     yield of
     audit.close()
 
 
+@pytest.fixture
+def timeouts(factory):
+    """Return the first timeouts of a process with these random numbers: without a Lease, and as the owner."""
+
+    def of(seed, epoch):
+        suppliers = factory(seed)
+        owner = suppliers.miner(address("alice"), epoch, None) if epoch else suppliers.detached(address("alice"))
+        return [
+            owner.claims.sender._nonces.next_timeout(address("alice"), BLOCK_TIME, 120.0).nanoseconds for _ in range(50)
+        ]
+
+    return of
+
+
 def test_processes_without_a_lease_and_owners_sign_under_timestamps_of_their_own(timeouts):
     rows = [timeouts(1, 0), timeouts(2, 0), timeouts(1, 1), timeouts(2, 2)]
     assert len({nanoseconds for row in rows for nanoseconds in row}) == 200
+
+
+def test_only_the_owner_of_a_supplier_keeps_the_entries_that_it_refuses(factory):
+    suppliers = factory(1)
+    followed, owned = suppliers.standby(address("alice")), suppliers.miner(address("alice"), 1, None)
+    kept = [part.consumer._validator._dead_letters for part in (followed, owned)]
+    assert kept == [None, suppliers.dead_letters]
+    assert [part.consumer._owner for part in (followed, owned)] == [False, True]

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from pocket_relayer.limits.memory_budget import MemoryBudget
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.pipeline import RelayResult, StreamedResult
 from pocket_relayer.pipeline.relay import Transport
-from pocket_relayer.transports import lingering_close
+from pocket_relayer.transports import grpc_relays, lingering_close
 from pocket_relayer.transports.client_timeouts import ClientTimeouts
 from pocket_relayer.transports.http1_messages import encode_response_head
 from pocket_relayer.transports.lingering_close import LINGER_BYTES, LingeringClose
@@ -25,7 +26,7 @@ class Pipeline:
     def __init__(self, result=None):
         self.result, self.asked, self.rejections = result, [], []
 
-    async def handle(self, body, caller, *, streams):
+    async def handle(self, body, caller, *, streams=False):
         self.asked.append((body, caller.transport, streams))
         if isinstance(self.result, Exception):
             raise self.result
@@ -170,3 +171,17 @@ async def test_a_client_that_still_sends_is_read_for_some_periods_and_within_a_l
     assert closing._timer.cancelled()
     assert socket.did[-1] == "lost"
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("result", [RelayResult(b"answer"), Rejected(RejectionReason.OVER_BUDGET, "no"), KeyError()])
+async def test_a_connection_is_proven_by_a_grpc_relay_that_was_served_and_by_no_other(result, monkeypatch):
+    async def read_message(*_, **__):
+        return b"relay"
+
+    monkeypatch.setattr(grpc_relays, "_read_message", read_message)
+    proven, pipeline = [], Pipeline(result)
+    pipeline.registry = SimpleNamespace(max_body_bytes=100)
+    asked = request(path=grpc_relays.METHOD, on_served=lambda: proven.append(True))
+    body, trailers = await grpc_relays._call(pipeline, asked, Transport.GRPC)
+    assert proven == [True] * isinstance(result, RelayResult)
+    assert (bool(body), trailers["grpc-status"]) == ((True, "0") if proven else (False, trailers["grpc-status"]))
