@@ -358,6 +358,7 @@ async def holds(redis, meter, name):
     consumed, key = meter.consumed.get(name), KEYS.consumed("supplier", name)
     assert plain(await redis.get(key)) == (consumed and str(consumed[0]))
     assert consumed is None or consumed[1] - 2 <= await redis.ttl(key) <= consumed[1]
+    assert not await redis.exists(KEYS.replays("supplier", name, 0)), "a request without an id is not remembered"
     for first in (1, 2):
         rows, key = meter.served.get(f"{name}:{first:02x}", {}), KEYS.replays("supplier", name, first)
         assert set(await redis.hkeys(key)) == set(rows)

@@ -178,7 +178,7 @@ async def test_sessions_are_claimed_in_transactions_of_bounded_size_each_sealed_
         kept = audit.seals(SUPPLIER)
         assert sorted(group.tx_raw for group in audit.signed(SUPPLIER, 10)) == sorted(chain.sent)
     assert [len(names) for names in claimed(chain)] == together
-    assert sorted(sum(claimed(chain), [])) == sorted(world.relays)
+    assert sorted(name for names in claimed(chain) for name in names) == sorted(world.relays)
     assert all(len(raw) <= largest for raw in chain.sent) or largest == 100
     for raw in chain.sent:
         body = tx_pb.TxBody.FromString(tx_pb.TxRaw.FromString(raw).body_bytes)
@@ -248,7 +248,7 @@ async def test_what_the_balance_pays_is_claimed_by_what_it_earns_after_what_open
         if left is None or each <= left:
             expected.append(name)
             left = None if left is None else left - each
-    assert sorted(sum(claimed(chain), [])) == sorted(expected)
+    assert sorted(name for names in claimed(chain) for name in names) == sorted(expected)
     for row in sessions:
         assert ("add funds" in (row.details.refusal or "")) is (row.session_id not in expected)
         assert (row.seal is not None) is (row.session_id in expected)
@@ -320,5 +320,3 @@ async def test_peers_that_state_other_relays_are_awaited_early_in_the_window_alo
     row.other_seals = [SessionSeal("a", root("other", 7), bytes(32), 12, 1)]
     await submitter(audit, world, chain).seal_and_claim([row], BLOCK, EVERY, fallback=awaited)
     assert claimed(chain) == claims
-
-

@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.storage.audit import Audit
 from pocket_miner.storage.corruption import corruption_in
-from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 from pocket_miner.storage.ended_sessions import _SETTLED_BLOCKS as SETTLED
+from pocket_miner.storage.relay_store import RelayStore, SessionEndFile
 from pocket_miner.suppliers import standby
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket.protocol.smst.bulk import LeafContent, LeafSet
-from pocket.protocol.smst.digest import leaf_digest
 from pocket.protocol.crypto.ring import ExpectedRing
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import Relay, SessionHeader, decode_relay
+from pocket.protocol.smst.bulk import LeafContent, LeafSet
+from pocket.protocol.smst.digest import leaf_digest
 from pocket_miner.ingest import session_copies
 from pocket_miner.ingest.peer_merge import new_leaves
 from pocket_miner.ingest.session_copies import _Copy

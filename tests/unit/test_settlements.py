@@ -33,6 +33,7 @@ class Source:
         return tuple(filter(wanted, self.events))
 
     async def end_events_by_node(self, height, wanted):
+        self.asked.append((height, "every node"))
         return {"node": tuple(filter(wanted, self.events))}
 
 
@@ -143,3 +144,15 @@ async def test_the_oldest_block_is_read_first_and_a_bounded_number_is_kept():
                 group.create_task(settlements.events(height, "alice"))
         assert len(settlements._pages) == 64
     assert source.asked == sorted(source.asked)
+
+
+async def test_every_node_is_asked_once_a_block_for_all_suppliers_and_again_for_one_that_is_new():
+    source = Source([settled("alice"), settled("new")])
+    settlements = SettlementReader(source, lambda: ["alice", "bob"])
+    for name, now, asked in (
+        ("alice", 21, 1), ("bob", 21, 1), ("alice", 21, 1), ("alice", 22, 2), ("new", 22, 3), ("alice", 22, 3),
+        ("alice", 21, 4),
+    ):  # fmt: skip
+        expected = () if name == "bob" else (settled(name),)
+        assert await settlements.events_by_node(20, name, now) == {"node": expected}
+        assert source.asked == [(20, "every node")] * asked
