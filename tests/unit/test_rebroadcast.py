@@ -1,5 +1,6 @@
 """Which bytes of a claim are sent again: those that were signed, or new ones that cost a second fee."""
 
+import contextlib
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -26,7 +27,7 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.submission.claims import ClaimSubmitter
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.sender import Sender
+from pocket_miner.submission.sender import Sender, SendError
 from world import address, key
 
 SUPPLIER = address("alice")
@@ -63,6 +64,8 @@ class Chain:
     known: set = field(default_factory=set)
     """Bytes that the nodes have already."""
     sent: list = field(default_factory=list)
+    refused: set = field(default_factory=set)
+    """Sessions whose claims the nodes refuse."""
 
     async def account(self, account_address):
         return Account(account_address, 7, 0, None)
@@ -73,6 +76,8 @@ class Chain:
     async def broadcast(self, raw):
         self.sent.append(raw)
         code, codespace = (19, "sdk") if raw in self.known else (0, "")
+        if self.refused.intersection(decode_tx(raw).claims):
+            code, codespace = 1109, "proof"
         return TransactionResult(decode_tx(raw).tx_hash, code, codespace, "", 0)
 
     async def transaction(self, tx_hash):
@@ -215,3 +220,15 @@ async def test_a_claim_that_was_signed_again_is_found_by_the_next_process(audit,
         left = Store() if place == "volume" else store
         await submitter(volume, chain, left, start=2).rebroadcast([session()], block(15))
     assert chain.sent == [again, again]
+
+
+@pytest.mark.parametrize("old", ["taken", "refused"])
+@pytest.mark.parametrize("new", ["taken", "refused"])
+async def test_a_refusal_is_told_whether_old_or_new_bytes_are_refused_and_keeps_no_other_claim_back(audit, old, new):
+    first, second, chain = session("a"), session("b"), Chain()
+    first.claim.sent = handed_over(first, height=13)
+    chain.refused = {name for name, result in (("a", old), ("b", new)) if result == "refused"}
+    with pytest.raises(SendError) if chain.refused else contextlib.nullcontext():
+        await submitter(audit, chain).rebroadcast([first, second], block(14))
+    assert sorted({name for raw in chain.sent for name in decode_tx(raw).claims}) == ["a", "b"]
+    assert [bool(row.details.refusal) for row in (first, second)] == [old == "refused", new == "refused"]

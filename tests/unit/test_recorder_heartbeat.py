@@ -1,21 +1,23 @@
 """What a recorder does at a heartbeat, and which relays of its log it appends again after a loss."""
 
 import asyncio
+import contextlib
 import itertools
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
 
-from pocket.redis_store import relay_recorder
+from pocket.redis_store import log_positions, relay_recorder
 from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.recorder_types import RecorderLimits
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.server_info import PrimaryStates, RedisInfo
-from pocket.redis_store.store_errors import RedisTrouble, RedisUnavailable
+from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable, SessionClosed
 from pocket.redis_store.write_ahead_log import WriteAheadLog
+from supplier_workers import until
 
 KEYS = RedisKeys("heartbeat")
 INFO = RedisInfo("first", True, "noeviction", 10, 100)
@@ -26,6 +28,9 @@ class Redis:
     """Takes relays, in a life of each supplier that the test changes, and has the state that the test sets."""
 
     life: str = "one"
+    replies: list = field(default_factory=list)
+    """What the script returns for the streams, before it returns entry ids."""
+    gate: asyncio.Event | None = None
     errors: list = field(default_factory=list)
     appended: list = field(default_factory=list)
     info: RedisInfo = INFO
@@ -34,8 +39,12 @@ class Redis:
     numbers: itertools.count = field(default_factory=itertools.count)
 
     async def evalsha(self, digest, number, *given):
+        if self.gate is not None:
+            await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
+        if self.replies:
+            return [self.life.encode(), *self.replies.pop(0)]
         names, arguments = given[:number], given[number:]
         self.appended.append(names[1].partition("{")[2].partition("}")[0])
         streams = len(names) - 4
@@ -69,7 +78,8 @@ async def recording(tmp_path, monkeypatch):
 
         recorder.lost_in_redis = set()
         recorder._stream_losses = SimpleNamespace(find=find)
-        tasks.append(asyncio.create_task(recorder.run()))
+        recorder.task = asyncio.create_task(recorder.run())
+        tasks.append(recorder.task)
         return recorder
 
     yield made
@@ -129,6 +139,7 @@ async def test_a_loss_before_a_suppliers_part_of_a_replay_is_repaired_by_it_and_
     await recorder.record(record())
     await recorder.maintain_once()
     (segment,) = recorder._log.segments
+    assert segment.pending == 0
     recorder._replayed = set()
     lives = ["two", "three"][:losses]
     for life in lives:
@@ -277,3 +288,147 @@ async def test_a_request_that_was_refunded_while_redis_was_away_may_be_sent_agai
     assert budgets.charge_offline(replace(charges[0], request_id=b"")) is ChargeResult.CHARGED
     run.cancel()
     await asyncio.gather(run, return_exceptions=True)
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+async def test_a_primary_that_failed_is_told_whatever_is_appended_to_others(recording, acknowledged):
+    redis = Redis()
+    recorder = recording(redis)
+    await recorder.record(record())
+    await recorder.maintain_once()
+    redis.errors = [] if acknowledged else [RedisUnavailable("full", RedisTrouble.OUT_OF_MEMORY)]
+    with contextlib.suppress(RedisUnavailable):
+        await recorder.record(record(relay=b"later"))
+    redis.failure = RedisUnavailable("one primary is away")
+    for _ in range(2):
+        with pytest.raises(RedisUnavailable, match="one primary"):
+            await recorder.maintain_once()
+    assert recorder.suppliers_with_unacknowledged == set()
+
+
+async def test_a_relay_whose_recorder_ends_before_redis_answers_is_in_the_log_as_not_acknowledged(recording):
+    redis = Redis(gate=asyncio.Event())
+    recorder = recording(redis)
+    waiting = recorder.submit(record())
+    await until(lambda: recorder._log.segments)
+    (segment,) = recorder._log.segments
+    assert (segment.pending, segment.unacknowledged) == (1, set())
+    recorder.task.cancel()
+    await asyncio.wait({recorder.task})
+    assert (segment.pending, segment.unacknowledged) == (0, {("alice", "s")})
+    with pytest.raises(RedisUnavailable):
+        await waiting
+    assert recorder.waiting == 0
+
+
+@pytest.mark.parametrize(("reply", "error", "counted"), [
+    (0, SessionClosed, "refused_closed"), (None, SessionClosed, "refused_closed"), (-1, CommandRejected, "failed"),
+    (b"7-0", None, "appended"),
+])  # fmt: skip
+async def test_each_session_takes_its_relays_or_says_why_not_and_delays_no_other(recording, reply, error, counted):
+    redis = Redis(replies=[[reply, b"8-0"]])
+    recorder = recording(redis)
+    relays = [recorder.submit(record(session=name)) for name in ("one", "two", "one")]
+    outcomes = await asyncio.gather(*relays, return_exceptions=True)
+    assert outcomes[1] is None
+    for outcome in (outcomes[0], outcomes[2]):
+        assert outcome is None if error is None else type(outcome) is error
+    counters = recorder.counters
+    rows = {"refused_closed": counters.refused_closed, "failed": counters.failed, "appended": counters.appended}
+    assert rows == {"refused_closed": 0, "failed": 0, "appended": 1, counted: 3 if counted == "appended" else 2}
+    (segment,) = recorder._log.segments
+    assert segment.unacknowledged == ({("alice", "one")} if reply == -1 else set())
+    assert (("alice", "one") in segment.rejected) is (reply == 0)
+
+
+async def test_miners_are_notified_of_the_suppliers_of_each_batch_and_replay(recording):
+    told, redis = [], Redis()
+
+    class Notifier:
+        async def notify(self, suppliers):
+            told.append(sorted(suppliers))
+
+    recorder = recording(redis)
+    recorder._notifier = Notifier()
+    await asyncio.gather(*(recorder.submit(record(name)) for name in ("alice", "bob")))
+    await recorder.settled()
+    await asyncio.sleep(0)
+    assert told == [["alice", "bob"]]
+    await recorder.maintain_once()
+    assert told[1:] == [["alice", "bob"]]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_a_recorder_that_stops_waits_for_what_redis_takes_and_no_longer_than_it_may(recording, taken):
+    redis = Redis(errors=[RedisUnavailable("full", RedisTrouble.OUT_OF_MEMORY)])
+    recorder = recording(redis, retry_seconds=0.001)
+    with pytest.raises(RedisUnavailable):
+        await recorder.record(record())
+    draining = asyncio.create_task(recorder.drain(60.0 if taken else 0.005))
+    await asyncio.sleep(0)
+    assert not draining.done()
+    if taken:
+        await recorder.maintain_once()
+    await draining
+    assert recorder.suppliers_with_unacknowledged == (set() if taken else {"alice"})
+
+
+@pytest.mark.parametrize(
+    ("busy", "linger", "stopping", "together"),
+    [(0.85, 0.05, False, True), (0.84, 0.05, False, False), (0.9, 0.0, False, False), (0.9, 0.05, True, False)],
+)
+async def test_relays_are_collected_for_a_moment_only_by_a_busy_process_that_goes_on(
+    recording, busy, linger, stopping, together
+):
+    recorder = recording(Redis(), linger_seconds=linger, linger_above=0.85)
+    recorder._busyness, recorder._stopping = SimpleNamespace(read=lambda now: busy), stopping
+    first = recorder.submit(record())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, recorder.submit(record(relay=b"later")))
+    assert (recorder._redis.appended == ["alice"]) is together
+
+
+async def test_a_batch_that_never_got_its_turn_is_not_acknowledged_either(recording):
+    recorder = recording(Redis())
+    async with recorder._flushing:
+        waiting = recorder.submit(record())
+        await until(lambda: recorder._log.segments)
+        (segment,) = recorder._log.segments
+        recorder.task.cancel()
+        await asyncio.wait({recorder.task})
+    assert (segment.pending, segment.unacknowledged) == (0, {("alice", "s")})
+    with pytest.raises(RedisUnavailable):
+        await waiting
+
+
+async def test_what_was_appended_before_a_loss_within_its_own_replay_is_due_again(recording, monkeypatch):
+    monkeypatch.setattr(log_positions, "_REPLAY_BATCH", 1)
+    redis = Redis()
+    recorder = recording(redis)
+    for number in range(3):
+        await recorder.record(record(relay=b"%d" % number))
+    redis.replies = [[b"2000-0"]] * 2
+    evalsha, redis.replays = redis.evalsha, 0
+
+    async def loses(*given):
+        redis.replays += 1
+        redis.life = "two" if redis.replays >= 2 else "one"
+        return await evalsha(*given)
+
+    redis.evalsha = loses
+    await recorder.maintain_once()
+    assert (redis.replays, recorder.suppliers_with_unacknowledged) == (3, {"alice"})
+    await recorder.maintain_once()
+    assert (redis.replays, recorder.suppliers_with_unacknowledged) == (6, set())
+
+
+async def test_a_relay_that_nobody_waits_for_keeps_no_other_from_being_recorded(recording):
+    redis = Redis(gate=asyncio.Event())
+    recorder = recording(redis)
+    relays = [recorder.submit(record(relay=b"%d" % number)) for number in range(3)]
+    await until(lambda: recorder._log.segments)
+    relays[0].cancel()
+    redis.gate.set()
+    await asyncio.gather(*relays[1:])
+    assert recorder.counters.appended == 2
