@@ -1,5 +1,6 @@
 """Which sessions are sealed and claimed together, by what was read, what they earn and what the account can pay."""
 
+import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from pocket_miner.sessions.leaf_validation import LeafTerms
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.sessions.tracked_session import Skip, TrackedSession
 from pocket_miner.storage.audit import Audit
+from pocket_miner.storage.corruption import VolumeCorrupted
+from pocket_miner.storage.disk_reserve import VolumeFull
 from pocket_miner.storage.trie_pool import SealedSet
 from pocket_miner.submission import claims as claims_module
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource
@@ -61,6 +64,9 @@ class Chain:
     balance: int | None = 10**9
     share: float | None = 1.0
     sent: list = field(default_factory=list)
+    shares: tuple = ()
+    """What all nodes state of the supplier's share."""
+    asked: int = 0
 
     async def account(self, account_address):
         return Account(account_address, 7, 0, None)
@@ -83,7 +89,10 @@ class Chain:
         return TokenomicsParams(1.0, self.share)
 
     async def decoded_by_node(self, method, *_):
-        return {"node": self.balance} if "bank" in method else {}
+        if "bank" in method:
+            return {"node": self.balance}
+        self.asked += 1
+        return {f"node {share}": TokenomicsParams(1.0, share) for share in self.shares}
 
 
 @dataclass
@@ -93,6 +102,7 @@ class World:
     relays: dict
     last_ids: dict = field(default_factory=dict)
     error: Exception | None = None
+    unread: Exception | None = None
     did: list = field(default_factory=list)
     found: dict = field(default_factory=dict)
     supplier: str = SUPPLIER
@@ -129,6 +139,8 @@ class World:
 
     async def consume_once(self):
         self.did.append("consume")
+        if self.unread is not None:
+            raise self.unread
         return 0
 
     def reread(self, names):
@@ -224,7 +236,7 @@ async def test_a_session_whose_terms_or_price_are_unknown_waits(audit, missing):
     assert (row.skip, row.seal, claimed(chain)) == (None, None, [["t"]])
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     st.lists(st.integers(6, 40), min_size=1, max_size=4), st.integers(0, 2600) | st.none(), st.booleans(),
     st.integers(0, 2),
@@ -320,3 +332,34 @@ async def test_peers_that_state_other_relays_are_awaited_early_in_the_window_alo
     row.other_seals = [SessionSeal("a", root("other", 7), bytes(32), 12, 1)]
     await submitter(audit, world, chain).seal_and_claim([row], BLOCK, EVERY, fallback=awaited)
     assert claimed(chain) == claims
+
+
+@pytest.mark.parametrize(
+    ("relays", "shares", "asked", "names"),
+    [
+        ([50, 50], (), 0, ["s0", "s1"]), ([50, 5], (), 1, ["s0"]), ([5, 5, 50], (), 1, ["s2"]),
+        ([5, 5, 50], (0.5, 2.0), 1, ["s0", "s1", "s2"]), ([2, 5], (0.1,), 1, []),
+    ],
+)  # fmt: skip
+async def test_before_a_session_is_left_out_every_node_is_asked_once_what_it_earns(audit, relays, shares, asked, names):
+    world, chain = World({f"s{number}": row for number, row in enumerate(relays)}), Chain(shares=shares)
+    await submitter(audit, world, chain).seal_and_claim([tracked(name) for name in world.relays], BLOCK, NONE)
+    assert [name for group in claimed(chain) for name in group] == names
+    assert chain.asked == asked
+
+
+FULL, DAMAGED = sqlite3.OperationalError("full"), VolumeCorrupted("/volume")
+
+
+@pytest.mark.parametrize("fallback", VolumeFallback)
+@pytest.mark.parametrize("error", [VolumeFull("full"), FULL, DAMAGED])
+async def test_a_volume_that_takes_no_relays_delays_a_claim_until_its_window_closes(audit, fallback, error):
+    world, chain = World({"a": 50}, {"a": "9-0"}, unread=error), Chain()
+    made = submitter(audit, world, chain)
+    if fallback is VolumeFallback.RETRY or error is DAMAGED:
+        with pytest.raises(type(error)):
+            await made.seal_and_claim([tracked("a")], BLOCK, EVERY, fallback=fallback)
+        assert chain.sent == []
+        return
+    await made.seal_and_claim([tracked("a")], BLOCK, EVERY, fallback=fallback)
+    assert claimed(chain) == ([["a"]] if fallback is VolumeFallback.PARTIAL else []), "there are no copies here"
