@@ -1,5 +1,6 @@
 """Documents lead to what exists: links, commands with their options, make targets, keys in Redis."""
 
+import functools
 import re
 import shlex
 from itertools import zip_longest
@@ -231,11 +232,12 @@ def test_no_page_uses_a_name_from_before_v1beta1(name):
     assert [word for word in sorted(OLD_NAMES) if re.search(rf"\b{word}\b", text)] == []
 
 
+@functools.cache
 def module_names():
     """Dotted names of the product's modules and packages."""
-    for folder in ("core", "operator", "workloads/relayer", "workloads/miner", "workloads/localnet", "cli"):
-        for path in (ROOT / folder).rglob("*.py"):
-            yield ".".join(path.relative_to(ROOT / folder).with_suffix("").parts).removesuffix(".__init__")
+    folders = ("core", "operator", "workloads/relayer", "workloads/miner", "workloads/localnet", "cli")
+    paths = [(path, ROOT / folder) for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return [".".join(path.relative_to(at).with_suffix("").parts).removesuffix(".__init__") for path, at in paths]
 
 
 def test_every_module_that_a_page_names_exists():
