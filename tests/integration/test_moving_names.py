@@ -20,6 +20,8 @@ from pocket.errors import ChainError
 from pocket.protocol.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
 from pocket.runtime.http_sessions import http_session
 from pocket_relayer.backends.grpc_calls import channel_to
+from pocket_relayer.backends.http1_client import encode_head, plain_origin
+from pocket_relayer.backends.http_calls import Clients
 from relayctl.local_ports import free_port
 from servers import until
 
@@ -117,14 +119,14 @@ async def test_a_grpc_backends_name_is_resolved_again_once_the_backend_is_gone(m
             await channel.close()
 
 
-def user_timeouts(port):
-    """Return after how many milliseconds the kernel gives up each connection of this process to a port."""
-    timeouts = []
+def options_to(port, level, name):
+    """Return an option of each connection of this process to a port."""
+    options = []
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as one:
             if one.getpeername()[1:2] == (port,):
-                timeouts.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
-    return timeouts
+                options.append(one.getsockopt(level, name))
+    return options
 
 
 async def test_the_kernel_gives_up_a_grpc_connection_whose_other_end_is_gone(monkeypatch):
@@ -134,7 +136,7 @@ async def test_the_kernel_gives_up_a_grpc_connection_whose_other_end_is_gone(mon
         async with ChainClient([node]) as client:
             await client.chain_id()
             await channel.unary_unary("/any/Method", None, None)(b"", timeout=1.0)
-            assert user_timeouts(port) == [10_000, 10_000]
+            assert options_to(port, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == [10_000, 10_000]
         await channel.close()
 
 
@@ -194,6 +196,21 @@ async def test_a_chain_nodes_rpc_name_is_resolved_again_once_it_tells_no_newer_b
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+
+
+@pytest.mark.parametrize("client", ["nodes", "plain", "kept"])
+async def test_the_kernel_gives_up_a_kept_http_connection_whose_other_end_is_gone(client):
+    async with two_rpcs() as (port, *_), http_session() as http:
+        clients, url = Clients.open(4), f"http://{FIRST}:{port}/"
+        if client == "plain":
+            origin = plain_origin(url)
+            (await clients.plain.request(origin, encode_head("POST", "/", origin, (), 2), b"{}", 1.0)).close()
+        else:
+            async with (http if client == "nodes" else clients.kept).post(url, json={}):
+                pass
+        assert options_to(port, socket.SOL_SOCKET, socket.SO_KEEPALIVE).count(1) == 1
+        assert options_to(port, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE).count(10) == 1
+        await clients.close()
 
 
 async def test_a_connection_to_a_node_is_kept_while_it_tells_newer_blocks():

@@ -33,7 +33,7 @@ from pocket.keys.signer_protocol import (
 )
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.runtime.backoff import Backoff
-from pocket.runtime.http_sessions import RESOLVED_SECONDS
+from pocket.runtime.http_sessions import RESOLVED_SECONDS, keepalive_socket
 from pocket.runtime.own_authorities import client_context, system_context
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -142,7 +142,7 @@ class RemoteSigner:
         socket = self._access.socket
         limit = self._access.connections + 1  # one for polls
         connector = (
-            aiohttp.TCPConnector(limit=limit, ttl_dns_cache=RESOLVED_SECONDS)
+            aiohttp.TCPConnector(limit=limit, ttl_dns_cache=RESOLVED_SECONDS, socket_factory=keepalive_socket)
             if socket is None
             else aiohttp.UnixConnector(socket, limit=limit)
         )

@@ -16,6 +16,7 @@ from aiohappyeyeballs import start_connection
 
 from pocket.protocol.relays.envelope import Headers
 from pocket.runtime.bounded_dict import BoundedDict
+from pocket.runtime.http_sessions import keepalive_socket
 from pocket_relayer.backends.backend_connection import BackendConnection, ConnectionEnded
 from pocket_relayer.backends.header_fields import answer_headers
 
@@ -230,7 +231,12 @@ class Http1Client:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(dial_seconds):
             addresses = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            sock = await start_connection(addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS, loop=loop)
+            sock = await start_connection(
+                addresses,
+                happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS,
+                loop=loop,
+                socket_factory=keepalive_socket,
+            )
             try:
                 _, connection = await loop.create_connection(lambda: BackendConnection(loop), sock=sock)
             except BaseException:
