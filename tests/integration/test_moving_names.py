@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from pocket.chain.failover import NodeAddress
 from pocket.chain.node_answer import HEIGHT_HEADER
 from pocket.errors import ChainError
 from pocket.protocol.pb import cosmos_base_tendermint_v1beta1_pb2 as comet_pb
+from pocket.redis_store.store_errors import RedisStoreError
 from pocket.runtime.http_sessions import http_session
 from pocket_relayer.backends.grpc_calls import channel_to
 from pocket_relayer.backends.http1_client import encode_head, plain_origin
 from pocket_relayer.backends.http_calls import Clients
+from recording import entries, publishing, record
 from relayctl.local_ports import free_port
-from servers import until
+from servers import RedisServer, clients, until
 
 SECONDS = 8.0
 """In which a client has to follow. gRPC resolves a name at most every 30 seconds, aiohttp every 10."""
@@ -138,6 +141,47 @@ async def test_the_kernel_gives_up_a_grpc_connection_whose_other_end_is_gone(mon
             await channel.unary_unary("/any/Method", None, None)(b"", timeout=1.0)
             assert options_to(port, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == [10_000, 10_000]
         await channel.close()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("state", ["killed", "demoted", "stopped"])
+async def test_redis_is_found_again_at_the_address_to_which_its_name_moved(state, tmp_path):
+    folders = [tmp_path / name for name in ("first", "second", "log")]
+    for folder in folders:
+        folder.mkdir()
+    first = RedisServer(folders[0])
+    first.arguments += ("--bind", "127.0.0.1", FIRST)
+    second = RedisServer(folders[1], first.port)
+    second.arguments += ("--bind", SECOND)
+    try:
+        first.start()
+        with resolved(redis=FIRST) as names:
+            async with (
+                clients(f"redis://redis.test:{first.port}", f"redis://{SECOND}:{first.port}") as (redis, new),
+                publishing(redis, folders[2]) as recorder,
+            ):
+                await recorder.maintain_once()
+                await recorder.record(record(1))
+                second.start()
+                if state == "demoted":
+                    async with clients(first.url) as (former,):
+                        await former.replicaof(SECOND, first.port)
+                elif state == "stopped":
+                    first.child.send_signal(signal.SIGSTOP)
+                else:
+                    first.kill()
+                names["redis.test"] = SECOND
+
+                async def recorded():
+                    with contextlib.suppress(RedisStoreError):
+                        await recorder.maintain_once()
+                        await recorder.record(record(2))
+                        return {b"relay 1", b"relay 2"} <= set(await entries(new))
+
+                await until(recorded, 3 * SECONDS)  # each of three connections may wait for its deadline
+    finally:
+        first.kill()
+        second.kill()
 
 
 class Rpc:
