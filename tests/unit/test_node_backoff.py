@@ -6,7 +6,9 @@ import contextlib
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from pocket.redis_store.connection import connect
 from pocket.redis_store.node_backoff import NodeBackoff
+from pocket.redis_store.store_errors import RedisUnavailable
 
 NODE, OTHER = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 
@@ -115,3 +117,30 @@ async def test_a_node_that_refuses_connections_does_not_hang(backoff, clock):
     await asked(backoff, RedisConnectionError("refused"))
     assert not refused(backoff, NODE)
     assert not refused(backoff, NODE)
+
+
+def test_a_read_that_waits_for_news_does_not_keep_others_from_finding_out_that_a_node_answers(backoff, clock):
+    backoff.admit(NODE, waits=True)
+    times_out(backoff, clock, NODE)
+    clock.now += 5.0
+    with pytest.raises(RedisConnectionError):
+        backoff.admit(NODE, waits=True)
+    assert not refused(backoff, NODE)
+    backoff.answered(NODE)
+    backoff.admit(NODE, waits=True)
+
+
+async def test_the_clients_own_reads_wait_for_news_only_where_they_block(monkeypatch):
+    admitted = []
+    client = connect("redis://127.0.0.1:1/0", timeout_seconds=0.1)
+
+    def refuse(_, address, *, waits=False):
+        del address
+        admitted.append(waits)
+        raise RedisConnectionError("not asked yet")
+
+    monkeypatch.setattr(NodeBackoff, "admit", refuse)
+    for options in ({"block": 5000}, {}):
+        with pytest.raises(RedisUnavailable):
+            await client.xread({"stream": "0-0"}, count=1, **options)
+    assert admitted == [True, False]

@@ -37,15 +37,16 @@ class NodeBackoff:
         self._answered_at: dict[Address, float] = {}
         self._hung: dict[Address, _Hung] = {}
 
-    def admit(self, address: Address) -> float:
+    def admit(self, address: Address, *, waits: bool = False) -> float:
         """Return the time at which a command to the node begins.
 
+        One that `waits` for news does not find out whether the node answers again: nothing need be new for a while.
         Raises redis-py's ConnectionError if the node is not asked at present.
         """
         now = self._clock()
         hung = self._hung.get(address)
         if hung is not None:
-            if now < hung.ask_at:
+            if waits or now < hung.ask_at:
                 raise RedisConnectionError(f"{format_address(address)} did not answer and is not asked yet")
             hung.probed_at, hung.ask_at = now, now + self._timeout_seconds  # unless this command ends before
         return now
@@ -73,12 +74,12 @@ class NodeBackoff:
             hung.ask_at = min(hung.ask_at, self._clock() + hung.pause_seconds)
 
     @contextlib.contextmanager
-    def asked(self, address: Address) -> Iterator[None]:
+    def asked(self, address: Address, *, waits: bool = False) -> Iterator[None]:
         """Record whether a node answers what is asked within the context.
 
         Raises redis-py's ConnectionError if the node is not asked at present.
         """
-        begun = self.admit(address)
+        begun = self.admit(address, waits=waits)
         try:
             yield
         except (RedisTimeoutError, TimeoutError):

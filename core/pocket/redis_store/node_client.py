@@ -1,6 +1,6 @@
 """A client of one server whose frequent commands have connections of their own, past redis-py's pool."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -12,11 +12,14 @@ _CONNECTIONS: Final = {"EVALSHA": _SCRIPTS, "GET": _SCRIPTS, "HGETALL": _SCRIPTS
 holds up what comes after it, so that they do not take that of scripts."""
 
 
+def waits_for_news(args: Sequence[object]) -> bool:
+    """Return True for a read that is answered once there is something new, or after a while."""
+    return args[0] == "XREAD" and args[1] == b"BLOCK"
+
+
 def _connection_of(args: tuple[Any, ...]) -> str | None:
     """Return the name of the pool's connection for a command, None for any free one."""
-    if args[0] == "XREAD":
-        return _WAITS if args[1] == b"BLOCK" else None
-    return _CONNECTIONS.get(args[0])
+    return _WAITS if waits_for_news(args) else _CONNECTIONS.get(args[0])
 
 
 class Info(Mapping[str, str | int]):

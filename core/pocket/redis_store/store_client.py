@@ -9,7 +9,7 @@ from redis.asyncio.client import Pipeline
 from pocket.redis_store.cluster import ClusterClient, ClusterPipeline
 from pocket.redis_store.node_addresses import Address
 from pocket.redis_store.node_backoff import NodeBackoff
-from pocket.redis_store.node_client import NodeClient
+from pocket.redis_store.node_client import NodeClient, waits_for_news
 from pocket.redis_store.redis_errors import NATIVE_ERRORS, translate, translated
 
 _SERVER: Final[Address] = ("", 0)
@@ -21,13 +21,13 @@ def _with_ours(replies: list[Any]) -> list[Any]:
     return [translate(reply) if isinstance(reply, NATIVE_ERRORS) else reply for reply in replies]
 
 
-def _asked(pool: Any) -> AbstractContextManager[None]:
+def _asked(pool: Any, *, waits: bool = False) -> AbstractContextManager[None]:
     """Return the context of a command to a pool's server.
 
     Raises redis-py's ConnectionError while the server hangs.
     """
     backoff: NodeBackoff | None = getattr(pool, "backoff", None)
-    return nullcontext() if backoff is None else backoff.asked(_SERVER)
+    return nullcontext() if backoff is None else backoff.asked(_SERVER, waits=waits)
 
 
 class StorePipeline(Pipeline):
@@ -52,7 +52,7 @@ class StoreClient(NodeClient):
         Raises RedisUnavailable, and CommandRejected if the server rejects it.
         """
         try:
-            with _asked(self.connection_pool):
+            with _asked(self.connection_pool, waits=waits_for_news(args)):
                 return await super().execute_command(*args, **options)
         except NATIVE_ERRORS as error:
             raise translate(error) from error
