@@ -180,7 +180,7 @@ PLANTS = [
           "return ElectionStep.TAKE if now >= takeable_at(state, timing) else ElectionStep.WAIT", "return ElectionStep.TAKE",
           (Kind.UPGRADE,)),
     Plant("the epoch does not grow", "core/pocket/coordination/elector.py",
-          "epoch = max(state.epoch, known_epoch) + 1", "epoch = 1",
+          "epoch = min(max(state.epoch, known_epoch) + 1, _LARGEST_EPOCH)", "epoch = 1",
           (Kind.FREEZE, Kind.GONE,)),
     Plant("Leases are not renewed", "core/pocket/coordination/shard_leases.py",
           "        await self._write([name for name in names if now", "        await self._write([name for name in names if False and now"),
