@@ -178,11 +178,11 @@ def claimed(chain):
 
 
 @pytest.mark.parametrize("source", SealSource)
-@pytest.mark.parametrize(("largest", "together"), [(2**20, [7]), (3400, [4, 3]), (2400, [1] * 7), (100, [1] * 7)])
+@pytest.mark.parametrize(("largest", "together"), [(2**20, [4]), (2900, [3, 1]), (2400, [1] * 4), (100, [1] * 4)])
 async def test_sessions_are_claimed_in_transactions_of_bounded_size_each_sealed_before_it_is_sent(
     tmp_path, source, largest, together
 ):
-    world, chain = World({f"s{number}": 50 + number for number in range(7)}), Chain()
+    world, chain = World({f"s{number}": 50 + number for number in range(4)}), Chain()
     sessions = [tracked(name) for name in world.relays]
     with closing(Audit(tmp_path / "audit.sqlite")) as audit:
         made = submitter(audit, world, chain, max_transaction_bytes=largest)
