@@ -148,7 +148,8 @@ async def test_a_subscription_that_announces_nothing_is_made_up_for_and_made_ane
 
     class Source:
         async def block(self, height=None):
-            return block(next(heights, 7))
+            number = next(heights, 7)
+            return block(number, number / 20)
 
         async def heights(self):
             opened.append(True)

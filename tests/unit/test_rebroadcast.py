@@ -232,3 +232,14 @@ async def test_a_refusal_is_told_whether_old_or_new_bytes_are_refused_and_keeps_
         await submitter(audit, chain).rebroadcast([first, second], block(14))
     assert sorted({name for raw in chain.sent for name in decode_tx(raw).claims}) == ["a", "b"]
     assert [bool(row.details.refusal) for row in (first, second)] == [old == "refused", new == "refused"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_claims_of_a_group_that_failed_are_each_sent_alone(audit, number):
+    rows, chain = [session(f"s{position}") for position in range(number)], Chain()
+    for row in rows:
+        row.claim.sent = handed_over(row, height=13)
+    chain.results = {row.claim.sent.tx_hash: 1100 for row in rows}
+    await submitter(audit, chain).rebroadcast(rows, block(14))
+    assert sorted(list(decode_tx(raw).claims) for raw in chain.sent) == [[row.session_id] for row in rows]
+    assert [row.claim.attempts.alone for row in rows] == [number > 1] * number
