@@ -5,8 +5,11 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from example_counts import examples
 from pocket.chain.model import Account, Block, TransactionResult
 from pocket.errors import ChainQueryRejected, ChainUnavailable
 from pocket.protocol.claims.proof_requirement import Claim
@@ -255,3 +258,32 @@ async def test_more_gas_is_asked_for_after_a_failure_for_lack_of_it_and_paid_at_
     assert [(coin.denom, int(coin.amount)) for coin in sent.amount] == [
         ("upokt", GasPrice.parse("0.001upokt").fee_upokt(sent.gas_limit))
     ]
+
+
+@settings(max_examples=examples(60))
+@given(
+    st.lists(st.sampled_from("gb"), max_size=9), st.integers(1, 4), st.sets(st.integers(0, 8)),
+    st.sampled_from([BroadcastFailure.POISON, BroadcastFailure.UNREACHABLE]),
+)  # fmt: skip
+async def test_one_bad_message_in_whichever_batch_keeps_no_other_from_being_sent(kinds, together, alone, failure):
+    rows, sent, told = list(enumerate(kinds)), [], []
+    message = create_claim_message(address("alice"), HEADER, ROOT)
+
+    async def send(pack):
+        told.append([number for number, _ in pack])
+        if any(kind == "b" for _, kind in pack):
+            raise SendError(failure, "no")
+        sent.extend(number for number, _ in pack)
+
+    size = 2048 + together * (len(message.value) + 128)
+    with pytest.raises(SendError) if "b" in kinds else contextlib.nullcontext():
+        await send_in_batches(rows, lambda _: message, size, send, alone=lambda row: row[0] in alone)
+    assert all(len(pack) <= together for pack in told)
+    assert all(len(pack) == 1 for pack in told if alone.intersection(pack))
+    good = [number for number, kind in rows if kind == "g"]
+    assert {number for pack in told for number in pack} == set(range(len(rows))), "each is tried"
+    assert len(sent) == len(set(sent))
+    if failure is BroadcastFailure.POISON:
+        assert sorted(sent) == good, "a batch is halved until the bad one is alone"
+    else:
+        assert told == [pack for number, pack in enumerate(told) if pack not in told[:number]], "no batch is halved"
