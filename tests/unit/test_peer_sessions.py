@@ -145,3 +145,33 @@ async def test_a_root_counts_as_claimed_if_the_suppliers_key_signed_its_claim(si
     sessions = {"s": session}
     await PeerMerge(RelayConsumer(Tail(), None, None, sessions), None, sessions, has_signed).merge(Claiming(()), {})
     assert session.signed_roots == ({root} if signed else set())
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_seal_that_a_peer_states_is_no_seal_of_ours_and_its_sessions_are_tracked(
+    relay_store, monkeypatch, known
+):
+    seal, tracked = SessionSeal("s", bytes(48), bytes(32), 13, 1), []
+    sessions = {"s": TrackedSession(header("s"))} if known else {}
+
+    class Stating(Peer):
+        async def seals(self, supplier):
+            return [seal, SessionSeal("unknown", bytes(48), bytes(32), 13, 1)]
+
+        async def claims(self, supplier, end):
+            return set()
+
+    async def unknown(*_):
+        raise ChainUnavailable("away")
+
+    async def track(self, headers):
+        tracked.append(dict(headers))
+        sessions["s"] = TrackedSession(header("s"))
+
+    monkeypatch.setattr("pocket_miner.ingest.relay_consumer.ask_terms", unknown)
+    monkeypatch.setattr(RelayConsumer, "track", track)
+    made = PeerMerge(RelayConsumer(Tail(), relay_store, None, sessions), relay_store, sessions, None)
+    await made.merge(Stating(("s",)), {})
+    assert (sessions["s"].seal, sessions["s"].other_seals) == (None, [seal])
+    assert tracked == ([] if known else [{"s": header("s").encode()}])
+    assert made.needed, "its terms are unknown"

@@ -13,7 +13,7 @@ from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable
 from pocket.redis_store.stream_reader import Entry, StreamPoll, origin_of
 from pocket_miner.ingest import relay_consumer
-from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead
+from pocket_miner.ingest.consume_rounds import Check, ConsumeRounds, ReadRequest, SessionRead, _next_round
 from pocket_miner.ingest.relay_consumer import RelayConsumer
 from pocket_miner.relay_rows import Leaf
 from pocket_miner.sessions.evidence import Fact, Statement
@@ -342,3 +342,17 @@ async def test_a_full_redis_stops_no_reading_and_another_error_is_told_to_its_su
     await Marking(None, None)._run(requests, None)
     assert [request.error for request in requests] == [failure if told and pipeline else None, None]
     assert [(request.entries, request.done) for request in requests] == [(1, True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [
+        ([300, 200, 100, 12], [0, 1, 3]), ([512, 1], [0]), ([513, 0], [0]), ([1, 511], [0, 1]), ([1, 512, 2], [0, 2]),
+    ],
+)  # fmt: skip
+def test_a_round_reads_as_many_streams_as_one_pipeline_may_and_none_twice(sizes, taken):
+    requests = [
+        ReadRequest(None, {str(number): "0-0" for number in range(size)}, 0, HERE, Check.NOTHING) for size in sizes
+    ]
+    over = ReadRequest(None, {}, 0, HERE, Check.NOTHING, done=True)
+    assert [requests.index(row) for row in _next_round(requests[0], [over, *requests])] == taken
