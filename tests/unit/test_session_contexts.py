@@ -362,3 +362,46 @@ async def test_a_request_waits_for_its_turn_with_the_cost_of_its_applications_ri
     with pytest.raises(Rejected):
         await admission.validate(RelayRequest(HEADER, b"", address("alice"), b"payload"), HEADER, "192.0.2.1")
     assert turns == [("192.0.2.1", verification_cost(members), HEADER.application_address)]
+
+
+async def test_nodes_confirm_a_session_that_differs_and_are_not_asked_for_one_that_is_over_by_the_grid(monkeypatch):
+    known, asked = Known(), []
+    header = known.header(1)
+    assert await known.refused(header) is None
+
+    async def has_changed(self, asked_header, row, client):
+        asked.append(asked_header.session_id)
+        return False
+
+    monkeypatch.setattr(SessionContexts, "_has_changed", has_changed)
+    other = replace(header, session_id="cd" * 32)
+    assert await known.refused(other) is RejectionReason.SESSION_MISMATCH
+    assert asked == [other.session_id]
+    known.height = 40
+    monkeypatch.setattr(SessionContexts, "_grid_refuses", lambda self, given: True)
+    assert await known.refused(header) is RejectionReason.SESSION_EXPIRED
+    assert asked == [other.session_id], "the grid of sessions decides without them"
+    monkeypatch.setattr(SessionContexts, "_grid_refuses", lambda self, given: False)
+    assert await known.refused(header) is RejectionReason.SESSION_EXPIRED
+    assert asked == [other.session_id, header.session_id]
+
+
+@pytest.mark.parametrize("older", [True, False])
+async def test_a_ring_is_waited_for_a_moment_only_while_an_older_one_is_known(monkeypatch, older):
+    monkeypatch.setattr(session_context, "_RING_WAIT_SECONDS", 0.0)
+    known, key = Known(), (address("app"), 10)
+    fresh = SimpleNamespace(size=2)
+
+    async def ring(self, given):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return fresh
+
+    monkeypatch.setattr(SessionContexts, "_ring", ring)
+    if older:
+        known.contexts._rings[key] = (-1.0, 0, "older")
+    assert await known.contexts._current_ring(key) == ("older" if older else fresh)
+    if older:
+        assert known.contexts._known_ring(key) == "older", "for a while"
+        known.now = 5.1
+        assert known.contexts._known_ring(key) is None
