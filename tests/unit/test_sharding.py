@@ -240,23 +240,15 @@ async def test_writes_at_rest_are_bounded():
 
 
 @pytest.mark.parametrize(("number", "longest"), [(1, 0.3 * TIMING.lease), (2, TIMING.retry)])
-async def test_a_member_that_is_alone_waits_longer_unless_the_store_was_away(monkeypatch, number, longest):
+async def test_a_member_that_is_alone_waits_longer_unless_the_store_was_away(number, longest):
     _, clocks, members = group(number)
     await settled(members, clocks)
-    (keeper, _, _), paused = members[0], []
-
-    async def wait(_, *, timeout, return_when):  # noqa: ASYNC109 - asyncio's own
-        paused.append(timeout)
-        return set(), set()
-
-    monkeypatch.setattr(asyncio, "wait", wait)
-    for _ in range(50):
-        await keeper._pause(asyncio.Event())
+    keeper, _, _ = members[0]
+    paused = [keeper._pause_seconds() for _ in range(50)]
     assert 0.7 * longest <= min(paused) <= max(paused) <= longest
     assert max(paused) > 0.9 * longest
     keeper._complained = "the store was away"
-    await keeper._pause(asyncio.Event())
-    assert paused[-1] <= TIMING.retry
+    assert keeper._pause_seconds() <= TIMING.retry
 
 
 async def test_a_shard_is_given_up_before_another_member_can_take_it():

@@ -150,7 +150,8 @@ def next_record(
     """
     wall_time = wall_time.astimezone(UTC)
     if step is ElectionStep.RENEW and state.record is not None:
-        return replace(state.record, renewed=wall_time, lease_seconds=round(timing.lease))
+        known = state.record
+        return LeaseRecord(known.holder, round(timing.lease), known.acquired, wall_time, known.transitions)
     epoch = min(max(state.epoch, known_epoch) + 1, _LARGEST_EPOCH)
     return LeaseRecord(state.identity, round(timing.lease), wall_time, wall_time, epoch)
 
@@ -159,7 +160,7 @@ def after_write(
     state: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
 ) -> CandidateState:
     """Apply a successful write. Leadership counts from before it was sent."""
-    return replace(state, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
+    return CandidateState(state.identity, record, version, now, sent_at + timing.renew, state.vanished)
 
 
 def release_record(record: LeaseRecord, wall_time: datetime) -> LeaseRecord:

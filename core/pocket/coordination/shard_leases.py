@@ -203,6 +203,7 @@ class ShardLeaseManager:
 
         An outage of the store ends no ownership: the fence decides.
         """
+        waking = asyncio.create_task(self._wake_at(stop))
         try:
             while not stop.is_set():
                 try:
@@ -212,12 +213,20 @@ class ShardLeaseManager:
                     if str(error) != self._complained:
                         _LOG.warning("lease store unavailable or its records damaged, retrying", error=error)
                     self._complained = str(error)
-                await self._pause(stop)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_seconds()):
+                        await self._wake.wait()
+                self._wake.clear()
         finally:
+            waking.cancel()
             await asyncio.shield(self.release_all())
 
-    async def _pause(self, stop: asyncio.Event) -> None:
-        """Wait until the next tick. A member that is alone has only its own Leases to renew."""
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    def _pause_seconds(self) -> float:
+        """Return the seconds until the next tick. A member that is alone has only its own Leases to renew."""
         alone = not self._complained and self._has_read and self.members == {self.identity}
         longest = self._timing.lease * _PAUSE_ALONE if alone else self._timing.retry
         seconds = longest * self._rng.uniform(0.7, 1.0)
@@ -231,13 +240,7 @@ class ShardLeaseManager:
                 # Wake when the lease expires: takeover is promised within a bound.
                 left = takeable_at(self._views[name], self._timing) - now
                 seconds = min(seconds, max(0.05, left)) if left > 0 else seconds
-        waiting = [asyncio.ensure_future(event.wait()) for event in (stop, self._wake)]
-        try:
-            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-        self._wake.clear()
+        return seconds
 
     async def tick(self) -> None:
         """Read all Leases and act on them once. Raises LeaseUnavailable."""
@@ -352,36 +355,37 @@ class ShardLeaseManager:
 
         Returns those that are ours afterwards. Raises LeaseUnavailable if the result of one is unknown.
         """
-        drafts = [draft for name in names if (draft := self._draft(name, above)) is not None]
+        wall_time = self._wall_clock()
+        drafts = [draft for name in names if (draft := self._draft(name, above, wall_time)) is not None]
         if not drafts:
             return set()
         sent_at = self._clock()
         self.writes += len(drafts)
         unknown: LeaseUnavailable | None = None
-        ours = set()
+        written: dict[str, StoredLease] = {}
         for draft, stored in zip(drafts, await self._store.write_all(drafts), strict=True):
             name = draft.name
             if isinstance(stored, StoredLease):
-                self._stored = {**self._stored, name: stored}
+                written[name] = stored
                 self._views[name] = after_write(
                     self._view(name), stored.record, stored.version, sent_at, self._clock(), self._timing
                 )
                 self._renewed[name] = sent_at
-                ours.add(name)
             elif isinstance(stored, LeaseUnavailable):
                 unknown = stored
+        self._stored = {**self._stored, **written}
         if unknown is not None:
             raise unknown
-        return ours
+        return set(written)
 
-    def _draft(self, name: str, above: int | None) -> LeaseWrite | None:
+    def _draft(self, name: str, above: int | None, wall_time: datetime) -> LeaseWrite | None:
         view = self._view(name)
         step = next_step(view, self._clock(), self._timing)
         if step is ElectionStep.WAIT:
             return None
         if above is not None and step is ElectionStep.RENEW:
             step = ElectionStep.TAKE
-        record = next_record(view, step, self._wall_clock(), self._timing, above or 0)
+        record = next_record(view, step, wall_time, self._timing, above or 0)
         return LeaseWrite(name, record, self._stored.get(name))
 
     async def _execute(self, planned: RebalancePlan) -> None:
