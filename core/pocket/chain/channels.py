@@ -14,7 +14,7 @@ from pocket.runtime.grpc_authorities import channel_credentials
 
 _RECEIVE_LIMIT: Final = 128 * 1024 * 1024  # a whole block, which CometBFT bounds at 100 MiB
 _CONNECT_MILLISECONDS: Final = 3000
-_IDLE_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 15.0
 """Opening a channel takes as much CPU as gRPC's threads in this time."""
 _RENEWAL_SECONDS: Final = 1.0
 """Least time between two connections to a node that fails."""

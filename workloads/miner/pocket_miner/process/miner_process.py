@@ -57,6 +57,7 @@ from pocket_miner.suppliers.factory import SupplierFactory
 from pocket_miner.suppliers.fleet import SupplierManager
 from pocket_miner.suppliers.latest_block import LatestBlock, longest_wait
 from pocket_miner.suppliers.read_only_volume import until_writable
+from pocket_miner.suppliers.reported_stakes import StakePace, refresh_stakes
 from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.unknown_claims import UnknownClaims
 
@@ -64,7 +65,6 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 _REDIS_SECONDS = 1.0
 _REPLAY_SECONDS = 60.0  # for which a relayer may be stopped that has relays which Redis lost
 _STAKES_SECONDS = 5.0
-_STAKE_PAUSE_SECONDS = 0.1  # per supplier: a thousand of them are ten queries a second, not hundreds
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
@@ -357,15 +357,17 @@ class MinerProcess:
         )  # fmt: skip
 
     async def _refresh_stakes(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
-        funds_at, clock = float("-inf"), self._platform.clock
+        funds_at, clock, pace = float("-inf"), self._platform.clock, StakePace(self._config.chain.block_seconds)
         while True:
             mine = list(fleet.running)
-            await suppliers.refresh_stakes(mine)
+            if pace.is_due(mine, clock(), busy=any(one.supplier.sessions for one in fleet.running.values())):
+                steady = await refresh_stakes(suppliers.reports, suppliers.chain.direct.supplier, mine)
+                pace.queried(mine, clock(), steady=steady)
             if mine and clock() - funds_at > _FUNDS_SECONDS:
                 funds_at = clock()
                 await suppliers.refresh_funds(mine)
                 await self._diagnostics.refresh(suppliers.chain)
-            await asyncio.sleep(max(_STAKES_SECONDS if mine else 1.0, _STAKE_PAUSE_SECONDS * len(mine)))
+            await sleep_to_tick(_STAKES_SECONDS if mine else 1.0)
 
     async def _check_public_urls(self, suppliers: SupplierFactory, fleet: SupplierManager) -> None:
         """Check the public URLs of mined suppliers, more often while one has a problem."""

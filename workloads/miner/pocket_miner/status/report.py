@@ -158,6 +158,11 @@ class SupplierReport:
             "unstake_session_end_height": supplier.unstake_session_end_height,
         }
 
+    @property
+    def keeps_stake(self) -> bool:
+        """Return True if the supplier is staked and does not unstake."""
+        return self.stake is not None and not self.stake["unstake_session_end_height"]
+
     def record_funds(self, balance_upokt: int, *, public_key: bool) -> None:
         """Record the balance for fees, and whether the public key is on chain.
 

@@ -122,19 +122,6 @@ class SupplierFactory:
         # A damaged fence fails its own supplier's writes, and must not keep the shard from being taken.
         return max((int(value) for value in values if value.isdigit()), default=0)
 
-    async def refresh_stakes(self, addresses: Iterable[str]) -> None:
-        """Update the reported stakes of suppliers from the chain.
-
-        A failed query leaves the previous report unchanged.
-        """
-        for address in addresses:
-            try:
-                self.reports.of(address).record_stake(await self.chain.direct.supplier(address))
-            except NotFound:
-                self.reports.of(address).record_stake(None)
-            except PocketError:
-                continue
-
     async def refresh_funds(self, addresses: Iterable[str]) -> None:
         """Update balances (upokt) and the number of penalties that each stake can pay.
 
