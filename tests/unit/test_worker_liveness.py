@@ -1,6 +1,7 @@
 """When a relayer's worker that says nothing is shown, and when it is killed."""
 
 import asyncio
+import itertools
 import os
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from pocket_relayer.process.liveness import (
     assess,
 )
 from pocket_relayer.process.reports import (
+    ReportReader,
     ReportWriter,
     WorkerReport,
     decode_report,
@@ -212,6 +214,16 @@ async def test_reports_are_left_out_while_nobody_reads_and_nothing_blocks_or_gro
     writer.close()
 
 
+@pytest.fixture
+def report_pipe():
+    read_end, write_end = os.pipe()
+    reports = ReportReader(read_end)
+    yield reports, lambda data: os.write(write_end, data)
+    os.close(write_end)
+    if reports._descriptor >= 0:
+        reports.close()
+
+
 async def test_a_worker_that_nobody_supervises_reports_to_nobody():
     writer = ReportWriter(None)
     await writer.open()
@@ -219,15 +231,44 @@ async def test_a_worker_that_nobody_supervises_reports_to_nobody():
     writer.close()
 
 
-async def test_a_supervisor_keeps_the_last_whole_report_of_a_worker_that_ended_while_it_wrote():
-    reports = asyncio.StreamReader()
-    for line in (encode_report(report(7)), encode_report(report(8)), b"\n", encode_report(report(9))[:-5]):
-        reports.feed_data(line)
-    reports.feed_eof()
-    worker = SupervisedWorker(0, None, SilenceTimer(0.0))
-    assert worker.report is None
+def test_a_supervisor_keeps_the_last_whole_report_of_a_worker_that_ended_while_it_wrote(report_pipe):
+    reports, write = report_pipe
+    worker = SupervisedWorker(0, None, reports, SilenceTimer(0.0))
+    assert worker.receive() is None
     assert not worker.has_served
-    await worker.listen(reports)
-    assert worker.report == report(8)
+    assert not worker.silence.reported
+    write(encode_report(report(7)) + encode_report(report(8)) + b"\n" + encode_report(report(9))[:-5])
+    assert worker.receive() == report(8)
     assert worker.has_served
     assert worker.silence.reported
+    assert reports.is_in_a_line
+    write(encode_report(report(9))[-5:])
+    reports.close()
+    assert worker.receive() == report(9)
+    assert not reports.is_in_a_line
+
+
+@given(st.lists(st.integers(1, 9), max_size=6), st.lists(st.integers(1, 800), max_size=4))
+def test_a_report_is_read_however_a_pipe_cuts_it(workers, cuts):
+    read_end, write_end = os.pipe()
+    reader, sent = ReportReader(read_end), b"".join(encode_report(report(number)) for number in workers)
+    for begin, end in itertools.pairwise(sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})):
+        os.write(write_end, sent[begin:end])
+        assert reader.receive()
+        assert not reader.receive(), "nothing has come since"
+    assert reader.report == (report(workers[-1]) if workers else None)
+    os.close(write_end)
+    assert not reader.receive(), "an end is no sign of life"
+    reader.close()
+
+
+def test_a_line_without_end_takes_bounded_memory_and_counts_as_a_sign_of_life(report_pipe, monkeypatch):
+    monkeypatch.setattr("pocket_relayer.process.reports.LARGEST_LINE", 100_000)
+    reports, write = report_pipe
+    for _ in range(10):
+        write(b"{" * 60_000)
+        assert reports.receive()
+    assert len(reports._begun) <= 160_000
+    write(b"\n" + encode_report(report(3)))
+    reports.receive()
+    assert reports.report == report(3)

@@ -16,6 +16,8 @@ from pocket.api.problems import Problem, ProblemCode
 from pocket_relayer.process.worker_problems import OF_ALL_PODS, OF_ONE_WORKER
 
 LARGEST_LINE: Final = 16 * 1024 * 1024
+_PIECE: Final = 64 * 1024
+_PIECES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(extra="ignore"))
@@ -87,6 +89,56 @@ class ReportWriter:
         """Close the pipe."""
         if self._transport is not None:
             self._transport.abort()
+
+
+class ReportReader:
+    """The supervisor's end of the pipe. It is read when a report is needed, and a report wakes no process."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._begun = bytearray()
+        """A line whose end has not come."""
+        self._line = b""
+        """The last whole line, until the report is decoded."""
+        self._report: WorkerReport | None = None
+
+    def receive(self) -> bool:
+        """Take what has come. Returns False if nothing has. It never blocks, and takes a few MiB at most."""
+        for number in range(_PIECES):
+            try:
+                piece = os.read(self._descriptor, _PIECE)
+            except OSError:  # nothing is there
+                piece = b""
+            if not piece:
+                return number > 0
+            *lines, begun = piece.split(b"\n")
+            for line in lines:
+                self._begun += line
+                if self._begun:
+                    self._line = bytes(self._begun)
+                self._begun.clear()
+            if len(self._begun) <= LARGEST_LINE:
+                self._begun += begun
+        return True
+
+    @property
+    def is_in_a_line(self) -> bool:
+        """Return True if the rest of a line has not come: a pipe holds less than the report of many suppliers."""
+        return bool(self._begun)
+
+    @property
+    def report(self) -> WorkerReport | None:
+        """Return the last received report that can be decoded."""
+        if self._line:
+            self._report, self._line = decode_report(self._line) or self._report, b""
+        return self._report
+
+    def close(self) -> None:
+        """Close the pipe. What has come is kept."""
+        self.receive()
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
 def silent_problem(number: int, pid: int, hung_seconds: float) -> Problem:

@@ -26,12 +26,13 @@ from pocket.runtime.backoff import Backoff
 from pocket.runtime.program import require_writable
 from pocket_relayer.process.liveness import POLL_SECONDS, LivenessDeadlines, SilenceTimer, WorkerState, assess
 from pocket_relayer.process.plain_http import PlainResponse, PlainServer
-from pocket_relayer.process.reports import LARGEST_LINE, WorkerReport, decode_report, not_ready, silent_problem, summary
+from pocket_relayer.process.reports import ReportReader, WorkerReport, not_ready, silent_problem, summary
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 _DRAIN_MARGIN_SECONDS = 10.0
 _END_SECONDS = 5.0
 _STEADY_SECONDS = 60.0
+_REST_SECONDS = 0.05
 _RESTARTS = Backoff()
 _SHOWN = (WorkerState.SILENT, WorkerState.HUNG)
 
@@ -95,36 +96,21 @@ class SupervisedWorker:
 
     number: int
     process: asyncio.subprocess.Process
+    reports: ReportReader
     silence: SilenceTimer
     state: WorkerState = WorkerState.STARTING
-    _line: bytes = b""
-    """The last line, until the report is read."""
-    _report: WorkerReport | None = None
 
-    @property
-    def report(self) -> WorkerReport | None:
-        """Return the last report that can be read."""
-        if self._line:
-            self._report, self._line = decode_report(self._line) or self._report, b""
-        return self._report
+    def receive(self) -> WorkerReport | None:
+        """Take what has come, which ends the silence. Returns the last report."""
+        if self.reports.receive():
+            self.silence.reset()
+        return self.reports.report
 
     @property
     def has_served(self) -> bool:
         """Return True if the worker has listened for relays."""
-        return self.report is not None and not self.report.starting
-
-    async def listen(self, reports: asyncio.StreamReader) -> None:
-        """Receive reports until the worker closes its end."""
-        while not reports.at_eof():
-            try:
-                line = await reports.readline()
-            except ConnectionError:
-                return
-            except ValueError:  # too long a line still proves that the worker runs
-                line = b""
-            self.silence.reset()
-            if line.startswith(b"{") and line.endswith(b"}\n"):
-                self._line = line
+        report = self.receive()
+        return report is not None and not report.starting
 
 
 class Supervisor:
@@ -197,9 +183,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         read_end, write_end = os.pipe()
-        reader = asyncio.StreamReader(limit=LARGEST_LINE)
-        pipe = os.fdopen(read_end, "rb", buffering=0)
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        reports = ReportReader(read_end)
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "pocket_relayer", "--config", str(self._config.config_file),
@@ -208,19 +192,17 @@ class Supervisor:
                 env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}, pass_fds=(write_end,),
             )  # fmt: skip
         except BaseException:
-            transport.close()
+            reports.close()
             raise
         finally:
             os.close(write_end)
-        worker = self._workers[number] = SupervisedWorker(number, process, SilenceTimer(loop.time()))
-        listening = asyncio.create_task(worker.listen(reader))
+        worker = self._workers[number] = SupervisedWorker(number, process, reports, SilenceTimer(loop.time()))
         try:
             yield worker
         finally:
             await self._end(worker)
             del self._workers[number]
-            listening.cancel()
-            transport.close()
+            reports.close()
 
     async def _end(self, worker: SupervisedWorker) -> None:
         """End a worker that still runs, because another one refused its configuration."""
@@ -259,7 +241,8 @@ class Supervisor:
         """Poll a worker until it has to be killed."""
         loop = asyncio.get_running_loop()
         while worker.state is not WorkerState.HUNG:
-            await self._sleep(POLL_SECONDS)
+            await self._sleep(_REST_SECONDS if worker.reports.is_in_a_line else POLL_SECONDS)
+            worker.receive()
             before = worker.state
             silent = worker.silence.poll(loop.time())
             worker.state = assess(silent, self._deadlines, reported=worker.silence.reported)
@@ -274,7 +257,8 @@ class Supervisor:
     # The admin server.
 
     def _reports(self) -> list[WorkerReport]:
-        return [worker.report for _, worker in sorted(self._workers.items()) if worker.report is not None]
+        reports = (worker.receive() for _, worker in sorted(self._workers.items()))
+        return [report for report in reports if report is not None]
 
     def _silent(self) -> dict[int, Problem]:
         seconds = self._deadlines.hung
