@@ -1,6 +1,7 @@
 """Reported stakes are queried at the pace at which they may change."""
 
 import contextlib
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,7 @@ def queries(pace, seconds, *, mine=("a", "b"), busy=False, steady=True):
 
 
 def gaps(times):
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(times)]
 
 
 def test_stakes_that_stay_are_queried_less_often_up_to_once_a_minute():

@@ -62,14 +62,15 @@ from pocket_miner.suppliers.sealed_work import SealedWork
 from pocket_miner.suppliers.unknown_claims import UnknownClaims
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
-_REDIS_SECONDS = 1.0
+_REDIS_BLOCKS = 2  # the time between two inspections of Redis
+_REDIS_SECONDS = (0.5, 3.0)  # its bounds
 _REPLAY_SECONDS = 60.0  # for which a relayer may be stopped that has relays which Redis lost
 _STAKES_SECONDS = 5.0
 _FUNDS_SECONDS = 300.0
 _BROKEN_SECONDS = 30.0
 _REFRESH_SECONDS = 30.0
 _VOLUME_SECONDS = 5.0
-_REFRESH_PAUSE_SECONDS = 1.0
+_REFRESH_PAUSE_SECONDS = 0.5  # with blocks of a second, the next one is then waited for
 _SLOW = 1.5
 
 
@@ -297,9 +298,7 @@ class MinerProcess:
             "node monitor": lambda: parts.nodes.run(max(1.0, self._config.chain.block_seconds / 2), platform.rng),
             "stakes": lambda: self._refresh_stakes(parts.suppliers, parts.fleet),
             "public URLs": lambda: self._check_public_urls(parts.suppliers, parts.fleet),
-            "metrics": lambda: report_metrics(
-                self._board, self._config.chain.block_seconds, parts.chain, parts.fleet, pulse, parts.redis
-            ),
+            "metrics": lambda: report_metrics(parts.chain, parts.fleet, pulse, parts.redis),
             "volume": lambda: self._watch_volume(self._volume),
             "retention": lambda: delete_old_outcomes(
                 parts.suppliers.audit, parts.suppliers.reports, self._config, lambda: self._board.height
@@ -402,7 +401,8 @@ class MinerProcess:
                 self._readiness.redis = str(error) or type(error).__name__
                 miner_metrics.ERRORS.labels("redis").inc()
                 _LOG.warning("Redis unavailable, retrying", error=error)
-            await sleep_to_tick(max(0.5, min(_REDIS_SECONDS, self._config.chain.block_seconds)))
+            shortest, longest = _REDIS_SECONDS
+            await sleep_to_tick(max(shortest, min(longest, _REDIS_BLOCKS * self._config.chain.block_seconds)))
 
     async def _watch_volume(self, volume: Volume | None) -> None:
         """Measure the volume, warn long before it is full and manage its reserve."""

@@ -8,44 +8,34 @@ from redis.asyncio import Redis
 from pocket.chain_cache.cached_client import CachedChain
 from pocket.redis_store.connection import pool_usage
 from pocket.runtime.process_stats import LoopLagMonitor
+from pocket.runtime.ticks import sleep_to_tick
 from pocket.runtime.version import build_labels
 from pocket_miner import miner_metrics
 from pocket_miner.sessions.stages import Stage
 from pocket_miner.storage.outcomes import SessionOutcome
 from pocket_miner.suppliers.fleet import SupplierManager
-from pocket_miner.suppliers.latest_block import LatestBlock, longest_wait
 
-_VITALS_SECONDS: Final = 5.0
+_SECONDS: Final = 5.0
 
 
-async def report_metrics(
-    board: LatestBlock,
-    block_seconds: float,
-    chain: CachedChain,
-    fleet: SupplierManager,
-    pulse: LoopLagMonitor,
-    redis: "Redis",
-) -> None:
-    """Update the metrics at every block, and while there is none (`longest_wait`)."""
+async def report_metrics(chain: CachedChain, fleet: SupplierManager, pulse: LoopLagMonitor, redis: "Redis") -> None:
+    """Update the metrics every five seconds."""
     miner_metrics.BUILD.labels(*await asyncio.to_thread(build_labels)).set(1)
     miner_metrics.start_at_zero(SessionOutcome)
-    seen = written = 0
-    loop, measured_at = asyncio.get_running_loop(), float("-inf")
+    written = 0
     while True:
-        await board.wait_newer(seen, longest_wait(block_seconds))
-        seen = board.height
         stages = fleet.stages()
         for stage in Stage:
             miner_metrics.SESSIONS.labels(stage.value).set(stages.get(stage.value, 0))
         sessions = [s for running in fleet.running.values() for s in running.supplier.sessions.values()]
         miner_metrics.BEHIND.set(sum(session.behind for session in sessions))
-        if loop.time() - measured_at >= _VITALS_SECONDS:
-            measured_at, vitals = loop.time(), pulse.reset()
-            miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
-            miner_metrics.TASKS.set(vitals.tasks)
+        vitals = pulse.reset()
+        miner_metrics.LOOP_LAG.set(vitals.loop_lag_seconds)
+        miner_metrics.TASKS.set(vitals.tasks)
         miner_metrics.show_connections(pool_usage(redis))
         miner_metrics.LAG.set(len(sessions))
         for source, number in chain.counters.taken():
             miner_metrics.CACHE.labels(source).inc(number)
         miner_metrics.LEASE_WRITES.inc(fleet.keeper.writes - written)
         written = fleet.keeper.writes
+        await sleep_to_tick(_SECONDS)

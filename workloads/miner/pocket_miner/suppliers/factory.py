@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from pocket.api.workload import MinerConfig
 from pocket.chain_cache.cached_client import CachedChain
-from pocket.errors import NotFound, PocketError
+from pocket.errors import PocketError
 from pocket.keys.keyring import Keyring
 from pocket.keys.remote_signer import RemoteSigner, remote_signer
 from pocket.platform import Platform

@@ -155,12 +155,18 @@ class SupplierWorker:
         elif since < NOTIFY_SECONDS:
             await sleep_to_tick(self._tick, now + NOTIFY_SECONDS - since)
         else:
-            seconds = max(_HEAL_SECONDS, self.fleet_size() / _HEALED_PER_SECOND) * self.chance.uniform(0.8, 1.2)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(next_tick(now + seconds, _HEAL_TICK)):
+                async with asyncio.timeout_at(self._heals_at(now)):
                     await self._woken.wait()
                 await sleep_to_tick(self._tick)
         self._woken.clear()
+
+    def _heals_at(self, now: float) -> float:
+        """Return when to read without a notification. A small fleet is read in one round, a large one is spread."""
+        seconds = self.fleet_size() / _HEALED_PER_SECOND
+        if seconds <= _HEAL_SECONDS:
+            return next_tick(now, _HEAL_SECONDS)
+        return next_tick(now + seconds * self.chance.uniform(0.8, 1.2), _HEAL_TICK)
 
     def _skips(self, height: int) -> bool:
         """Return True if a decision at this height would change nothing."""
