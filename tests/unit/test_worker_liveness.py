@@ -33,6 +33,7 @@ from pocket_relayer.process.reports import (
     silent_problem,
     summary,
 )
+from pocket_relayer.process.resting_pace import RestingPace
 from pocket_relayer.process.supervisor import SupervisedWorker
 from pocket_relayer.process.worker_problems import ServingState, worker_problem
 
@@ -246,6 +247,27 @@ def test_a_supervisor_keeps_the_last_whole_report_of_a_worker_that_ended_while_i
     reports.close()
     assert worker.receive() == report(9)
     assert not reports.is_in_a_line
+
+
+async def test_a_beat_ends_the_silence_and_leaves_the_last_report():
+    read_end, write_end = os.pipe()
+    writer, worker = ReportWriter(write_end), SupervisedWorker(0, None, ReportReader(read_end), SilenceTimer(0.0))
+    writer.beat()  # before the pipe is open
+    await writer.open()
+    writer.write(report(4))
+    assert worker.receive() == report(4)
+    worker.silence.poll(2.0)
+    writer.beat()
+    assert worker.receive() == report(4)
+    assert worker.silence.poll(2.0) == 0.0
+    writer.close()
+    worker.reports.close()
+
+
+def test_what_rests_is_due_at_every_change_and_every_fifth_time():
+    pace, states = RestingPace(), [*"aaaaaaa", *"bb", *"aaaaaa"]
+    assert [number for number, state in enumerate(states) if pace.is_due(state)] == [0, 5, 7, 9, 14]
+    assert RestingPace().is_due(None)
 
 
 @given(st.lists(st.integers(1, 9), max_size=6), st.lists(st.integers(1, 800), max_size=4))

@@ -1,6 +1,7 @@
 """Reports of a pod's workers through a pipe, and their summary for `/report`.
 
-A line of JSON each second is report and heartbeat at once. It needs no file, so it works with a full volume.
+A line each second is a sign of life: a report as JSON, or an empty one while a worker that serves nothing has nothing
+new to report. It needs no file, so it works with a full volume.
 """
 
 import asyncio
@@ -81,9 +82,17 @@ class ReportWriter:
 
     def write(self, report: WorkerReport) -> None:
         """Send a report, unless an earlier one is still unsent or the supervisor is gone."""
-        pipe = self._transport
-        if pipe is not None and not pipe.is_closing() and not pipe.get_write_buffer_size():
+        if (pipe := self._free_pipe()) is not None:
             pipe.write(encode_report(report))
+
+    def beat(self) -> None:
+        """Send a sign of life: the last report is still true. The same exceptions apply."""
+        if (pipe := self._free_pipe()) is not None:
+            pipe.write(b"\n")
+
+    def _free_pipe(self) -> asyncio.WriteTransport | None:
+        pipe = self._transport
+        return None if pipe is None or pipe.is_closing() or pipe.get_write_buffer_size() else pipe
 
     def close(self) -> None:
         """Close the pipe."""

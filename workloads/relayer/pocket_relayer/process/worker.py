@@ -56,6 +56,7 @@ from pocket_relayer.process.open_files import raise_limit, within_open_files
 from pocket_relayer.process.relayer_platform import RelayerPlatform
 from pocket_relayer.process.reloading import ReloadedConfig
 from pocket_relayer.process.reports import ReportWriter, WorkerReport
+from pocket_relayer.process.resting_pace import RestingPace
 from pocket_relayer.process.worker_metrics import show_metrics
 from pocket_relayer.process.worker_problems import OF_ALL_PODS, ServingState, worker_problem
 from pocket_relayer.transports.client_connections import Connections
@@ -120,6 +121,7 @@ class Worker:
         self._waits: dict[ProblemCode, str] = {}
         self.pipeline: RelayPipeline | None = None
         self._report: Callable[[], WorkerReport] = self._starting_report
+        self._is_report_due: Callable[[], bool] = lambda: True
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. The worker reports from the start."""
@@ -139,7 +141,10 @@ class Worker:
         """Report every second that this event loop runs, and what it has loaded."""
         while True:
             try:
-                self._writer.write(self._report())
+                if self._is_report_due():
+                    self._writer.write(self._report())
+                else:
+                    self._writer.beat()
             except Exception:  # noqa: BLE001 - a worker that cannot describe itself still serves
                 _LOG.exception("building the report failed")
                 self._writer.write(self._starting_report())
@@ -341,6 +346,11 @@ class Worker:
                 self._report = functools.partial(
                     self._serving_report, keyring, latest_block, recorder, pipeline, problem
                 )
+                reports = RestingPace()
+                self._is_report_due = lambda: reports.is_due((
+                    problem(), keyring.digest, recorder.waiting, recorder.counters.appended, connections.open,
+                    registry.in_flight,
+                ))  # fmt: skip
                 server = await loop.create_server(
                     lambda: Sniffer(http1, http2, connections, http2.turns, timeouts),
                     config.host,

@@ -15,11 +15,10 @@ from pocket.runtime.version import build_labels
 from pocket_relayer import relayer_metrics
 from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.limits.memory_trimming import MemoryTrimmer, system_trim
+from pocket_relayer.process.resting_pace import RestingPace
 from pocket_relayer.transports.client_connections import Connections
 
 _OBSERVE_SECONDS: Final = 1.0
-_RESTING: Final = 5
-"""Periods between two updates while a worker serves nothing."""
 
 
 async def show_metrics(
@@ -29,18 +28,14 @@ async def show_metrics(
     """Set the metrics of a worker once a second, and every few seconds while it serves nothing."""
     trimming = MemoryTrimmer(system_trim())
     relayer_metrics.BUILD.labels(*build_labels()).set(1)
-    rested = _RESTING
-    seen: tuple[int, ...] | None = None
+    pace = RestingPace()
     while True:
         await trimming.observe(connections.memory.used)
-        before, seen = seen, (
+        if not pace.is_due((
             connections.open, connections.memory.used, registry.in_flight, recorder.waiting, recorder.counters.appended,
-        )  # fmt: skip
-        rested = rested + 1 if seen == before else _RESTING
-        if rested < _RESTING:
+        )):  # fmt: skip
             await sleep_to_tick(_OBSERVE_SECONDS)
             continue
-        rested = 0
         relayer_metrics.HEIGHT.set(latest_block.height)
         relayer_metrics.WAITING.set(recorder.waiting)
         relayer_metrics.IN_FLIGHT.set(registry.in_flight)
