@@ -56,4 +56,5 @@ async def staggered(work: Iterable[Coroutine[Any, Any, T]], patience_seconds: fl
             part.close()
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if running:
+            await asyncio.gather(*running, return_exceptions=True)

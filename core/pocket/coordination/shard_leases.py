@@ -183,7 +183,10 @@ class ShardLeaseManager:
 
     def standby_for(self) -> frozenset[int]:
         """Return the shards that this member follows as standby."""
-        member_names = {member_name(identity) for identity in self.members}
+        members = self.members
+        if members <= {self.identity}:
+            return frozenset()
+        member_names = {member_name(identity) for identity in members}
         me = member_name(self.identity)
         return frozenset(
             number
