@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pocket.runtime.ticks import next_tick
+from pocket.runtime.ticks import next_tick, sleep_near_tick
 
 _STATM: Final = "/proc/self/statm"
 _TICK_SECONDS: Final = 1.0
@@ -33,7 +33,7 @@ class LoopLagMonitor:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]] = sleep_near_tick,
     ) -> None:
         self._clock = clock
         self._sleep = sleep
