@@ -296,14 +296,12 @@ def test_blocks_reach_those_who_follow_them_and_the_one_before_the_subscription_
     subscriber = InvalidationSubscriber(memory, KEYS, chain, on_block=blocks.append if follows else None, version=0)
     forget = json.dumps({"forget": encode_key(A), "version": 1})
     rows = [
-        {"type": "subscribe", "channel": b"x", "data": 1},
-        {"type": "message", "channel": KEYS.blocks.encode(), "data": b"7"},
-        {"type": "message", "channel": KEYS.cache_invalidations.encode(), "data": forget},
-        {"type": "pong", "channel": b"", "data": b""}, None,
+        [b"subscribe", b"x", 1], [b"message", KEYS.blocks.encode(), b"7"],
+        [b"message", KEYS.cache_invalidations.encode(), forget], [b"pong", b""], None,
     ]  # fmt: skip
 
     class Subscription:
-        async def get_message(self, **_):
+        async def read_response(self, **_):
             memory.version = 1 if len(rows) == 2 else memory.version
             return rows.pop(0)
 

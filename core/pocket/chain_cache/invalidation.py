@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 from google.protobuf.message import DecodeError, Message
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection
 from structlog.typing import FilteringBoundLogger
 
 from pocket.chain_cache.cached_client import CHANGING, LIFETIMES, CachedChain, CacheKey, encode_key
@@ -95,21 +96,26 @@ class InvalidationSubscriber:
                     async with self.redis.pubsub() as subscription:
                         blocks = [] if self.on_block is None else [self.keys.blocks]
                         await subscription.subscribe(self.keys.cache_invalidations, *blocks)
-                        await self._follow(subscription)
+                        await self._follow(subscription.connection)
             except (RedisUnavailable, ValueError) as error:  # a version that is no number, too
                 _LOG.debug("cache invalidations not read, retrying", error=error)
             await asyncio.sleep(0.5 + self.rng())
 
-    async def _follow(self, subscription: "object") -> None:
+    async def _follow(self, connection: "Connection") -> None:
+        """Follow the messages of a connection that has subscribed.
+
+        redis-py's PubSub takes as much CPU again for each message, and there is one with every block.
+        """
         while True:
-            message = await subscription.get_message(timeout=_LOOK_SECONDS)  # type: ignore[attr-defined]  # redis' own
-            if message is None or message["type"] == "subscribe":
+            reply = await connection.read_response(timeout=_LOOK_SECONDS, disconnect_on_error=False, push_request=True)
+            kind = "subscribe" if reply is None else text_of(reply[0])
+            if kind == "subscribe":
                 # Just subscribed, or silent for long: the version shows missed messages.
                 await self._catch_up()
-            elif message["type"] == "message" and text_of(message["channel"]) != self.keys.blocks:
-                self._take(message["data"])
-            elif message["type"] == "message" and self.on_block is not None:
-                self.on_block(message["data"])
+            elif kind == "message" and text_of(reply[1]) != self.keys.blocks:
+                self._take(reply[2])
+            elif kind == "message" and self.on_block is not None:
+                self.on_block(reply[2])
 
     async def _catch_up(self) -> None:
         now = int(await self.redis.get(self.keys.cache_version) or 0)
