@@ -1,6 +1,7 @@
 """Two candidates with clocks of their own never lead at once, whatever the API server and the network do."""
 
 import copy
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from pocket.coordination.elector import (
     LeaseRecord,
     LeaseTiming,
     after_write,
+    next_expiry,
     next_record,
     next_step,
     observe,
@@ -82,6 +84,18 @@ def test_leadership_counts_from_before_the_write_was_sent():
     view = after_write(CandidateState("me"), record, "1", sent_at=10.0, now=12.9, timing=TIMING)
     assert view.leads(19.9)
     assert not view.leads(20.0)
+
+
+def test_the_next_lease_that_expires_is_another_members_that_can_not_be_taken_yet():
+    def state(holder, seen_at):
+        record = LeaseRecord(holder, 15, WALL, WALL, 1)
+        return CandidateState("me_here_2", record, "1", seen_at)
+
+    others = [state("one", 100.0), state("two", 90.0), state("three", 80.0)]
+    mine = [state("me_here_1", 86.0), state("", 87.0), CandidateState("me_here_2")]
+    assert next_expiry([*others, *mine], 101.0, TIMING) == 4.0
+    assert next_expiry([*others, *mine], 105.0, TIMING) == 10.0
+    assert next_expiry(mine, 80.0, TIMING) == math.inf
 
 
 def test_a_record_survives_the_way_to_the_api_and_back():

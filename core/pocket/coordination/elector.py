@@ -4,6 +4,8 @@ The clocks of two machines are never compared. A candidate waits until the recor
 duration by its own clock. A holder stops before that time can be over, counted from before its last renewal was sent.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -138,6 +140,17 @@ def takeable_at(state: CandidateState, timing: LeaseTiming) -> float:
     """
     seconds = min(_LONGEST_SECONDS, float(state.record.lease_seconds)) if state.record is not None else 0.0
     return state.seen_at + max(timing.lease, seconds)
+
+
+def next_expiry(states: Iterable[CandidateState], now: float, timing: LeaseTiming) -> float:
+    """Return the seconds until the next Lease of another member can be taken, infinity if none will."""
+    others = (
+        state for state in states
+        if state.record is not None and state.record.holder
+        and member_name(state.record.holder) != member_name(state.identity)
+    )  # fmt: skip
+    seconds = (takeable_at(state, timing) - now for state in others)
+    return min((left for left in seconds if left > 0), default=math.inf)
 
 
 def next_record(

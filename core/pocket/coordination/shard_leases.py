@@ -21,6 +21,7 @@ from pocket.coordination.elector import (
     LeaseTiming,
     after_write,
     member_name,
+    next_expiry,
     next_record,
     next_step,
     observe,
@@ -232,18 +233,9 @@ class ShardLeaseManager:
         """Return the seconds until the next tick. A member that is alone has only its own Leases to renew."""
         alone = not self._complained and self._has_read and self.members == {self.identity}
         longest = self._timing.lease * _PAUSE_ALONE if alone else self._timing.retry
-        seconds = longest * self._rng.uniform(0.7, 1.0)
-        now = self._clock()
-        for name, view in self._views.items():
-            if (
-                view.record is not None
-                and view.record.holder
-                and member_name(view.record.holder) != member_name(self.identity)
-            ):
-                # Wake when the lease expires: takeover is promised within a bound.
-                left = takeable_at(self._views[name], self._timing) - now
-                seconds = min(seconds, max(0.05, left)) if left > 0 else seconds
-        return seconds
+        # Wake when a lease expires: takeover is promised within a bound.
+        expires = next_expiry(self._views.values(), self._clock(), self._timing)
+        return min(longest * self._rng.uniform(0.7, 1.0), max(0.05, expires))
 
     async def tick(self) -> None:
         """Read all Leases and act on them once. Raises LeaseUnavailable."""
