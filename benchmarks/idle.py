@@ -17,6 +17,8 @@ from relayctl.local_stack import LocalStack
 
 _SETTLES_SECONDS = 40.0
 """A channel to a node is closed after half a minute without a query."""
+_OF_A_PROCESS = 2
+"""Kind of a clock in its number: what the scheduler accounted to a process (clock_getcpuclockid)."""
 _SWITCHES = re.compile(r"^voluntary_ctxt_switches:\s+(\d+)", re.MULTILINE)
 
 
@@ -30,14 +32,18 @@ class IdleUse:
     proportional_mib: float
 
 
-def _counts(pid: int) -> tuple[float, int]:
-    """Return the CPU ms and the wake-ups of all threads so far."""
-    nanoseconds = wakes = 0
+def _cpu_ms(pid: int) -> float:
+    """Return the CPU ms of a process so far, with those of threads that have ended."""
+    return time.clock_gettime_ns((~pid << 3) | _OF_A_PROCESS) / 1e6
+
+
+def _wakes(pid: int) -> dict[str, int]:
+    """Return the wake-ups so far by thread."""
+    found = {}
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        nanoseconds += int((thread / "schedstat").read_text().split()[0])
-        found = _SWITCHES.search((thread / "status").read_text())
-        wakes += int(found[1]) if found is not None else 0
-    return nanoseconds / 1e6, wakes
+        if (row := _SWITCHES.search((thread / "status").read_text())) is not None:
+            found[thread.name] = int(row[1])
+    return found
 
 
 def _processes(stack: LocalStack) -> dict[str, int]:
@@ -51,17 +57,19 @@ def _processes(stack: LocalStack) -> dict[str, int]:
     return pids | {name: child.pid for name, child in (("miner", miner), ("Redis", redis)) if child is not None}
 
 
-def measure(seconds: float = 12.0) -> Mapping[str, IdleUse]:
+def measure(seconds: float = 12.0, settle_seconds: float = _SETTLES_SECONDS) -> Mapping[str, IdleUse]:
     """Return what each process uses, by its name."""
     with stack_with(1) as stack:
         pids = _processes(stack)
-        time.sleep(_SETTLES_SECONDS)
-        begun, before = time.perf_counter(), {name: _counts(pid) for name, pid in pids.items()}
+        time.sleep(settle_seconds)
+        cpu, wakes = {pid: _cpu_ms(pid) for pid in pids.values()}, {pid: _wakes(pid) for pid in pids.values()}
+        begun = time.perf_counter()
         time.sleep(seconds)
-        after, took = {name: _counts(pid) for name, pid in pids.items()}, time.perf_counter() - begun
+        took = time.perf_counter() - begun
         return {
             name: IdleUse(
-                (after[name][0] - before[name][0]) / took, (after[name][1] - before[name][1]) / took,
+                (_cpu_ms(pid) - cpu[pid]) / took,
+                sum(number - wakes[pid].get(thread, 0) for thread, number in _wakes(pid).items()) / took,
                 resident_mib_of(pid), proportional_mib_of(pid),
             )
             for name, pid in pids.items()
@@ -72,7 +80,9 @@ def main() -> None:
     """Measure once and print a line for each process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12.0)
-    for name, use in measure(parser.parse_args().seconds).items():
+    parser.add_argument("--settle", type=float, default=_SETTLES_SECONDS, help="seconds before")
+    options = parser.parse_args()
+    for name, use in measure(options.seconds, options.settle).items():
         print(
             f"{name:>10}: {use.cpu_ms:.2f} ms of CPU and {use.wakes:.0f} wake-ups a second, "
             f"RSS {use.resident_mib:.0f} MiB, PSS {use.proportional_mib:.0f} MiB"
