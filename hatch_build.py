@@ -13,7 +13,10 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's o
     """Adds `pocket/runtime/commit.txt`, which `pocket.runtime.version` reads."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Write the file, except for an editable installation, which reads the checkout's commit."""
+        """Write the file.
+
+        An editable installation has none and reads the checkout's commit.
+        """
         if version == "editable":
             return
         source = runpy.run_path(str(Path(self.root) / "core/pocket/runtime/version.py"))

@@ -1,8 +1,9 @@
-"""Compare this relay miner and another one on a node of the chain itself, in alternating rounds.
+"""Compare this relay miner and another one on a node of the chain itself.
 
-REALCHAIN names a program that starts a node (docs/realchain.md), PEER one that starts the other relay miner
-(docs/performance.md). Both serve the same suppliers, services and backend, each with a Redis of its own, and get the
-same signed relays one after the other. CPU is that of whole processes, less what they use in the same time idle.
+Their rounds alternate. REALCHAIN names a program that starts a node (docs/realchain.md), PEER one that starts the other
+relay miner (docs/performance.md). Both serve the same suppliers, services and backend, each with a Redis of its own,
+and get the same signed relays one after the other. CPU is that of whole processes, less what they use in the same time
+idle.
 """
 
 import argparse
@@ -76,7 +77,10 @@ def _chain(folder: Path, relayer_url: str) -> Iterator[RealNode]:
 
 @contextlib.contextmanager
 def _peer(program: str, folder: Path, node: RealNode, backend: str) -> Iterator[tuple[str, dict[str, int]]]:
-    """Run the other relay miner with a Redis of its own, and yield its URL and process ids."""
+    """Run the other relay miner, and yield its URL and process ids.
+
+    It has a Redis of its own.
+    """
     port = free_port()
     (folder / "redis").mkdir(parents=True)
     command = [

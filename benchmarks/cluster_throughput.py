@@ -1,7 +1,7 @@
-"""Relays per second over 1, 2 and 3 primaries of a Cluster, with Redis made the bottleneck.
+"""Measure relays per second over 1, 2 and 3 primaries of a Redis Cluster.
 
-Each primary gets a small share of a core (Linux control groups, as root), so that the client has time left on the same
-machine: the ratio of the rows counts, not their size.
+Redis is made the bottleneck. Each primary gets a small share of a core (Linux control groups, as root), so that the
+client has time left on the same machine: the ratio of the rows counts, not their size.
 """
 
 import argparse
@@ -75,7 +75,10 @@ def _limited(folder: Path, primaries: int, share: float) -> Iterator[tuple[Local
 
 
 async def _load(url: str, folder: Path, seconds: float) -> tuple[float, float]:
-    """Record relays for a while. Returns relays per second and the share of a core that the client used."""
+    """Record relays for a while.
+
+    Returns relays per second and the share of a core that the client used.
+    """
     redis = connect(url, timeout_seconds=30.0)
     rows, terms = mined_relays(256)
     header = terms.header.encode()
@@ -107,7 +110,10 @@ async def _load(url: str, folder: Path, seconds: float) -> tuple[float, float]:
 
 
 def measure(primaries: int, share: float, seconds: float) -> dict[str, float]:
-    """Return relays per second, the share of periods in which primaries were held back, and the client's CPU."""
+    """Measure one size of the cluster.
+
+    Returns relays per second, the share of periods in which primaries were held back, and the client's CPU.
+    """
     with tempfile.TemporaryDirectory(prefix="cluster-bench-") as name:
         with _limited(Path(name) / "redis", primaries, share) as (servers, shares):
             before = [limit.throttled() for limit in shares]

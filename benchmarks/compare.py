@@ -1,8 +1,9 @@
-"""`make bench-compare TARGET=host:port`: another relayer and ours, by the same relays that were signed beforehand.
+"""Compare another relayer and ours: `make bench-compare TARGET=host:port`.
 
-Without --ours everything else is started here (chain, Redis, backend, our relayer), and what the other relayer has to
-be configured with is printed; it is waited for. With --ours, --grpc, --rpc, --app, --service and --key-file both
-relayers run elsewhere. Rounds alternate, so that a noisy machine is noisy for both.
+Both get the same relays, which were signed beforehand. Without --ours everything else is started here (chain, Redis,
+backend, our relayer), and what the other relayer has to be configured with is printed; it is waited for. With --ours,
+--grpc, --rpc, --app, --service and --key-file both relayers run elsewhere. Rounds alternate, so that a noisy machine is
+noisy for both.
 """
 
 import argparse

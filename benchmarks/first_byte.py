@@ -1,4 +1,6 @@
-"""Measure the delay that the relayer adds to the first event of a stream, in milliseconds.
+"""Measure the delay that the relayer adds to the first event of a stream.
+
+All times are in milliseconds.
 
 Usage: `python -m benchmarks.first_byte`. A backend sends an event at once and the next one 5 ms later, each with the
 time at which it was sent. The same stream is requested directly and through a relayer in turns, on open connections,
@@ -81,7 +83,10 @@ def _manifests(url: str) -> Manifests:
 
 
 async def _delays(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[float, float]:
-    """Return the milliseconds from the request to the first bytes, and those of the second event on its way."""
+    """Return the delays of the first bytes and of the second event.
+
+    The first is counted from the request, the second from its sending. Both are in milliseconds.
+    """
     started, second = time.perf_counter(), 0.0
     async with http.post(url, data=body, headers=RPC_TYPE) as answer:
         await answer.content.readany()
@@ -95,10 +100,10 @@ async def _delays(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[f
 
 
 async def measure() -> dict[str, float]:
-    """Return milliseconds to the first event, of the second one, and to an answer: medians of both ways.
+    """Return the medians of both ways in milliseconds.
 
-    The differences are what the relayer added. Their fastest tenth shows the relayer's own time on a machine with
-    other load.
+    They are the times to the first event, of the second one, and to an answer. The differences are what the relayer
+    added. Their fastest tenth shows the relayer's own time on a machine with other load.
     """
     rounds: list[list[tuple[float, float, float]]] = []
     async with _backend() as url, aiohttp.ClientSession() as http:

@@ -1,4 +1,7 @@
-"""How measurements grow with a number: an exponent of 1 means as fast as the number, 0 that they stay the same."""
+"""Measure how costs grow with a number.
+
+An exponent of 1 means as fast as the number, 0 that they stay the same.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
-"""Attack an open relay port: `python -m benchmarks.hostile ATTACK URL SECONDS RELAY`.
+"""Attack an open relay port.
 
-RELAY is a file with a signed relay that was served, which anybody may have seen. Prints how the connections ended.
-`python -m benchmarks.soak --hostile` runs all attacks under paying load.
+Usage: `python -m benchmarks.hostile ATTACK URL SECONDS RELAY`. RELAY is a file with a signed relay that was served,
+which anybody may have seen. Prints how the connections ended. `python -m benchmarks.soak --hostile` runs all attacks
+under paying load.
 """
 
 import asyncio

@@ -21,7 +21,10 @@ def _header(relay: RelayRequest) -> SessionHeader:
 
 
 def _forged(relay: RelayRequest) -> bytes:
-    """Return a relay whose first scalar differs, which takes a whole verification to notice."""
+    """Return a relay whose first scalar differs.
+
+    Only a whole verification notices it.
+    """
     at = _HEAD_BYTES + 31
     signature = relay.signature
     return replace(relay, signature=signature[:at] + bytes([signature[at] ^ 1]) + signature[at + 1 :]).encode()

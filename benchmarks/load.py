@@ -1,4 +1,7 @@
-"""Relays that are signed beforehand and sent to a relayer, as many as it takes or at a steady rate."""
+"""Send relays that were signed beforehand to a relayer.
+
+They are as many as it takes, or come at a steady rate.
+"""
 
 import json
 import time

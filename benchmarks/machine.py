@@ -40,7 +40,10 @@ def resident_mib_of(pid: int) -> float:
 
 
 def proportional_mib(parent: int) -> float:
-    """Resident memory of a process and its children, where a page that several processes share counts once."""
+    """Return the resident memory of a process and its children in MiB.
+
+    A page that several processes share counts once.
+    """
     return sum(map(proportional_mib_of, descendants(parent)))
 
 

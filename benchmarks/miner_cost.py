@@ -1,8 +1,8 @@
-"""CPU and memory of the whole miner process, against a real Redis and a localnet, on this machine.
+"""Measure CPU and memory of the whole miner process on this machine.
 
-Relays are written as a relayer writes them: at a steady rate, or as fast as Redis accepts them. The CPU of the same
-time without relays is subtracted. The machine's speed changes while others use it, so every figure has a calibration:
-what one ring verification without accelerator took in the same minute.
+It works against a real Redis and a localnet. Relays are written as a relayer writes them: at a steady rate, or as fast
+as Redis accepts them. The CPU of the same time without relays is subtracted. The machine's speed changes while others
+use it, so every figure has a calibration: what one ring verification without accelerator took in the same minute.
 """
 
 import argparse
@@ -64,12 +64,18 @@ class Cost:
     resident_mib: float
 
     def per_relay_ms(self, idle: float) -> float:
-        """Return the CPU per relay in ms, less that of an idle miner (seconds of CPU per second)."""
+        """Return the CPU per relay in ms, less that of an idle miner.
+
+        That is given in seconds of CPU per second.
+        """
         return max(0.0, self.cpu_seconds - idle * self.seconds) / self.relays * 1000
 
 
 def _genesis(suppliers: Sequence[str], public_keys: Sequence[bytes]) -> dict[str, Any]:
-    """Return a genesis with these suppliers and enough applications that most have a session."""
+    """Return a genesis with these suppliers and enough applications.
+
+    Most suppliers have a session.
+    """
     genesis: dict[str, Any] = yaml.safe_load((SAMPLES / "genesis.yaml").read_text())
     applications = max(2, math.ceil(2 * len(suppliers) / _MOST_PER_SESSION))
     shared = genesis["shared_params"]
@@ -167,7 +173,10 @@ def running_miner(suppliers: int, block_seconds: float = 1.0) -> Iterator[Bench]
 
 
 def relay_of(supplier: str, header: SessionHeader, number: int, chance: random.Random) -> bytes:
-    """Return a relay as it lies in a stream. Its signatures are random: the relayer has verified them."""
+    """Return a relay as it lies in a stream.
+
+    Its signatures are random: the relayer has verified them.
+    """
     body = b'{"jsonrpc":"2.0","id":%d,"method":"eth_getBalance","params":["0x00",%d]}' % (number, number)
     envelope = HttpRequest("POST", "http://relayer:8080/", {"Content-Type": ("application/json",)}, body)
     request = RelayRequest(header, chance.randbytes(199), supplier, envelope.encode())
@@ -175,7 +184,10 @@ def relay_of(supplier: str, header: SessionHeader, number: int, chance: random.R
 
 
 class Writer:
-    """Writes relays into the streams of all sessions in turn, as a relayer's worker does."""
+    """Writes relays into the streams of all sessions in turn.
+
+    A relayer's worker does the same.
+    """
 
     def __init__(self, recorder: RelayRecorder, sessions: Sequence[tuple[str, SessionHeader]]) -> None:
         self._recorder = recorder
@@ -287,7 +299,10 @@ def measure(
     suppliers: int = 3, rates: Sequence[float] = (150.0, 400.0), seconds: float = 15.0, backlog: int = 30_000,
     block_seconds: float = 1.0,
 ) -> dict[str, float]:  # fmt: skip
-    """Return the measurements of one miner by name: ms of CPU, ring verifications, MiB."""
+    """Return the measurements of one miner by name.
+
+    Units are ms of CPU, ring verifications and MiB.
+    """
     with running_miner(suppliers, block_seconds) as bench:
         idle, found = asyncio.run(_measure(bench, rates, seconds, backlog))
     per_second = idle.cpu_seconds / idle.seconds
@@ -307,7 +322,10 @@ def measure(
 
 
 def growth(suppliers: Sequence[int] = SUPPLIERS, relays: Sequence[int] = RELAYS) -> Growth:
-    """Return measurements by name for growing numbers of suppliers, and of relays in two sessions, with exponents."""
+    """Return measurements by name for growing numbers, with exponents.
+
+    The numbers are of suppliers, and of relays in two sessions.
+    """
     found: dict[str, list[float]] = {}
     for number in suppliers:
         figures = measure(number, rates=(400.0,), seconds=8, backlog=0)

@@ -1,4 +1,7 @@
-"""How long a miner takes to start with relays on its volume: `python -m benchmarks.miner_start --gigabytes 2`."""
+"""Measure how long a miner takes to start with relays on its volume.
+
+Usage: `python -m benchmarks.miner_start --gigabytes 2`.
+"""
 
 import argparse
 import asyncio
@@ -18,9 +21,9 @@ _BATCH = 400
 
 
 def fill(bench: Bench, size: float, relay_bytes: int) -> int:
-    """Write relays of a running session to the volume of a stopped miner until they have `size` bytes.
+    """Write relays of a running session to the volume of a stopped miner.
 
-    Returns their number.
+    It ends when they have `size` bytes. Returns their number.
     """
     sessions = asyncio.run(bench.sessions())
     supplier, header = next(row for row in sessions if row[0] in bench.suppliers)

@@ -1,4 +1,7 @@
-"""CPU time of the operator's decisions for one RelayMiner with many Suppliers: a plan and all statuses."""
+"""Measure the CPU of the operator's decisions for one RelayMiner.
+
+It has many Suppliers. A decision is a plan and all statuses.
+"""
 
 import time
 from collections.abc import Sequence
@@ -22,7 +25,10 @@ _CHAIN = {"nodes": [{"grpc": "grpc://node:9090", "rpc": "http://node:26657"}]}
 
 
 def snapshot(suppliers: int, relayers: int, miners: int) -> Snapshot:
-    """All keys are published and loaded, every pod reports, every supplier has open sessions."""
+    """Return the snapshot of a healthy RelayMiner.
+
+    All keys are published and loaded, every pod reports, every supplier has open sessions.
+    """
     hexes: dict[str, str] = {
         address_of(k.public_key): f"{k.scalar:064x}" for k in (key(f"supplier {n}") for n in range(suppliers))
     }
@@ -78,7 +84,10 @@ def _miner_report(number: int, addresses: list[str], owned: list[str], digest: s
 
 
 def measure(suppliers: int = 1000, relayers: int = 9, miners: int = 3) -> float:
-    """CPU seconds of one look: what to do, and the status of the RelayMiner and of every Supplier."""
+    """Return the CPU seconds of one decision.
+
+    It consists of a plan, and the status of the RelayMiner and of every Supplier.
+    """
     found = []
     for _ in range(3):
         seen = snapshot(suppliers, relayers, miners)

@@ -1,6 +1,7 @@
-"""Start of the operator over many Suppliers: a real API server, a slow way to it, and pods that run at once.
+"""Measure the start of the operator over many Suppliers.
 
-Prints when it leads, when the first child is there, when each Supplier has a status, and when each is Ready.
+It has a real API server, a slow way to it, and pods that run at once. Prints when it leads, when the first child is
+there, when each Supplier has a status, and when each is Ready.
 """
 
 import argparse
@@ -34,7 +35,10 @@ _NAMESPACE = "bench"
 
 
 async def _declare(api: KubeApi, number: int) -> None:
-    """Create a RelayMiner with many Suppliers, whose keys lie in Secrets of some hundreds."""
+    """Create a RelayMiner with many Suppliers.
+
+    Their keys lie in Secrets of some hundreds.
+    """
     people = [f"s{n}" for n in range(number)]
     for first in range(0, number, _KEYS_IN_A_SECRET):
         rows = {who: key_of(who) for who in people[first : first + _KEYS_IN_A_SECRET]}

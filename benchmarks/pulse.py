@@ -1,4 +1,7 @@
-"""A load generator that weighs little: raw keep-alive connections, so that latencies are the server's."""
+"""Generate load with little weight of its own, so that latencies are the server's.
+
+It uses raw keep-alive connections.
+"""
 
 import asyncio
 import contextlib
@@ -20,7 +23,10 @@ class Exchanges:
 
 
 class _Connection(asyncio.Protocol):
-    """One exchange after the other, over a connection that is opened again when the server closes it."""
+    """Exchanges one message after the other over one connection.
+
+    It is opened again when the server closes it.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)

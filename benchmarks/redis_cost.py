@@ -1,4 +1,7 @@
-"""What a recorded relay costs Redis: bytes, commands, CPU. `python -m benchmarks.redis_cost` prints how they grow."""
+"""Measure what a recorded relay costs Redis: bytes, commands, CPU.
+
+`python -m benchmarks.redis_cost` prints how they grow.
+"""
 
 import asyncio
 import hashlib
@@ -71,7 +74,10 @@ async def _measure(url: str, folder: Path, count: int) -> dict[str, float]:
 
 
 async def _guard_bytes(redis: "Redis", supplier: str, session_id: str, count: int) -> float:
-    """Charge that many relays, and return the bytes per relay that guard against replays."""
+    """Return the bytes per relay that guard against replays.
+
+    It charges that many relays.
+    """
     keys = RedisKeys("bench")
     budgets = Budgets(redis, keys)
     task = asyncio.create_task(budgets.run())

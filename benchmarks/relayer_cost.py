@@ -1,4 +1,7 @@
-"""CPU per relay of the relayer's processes at saturation, everything real, on this machine."""
+"""Measure the CPU per relay of the relayer's processes at saturation.
+
+Everything is real and runs on this machine.
+"""
 
 import asyncio
 import statistics
@@ -82,7 +85,10 @@ async def _load(stack: LocalStack, count: int, connections: int) -> dict[str, fl
 async def _added(
     http: aiohttp.ClientSession, stack: LocalStack, relayer: Sender, backend: Sender
 ) -> tuple[float, float]:
-    """(p50, p99) in ms at the calm rate, less what the backend alone takes at that rate."""
+    """Return (p50, p99) in ms that the relayer adds at the calm rate.
+
+    What the backend alone takes at that rate is subtracted.
+    """
     bodies = await signing_for(stack).bodies(http, int(CALM * 3))
     await asyncio.sleep(1)
     calm = await relayer.at_rate(bodies, CALM)

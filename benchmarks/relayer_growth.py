@@ -1,7 +1,7 @@
-"""CPU per relay of a relayer over growing numbers of sessions: `python -m benchmarks.relayer_growth`.
+"""Measure the CPU per relay over growing numbers of sessions.
 
-Every session is that of another application, which delegates to the same gateway. Each is used once before the
-measurement, so that its chain data is known.
+Usage: `python -m benchmarks.relayer_growth`. Every session is that of another application, which delegates to the same
+gateway. Each is used once before the measurement, so that its chain data is known.
 """
 
 import argparse
@@ -25,7 +25,10 @@ _SESSION_BLOCKS = 3600
 
 
 def with_applications(number: int) -> Callable[[dict[str, Any]], None]:
-    """Return the change of a genesis that adds applications for the service of the samples."""
+    """Return a change of a genesis that adds applications.
+
+    They are for the service of the samples.
+    """
 
     def change(genesis: dict[str, Any]) -> None:
         known = next(row for row in genesis["applications"] if row["service"] == "eth")
@@ -55,7 +58,10 @@ async def _measure(stack: LocalStack, sessions: int, relays: int) -> tuple[float
 
 
 def measure(sessions: int, relays: int) -> tuple[float, float]:
-    """Return the CPU per relay in wheel-only ring verifications of the same moment, and the memory in MiB."""
+    """Return the CPU per relay and the memory in MiB.
+
+    The unit of CPU is a wheel-only ring verification of the same moment.
+    """
     with stack_with(1, _SESSION_BLOCKS, with_applications(sessions)) as stack:
         ring = wheel_only_ring()
         seconds, resident = uvloop.run(_measure(stack, sessions, relays))

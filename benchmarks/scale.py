@@ -1,6 +1,7 @@
-"""What a deployment of a given size needs, from costs that are measured here and sizes that are built here.
+"""Estimate what a deployment of a given size needs.
 
-Sizes of transactions are those of signed claims. Gas is that of the localnet, whose costs follow the recorded chain.
+Costs are measured here, and sizes are built here. Sizes of transactions are those of signed claims. Gas is that of the
+localnet, whose costs follow the recorded chain.
 """
 
 import argparse
@@ -44,7 +45,10 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Parameters of the chain. `window` are the blocks in which the claims of one session end are spread."""
+    """Parameters of the chain.
+
+    `window` are the blocks in which the claims of one session end are spread.
+    """
 
     block_seconds: float
     session_blocks: int
@@ -67,7 +71,10 @@ def volume_bytes_per_relay(count: int = 20_000) -> float:
 
 
 def budget_seconds(count: int = 20_000) -> float:
-    """Return the CPU of Redis for one charge of a budget, replay protection included, in batches of 64."""
+    """Return the CPU of Redis for one charge of a budget, in seconds.
+
+    It includes the protection from replays, in batches of 64.
+    """
 
     async def charge(url: str) -> float:
         redis = connect(url)
@@ -133,7 +140,10 @@ def measured(relayer_seconds: float) -> Costs:
 
 
 def row(suppliers: int, rate: float, sessions: int, costs: Costs, chain: Chain) -> list[str]:
-    """Return the cells of one size. `sessions` are those of a supplier with relays, at a session end."""
+    """Return the cells of one size.
+
+    `sessions` are those of a supplier with relays, at a session end.
+    """
     kept = rate * (chain.settled_after_seconds + chain.session_blocks * chain.block_seconds)
     size, gas = claim_transaction(sessions)
     blocks = suppliers * size / chain.block_bytes

@@ -1,6 +1,7 @@
-"""CPU of one HTTP relay, stage by stage, in one process: `python -m benchmarks.stages` (needs a redis-server).
+"""Measure the CPU of one HTTP relay, stage by stage, in one process.
 
-Stages that wait (Redis, backend, client) count the CPU that this process spends on them, not the waiting.
+`python -m benchmarks.stages` needs a redis-server. Stages that wait (Redis, backend, client) count the CPU that this
+process spends on them, not the waiting.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""Measure what comparing declared stakes costs the operator: `python -m benchmarks.stake_cost [SUPPLIERS]`.
+"""Measure what comparing declared stakes costs the operator.
 
-The localnet is another process. All stakes are as declared, so each is compared once a minute.
+Usage: `python -m benchmarks.stake_cost [SUPPLIERS]`. The localnet is another process. All stakes are as declared, so
+each is compared once a minute.
 """
 
 import asyncio
@@ -76,7 +77,10 @@ def supplier(address: str) -> dict[str, Any]:
 
 
 async def measure(addresses: list[str], grpc: str, rpc: str) -> None:
-    """Print the cost of the first round, which writes each status, and of the following one."""
+    """Print the cost of the first round and of the following one.
+
+    The first round writes each status.
+    """
     suppliers = {address: supplier(address) for address in addresses}
     api, store, asked, now = Api(suppliers), ObjectCache(), Counter[str](), 0.0
     store.put(

@@ -1,7 +1,7 @@
-"""Writes a CycloneDX list of what an image installs: sbom.py COMPONENT REQUIREMENTS TARGET.
+"""Write a CycloneDX list of what an image installs.
 
-TARGET lies in the folder of the installed packages. The Debian packages are those of the base image, which
-`/var/lib/dpkg/status` lists.
+Usage: sbom.py COMPONENT REQUIREMENTS TARGET. TARGET lies in the folder of the installed packages. The Debian packages
+are those of the base image, which `/var/lib/dpkg/status` lists.
 """
 
 import json
@@ -27,7 +27,10 @@ def hashes_of(requirements: str) -> dict[tuple[str, str], list[str]]:
 
 
 def components(requirements: str, installed: Iterable[tuple[str, str]]) -> list[dict[str, object]]:
-    """Return name, version and hashes of each installed package. Raises ValueError for one that is not pinned."""
+    """Return name, version and hashes of each installed package.
+
+    Raises ValueError for one that is not pinned.
+    """
     hashes = hashes_of(requirements)
     rows = sorted((normal(name), version) for name, version in installed)
     if unknown := [f"{name} {version}" for name, version in rows if (name, version) not in hashes]:

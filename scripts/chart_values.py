@@ -65,7 +65,10 @@ def defaults(deployment: Object) -> Object:
 
 
 def schema(values: Object, deployment: Object) -> Object:
-    """Return the JSON schema of the values below `pod`. It refuses entries with a name of ours."""
+    """Return the JSON schema of the values below `pod`.
+
+    It refuses entries with a name of ours.
+    """
     spec = deployment["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     ours = {

@@ -1,4 +1,6 @@
-"""Check the branch coverage of each part of the money path alone: a sum would hide a part that is not covered.
+"""Check the branch coverage of each part of the money path alone.
+
+A sum would hide a part that is not covered.
 
 usage: scripts/check_coverage.py [aim]   (`.coverage` is of `make test COVERAGE=1`; aim: every part must reach the aim)
 """

@@ -1,4 +1,7 @@
-"""Check that the tests, metrics and alerts named by docs/fragile and docs/hardening.md exist."""
+"""Check that the tests, metrics and alerts named by documents exist.
+
+The documents are docs/fragile and docs/hardening.md.
+"""
 
 import re
 import sys
@@ -56,7 +59,10 @@ def _alert_problem(loss: str, metric: str, alert: str) -> str | None:
 
 
 def hardening_problems(text: str | None = None) -> list[str]:
-    """Return what is wrong with docs/hardening.md: a test, metric or alert that does not exist or cannot fire."""
+    """Return what is wrong with docs/hardening.md.
+
+    A test, metric or alert does not exist, or cannot fire.
+    """
     text = _HARDENING.read_text(encoding="utf-8") if text is None else text
     found = [f"hardening.md: {defect!r} names neither a test nor a design" for defect, shown in _defects(text)
              if "`tests/" not in shown and "design:" not in shown]  # fmt: skip
@@ -78,7 +84,10 @@ def hardening_problems(text: str | None = None) -> list[str]:
 
 
 def losses() -> set[str]:
-    """Return the names of everything that can cost money, as docs/hardening.md lists them."""
+    """Return the names of everything that can cost money.
+
+    docs/hardening.md lists them.
+    """
     return {row[0] for row in loss_rows()}
 
 

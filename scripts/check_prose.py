@@ -63,7 +63,10 @@ def semicolons(source: str) -> list[tuple[int, str]]:
 
 
 def words_of_source(source: str) -> list[tuple[int, str]]:
-    """Return the unwanted words in the docstrings, comments and texts of a module, by line."""
+    """Return the unwanted words of a module, by line.
+
+    They are those of docstrings, comments and texts.
+    """
     found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -95,7 +98,10 @@ def problems_of(name: str, text: str) -> list[str]:
 
 
 def main() -> int:
-    """Print the problems of all files that are tracked or not ignored. Returns 1 if there are any."""
+    """Print the problems of all files that are tracked or not ignored.
+
+    Returns 1 if there are any.
+    """
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.md"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     names = [name for name in listed if "_pb2" not in name and (ROOT / name).exists()]

@@ -1,4 +1,7 @@
-"""Refuse giant modules: files of the product have at most 430 lines, others 450 (not generated code and data)."""
+"""Refuse giant modules.
+
+Files of the product have at most 430 lines, others 450. Generated code and data are not counted.
+"""
 
 import subprocess
 import sys

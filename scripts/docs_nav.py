@@ -7,7 +7,10 @@ INDEX = ("index.md", "README.md")
 
 
 def expanded(nav: list[Any], docs: Path) -> list[Any]:
-    """Return the navigation with each entry `folder/` replaced by the folder's pages, the index first."""
+    """Return the navigation with each entry `folder/` replaced by its pages.
+
+    The index comes first.
+    """
     rows: list[Any] = []
     for entry in nav:
         if isinstance(entry, dict):

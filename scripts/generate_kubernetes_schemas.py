@@ -1,4 +1,6 @@
-"""Write core/pocket/api/kubernetes_schemas.json from the OpenAPI documents of an API server.
+"""Write kubernetes_schemas.json from the OpenAPI documents of an API server.
+
+The file is in core/pocket/api.
 
 Usage: scripts/generate_kubernetes_schemas.py KUBECONFIG. tests/cluster/test_bad_resources.py compares the file with the
 API server of the tests. Descriptions and defaults are left out: kubectl explain shows the first, and an API server
@@ -135,7 +137,10 @@ def _needed(node: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name of the type that a schema refers to, empty for none, and its schema."""
+    """Return the name of the type that a schema refers to, and its schema.
+
+    The name is empty without a reference.
+    """
     name = ""
     while "$ref" in node or "allOf" in node:
         reference = node["$ref"] if "$ref" in node else node["allOf"][0]["$ref"]

@@ -190,7 +190,10 @@ def _kustomization(*resources: str) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes the schemas of Kubernetes' own types in flow style: in block style they would be most of a CRD."""
+    """Writes the schemas of Kubernetes' own types in flow style.
+
+    In block style they would be most of a CRD.
+    """
 
     def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
         """Return the node of a mapping."""

@@ -112,7 +112,10 @@ def metrics_page() -> str:
 
 
 def refusals_page() -> str:
-    """Return the page of all reasons to refuse a relay, as each transport reports them."""
+    """Return the page of all reasons to refuse a relay.
+
+    Each transport reports them in its own way.
+    """
     lines = [
         HEADER, "# Refused relays", "",
         'A refused relay is answered unsigned; [relaying.md](../relaying.md) explains how and what a code means.',
@@ -130,7 +133,10 @@ def refusals_page() -> str:
 
 
 def meanings(codes: type[Enum]) -> Iterable[tuple[str, str]]:
-    """Return value and meaning of each member: the text below it. Raises KeyError for a member without one."""
+    """Return value and meaning of each member.
+
+    The meaning is the text below it. Raises KeyError for a member without one.
+    """
     (node,) = ast.parse(inspect.getsource(codes)).body
     assert isinstance(node, ast.ClassDef)  # noqa: S101 - the source of a class
     texts = {}

@@ -14,7 +14,10 @@ def differing(documents: Mapping[Path, str]) -> list[Path]:
 
 
 def write_or_check(documents: Mapping[Path, str], script: str, about: str | None) -> int:
-    """Exit code: 0 when nothing had to change or everything was written, 1 when --check found a difference."""
+    """Write generated files, or check them with --check.
+
+    Returns 1 when --check found a difference, otherwise 0.
+    """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check

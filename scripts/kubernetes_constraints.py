@@ -1,7 +1,8 @@
-"""What the API server checks in pods and policies, but does not publish in its OpenAPI documents.
+"""Hold what the API server checks but does not publish as OpenAPI.
 
-A RelayMiner holds parts of these types. With the constraints in its definition, the API server refuses a wrong value
-when the RelayMiner is written, not when the operator writes a workload. tests/cluster/test_bad_resources.py tries them.
+It is about pods and policies. A RelayMiner holds parts of these types. With the constraints in its definition, the API
+server refuses a wrong value when the RelayMiner is written, not when the operator writes a workload.
+tests/cluster/test_bad_resources.py tries them.
 """
 
 from typing import Any, Final

@@ -58,7 +58,10 @@ def _scripts(source: str) -> Iterator[tuple[str, int, int]]:
 
 
 def callers(script: str, sources: dict[str, str]) -> list[tuple[str, int]]:
-    """Return (file, line) of the statements that run a script, of any script for a part that several begin with."""
+    """Return (file, line) of the statements that run a script.
+
+    Of a part that several begin with, any of these scripts counts.
+    """
     name = script.removesuffix("_SOURCE")
     for pattern in (rf"\b{name}\.(?:run|queue)\(", r"\b[A-Z_]+\.(?:run|queue)\("):
         found = [

@@ -76,7 +76,10 @@ def _tested(test: str, tests: WarmTests) -> tuple[Verdict, str]:
 
 @contextlib.contextmanager
 def judging(judge: Callable[[M, Copy], R], jobs: int) -> Iterator[Callable[[Sequence[M]], Iterator[R]]]:
-    """Judge mutants side by side, each on a copy of the sources of its own. Results come in the mutants' order."""
+    """Judge mutants side by side, each on its own copy of the sources.
+
+    Results come in the mutants' order.
+    """
     copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
 
     def judged_on_a_copy(mutant: M) -> R:
@@ -101,7 +104,10 @@ def judging(judge: Callable[[M, Copy], R], jobs: int) -> Iterator[Callable[[Sequ
 
 
 def main() -> int:
-    """Exit code 1 unless every mutant is killed. ONLY=<text> tries those whose file or test holds the text."""
+    """Return exit code 1 unless every mutant is killed.
+
+    ONLY=<text> tries those whose file or test holds the text.
+    """
     chosen = [mutant for mutant in MUTANTS if os.environ.get("ONLY", "") in f"{mutant.file} {mutant.test}"]
     jobs = int(os.environ.get("JOBS") or os.cpu_count() or 1)
     counts: Counter[Verdict] = Counter()

@@ -1,4 +1,6 @@
-"""Generates mutants of the money path with cosmic-ray and runs the tests that cover each mutated line.
+"""Generate mutants of the money path, and run the tests of each mutated line.
+
+cosmic-ray makes the mutants.
 
     mutation.py cover                 run the tests once, unmutated, and note which test runs which line
     mutation.py run                   judge mutants; survivors are printed and written to .mutation/survivors.txt
@@ -167,7 +169,10 @@ def operator_named(name: str) -> Operator:
 
 
 def generate(file: str, source: str) -> list[Generated]:
-    """Return all mutants of a module, without logging, limits and what only guards against mistakes."""
+    """Return all mutants of a module.
+
+    Logging, limits and what only guards against mistakes are left out.
+    """
     tree = ast.parse(source)
     logging = set[int]().union(*(_lines(node) for node in ast.walk(tree) if _is_logging(node)))
     guards = {number for number, line in enumerate(source.splitlines(), start=1) if _GUARDS.search(line)}
@@ -262,9 +267,10 @@ def covering(data: CoverageData) -> dict[str, dict[int, list[str]]]:
 
 
 def _each_function_first(tests: list[str]) -> list[str]:
-    """Return the tests with one of each function before the second one of any, those without processes before others.
+    """Return the tests with one of each function before the second of any.
 
-    A function may have hundreds of parameters, and its first ones notice most of what it notices.
+    Those without processes come before others. A function may have hundreds of parameters, and its first ones notice
+    most of what it notices.
     """
     seen: Counter[str] = Counter()
     ranked = []

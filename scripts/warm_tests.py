@@ -1,4 +1,6 @@
-"""Run pytest again and again in forked processes, so that only the product and its tests are imported each time.
+"""Run pytest again and again in forked processes.
+
+So only the product and its tests are imported each time.
 
 `WarmTests` starts this file as a program that answers a line for each run. Libraries that one run imported are kept for
 the next ones. The product is never imported by the program itself, because each run tests another version of it.
@@ -80,7 +82,10 @@ def main() -> None:
 
 
 def _forked(arguments: list[str], seconds: float, folder: Path) -> int | None:
-    """Run pytest in a forked process. Returns its exit code, None if it was killed after `seconds`."""
+    """Run pytest in a forked process.
+
+    Returns its exit code, None if it was killed after `seconds`.
+    """
     child = os.fork()
     if child == 0:
         code = 3  # pytest's for an internal error

@@ -1,4 +1,7 @@
-"""Run the console or its terminal view in a container: `python -m pocket_console console --direct`."""
+"""Run the console or its terminal view in a container.
+
+Usage: `python -m pocket_console console --direct`.
+"""
 
 import click
 

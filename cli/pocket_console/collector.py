@@ -65,7 +65,10 @@ class _Page(Protocol[T_co]):
 
 @dataclass(slots=True)
 class _Due:
-    """When something is read again: after its period, or sooner if it changed, but not without rest."""
+    """Decides when something is read again.
+
+    That is after its period, or sooner if it changed, but not without rest.
+    """
 
     period: float
     read_at: float = float("-inf")
@@ -169,7 +172,10 @@ class _RelayerPoller:
     clock: Callable[[], float]
 
     async def poll(self) -> RelayerSnapshot:
-        """Return the relayer's snapshot, with the previous values of what could not be read."""
+        """Return the relayer's snapshot.
+
+        What could not be read keeps its previous values.
+        """
         before, origin = self.snapshot, self.snapshot.origin
         try:
             async with asyncio.timeout(_ROUND_SECONDS):

@@ -1,4 +1,7 @@
-"""Define `relayctl console` and `relayctl top`: a read-only view of relayers and miners."""
+"""Define `relayctl console` and `relayctl top`.
+
+Both are read-only views of relayers and miners.
+"""
 
 import asyncio
 import contextlib

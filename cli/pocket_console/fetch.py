@@ -1,4 +1,7 @@
-"""Read admin ports with deadlines and size limits, directly or through the Kubernetes API server."""
+"""Read admin ports with deadlines and size limits.
+
+They are reached directly or through the Kubernetes API server.
+"""
 
 import asyncio
 import contextlib
@@ -83,7 +86,10 @@ class HttpFetcher:
 
 
 class KubernetesFetcher:
-    """Reads the admin ports of pods through the API server, which needs `get` on `pods/proxy`."""
+    """Reads the admin ports of pods through the API server.
+
+    It needs the right to `get` `pods/proxy`.
+    """
 
     def __init__(self, api: KubeApi, seconds: float = _CALL_SECONDS) -> None:
         self._api = api

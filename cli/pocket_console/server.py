@@ -196,7 +196,10 @@ class Console:
         )  # fmt: skip
 
     async def _explanation(self, supplier: str, session_id: str) -> tuple[Explanation | None, str]:
-        """Return what the miners know of a session, the owner of an open one first, and why nothing is known."""
+        """Return what the miners know of a session, or why nothing is known.
+
+        The owner of an open session comes first.
+        """
 
         async def ask(miner: MinerSnapshot) -> Explanation:
             query = {"supplier": supplier, "session": session_id}

@@ -36,7 +36,10 @@ class ProcessOrigin:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFreshness:
-    """When a process last answered (monotonic seconds, None if never), and why it does not now."""
+    """The time of a process's last answer, and why it does not answer now.
+
+    The time is in monotonic seconds, None if it never answered.
+    """
 
     answered_at: float | None = None
     error: str = ""
@@ -110,7 +113,10 @@ class UnhealthyEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class BudgetLimit:
-    """What an application may spend per supplier and session (upokt), and its relays above that."""
+    """An application's budget per supplier and session in upokt.
+
+    `over_budget` counts its relays above that.
+    """
 
     service: str
     application: str

@@ -1,4 +1,7 @@
-"""Run the signer where relayctl is not installed, such as in its image: `python -m pocket_signer serve`."""
+"""Run the signer without relayctl, such as in its image.
+
+Usage: `python -m pocket_signer serve`.
+"""
 
 from pocket_signer.signer_commands import signer
 

@@ -1,4 +1,7 @@
-"""The first root that was signed for each session, in a file that outlives the process."""
+"""Remember the first root that was signed for each session.
+
+They are in a file that outlives the process.
+"""
 
 import sqlite3
 import threading
@@ -41,9 +44,10 @@ class SignedRoots:
             raise ConfigurationError(f"{path}: cannot be used for signed roots: {error}") from error
 
     def remember(self, public_key: bytes, roots: Iterable[ClaimedRoot], unix_seconds: int) -> ClaimedRoot | None:
-        """Store roots durably, all or none, and return the first whose session has another one. Raises sqlite3.Error.
+        """Store roots durably, all or none.
 
-        A root that is stored already is no conflict.
+        Returns the first one whose session has another root. Raises sqlite3.Error. A root that is stored already is no
+        conflict.
         """
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")

@@ -42,7 +42,7 @@ class SignerOptions:
 
 
 class ServerTls:
-    """The signer's certificate, and the authority that clients' certificates must be from."""
+    """The signer's certificate, and the authority of its clients' certificates."""
 
     def __init__(self, folder: Path) -> None:
         """Read tls.crt, tls.key and ca.crt. Raises ConfigurationError."""

@@ -75,7 +75,10 @@ class SignerServer:
         self.metrics = SignerMetrics.create()
 
     def reload_keys(self) -> None:
-        """Read the keys again, and warn once while there is none. Waits for files, so it belongs in a thread."""
+        """Read the keys again, and warn once while there is none.
+
+        It waits for files, so it belongs in a thread.
+        """
         if self._keyring.reload():
             keys = self._keyring.by_address().values()
             self._by_public_key = {key.public_key: key for key in keys if isinstance(key, PrivateKey)}

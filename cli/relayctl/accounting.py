@@ -36,7 +36,10 @@ class Expectation:
 
     @property
     def expected_upokt(self) -> int:
-        """Return the supplier side's share of the acknowledged relays at the session's price, upokt."""
+        """Return the supplier side's share of the acknowledged relays, in upokt.
+
+        Their price is that of the session.
+        """
         return supplier_reward_upokt(len(self.acknowledged) * self.price_upokt, self.split)
 
 

@@ -38,7 +38,10 @@ class RelayFailed(Exception):
 
     @property
     def kind(self) -> str:
-        """Return what failures of one kind have in common: status and code, without the id of a request."""
+        """Return the status and code that failures of one kind have in common.
+
+        The id of a request is not part of it.
+        """
         return f"status {self.status} {self.code}" if self.code else str(self)
 
 

@@ -19,7 +19,10 @@ _BACKENDS = {number: name for name, number in RPC_NUMBERS.items()}
 
 
 class Level(StrEnum):
-    """Severity: an error makes the relayer reject or lose relays, a note is worth knowing."""
+    """Severity of a finding.
+
+    With an error the relayer rejects or loses relays. A note is worth knowing.
+    """
 
     ERROR = "error"
     NOTE = "note"
@@ -147,7 +150,10 @@ def check_nodes(miner: RelayMiner, assessments: Mapping[str, NodeAssessment]) ->
 
 
 def check_terms(miner: RelayMiner, minimum_gas_price: str, block_time_ns: int, now_ns: int) -> list[ConfigIssue]:
-    """Check the node's minimum gas price and this machine's clock against the newest block."""
+    """Check the node's minimum gas price and this machine's clock.
+
+    The clock is compared with the newest block.
+    """
     where = f"RelayMiner {miner.metadata.name}"
     spec = miner.spec.chain
     issues = []

@@ -1,4 +1,7 @@
-"""The demo: all parts as local processes, real relays, real claims, exact earnings."""
+"""Run all parts as local processes, and compare earnings with relays.
+
+Relays and claims are real, and the earnings must be exact.
+"""
 
 import asyncio
 import contextlib
@@ -89,7 +92,10 @@ class DemoRunner:
         self._traffic_done = asyncio.Event()
 
     async def run(self, stack: LocalStack) -> list[str]:
-        """Run the demo. Returns its problems, empty when every acknowledged relay was paid."""
+        """Run the demo.
+
+        Returns its problems, none when every acknowledged relay was paid.
+        """
         gateway_file = yaml.safe_load((self._options.samples / "gateway.yaml").read_text(encoding="utf-8"))
         node = NodeAddress.parse(f"grpc://127.0.0.1:{stack.ports['grpc']}", stack.url("rpc"))
         async with aiohttp.ClientSession() as http, ChainClient([node]) as chain:
@@ -130,7 +136,10 @@ class DemoRunner:
             await asyncio.sleep(0.2)
 
     async def _traffic(self, stack: LocalStack, gateway: Gateway, chain: ChainClient, lanes: list[TrafficLane]) -> None:
-        """Send steady traffic to all services and suppliers for the wanted number of sessions."""
+        """Send steady traffic for the wanted number of sessions.
+
+        It goes to all services and suppliers.
+        """
         inflight: set[asyncio.Task[None]] = set()
         pause = 1.0 / self._options.rate
         async with asyncio.TaskGroup() as group:
@@ -293,7 +302,10 @@ def summary(accounting: Accounting, problems: list[str], console: Console, optio
 
 
 def run_demo(options: DemoOptions, remove: Callable[[Path], None]) -> int:
-    """Run the demo. Returns exit code 0 only if every acknowledged relay was paid to the upokt."""
+    """Run the demo.
+
+    Returns exit code 0 only if every acknowledged relay was paid to the upokt.
+    """
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     try:
         manifests = load_manifests([options.samples / "relayminer.yaml", options.samples / "suppliers.yaml"])

@@ -7,7 +7,10 @@ from pocket.errors import system_reason
 
 
 def run_in_words(command: Callable[[], None]) -> None:
-    """Run a command. An error of a file that it does not look after, such as a full output, ends it with code 1."""
+    """Run a command, and report file errors as messages.
+
+    An error of a file that the command does not handle, such as a full output, ends it with code 1.
+    """
     try:
         command()
     except OSError as error:

@@ -1,4 +1,7 @@
-"""A gateway: signs relays for an application, sends them, verifies the supplier's response."""
+"""Sign relays for an application, send them and verify the responses.
+
+A gateway does the same.
+"""
 
 import secrets
 import time

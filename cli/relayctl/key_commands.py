@@ -1,4 +1,7 @@
-"""The commands `relayctl keys`: generate keys, print addresses and seal keys for Git."""
+"""Define `relayctl keys`.
+
+It generates keys, prints addresses and seals keys for Git.
+"""
 
 import base64
 import secrets
@@ -66,7 +69,10 @@ def address(key_file: Path | None) -> None:
 @keys.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def generate(file: Path) -> None:
-    """Write a new key to FILE, readable by you alone, and print its address and public key."""
+    """Write a new key to FILE, and print its address and public key.
+
+    FILE is readable by you alone.
+    """
     key = PrivateKey((secrets.randbelow(N - 1) + 1).to_bytes(32, "big"))
     write_for_owner(file, f"{key.scalar:064x}\n")
     click.echo(f"address: {address_of(key.public_key)}\npublicKey: {key.public_key.hex()}")
@@ -76,9 +82,9 @@ def generate(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Suppliers")
 def sealing_secret(file: Path, namespace: str) -> None:
-    """Write a Secret with a new sealing key of the namespace to FILE and print its public key.
+    """Write a Secret with a new sealing key to FILE, and print its public key.
 
-    FILE is readable by you alone.
+    The key is that of the namespace. FILE is readable by you alone.
     """
     private = Controller.generate()
     resource = {

@@ -1,4 +1,7 @@
-"""Write key files that only their owner can read, and build the Secrets that hold keys."""
+"""Write key files, and build the Secrets that hold keys.
+
+Only their owner can read the files.
+"""
 
 import base64
 import binascii

@@ -125,7 +125,10 @@ class _Run:
             self.failures[str(error)[:160]] += 1
 
     async def _renew(self, used: SessionSigner) -> None:
-        """Sign for the current session from now on, unless another sender has asked for it since."""
+        """Sign for the current session from now on.
+
+        Nothing changes if another sender has asked for that since.
+        """
         async with self._renewing:
             if self._signer is used:
                 signer = await self._gateway.signer(self._options.app, self._options.service)

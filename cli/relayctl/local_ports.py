@@ -71,7 +71,10 @@ def _release(port: int) -> None:
 
 
 def _is_free(port: int) -> bool:
-    """Return True if no program listens on a port, on the loopback or on all addresses."""
+    """Return True if no program listens on a port.
+
+    The loopback and all addresses are checked.
+    """
     for host in ("127.0.0.1", "0.0.0.0"):
         with socket.socket() as probe:
             # Connections of a program that ended do not keep the port.

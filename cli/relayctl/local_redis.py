@@ -34,9 +34,9 @@ class Topology(StrEnum):
 
 
 def redis_server() -> str:
-    """Return the program of a Redis server: $REDIS_SERVER, or the Valkey that a wheel brings.
+    """Return the program of a Redis server.
 
-    Raises ConfigurationError where there is neither.
+    It is $REDIS_SERVER, or the Valkey that a wheel brings. Raises ConfigurationError where there is neither.
     """
     wanted = os.environ.get("REDIS_SERVER", "")
     if wanted:
@@ -138,13 +138,16 @@ class LocalRedis:
         await_port(self.ports[name], self.processes[name])
 
     def down_seconds(self, name: str) -> float:
-        """Return for how long a killed process may be down: long enough for its replica to take over."""
+        """Return for how long a killed process may be down.
+
+        It is long enough for its replica to take over.
+        """
         return _FAILOVER_SECONDS if name in self.servers and self._replicas else _RESTART_SECONDS
 
     def await_replicas(self) -> None:
-        """Wait until every primary has its replica again: only then can the next one be lost.
+        """Wait until every primary has its replica again.
 
-        Raises ConfigurationError.
+        Only then can the next one be lost. Raises ConfigurationError.
         """
         if self._replicas:
             self._await("its replicas were not synchronised", self._replicated)

@@ -1,4 +1,7 @@
-"""The workloads as local processes, from the same resources that `kubectl apply` takes."""
+"""Run the workloads as local processes.
+
+They take the same resources as `kubectl apply`.
+"""
 
 import sys
 import time
@@ -48,9 +51,9 @@ def write_keys(folder: Path, manifests: Manifests) -> None:
 
 
 def key_of(supplier: Supplier, manifests: Manifests, sealing: Controller) -> str:
-    """Return a Supplier's key as hex, from the Secrets among the files, or the public half of a remote one.
+    """Return a Supplier's key as hex.
 
-    Raises ConfigurationError.
+    It comes from the Secrets among the files. Of a remote key it is the public half. Raises ConfigurationError.
     """
     who, source = supplier.metadata, supplier.spec.key
     if source.remote is not None:
@@ -187,7 +190,10 @@ class LocalStack:
         ]  # fmt: skip
 
     def _write_genesis(self) -> Path:
-        """Write the genesis with staked endpoints that clients on this machine reach, and return its path."""
+        """Write the genesis, and return its path.
+
+        Clients on this machine reach its staked endpoints.
+        """
         path = self.folder / "genesis.yaml"
         name = f"http://{self.relay_miner.metadata.name}-relayer"
         path.write_text(

@@ -1,4 +1,7 @@
-"""The command line `relayctl`: demo, localnet, relays, keys, configuration, migration."""
+"""Define the command line `relayctl`.
+
+It covers the demo, the localnet, relays, keys, configuration and migration.
+"""
 
 import asyncio
 import os
@@ -185,7 +188,10 @@ def _run_load(options: dict[str, object], *, count: int, concurrency: int, rate:
 
 
 def run() -> None:
-    """Run the command line, with warnings on standard error: the output belongs to the result."""
+    """Run the command line.
+
+    Warnings go to standard error, since the output belongs to the result.
+    """
     logs.configure("relayctl", os.environ.get("LOG_LEVEL", "WARNING"))
     run_in_words(main)
 

@@ -36,7 +36,10 @@ def namespace_name(_context: click.Context, _option: click.Parameter, value: str
 
 
 def account_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Return an address. Raises BadParameter for one that no node accepts, before any is asked."""
+    """Return an address that nodes accept.
+
+    Raises BadParameter for any other, before a node is queried.
+    """
     if value is None:
         return value
     try:

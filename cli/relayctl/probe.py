@@ -1,6 +1,6 @@
-"""The command `relayctl relay probe`: simulated relays to every supplier, service and transport.
+"""Define `relayctl relay probe`.
 
-They are free and need no chain node.
+It sends simulated relays to every supplier, service and transport. They are free and need no chain node.
 """
 
 import asyncio

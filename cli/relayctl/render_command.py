@@ -1,4 +1,7 @@
-"""The command `relayctl config render`: what relayer and miner read, for a machine without Kubernetes."""
+"""Define `relayctl config render`.
+
+It writes what relayer and miner read, for a machine without Kubernetes.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +117,10 @@ def write_signer_files(folder: Path, relay_miner: RelayMiner, manifests: Manifes
 @click.option("--admin-host", default="127.0.0.1", show_default=True,
               help="Address of the admin ports, which have no password: the loopback or a private one")  # fmt: skip
 def render(files: tuple[Path, ...], output: Path, name: str | None, **machine: Any) -> None:
-    """Write what relayer and miner read, for docker compose or systemd (docs/standalone.md).
+    """Write what relayer and miner read on a machine without Kubernetes.
 
-    FILES are the resources and Secrets. Running processes apply changes of hot.json, keys and secrets without restart.
+    Docker compose or systemd run them (docs/standalone.md). FILES are the resources and Secrets. Running processes
+    apply changes of hot.json, keys and secrets without restart.
     """
     try:
         manifests = load_manifests(files)

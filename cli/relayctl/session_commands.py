@@ -1,4 +1,7 @@
-"""`relayctl relay session`: all that a client needs to know to sign for a session, as JSON."""
+"""Define `relayctl relay session`.
+
+It prints all that a client needs to sign for a session, as JSON.
+"""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,6 @@
-"""Sign a relay, send it to a relayer and verify the signed response. Python 3.11 or later, no packages.
+"""Sign a relay, send it to a relayer and verify the signed response.
+
+Needs Python 3.11 or later, and no packages.
 
 Usage: GATEWAY_KEY=<hex> python relay.py SESSION.json RELAYER_URL [METHOD]
 
@@ -167,7 +169,10 @@ def verify_ecdsa(public_key, digest, signature):
 
 
 def sign_request(session, supplier, key, payload):
-    """Return the signed RelayRequest. The signed bytes are the request without its signature."""
+    """Return the signed RelayRequest.
+
+    The signed bytes are the request without its signature.
+    """
     ring = [decode_point(bytes.fromhex(member)) for member in session["ring"]]
     signable = encode_relay_request(session["header"], supplier, payload)
     signature = sign_ring(hashlib.sha256(signable).digest(), ring, key)

@@ -1,4 +1,4 @@
-"""Compiled ring signatures (`combine.so`) and tries (`trie.so`) for pocket-relay-mining.
+"""Hold the compiled ring signatures (`combine.so`) and tries (`trie.so`).
 
 `pocket.protocol` loads them, compares them with its own code and uses them if they agree.
 """

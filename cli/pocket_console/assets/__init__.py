@@ -1,4 +1,7 @@
-"""The page's own files, and third-party files as their packages publish them (vendor.json)."""
+"""Hold the page's own files and third-party files.
+
+Those are as their packages publish them (vendor.json).
+"""
 
 import hashlib
 import json

@@ -18,7 +18,10 @@ from pocket_console.snapshot import ClusterSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SupplierBooks:
-    """Earnings since the beginning by recipient (upokt), and the last UTC day with any outcome."""
+    """Earnings by recipient since the beginning, in upokt.
+
+    With the last UTC day that had any outcome.
+    """
 
     earned_by: Mapping[str, int]
     day: DayStatus

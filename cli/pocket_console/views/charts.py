@@ -55,7 +55,10 @@ class Chart:
 
 
 def earned_by_block(ended: Sequence[EndedSession], title: str) -> Chart:
-    """Return what ended sessions earned and lost, by the block at which they ended, the newest ones only."""
+    """Return what ended sessions earned and lost, by the block of their end.
+
+    Only the newest blocks are returned.
+    """
     earned: dict[int, int] = {}
     lost: dict[int, int] = {}
     for row in ended:

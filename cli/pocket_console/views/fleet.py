@@ -1,4 +1,7 @@
-"""Show processes: relayers, miners, shards and their holders, chain nodes and rollouts."""
+"""Show relayers, miners, shards, chain nodes and rollouts.
+
+Shards are shown with their holders.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +74,10 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class RelayMinerRow:
-    """A RelayMiner resource with its conditions and the progress of rollout and update."""
+    """A RelayMiner resource with its conditions.
+
+    It has the progress of rollout and update, too.
+    """
 
     name: str
     namespace: str
@@ -209,7 +215,10 @@ def shard_cells(snapshot: ConsoleSnapshot, picture: Merged, now: float) -> tuple
 
 
 def node_rows(snapshot: ConsoleSnapshot, now: float) -> tuple[NodeRow, ...]:
-    """Return the chain nodes by the miners that answer, each with its worst assessment."""
+    """Return the chain nodes, each with its worst assessment.
+
+    The assessments are those of the miners that answer.
+    """
     nodes_by_name: dict[str, NodeState] = {}
     for miner in snapshot.miners:
         if miner.state is None or miner.freshness.stale(now):

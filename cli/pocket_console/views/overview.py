@@ -1,4 +1,7 @@
-"""Answer an owner's first questions: what was earned, what is at risk, what is wrong."""
+"""Show what was earned, what is at risk and what is wrong.
+
+These are an owner's first questions.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -152,7 +155,10 @@ def money_of(picture: Merged, today: DayTotals) -> Money:
 
 
 def at_risk(session: OpenSession) -> bool:
-    """Return True if a session owes something in the last third of its window, or has a problem that costs it."""
+    """Return True if a session is in danger of being lost.
+
+    It owes something in the last third of its window, or has a problem that costs it.
+    """
     return session.closing or bool(session.problem)
 
 

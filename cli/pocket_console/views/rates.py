@@ -46,7 +46,10 @@ def _gain(total: dict[str, float], before: Mapping[str, float], after: Mapping[s
 
 
 def increases(relayers: Iterable[RelayerSnapshot], now: float) -> dict[str, Increase]:
-    """Return the increase of each service over the samples of all relayers that answer."""
+    """Return the increase of each service over the samples.
+
+    All relayers that answer are counted.
+    """
     by_service: dict[str, Increase] = {}
     for relayer in relayers:
         samples = () if relayer.freshness.stale(now) else relayer.samples
@@ -96,9 +99,9 @@ def quantile(buckets: Mapping[float, float], share: float) -> float | None:
 
 
 def rates_over_time(relayers: Sequence[RelayerSnapshot], now: float, services: Sequence[str]) -> list[list[float]]:
-    """Return seconds before now, and the relays per second of each service, as columns of a chart.
+    """Return the relays per second of each service, as columns of a chart.
 
-    The steps are those of the relayer with the longest history.
+    The first column has the seconds before now. The steps are those of the relayer with the longest history.
     """
     longest = max(relayers, key=lambda row: len(row.history), default=None)
     if longest is None or len(longest.history) < 2:

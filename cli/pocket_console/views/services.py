@@ -1,4 +1,7 @@
-"""Show services: traffic, latency, errors, backends and the applications that use them."""
+"""Show services with traffic, latency, errors and backends.
+
+The applications that use them are shown, too.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +21,9 @@ _NEARLY_USED: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """One service. Rates and latencies are of the last minute, counts since the relayers' start.
+    """One service with its rates, latencies and counts.
+
+    Rates and latencies are of the last minute, counts since the relayers' start.
 
     `rejected_share` is of the relays that were served or rejected.
     """
@@ -144,7 +149,10 @@ def _sorted(counts: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
 
 
 def _budgets(snapshot: ConsoleSnapshot) -> dict[tuple[str, str], BudgetLimit]:
-    """Return the budgets by application and service: the smallest limit, and the relays above it of all relayers."""
+    """Return the budgets by application and service.
+
+    Of all relayers: the smallest limit, and the sum of the relays above it.
+    """
     limits: dict[tuple[str, str], BudgetLimit] = {}
     for relayer in snapshot.relayers:
         for row in relayer.state.budgets if relayer.state is not None else ():
@@ -157,7 +165,10 @@ def _budgets(snapshot: ConsoleSnapshot) -> dict[tuple[str, str], BudgetLimit]:
 
 
 def _applications(picture: Merged, budgets: Mapping[tuple[str, str], BudgetLimit]) -> tuple[ApplicationRow, ...]:
-    """Return the applications with open sessions or with relays above their budget, the most valuable first."""
+    """Return the applications that have open sessions or exceed their budget.
+
+    The most valuable ones come first.
+    """
     sessions: dict[tuple[str, str], list[OpenSession]] = {
         pair: [] for pair, budget in budgets.items() if budget.over_budget
     }

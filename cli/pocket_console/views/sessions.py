@@ -173,7 +173,10 @@ def stage_of(session: Session) -> tuple[str, Tone]:
 
 
 def margin_of(session: Session, height: int) -> str:
-    """Return the blocks that are left for what a session owes, or what was left when it was on chain."""
+    """Return the blocks that are left for what a session owes.
+
+    Once it is on chain, they are those that were left then.
+    """
     if isinstance(session, EndedSession):
         return f"ended at {session.height:,}"
     if session.due is not None:

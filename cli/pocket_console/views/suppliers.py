@@ -18,7 +18,10 @@ _SHOWN_DAYS: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class SupplierFilter:
-    """What is shown: suppliers whose address or service contains the text, or those with a problem."""
+    """Selects the suppliers that are shown.
+
+    Their address or service contains the text, or they have a problem.
+    """
 
     text: str = ""
     problems: bool = False
@@ -27,7 +30,10 @@ class SupplierFilter:
 
 @dataclass(frozen=True, slots=True)
 class SupplierRow:
-    """One supplier. `keys` counts the relayers that loaded its key, of all that answered."""
+    """One supplier.
+
+    `keys` counts the relayers that loaded its key, of all that answered.
+    """
 
     address: str
     resource: str
@@ -90,7 +96,10 @@ def _contains(row: SupplierRow, text: str) -> bool:
 
 
 def supplier_rows(snapshot: ConsoleSnapshot, picture: Merged) -> list[SupplierRow]:
-    """Return all suppliers that a miner or the cluster knows, those with a problem first."""
+    """Return all suppliers that a miner or the cluster knows.
+
+    Those with a problem come first.
+    """
     declared = _declared(snapshot.cluster)
     loaded = [relayer.state.addresses for relayer in snapshot.relayers if relayer.state is not None]
     addresses = {*picture.suppliers, *declared}

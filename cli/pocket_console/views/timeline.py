@@ -63,7 +63,10 @@ def axis_of(sessions: Sequence[Session], height: int) -> Axis:
 
 
 def last_block(session: Session) -> int:
-    """Return the last block of a session's life that is known, and that at which it ended if that is near."""
+    """Return the last known block of a session's life.
+
+    The block of its end is returned, too, if that is near.
+    """
     ended = 0 if isinstance(session, OpenSession) else session.height
     if session.windows is None:
         return session.end or ended

@@ -1,1 +1,4 @@
-"""The plugin `kubectl pocket`: what an owner asks about RelayMiners and Suppliers in a cluster."""
+"""Implement the plugin `kubectl pocket`.
+
+It answers an owner's questions about RelayMiners and Suppliers in a cluster.
+"""

@@ -1,6 +1,6 @@
-"""Gather what the commands show and check: resources, pods, Events and Leases of namespaces.
+"""Gather the resources, pods, Events and Leases of namespaces.
 
-Secrets are never read.
+The commands show and check them. Secrets are never read.
 """
 
 from collections.abc import Mapping
@@ -111,7 +111,10 @@ async def gather(api: KubeApi, namespace: str, now: datetime | None = None) -> C
 
 
 async def config_maps(api: KubeApi, namespace: str) -> list[Object]:
-    """Return the operator's ConfigMaps, which hold configuration and heads of audit trails. Raises KubeError."""
+    """Return the operator's ConfigMaps.
+
+    They hold configuration and heads of audit trails. Raises KubeError.
+    """
     return await api.list(CONFIG_MAPS, namespace, _OURS)
 
 

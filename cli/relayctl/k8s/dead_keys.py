@@ -1,4 +1,7 @@
-"""Delete the Redis keys of a RelayMiner that is gone, unless it lives or has open sessions."""
+"""Delete the Redis keys of a RelayMiner that is gone.
+
+They stay if it lives or has open sessions.
+"""
 
 import asyncio
 import hashlib
@@ -41,7 +44,10 @@ class PrefixFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What the cluster knows of the owner: its RelayMiner, its pods, and other RelayMiners with the same prefix."""
+    """The cluster's facts about the owner of keys.
+
+    They are its RelayMiner, its pods, and other RelayMiners with the same prefix.
+    """
 
     relay_miner: bool
     pods: tuple[str, ...] = ()
@@ -109,9 +115,10 @@ async def watched(redis: "Redis", keys: RedisKeys, seconds: float) -> tuple[Pref
 
 
 async def delete_prefix(redis: "Redis", keys: RedisKeys, owner: str) -> int:
-    """Delete all keys under a prefix while it belongs to an owner, the owner's record last.
+    """Delete all keys under a prefix while it belongs to an owner.
 
-    Returns the number of deleted keys. Stops as soon as another owner is recorded. Raises the errors of Redis.
+    The owner's record is deleted last. Returns the number of deleted keys. Stops as soon as another owner is recorded.
+    Raises the errors of Redis.
     """
     deleted = 0
     batch: list[str] = []

@@ -1,4 +1,7 @@
-"""Write an archive of what helps to find a fault: resources, statuses, Events, findings, reports and logs, redacted."""
+"""Write an archive that helps to find a fault.
+
+It has resources, statuses, Events, findings, reports and logs, all redacted.
+"""
 
 import io
 import json
@@ -31,7 +34,10 @@ class BundleNotWritten(PocketError):
 
 
 def addresses_of(view: ClusterView) -> frozenset[str]:
-    """Return the addresses whose private keys must not be in the archive: of suppliers, owners and stake signers."""
+    """Return the addresses whose private keys must not be in the archive.
+
+    They are those of suppliers, owners and stake signers.
+    """
     addresses: set[Any] = set()
     for supplier in view.suppliers:
         spec, status = supplier.get("spec") or {}, supplier.get("status") or {}
@@ -44,7 +50,10 @@ def addresses_of(view: ClusterView) -> frozenset[str]:
 
 
 def view_files(view: ClusterView) -> Files:
-    """Yield the files that are made of a reading, as name and content before redaction."""
+    """Yield the files of the archive by name, before redaction.
+
+    They are made of one reading of the cluster.
+    """
     parts: dict[str, Iterable[Object]] = {
         "relayminers": view.relay_miners, "suppliers": view.suppliers, "pods": view.pods,
         "operator-pods": view.operator_pods, "leases": view.leases, "volume-claims": view.claims,
@@ -119,7 +128,10 @@ def redacted(name: str, content: str, redactor: Redactor) -> str:
 
 
 def _line(line: str, redactor: Redactor) -> str:
-    """Redact one line of a log: by fields if it ends with a JSON object, which the workloads write."""
+    """Redact one line of a log.
+
+    A line that ends with a JSON object, which the workloads write, is redacted by fields.
+    """
     head, brace, rest = line.partition("{")
     if brace:
         try:

@@ -1,4 +1,7 @@
-"""The commands `kubectl pocket`, also `relayctl k8s`: status, explain, earnings, archive, doctor, bundle, clean."""
+"""Define the commands of `kubectl pocket`, which are those of `relayctl k8s`.
+
+They are status, explain, earnings, archive, doctor, bundle and clean.
+"""
 
 import asyncio
 import json
@@ -96,7 +99,10 @@ _formed = click.option("-o", "--output", "form", type=click.Choice([f.value for 
 
 
 def _targeted(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose cluster and namespace, and pass them as `target`, also with that of `_formed`."""
+    """Add the options that choose cluster and namespace.
+
+    They are passed as `target`, also with that of `_formed`.
+    """
 
     def run(
         namespace: str | None, all_namespaces: bool, context: str | None, kubeconfig: str | None,
@@ -132,10 +138,10 @@ def k8s() -> None:
 @_formed
 @_targeted
 def status(target: ClusterTarget, supplier: str | None, watch: bool, interval: float) -> None:
-    """Show stake, sessions, earnings, losses, the next deadline and funds of Suppliers.
+    """Show stake, sessions, earnings, losses, deadline and funds of Suppliers.
 
-    Earnings are those of the supplier's side today (UTC) and in total, in upokt. The values are as old as the status of
-    the resources, some seconds.
+    The deadline is the next one. Earnings are those of the supplier's side today (UTC) and in total, in upokt. The
+    values are as old as the status of the resources, some seconds.
     """
 
     def once() -> str:
@@ -198,9 +204,10 @@ def ask_miners(shell: PodShell, pods: Sequence[tuple[str, str]], *command: str) 
 @click.argument("session")
 @_targeted
 def explain(target: ClusterTarget, session: str) -> None:
-    """Explain the state or outcome of a SESSION, given by its id or the beginning of it.
+    """Explain the state or outcome of a SESSION.
 
-    Every miner's volume is read, which needs the right to run commands in pods.
+    It is given by its id or the beginning of it. Every miner's volume is read, which needs the right to run commands in
+    pods.
     """
     outputs, failures = ask_miners(target.shell(), _miners(target, target.view()), "ledger", "explain", session)
     for output in outputs:
@@ -232,10 +239,10 @@ def merged_earnings(outputs: Sequence[str]) -> list[Row]:
 @_formed
 @_targeted
 def earnings(target: ClusterTarget, by: str, supplier: str, since: str) -> None:
-    """Show what each recipient received by session, day or service, and fees, in upokt.
+    """Show what each recipient received, and the fees, in upokt.
 
-    Every miner's volume is read, which needs the right to run commands in pods. A volume that cannot be read makes the
-    sums incomplete and the exit code 1.
+    Amounts are by session, day or service. Every miner's volume is read, which needs the right to run commands in pods.
+    A volume that cannot be read makes the sums incomplete and the exit code 1.
     """
     command = ["ledger", "earnings", "--by", by, "--supplier", supplier, "--since", since]
     outputs, failures = ask_miners(target.shell(), _miners(target, target.view()), *command)
@@ -255,7 +262,9 @@ def earnings(target: ClusterTarget, by: str, supplier: str, since: str) -> None:
 @_formed
 @_targeted
 def archive(target: ClusterTarget, folder: Path) -> None:
-    """Append the new outcomes of every miner's volume to files in FOLDER, a file for each volume.
+    """Append the new outcomes of every miner's volume to files in FOLDER.
+
+    Each volume has a file of its own.
 
     `relayctl ledger verify --archive FILE` needs no cluster. Run it again, or as a job, for later outcomes. The exit
     code is 1 if a miner was not read or lacks outcomes that were published.
@@ -302,9 +311,10 @@ def doctor(target: ClusterTarget) -> None:
 @click.option("--logs/--no-logs", default=True, help="Without logs and reports, kubectl is not needed")
 @_targeted
 def bundle(target: ClusterTarget, file: Path | None, lines: int, logs: bool) -> None:
-    """Write an archive of resources, Events, findings, reports and logs to FILE, without secrets.
+    """Write an archive that helps to find a fault to FILE, without secrets.
 
-    Secrets are never read. Credentials in configuration, texts and URLs are redacted. Read it before you share it.
+    It has resources, Events, findings, reports and logs. Secrets are never read. Credentials in configuration, texts
+    and URLs are redacted. Read it before you share it.
     """
     view = target.view()
     path = file or Path(f"pocket-{view.now:%Y%m%dT%H%M%SZ}.tar.gz")

@@ -1,4 +1,7 @@
-"""Complete the command line of `kubectl pocket`: kubectl runs `kubectl_complete-pocket` with the words so far."""
+"""Complete the command line of `kubectl pocket`.
+
+kubectl runs `kubectl_complete-pocket` with the words so far.
+"""
 
 import sys
 

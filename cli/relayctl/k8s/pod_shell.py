@@ -1,4 +1,7 @@
-"""Run commands in pods and read their logs with kubectl, which knows every way to log in to a cluster."""
+"""Run commands in pods and read their logs with kubectl.
+
+It knows every way to log in to a cluster.
+"""
 
 import json
 import os
@@ -35,7 +38,10 @@ class PodShell:
 
     @classmethod
     def of(cls, kubeconfig: str | None, context: str | None) -> "PodShell":
-        """Find kubectl: the program that KUBECTL names, else the one in PATH. Raises PodCommandFailed."""
+        """Find kubectl.
+
+        It is the program that KUBECTL names, else the one in PATH. Raises PodCommandFailed.
+        """
         program = os.environ.get("KUBECTL") or shutil.which("kubectl")
         if not program:
             raise PodCommandFailed("kubectl is not in PATH: install it, or name it in KUBECTL")

@@ -76,7 +76,10 @@ class Redactor:
         return self.value(item, name, depth)
 
     def text(self, text: str) -> str:
-        """Return a text without credentials in URLs, headers and assignments, and without known private keys."""
+        """Return a text without credentials.
+
+        Those are in URLs, headers and assignments, or are known private keys.
+        """
         text = _URL.sub(lambda match: match[1] + _address(match[2]), text)
         text = _BEARER.sub(lambda match: f"{match[1]} {REDACTED}", text)
         text = _ASSIGNED.sub(lambda match: match[1] + REDACTED, text)
@@ -94,7 +97,10 @@ class Redactor:
 
 
 def _without_secret_arguments(arguments: Sequence[Any]) -> list[Any]:
-    """Return the words of a command without the word after each flag that names a secret, as in `--token abc`."""
+    """Return the words of a command without secret arguments.
+
+    Those follow a flag that names a secret, as in `--token abc`.
+    """
     return [
         REDACTED if _is_secret_flag(before) else word
         for before, word in zip(("", *arguments), arguments, strict=False)
@@ -106,7 +112,10 @@ def _is_secret_flag(word: Any) -> bool:
 
 
 def _address(rest: str) -> str:
-    """Return what follows the scheme of a URL without user, query and path segments as long as a key."""
+    """Return the harmless part of a URL after its scheme.
+
+    User, query and path segments as long as a key are left out.
+    """
     rest, mark, _ = rest.partition("?")
     rest = rest.rpartition("@")[2]  # also of a password with a slash
     host, slash, path = rest.partition("/")

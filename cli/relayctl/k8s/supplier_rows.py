@@ -1,4 +1,7 @@
-"""Compute the rows of `status`: a Supplier's stake, sessions, earnings, losses, deadline and funds."""
+"""Compute the rows of `status`.
+
+A row is a Supplier's stake, sessions, earnings, losses, deadline and funds.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -62,7 +65,10 @@ def state_of(status: Object, kind: str) -> str:
 
 
 def staked_as_declared(supplier: Object) -> str:
-    """Return how the stake on chain compares with the declared one, or with the services if none is declared."""
+    """Compare the stake on chain with the declared one.
+
+    If none is declared, it is compared with the services.
+    """
     status = supplier.get("status") or {}
     declared = (supplier.get("spec") or {}).get("stake") is not None
     return state_of(status, "StakeAsDeclared" if declared else "Staked")

@@ -23,7 +23,10 @@ from relayctl.k8s.pod_shell import PodShell
 
 @dataclass(frozen=True, slots=True)
 class ArchivedPod:
-    """The result for one miner: what was added, or why nothing was, and which published outcomes are missing."""
+    """The result of archiving one miner's trail.
+
+    It holds what was added or why nothing was, and which published outcomes are missing.
+    """
 
     pod: str
     done: Archived | None = None
@@ -33,7 +36,10 @@ class ArchivedPod:
 def archive_pod(
     shell: PodShell, namespace: str, pod: str, folder: Path, published: Mapping[str, AuditHead]
 ) -> ArchivedPod:
-    """Append a miner's new outcomes to its trail's file, and compare its end with the published head."""
+    """Append a miner's new outcomes to its trail's file.
+
+    The end is compared with the published head.
+    """
 
     def fetch(after: int) -> TrailPage:
         text = shell.console(namespace, pod, "ledger", "entries", "--after", str(after))

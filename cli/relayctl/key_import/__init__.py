@@ -1,1 +1,1 @@
-"""Read supplier keys from where people have them: Cosmos keyrings, armored exports, mnemonics."""
+"""Read supplier keys from Cosmos keyrings, armored exports and mnemonics."""

@@ -1,7 +1,7 @@
-"""Read the keys of a Cosmos SDK keyring with the backend `test`, `file`, or `os` without a desktop.
+"""Read the keys of a Cosmos SDK keyring.
 
-Each key is a file `<name>.info`: a JWE (PBES2-HS256+A128KW, A256GCM) whose content is JSON with the record of the key,
-a protobuf message, in base64.
+Its backend is `test`, `file`, or `os` without a desktop. Each key is a file `<name>.info`: a JWE (PBES2-HS256+A128KW,
+A256GCM) whose content is JSON with the record of the key, a protobuf message, in base64.
 """
 
 import base64
@@ -37,14 +37,17 @@ _KINDS: Final = {
 
 
 def keyring_folders(path: Path) -> list[Path]:
-    """Return the folders with key files: `path`, and keyring-file and keyring-test in it."""
+    """Return the folders with key files.
+
+    They are among `path`, and keyring-file and keyring-test in it.
+    """
     return [folder for folder in (path, path / "keyring-file", path / "keyring-test") if _files(folder)]
 
 
 def keyring_folder(path: Path, names: Collection[str] = ()) -> Path:
-    """Return the folder of key files with the named keys, or the first with any if none has them all.
+    """Return the folder of key files with the named keys.
 
-    Raises KeyImportError if there is no key.
+    If no folder has them all, it is the first with any key. Raises KeyImportError if there is no key.
     """
     folders = keyring_folders(path)
     if folders:
@@ -57,12 +60,18 @@ def keyring_folder(path: Path, names: Collection[str] = ()) -> Path:
 
 
 def has_test_password(folder: Path) -> bool:
-    """Return True if the folder belongs to the backend `test`, whose password is known."""
+    """Return True if the folder belongs to the backend `test`.
+
+    Its password is known.
+    """
     return folder.name == "keyring-test"
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Return the key files by the names of their keys, which the files' names have in percent-encoding."""
+    """Return the key files by the names of their keys.
+
+    The files' names have them in percent-encoding.
+    """
     return {unquote(file.name.removesuffix(".info")): file for file in sorted(folder.glob("*.info"))}
 
 

@@ -1,7 +1,7 @@
-"""The commands `relayctl keys import`: keyrings, armored exports and mnemonics as Secrets, key files or sealed keys.
+"""Define `relayctl keys import`.
 
-Nothing secret is an argument or is printed. Passphrases and mnemonics come from a prompt, a file descriptor or standard
-input.
+It imports keyrings, armored exports and mnemonics as Secrets, key files or sealed keys. Nothing secret is an argument
+or is printed. Passphrases and mnemonics come from a prompt, a file descriptor or standard input.
 """
 
 import os
@@ -37,9 +37,9 @@ Keys = Mapping[Address, PrivateKey]
 
 
 def secret_text(name: str, descriptor: int | None) -> str:
-    """Read a passphrase or a mnemonic: a line of a file descriptor, of a prompt, or of standard input.
+    """Read a passphrase or a mnemonic.
 
-    Raises ClickException.
+    It is a line of a file descriptor, of a prompt, or of standard input. Raises ClickException.
     """
     if descriptor is not None:
         try:
@@ -137,9 +137,10 @@ def import_keys() -> None:
 @_passphrase
 @_target
 def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | None) -> Keys:
-    """Import keys from a keyring FOLDER with the backend `file` or `test`, or `os` on a machine without a desktop.
+    """Import keys from a keyring FOLDER with the backend `file`, `test` or `os`.
 
-    FOLDER is the home folder of pocketd, or keyring-file or keyring-test in it.
+    A keyring of `os` has a folder on a machine without a desktop. FOLDER is the home folder of pocketd, or keyring-file
+    or keyring-test in it.
     """
     keyring = keyring_folder(folder, names)
     for other in keyring_folders(folder):
@@ -152,7 +153,10 @@ def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | N
 
 
 def keyring_passphrase(keyring: Path, descriptor: int | None) -> str:
-    """Return the passphrase of a keyring: the known one of the backend `test`, or one that is read. See secret_text."""
+    """Return the passphrase of a keyring.
+
+    That of the backend `test` is known, others are read. See secret_text.
+    """
     return TEST_PASSWORD if has_test_password(keyring) else secret_text(f"Passphrase of {keyring}", descriptor)
 
 
@@ -160,7 +164,10 @@ def keyring_passphrase(keyring: Path, descriptor: int | None) -> str:
 @click.option("--name", "names", multiple=True, required=True, help="Name of a key. May be repeated")
 @_target
 def secret_service_command(names: tuple[str, ...]) -> Keys:
-    """Import keys of the backend `os` from the keyring of a Linux desktop, with `secret-tool` of libsecret."""
+    """Import keys of the backend `os` from the keyring of a Linux desktop.
+
+    They are read with `secret-tool` of libsecret.
+    """
     return read_secret_service(names)
 
 

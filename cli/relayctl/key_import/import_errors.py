@@ -1,4 +1,7 @@
-"""Errors of imported keys, and the check that the optional libraries are installed."""
+"""Define the errors of imported keys.
+
+Also check that the optional libraries are installed.
+"""
 
 import importlib
 from types import ModuleType

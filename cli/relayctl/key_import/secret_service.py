@@ -1,7 +1,8 @@
-"""Read keys that a Cosmos SDK keyring with the backend `os` stored in a desktop's Secret Service.
+"""Read keys of a Cosmos SDK keyring from a desktop's Secret Service.
 
-GNOME Keyring, KeePassXC and newer KWallets offer that service. Each key is an item with the attribute `profile` and the
-value `<name>.info`. `secret-tool` of libsecret prints its secret: the JSON that the other backends encrypt.
+The backend `os` stores them there. GNOME Keyring, KeePassXC and newer KWallets offer that service. Each key is an item
+with the attribute `profile` and the value `<name>.info`. `secret-tool` of libsecret prints its secret: the JSON that
+the other backends encrypt.
 """
 
 import subprocess

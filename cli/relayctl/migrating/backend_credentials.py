@@ -1,4 +1,7 @@
-"""Find credentials of backends in headers and URLs, where the Go relay miner allows them."""
+"""Find credentials of backends in headers and URLs.
+
+The Go relay miner allows them there.
+"""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Find configurations where people keep them: a file, a ConfigMap, or a docker compose file that mounts them."""
+"""Find configurations where people keep them.
+
+That is a file, a ConfigMap, or a docker compose file that mounts them.
+"""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -67,7 +70,7 @@ def _parsed(text: Any) -> Any:
 
 
 def read_compose(path: Path) -> Sources:
-    """Return the configurations that the containers of a docker compose file start with.
+    """Return the configurations that a docker compose file starts containers with.
 
     Files are those of bind mounts and of `configs`. Options of the command line replace settings. Raises ManifestError.
     """
@@ -108,7 +111,10 @@ def _shared(configuration: Tree) -> Tree:
 
 
 def _follow_keys(folder: Path, service: Tree, configuration: Tree) -> None:
-    """Replace the places of keys inside of the container by those on this machine, where they are mounted."""
+    """Replace the paths of keys in the container by those on this machine.
+
+    They are where the paths are mounted.
+    """
     keys = configuration.get("keys")
     if not isinstance(keys, dict):
         return

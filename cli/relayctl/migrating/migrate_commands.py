@@ -29,9 +29,10 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def _write(output: Path, files: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Write the resources by file name, readable by their owner alone: URLs and headers may hold keys, too.
+    """Write the resources by file name, readable by their owner alone.
 
-    Raises ClickException if a file cannot be written, or if one of an earlier run would stay without being replaced.
+    URLs and headers may hold keys, too. Raises ClickException if a file cannot be written, or if one of an earlier run
+    would stay without being replaced.
     """
     for name, documents in files.items():
         if not documents and (output / name).exists():
@@ -86,7 +87,10 @@ def migrate(
     public_key: str | None,
     output: Path,
 ) -> None:
-    """Turn the Go relay miner's configuration and keys into a RelayMiner and Suppliers."""
+    """Turn the Go relay miner's configuration into a RelayMiner and Suppliers.
+
+    Its keys become those of the Suppliers.
+    """
     if (relayer is None) == (compose is None):
         raise click.ClickException("name either --relayer or --compose")
     try:

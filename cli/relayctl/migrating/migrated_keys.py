@@ -1,4 +1,7 @@
-"""Load the keys that a configuration of another relay miner names: files, folders and keyrings."""
+"""Load the keys that a configuration of another relay miner names.
+
+They are in files, folders and keyrings.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

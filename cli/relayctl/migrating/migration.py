@@ -268,9 +268,10 @@ class _Converter:
         return _STRATEGIES.get(strategy)
 
     def _urls(self, path: str) -> tuple[list[str], Login | None]:
-        """Return the endpoints, which are texts or objects with url and name, and their login.
+        """Return the endpoints and their login.
 
-        Raises ManifestError if their logins differ, without the path.
+        Endpoints are texts, or objects with url and name. Raises ManifestError if their logins differ, without the
+        path.
         """
         urls, named = [], False
         for number, row in enumerate(sequence(self.relayer.take(f"{path}.urls"))):
@@ -396,9 +397,9 @@ class _Converter:
 
 
 def convert(relayer: Mapping[str, Any], miner: Mapping[str, Any], name: str, namespace: str) -> Migration:
-    """Convert a Go relayer's and miner's configuration, or that of pocketd's relayminer, to a RelayMiner.
+    """Convert the configuration of another relay miner to a RelayMiner.
 
-    Raises ManifestError if it cannot.
+    It is that of a Go relayer and miner, or of pocketd's relayminer. Raises ManifestError if it cannot.
     """
     left: list[tuple[str, str]] = []
     if is_node_relayminer(relayer):

@@ -1,6 +1,7 @@
-"""Convert the configuration of the chain program's own relayminer (`pocketd relayminer start`) to the Go miner's form.
+"""Convert the configuration of `pocketd relayminer start` to the Go miner's form.
 
-What that form has too is converted from there on, so one report covers both.
+It is the relay miner of the chain program itself. What that form has too is converted from there on, so one report
+covers both.
 """
 
 import re
@@ -25,15 +26,18 @@ _DROPPED: Final = {
 
 
 def is_node_relayminer(tree: Mapping[str, Any]) -> bool:
-    """Return True for the configuration of the chain program's relayminer: suppliers are a list of services."""
+    """Return True for the configuration of the chain program's relayminer.
+
+    Its suppliers are a list of services.
+    """
     rows = tree.get("suppliers")
     return isinstance(rows, list) and any(isinstance(row, Mapping) and "service_id" in row for row in rows)
 
 
 def as_relayer(tree: Mapping[str, Any]) -> tuple[Tree, list[tuple[str, str]]]:
-    """Return the settings in the Go relayer's form, and what was left out as path and reason.
+    """Return the settings in the Go relayer's form.
 
-    Raises ManifestError.
+    Also returns what was left out, as path and reason. Raises ManifestError.
     """
     left: list[tuple[str, str]] = []
     relayer: Tree = {key: value for key, value in tree.items() if key not in _OWN}
@@ -112,7 +116,10 @@ def _backend(config: Mapping[str, Any]) -> Tree:
 
 
 def _kind_of(url: str) -> str:
-    """Return the transport that a backend without one serves: by its scheme, else JSON-RPC."""
+    """Return the transport that a backend without one serves.
+
+    It follows from its scheme, else it is JSON-RPC.
+    """
     scheme = url.partition("://")[0]
     return {"ws": "websocket", "wss": "websocket", "grpc": "grpc", "grpcs": "grpc"}.get(scheme, "jsonrpc")
 

@@ -1,4 +1,7 @@
-"""Read the values of a configuration that a person wrote, and name the setting of a value with another shape."""
+"""Read the values of a configuration that a person wrote.
+
+Errors name the setting whose value has another shape.
+"""
 
 import re
 from collections.abc import Mapping

@@ -16,7 +16,10 @@ class SourceTree:
         self._used: set[str] = set()
 
     def take(self, path: str, default: Any = None) -> Any:
-        """Return the value at a dotted path and mark it as used, `default` if there is none."""
+        """Return the value at a dotted path and mark it as used.
+
+        Without a value `default` is returned.
+        """
         node: Any = self._tree
         for part in path.split("."):
             if not isinstance(node, Mapping) or part not in node:

@@ -58,7 +58,10 @@ def _without_login(url: str) -> str:
 
 
 def grpc_url(text: str, *, insecure: bool) -> str:
-    """Return the URL of a gRPC server, encrypted where neither its scheme nor `insecure` is against it."""
+    """Return the URL of a gRPC server.
+
+    It is encrypted unless its scheme or `insecure` is against it.
+    """
     parts = split(text)
     plain = parts.scheme in ("grpc", "http") or (insecure and parts.scheme not in ("grpcs", "https"))
     return f"{'grpc' if plain else 'grpcs'}://{parts.netloc}"
