@@ -53,7 +53,7 @@ MUTANTS = [
     Mutant("core/pocket/protocol/transactions/batches.py", "- _AROUND_LEAF) // 2", "- _AROUND_LEAF)",
            "tests/unit/test_transaction_sizes.py::"
            "test_a_largest_leaf_is_proven_in_one_transaction_however_deep_it_is_and_whatever_its_sibling"),
-    Mutant("workloads/relayer/pocket_relayer/pipeline/pipeline.py", "if len(mined) > self._largest_leaf:", "if False:",
+    Mutant("workloads/relayer/pocket_relayer/pipeline/recording.py", "if len(mined) > self._largest_leaf:", "if False:",
            "tests/integration/test_relayer.py::"
            "test_a_relay_that_no_proof_could_hold_is_served_and_charged_but_not_mined"),
     Mutant("workloads/miner/pocket_miner/storage/trie_pool.py", "!= leaf_digest(leaf, stored.value, stored.weight)", "== b''",
@@ -80,7 +80,7 @@ MUTANTS = [
            "tests/integration/test_publisher.py::test_a_cancellation_that_meets_the_end_of_sending_is_not_lost"),
     Mutant("workloads/miner/pocket_miner/submission/fees.py", "known = await store.costs(session_id)", "known = {}",
            "tests/integration/test_fees.py::test_an_owner_counts_what_former_owners_paid_and_no_word_that_cannot_be_read"),
-    Mutant("workloads/relayer/pocket_relayer/pipeline/pipeline.py", "mined, header.session_end_block_height", "mined, 0",
+    Mutant("workloads/relayer/pocket_relayer/pipeline/recording.py", "mined, header.session_end_block_height", "mined, 0",
            "tests/integration/test_relayer.py::test_a_first_relay_of_a_session_before_the_horizon_is_not_acknowledged"),
     Mutant("core/pocket/redis_store/lua_scripts.py", "ends <= cutoff", "ends < 0",
            f"{PATH}::test_the_first_relay_of_a_session_is_refused_once_there_is_no_time_to_claim_it"),
@@ -342,7 +342,7 @@ MUTANTS = [
            "test_one_trace_of_a_published_key_is_enough_to_wait_where_supplier_and_status_lost_theirs"),
     Mutant("operator/pocket_operator/decide/stake_decision.py", "if sight.status.spent_upokt + plan.cost", "if plan.cost",
            "tests/unit/test_stake_decisions.py::test_a_difference_has_its_reason_and_step"),
-    Mutant("workloads/relayer/pocket_relayer/pipeline/pipeline.py", "        await self._check_not_sealed(admitted)", "        pass",
+    Mutant("workloads/relayer/pocket_relayer/pipeline/recording.py", "        await self._check_not_sealed(admitted)", "        pass",
            "tests/integration/test_relayer.py::"
            "test_a_relay_is_acknowledged_only_if_its_session_is_certainly_not_sealed_after_it_was_recorded"),
     Mutant("core/pocket/chain_cache/shared_heights.py", "time - self._ahead if before", "now if before",

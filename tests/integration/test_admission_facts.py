@@ -166,7 +166,7 @@ async def test_a_full_relayer_sheds_relays_before_it_works_for_them(redis, tmp_p
             waiting = full.submit(
                 WalRecord(address("alice"), header.session_id, header.encode(), relay, header.session_end_block_height)
             )
-        relayer.pipeline._recorder = full
+        relayer.pipeline._recording.recorder = full
         assert await refusal(relayer, relayer.request()) is RejectionReason.OVERLOADED
         status, headers, _ = await relayer.send(relayer.request())
         assert (status, int(headers["Retry-After"]) >= 1) == (503, True)

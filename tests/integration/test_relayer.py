@@ -19,7 +19,7 @@ from pocket.redis_store.connection import connect
 from pocket.redis_store.seals import SealStore
 from pocket_relayer import relayer_metrics
 from pocket_relayer.metric_batches import write_due
-from pocket_relayer.pipeline.pipeline import LARGEST_LEAF
+from pocket_relayer.pipeline.recording import LARGEST_LEAF
 from relays import KEYS, Backend, listening, relaying
 from servers import running_redis
 from transports import consumed

@@ -27,6 +27,7 @@ from pocket_relayer.limits.memory_budget import MemoryBudget
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
+from pocket_relayer.pipeline.recording import RelayRecording
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import NO_TRACING
 from pocket_relayer.process.worker import service_state
@@ -173,16 +174,14 @@ async def relaying(
             registry=registry,
             admission=Admission(client, lambda: height[0], time.monotonic, generation=lambda: client.generation),
             meter=meter,
-            recorder=recorder,
+            recording=RelayRecording(recorder, meter.refund, recording, is_below=is_below),
             simulations=SimulatedRelayAdmission(
                 redis, KEYS, lambda: simulation[0], wall_clock=wall_clock, clock=time.monotonic
             ),
             keys=lambda: keys,
             height=lambda: height[0],
             clock=time.monotonic,
-            recording=recording,
             tracing=tracing,
-            is_below=is_below,
         )
         probes = Probes(
             health=lambda: {"status": "ok"},

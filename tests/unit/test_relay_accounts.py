@@ -20,6 +20,7 @@ from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.metering import Metered
 from pocket_relayer.pipeline.pipeline import RelayPipeline, StreamedResult
+from pocket_relayer.pipeline.recording import RelayRecording
 from pocket_relayer.pipeline.relay import Transport, TransportInfo
 from world import World, address, key
 
@@ -53,8 +54,8 @@ class Stages:
         simulations = SimpleNamespace(key_id=lambda caller: "", limit=lambda key_id: contextlib.nullcontext())
         self.pipeline = RelayPipeline(
             registry=SimpleNamespace(get=lambda name: self if name == "eth" else None), admission=self, meter=self,
-            recorder=self, simulations=simulations, keys=lambda: self.keys, height=lambda: 15, clock=lambda: 0.0,
-            **options,
+            recording=RelayRecording(self, self.refund, **options), simulations=simulations, keys=lambda: self.keys,
+            height=lambda: 15, clock=lambda: 0.0,
         )  # fmt: skip
 
     def _enter(self, stage):
@@ -175,7 +176,7 @@ def test_a_relay_that_is_not_served_is_refunded_unless_it_may_still_be_mined(at,
 @pytest.mark.parametrize("recording", list(Recording))
 def test_what_is_served_is_recorded_once_and_stays_charged(recording, validation, paid):
     charges = []
-    stages = Stages(validation=validation, paid=paid, recording=recording)
+    stages = Stages(validation=validation, paid=paid, mode=recording)
     body = stages.relay(on_charged=lambda: charges.append(1))
     response = decode_relay_response(body)
     assert decode_http_response(response.payload).body == b"answer"
@@ -199,7 +200,7 @@ def test_what_is_served_is_recorded_once_and_stays_charged(recording, validation
 
 @pytest.mark.parametrize(("at", "failure", "reason"), [row for row in FAILURES if row[0] == "record"])
 def test_fast_recording_serves_before_it_knows_whether_the_relay_is_recorded(at, failure, reason):
-    stages = Stages(at, failure, recording=Recording.FAST)
+    stages = Stages(at, failure, mode=Recording.FAST)
     assert isinstance(stages.relay(), bytes)
     assert stages.refunded == [], reason
 

@@ -220,8 +220,8 @@ PLANTS = [
            ("workloads/miner/pocket_miner/suppliers/running.py",
             "        self.seen = block.height\n", "        self.decide_limit.release()\n        self.seen = block.height\n"))),
     # Recording.
-    Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/pipeline.py",
-          "create_future() if self._recording is Recording.STRICT else None", "create_future() if False else None",
+    Plant("relays are acknowledged before they are recorded", "workloads/relayer/pocket_relayer/pipeline/recording.py",
+          "create_future() if self._mode is Recording.STRICT else None", "create_future() if False else None",
           (Kind.DISK_FULL,)),
     Plant("the log is not appended again after Redis was lost", "core/pocket/redis_store/relay_recorder.py",
           "        if due:\n            await self.replay", "        if False:\n            await self.replay",

@@ -15,7 +15,7 @@ from pocket.protocol.relays.messages import RelayRequest, SessionHeader
 from pocket.runtime.moment_memo import MomentMemo
 from pocket_relayer import relayer_metrics
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
-from pocket_relayer.pipeline.authorization import Admitted, authorize, supplier_rejection
+from pocket_relayer.pipeline.authorization import Admitted, authorize
 from pocket_relayer.pipeline.fair_queue import QUANTUM, FairQueue
 from pocket_relayer.pipeline.session_context import ChainQueries, SessionContexts
 
@@ -40,7 +40,6 @@ class Admission:
         self.background = self._contexts.background
         """Chain queries that no relay waits for."""
         self._limits = limits
-        self._height = height
         self._undeclared: set[tuple[str, str, str]] = set()
         self._verifications = FairQueue(clock)
         self._checked: MomentMemo[tuple[str, str, int, str], bool] = MomentMemo(moment)
@@ -59,15 +58,9 @@ class Admission:
         key = (request.supplier_operator_address, header.service_id, header.session_end_block_height, rpc_type)
         if self._checked.get(key):
             return
-        supplier = await self._contexts.supplier(request.supplier_operator_address)
+        supplier = await self._contexts.serving_supplier(header, request.supplier_operator_address)
         if supplier is None:
             return
-        if supplier_rejection(supplier, header, self._height()) is not None:
-            supplier = await self._contexts.corrected_supplier(supplier)
-            if supplier is None:
-                return
-            if (rejected := supplier_rejection(supplier, header, self._height())) is not None:
-                raise rejected
         if _declares(supplier, header.service_id, rpc_type):
             self._checked.put(now, key, True)
         else:

@@ -1,7 +1,7 @@
-"""Find the mining targets on which the chain nodes agree, without making relays wait.
+"""Find the mining targets on which the chain nodes agree.
 
-A target decides which relays are recorded. One that a single node states too strictly would lose all others of a
-session, although they were served.
+Relays do not wait for them. A target decides which relays are recorded. One that a single node states too strictly
+would lose all others of a session, although they were served.
 """
 
 from collections.abc import Callable

@@ -35,7 +35,10 @@ class _Turn:
 
 @dataclass(slots=True)
 class _Flow:
-    """Waiting turns of one application at one address, and the cost that it may still spend in this round."""
+    """Waiting turns of one application at one address.
+
+    With the cost that it may still spend in this round.
+    """
 
     deficit: float = 0.0
     turns: deque[_Turn] = field(default_factory=deque)
@@ -50,7 +53,10 @@ class _Flow:
 
 @dataclass(slots=True)
 class _Address:
-    """Waiting flows of one address by application, and the cost that it may still spend in this round."""
+    """Waiting flows of one address by application.
+
+    With the cost that it may still spend in this round.
+    """
 
     deficit: float = 0.0
     flows: OrderedDict[str, _Flow] = field(default_factory=OrderedDict)
@@ -148,7 +154,10 @@ class FairQueue:
             asyncio.get_running_loop().call_soon(self._grant_next)
 
     def _grant_one(self) -> None:
-        """Grant a turn of the first address, or move it behind the others for the rest of this round."""
+        """Grant a turn of the first address, or move it behind the others.
+
+        It stays there for the rest of this round.
+        """
         address, state = next(iter(self._addresses.items()))
         application, flow = state.first()
         turn = flow.turns[0]

@@ -206,7 +206,10 @@ class Meter:
             self._budgets.refund(metered.charge)
 
     def _require_open(self, service: ServiceSpec, error: Exception) -> None:
-        """Count an unavailable meter, and raise Rejected unless relays are served without it."""
+        """Count an unavailable meter.
+
+        Raises Rejected unless relays are served without it.
+        """
         relayer_metrics.METERED.labels(service.id, "unavailable").inc()
         if not self._open:
             raise Rejected(RejectionReason.METER_UNAVAILABLE, "the session's budget cannot be read") from error
@@ -227,9 +230,10 @@ class Meter:
     async def _is_corrected(
         self, service: ServiceSpec, header: SessionHeader, refused_by: tuple[int, int | None]
     ) -> bool:
-        """Return True if the nodes state another price or budget than the one that a relay is refused by.
+        """Return True if the nodes state another price or budget.
 
-        Every node is queried once for a session, and at each block until they agree.
+        A relay is refused by the known one. Every node is queried once for a session, and at each block until they
+        agree.
         """
         key = _quote_key(service, header)
         if self._confirmations.get(key, -1) in (self._height(), None):

@@ -5,25 +5,16 @@ recorded.
 """
 
 import asyncio
-import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pocket.api.relayminer import Recording
 from pocket.api.services import Validation
 from pocket.fast_init import fast_init
 from pocket.keys.remote_signer import SigningKey
-from pocket.protocol.relays.difficulty import is_applicable
 from pocket.protocol.relays.envelope import STREAM_DELIMITER, Headers, HttpResponse
-from pocket.protocol.relays.messages import RelayResponse, relay_hash
-from pocket.protocol.relays.wire import bytes_field
-from pocket.protocol.transactions.batches import MAX_TRANSACTION_BYTES, largest_leaf
-from pocket.redis_store.log_records import WalRecord
-from pocket.redis_store.relay_recorder import RelayRecorder
-from pocket.redis_store.store_errors import LogUnavailable, QueueFull, RedisStoreError, SessionClosed
-from pocket_relayer import relayer_metrics
+from pocket.protocol.relays.messages import RelayResponse
 from pocket_relayer.backends.responses import BackendResponse, BackendStream
 from pocket_relayer.backends.service_registry import ServiceRegistry
 from pocket_relayer.limits.rejection import Rejected, RejectionReason, first_rejected
@@ -31,19 +22,15 @@ from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.authorization import Admitted
 from pocket_relayer.pipeline.in_flight import InFlight
 from pocket_relayer.pipeline.metering import Meter, Metered
-from pocket_relayer.pipeline.recently_mined import RecentlyMined
+from pocket_relayer.pipeline.recording import RelayRecording
 from pocket_relayer.pipeline.relay import AdmissibleRelay, TransportInfo, parse_relay
-from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics, mined_series
-from pocket_relayer.pipeline.signing import sign_payload, sign_response
+from pocket_relayer.pipeline.relay_metrics import PaidRelayMetrics, RelayMetrics, SimulatedRelayMetrics
+from pocket_relayer.pipeline.signing import sign_payload
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.sliding_window import SlidingWindowStats
 from pocket_relayer.pipeline.streaming import batches, collect
 from pocket_relayer.pipeline.tracing import NO_TRACING, Span, Tracing
-from pocket_relayer.relayer_metrics import Unrecorded
 
-_UNRECORDED: Final[Mapping[type, Unrecorded]] = {
-    SessionClosed: Unrecorded.SESSION_CLOSED, LogUnavailable: Unrecorded.LOG,
-}  # fmt: skip
 _LIMITS: Final = frozenset(
     {RejectionReason.BACKEND_TIMEOUT, RejectionReason.RESPONSE_TOO_LARGE, RejectionReason.OVERLOADED}
 )
@@ -71,9 +58,6 @@ class StreamedResult:
     pieces: AsyncGenerator[bytes, None]
 
 
-LARGEST_LEAF = largest_leaf(MAX_TRANSACTION_BYTES)
-
-
 class RelayPipeline:
     """The pipeline that every transport calls. It has no connections of its own."""
 
@@ -83,38 +67,25 @@ class RelayPipeline:
         registry: ServiceRegistry,
         admission: Admission,
         meter: Meter,
-        recorder: RelayRecorder,
+        recording: RelayRecording,
         simulations: SimulatedRelayAdmission,
         keys: Callable[[], Mapping[str, SigningKey]],
         height: Callable[[], int],
         clock: Callable[[], float],
-        recording: Recording = Recording.STRICT,
         tracing: Tracing = NO_TRACING,
-        largest_leaf: int = LARGEST_LEAF,
-        is_below: Callable[[int], Awaitable[bool]] | None = None,
-        seal_after_blocks: int = 1,
     ) -> None:
-        """`is_below` returns True if the chain has certainly not reached a height yet.
-
-        None: that is not checked.
-        """
         self.registry = registry
         self.height = height
         self.admission = admission
         self._meter = meter
-        self._recorder = recorder
+        self._recording = recording
         self.simulations = simulations
         self._keys = keys
         self._clock = clock
-        self._recording = recording
-        self._largest_leaf = largest_leaf
-        self._is_below = is_below
-        self._seal_after_blocks = seal_after_blocks
         self._tracing = tracing
         self.recent = SlidingWindowStats(clock)
         self.in_flight = InFlight()
         self._paid, self._simulated = PaidRelayMetrics(self.recent), SimulatedRelayMetrics(self.recent)
-        self._recently_mined = RecentlyMined()
 
     def serves(self, supplier: str) -> bool:
         """Return True if the supplier's key is loaded."""
@@ -125,7 +96,7 @@ class RelayPipeline:
 
         Raises Rejected.
         """
-        if self._recorder.overloaded:
+        if self._recording.recorder.overloaded:
             raise Rejected(RejectionReason.OVERLOADED, "too many relays wait to be recorded, try another supplier")
         relay = parse_relay(body, caller, self.registry, self._keys(), self.height, self.simulations.key_id(caller))
         self._metrics_of(relay).received(relay)
@@ -144,12 +115,13 @@ class RelayPipeline:
 
         A request that is not authenticated is never charged. Raises Rejected.
         """
-        if relay.simulated:
-            return await self.simulations.admit(relay)
-        await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
+        if not relay.simulated:
+            await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
         return await self._authorize_and_charge(relay)
 
     async def _authorize_and_charge(self, relay: AdmissibleRelay) -> tuple[Admitted, Metered]:
+        if relay.simulated:
+            return await self.simulations.admit(relay)
         admitted = await self.admission.validate(relay.request, relay.header, relay.caller.address)
         metered = await self._meter.charge(relay.service, relay.header, relay.supplier, admitted.identity)
         if metered.paid and relay.caller.on_charged is not None:
@@ -192,8 +164,10 @@ class RelayPipeline:
     async def _handle(self, relay: AdmissibleRelay, span: Span, *, streams: bool) -> RelayResult | StreamedResult:
         begun, metrics = self._clock(), self._metrics_of(relay)
         relay.service_backends.pool(relay.rpc_type)
+        if not relay.simulated:
+            await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
         if relay.simulated or relay.service.validation is Validation.EAGER or relay.over_grpc:
-            proof = await self.admit(relay)
+            proof = await self._authorize_and_charge(relay)
             span.stage("admitted")
             metrics.stage("admitted", self._clock() - begun)
             try:
@@ -202,7 +176,6 @@ class RelayPipeline:
                 self.refund(proof[1])
                 raise
         else:
-            await self.admission.check_supplier(relay.request, relay.header, relay.rpc_type)
             proof, served = await self._authorize_while_forwarding(relay, span)
         span.stage("answered")
         admitted, metered = proof
@@ -213,19 +186,19 @@ class RelayPipeline:
         try:
             if isinstance(served, BackendStream):
                 served = await collect(served, relay.service.max_body_bytes, relay.caller.reservation)
-            response = await sign_response(relay.header, served.response, relay.key)
-            body, unserved, retries = response.encode(), response.encode_without_payload(), served.retries
+            response = await sign_payload(relay.header, served.response.encode(), relay.key)
         except BaseException:
             self.refund(metered)
             raise
-        del served, response  # hold the response once while it is recorded
+        retries = served.retries
+        del served  # hold the response once while it is recorded
         recording = self._clock()
-        await self.record(relay, admitted, metered, unserved)
+        await self._recording.record(relay, admitted, metered, response)
         span.stage("recorded")
         ended = self._clock()
         metrics.stage("recorded", ended - recording)
         metrics.served(relay, ended - begun)
-        return RelayResult(body, retries)
+        return RelayResult(response.encode(), retries)
 
     async def _forward(self, relay: AdmissibleRelay, span: Span) -> BackendResponse | BackendStream:
         """Return the backend's response, and measure its share of the relay in any case."""
@@ -291,18 +264,21 @@ class RelayPipeline:
                             )
                         if reservation is not None:
                             reservation.acquire(len(lines))
-                        response = await sign_response(relay.header, HttpResponse(served.status, {}, lines), relay.key)
+                        piece = HttpResponse(served.status, {}, lines).encode()
+                        response = await sign_payload(relay.header, piece, relay.key)
                         body += lines
                         yield response.encode() + STREAM_DELIMITER
                 complete = True
-                await self._record_stream(relay, admitted, metered, served.status, body)
+                whole = HttpResponse(served.status, {}, bytes(body)).encode()
+                await self._sign_and_record(relay, admitted, metered, whole)
                 self._metrics_of(relay).served(relay, self._clock() - begun)
         except (GeneratorExit, asyncio.CancelledError, Rejected) as error:
             rejected = error if isinstance(error, Rejected) else None
             if not complete and (rejected is None or (body and rejected.reason in _LIMITS)):
                 complete = True  # the client keeps what it received, and that is mined, also if it left before anything
+                whole = HttpResponse(served.status, {}, bytes(body)).encode()
                 with suppress(Rejected):
-                    await self._record_stream(relay, admitted, metered, served.status, body)
+                    await self._sign_and_record(relay, admitted, metered, whole)
             if rejected is not None:
                 self.count_rejection(rejected, relay.caller, relay)
             raise
@@ -312,102 +288,10 @@ class RelayPipeline:
                 self.refund(metered)
             await served.close()
 
-    async def _record_stream(
-        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, status: int, body: bytearray
-    ) -> None:
-        """Record a stream as one relay. Raises Rejected."""
-        try:
-            entire = await sign_response(relay.header, HttpResponse(status, {}, bytes(body)), relay.key)
-        except BaseException:
-            self.refund(metered)
-            raise
-        await self.record(relay, admitted, metered, entire.encode_without_payload())
-
-    async def record(self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, unserved: bytes) -> None:
-        """Record exactly what is served.
-
-        `unserved` is the encoded response without its payload.
-
-        Strict recording waits until the relay is in Redis. A rejected relay is refunded, unless it may still be mined:
-        from the write-ahead log, or because only the wait was cancelled. Such a request must not be paid a second
-        time. Raises Rejected.
-        """
-        if not metered.paid:
-            return
-        mined = bytes_field(1, relay.request.encode()) + bytes_field(2, unserved)
-        if len(mined) > self._largest_leaf:
-            # A leaf that cannot be proven costs a penalty instead of earning its price. The charge stays: the session's
-            # budget limits what is served for nothing, and the request cannot be sent again.
-            relayer_metrics.UNPROVABLE.labels(relay.service.id).inc()
-            return
-        try:
-            await self._record(relay, admitted, mined)
-        except Rejected as rejected:
-            if rejected.reason is not RejectionReason.NOT_RECORDED:
-                self.refund(metered)
-            raise
-
-    async def _record(self, relay: AdmissibleRelay, admitted: Admitted, mined: bytes) -> None:
-        service_id = relay.service.id
-        digest = relay_hash(mined)
-        if not is_applicable(digest, admitted.target_hash):
-            relayer_metrics.NOT_APPLICABLE.labels(service_id).inc()
-            return
-        header = relay.header
-        record = WalRecord(relay.supplier, header.session_id, header.encode(), mined, header.session_end_block_height)
-        try:
-            done = self._recorder.submit(record)
-            # Recording outlives the client's connection: a cancelled request cancels only its own wait.
-            wait = done.get_loop().create_future() if self._recording is Recording.STRICT else None
-            done.add_done_callback(functools.partial(self._on_recorded, service_id, digest, wait))
-            if wait is not None:
-                await wait
-                done.result()
-        except SessionClosed as error:
-            raise Rejected(
-                RejectionReason.SESSION_CLOSED, "the session is closed: it is too late to claim this relay"
-            ) from error
-        except LogUnavailable as error:
-            raise Rejected(
-                RejectionReason.OVERLOADED, "relays cannot be recorded here, try another supplier"
-            ) from error
-        except QueueFull as error:
-            relayer_metrics.NOT_RECORDED.labels(Unrecorded.FULL).inc()
-            raise Rejected(RejectionReason.OVERLOADED, str(error)) from error
-        except RedisStoreError as error:
-            raise Rejected(RejectionReason.NOT_RECORDED, "the relay could not be recorded") from error
-        await self._check_not_sealed(admitted)
-
-    async def _check_not_sealed(self, admitted: Admitted) -> None:
-        """Check that the session of a relay that was just recorded is certainly not sealed yet.
-
-        A Redis that lost its data takes relays of sealed sessions, until the owner closes them again. Raises Rejected.
-        """
-        windows, is_below = admitted.windows, self._is_below
-        if windows and is_below and not await is_below(windows.seal_height(self._seal_after_blocks)):
-            raise Rejected(RejectionReason.NOT_RECORDED, "it may be too late to claim this relay")
-
-    def _on_recorded(
-        self, service_id: str, digest: bytes, wait: "asyncio.Future[None] | None", end: "asyncio.Future[None]"
-    ) -> None:
-        """Count the result of recording a relay, and end the wait for it.
-
-        Fast recording does not wait.
-        """
-        if wait is not None and not wait.done():
-            wait.set_result(None)
-        error = None if end.cancelled() else end.exception()
-        if end.cancelled() or error is not None:
-            relayer_metrics.NOT_RECORDED.labels(_UNRECORDED.get(type(error), Unrecorded.UNAVAILABLE)).inc()
-            return
-        mined_series(service_id).inc()
-        if self._recently_mined.is_duplicate(digest):
-            relayer_metrics.DUPLICATES.labels(service_id).inc()
-
-    async def record_event(
+    async def _sign_and_record(
         self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, payload: bytes
     ) -> RelayResponse:
-        """Sign and record a response over a WebSocket.
+        """Sign a response and record the relay, which is refunded if that fails.
 
         Raises Rejected.
         """
@@ -416,7 +300,17 @@ class RelayPipeline:
         except BaseException:
             self.refund(metered)
             raise
-        await self.record(relay, admitted, metered, response.encode_without_payload())
+        await self._recording.record(relay, admitted, metered, response)
+        return response
+
+    async def record_event(
+        self, relay: AdmissibleRelay, admitted: Admitted, metered: Metered, payload: bytes
+    ) -> RelayResponse:
+        """Sign and record a response over a WebSocket.
+
+        Raises Rejected.
+        """
+        response = await self._sign_and_record(relay, admitted, metered, payload)
         self._metrics_of(relay).served(relay)
         return response
 

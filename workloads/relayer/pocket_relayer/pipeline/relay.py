@@ -1,6 +1,6 @@
 """Decode a relay, the same for every transport."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -109,19 +109,22 @@ def pocket_headers(supplier: str, service_id: str) -> dict[str, str]:
     return {"Pocket-Supplier": supplier, "Pocket-Service": service_id}
 
 
-def _rpc_type(caller: TransportInfo, envelope: HttpRequest, service: ServiceSpec) -> str:
-    asked = caller.headers.get("Rpc-Type", "").strip()
-    if asked:
-        rpc_type = RPC_TYPES.get(asked)
-        if rpc_type is None:
-            raise Rejected(
-                RejectionReason.UNKNOWN_RPC_TYPE, f"Rpc-Type {asked[:20]!r} is not served over this transport"
-            )
-        return rpc_type
-    framed = any(value.startswith("application/grpc") for value in envelope.headers.get("Content-Type", ()))
-    if framed and caller.transport in (Transport.GRPC, Transport.GRPC_WEB):
-        return "grpc"
-    return service.default_backend
+def _requested_rpc_type(caller: TransportInfo) -> str | None:
+    """Return the RPC type of the Rpc-Type header, or None without it. Raises Rejected."""
+    requested = caller.headers.get("Rpc-Type", "").strip()
+    if not requested:
+        return None
+    rpc_type = RPC_TYPES.get(requested)
+    if rpc_type is None:
+        raise Rejected(
+            RejectionReason.UNKNOWN_RPC_TYPE, f"Rpc-Type {requested[:20]!r} is not served over this transport"
+        )
+    return rpc_type
+
+
+def _default_rpc_type(caller: TransportInfo, content_types: Sequence[str], service: ServiceSpec) -> str:
+    framed = any(value.startswith("application/grpc") for value in content_types)
+    return "grpc" if framed and caller.transport in (Transport.GRPC, Transport.GRPC_WEB) else service.default_backend
 
 
 def parse_relay(
@@ -172,7 +175,8 @@ def _check(
             envelope = decode_http_request(request.payload)
         except DecodingError as error:
             raise Rejected(RejectionReason.INVALID_REQUEST, f"invalid relay request: {error}") from error
-        rpc_type = _rpc_type(caller, envelope, service)
+        content_types = envelope.headers.get("Content-Type", ())
+        rpc_type = _requested_rpc_type(caller) or _default_rpc_type(caller, content_types, service)
     if len(body) > service.max_body_bytes:
         raise Rejected(RejectionReason.BODY_TOO_LARGE, f"the request is larger than {service.max_body_bytes} bytes")
     if not request.supplier_operator_address:

@@ -31,7 +31,7 @@ from pocket.runtime.bounded_dict import BoundedDict
 from pocket.runtime.single_flight import SingleFlight
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
 from pocket_relayer.pipeline.agreed_targets import AgreedTargets
-from pocket_relayer.pipeline.authorization import SessionContext, check_session
+from pocket_relayer.pipeline.authorization import SessionContext, check_session, supplier_rejection
 from pocket_relayer.pipeline.background_queries import BackgroundQueries
 from pocket_relayer.pipeline.cold_queries import ColdQueryBudget, NegativeCache
 from pocket_relayer.pipeline.staked_applications import ApplicationList, StakedApplications
@@ -136,6 +136,20 @@ class SessionContexts:
             clock, "this address sent too many relays that all chain nodes refuse", burst=16.0, per_second=1.0
         )
 
+    async def serving_supplier(self, header: SessionHeader, address: str) -> StakedSupplier | None:
+        """Return the supplier that may serve a session.
+
+        Returns None while the chain does not state its record. A record that refuses the session is queried of every
+        node first. Raises Rejected.
+        """
+        supplier = await self.supplier(address)
+        if supplier is None or supplier_rejection(supplier, header, self._height()) is None:
+            return supplier
+        supplier = await self._corrected_supplier(supplier)
+        if supplier is not None and (rejected := supplier_rejection(supplier, header, self._height())) is not None:
+            raise rejected
+        return supplier
+
     async def supplier(self, address: str) -> StakedSupplier | None:
         """Return a staked supplier, or None while the chain is unavailable.
 
@@ -150,7 +164,7 @@ class SessionContexts:
         except (ChainError, DecodingError):
             return None
 
-    async def corrected_supplier(self, known: StakedSupplier) -> StakedSupplier | None:
+    async def _corrected_supplier(self, known: StakedSupplier) -> StakedSupplier | None:
         """Return a supplier's record as most nodes state it, None while they do not agree.
 
         Every node is queried, once a block for a supplier.
@@ -282,7 +296,7 @@ class SessionContexts:
             raise
 
     def _check_budget(self, key: _SessionKey, address: str) -> None:
-        """Raise Rejected for an address with too many fruitless queries, unless the application is staked."""
+        """Raise Rejected after too many fruitless queries, except of staked applications."""
         try:
             self._budget.check(address)
         except Rejected:
@@ -346,7 +360,7 @@ class SessionContexts:
         raise rejected
 
     def _grid_refuses(self, header: SessionHeader) -> bool:
-        """Return whether the latest parameters refuse a session as well as those at its start."""
+        """Return True if the latest parameters refuse a session, too."""
         if self._grid is None:
             return False
         begun, grid, _ = self._grid
@@ -373,7 +387,7 @@ class SessionContexts:
             return await load()
 
     async def _session(self, key: _SessionKey) -> _SessionRow:
-        """Return session, target hash and windows, by the parameters at the session's start height."""
+        """Return session, target hash and windows by the params at the session's start."""
         application_address, service_id, start = key
         session = await self._chain.session(application_address, service_id, start)
         params = await self._chain.shared_params(start)
@@ -393,10 +407,10 @@ class SessionContexts:
         return None
 
     async def _current_ring(self, key: _RingKey) -> ExpectedRing:
-        """Return the ring that the chain states, or the one known before while the chain states none.
+        """Return the ring that the chain states, or the one known before.
 
-        A ring that is older than its lifetime hardly differs: delegations change with the next session. Raises
-        Rejected and ChainError.
+        That one is used while the chain states none. A ring that is older than its lifetime hardly differs: delegations
+        change with the next session. Raises Rejected and ChainError.
         """
         older = self._rings.get(key)
         try:

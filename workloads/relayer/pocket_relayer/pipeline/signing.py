@@ -8,25 +8,16 @@ import hashlib
 from pocket.keys.remote_signer import RemoteKey, SignerRefused, SignerUnavailable, SigningKey
 from pocket.keys.signer_protocol import DocumentType
 from pocket.protocol.crypto.ecdsa import PrivateKey
-from pocket.protocol.relays.envelope import HttpResponse
 from pocket.protocol.relays.messages import RelayMinerError, RelayResponse, SessionHeader, encode_response
 from pocket_relayer.limits.rejection import Rejected, RejectionReason
-
-
-async def sign_response(header: SessionHeader, answer: HttpResponse, key: SigningKey) -> RelayResponse:
-    """Return the signed response.
-
-    Its copy without payload is what is mined. Raises Rejected.
-    """
-    return await sign_payload(header, answer.encode(), key)
 
 
 async def sign_payload(
     header: SessionHeader, payload: bytes, key: SigningKey, error: RelayMinerError | None = None
 ) -> RelayResponse:
-    """Return the signed response of a payload without envelope: a WebSocket frame.
+    """Return the signed response of a payload.
 
-    Raises Rejected.
+    The payload is an encoded HTTP response, or a WebSocket frame. Raises Rejected.
     """
     if not isinstance(key, RemoteKey):
         return signed_payload(header, payload, key, error)

@@ -1,4 +1,7 @@
-"""List the applications that are staked, for addresses that may not query single ones."""
+"""List the applications that are staked.
+
+It is for addresses that may not query single ones.
+"""
 
 from collections.abc import Callable
 from typing import Final, Protocol

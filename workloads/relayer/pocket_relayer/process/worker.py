@@ -49,6 +49,7 @@ from pocket_relayer.metric_batches import write_due
 from pocket_relayer.pipeline.admission import Admission
 from pocket_relayer.pipeline.metering import Meter
 from pocket_relayer.pipeline.pipeline import RelayPipeline
+from pocket_relayer.pipeline.recording import RelayRecording
 from pocket_relayer.pipeline.simulated_relays import SimulatedRelayAdmission
 from pocket_relayer.pipeline.tracing import tracing_from
 from pocket_relayer.process.liveness import REPORT_SECONDS
@@ -95,12 +96,18 @@ def service_state(registry: ServiceRegistry, name: str, height: int) -> Mapping[
 
 
 async def _supervised(name: str, loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop and restart it after an unexpected error: it must not end the requests in progress."""
+    """Run a loop and restart it after an unexpected error.
+
+    It must not end the requests in progress.
+    """
     await supervise(name, loop, relayer_metrics.RESTARTS.labels(name).inc)
 
 
 def _moment(clock: Callable[[], float], latest_block: LatestBlockWatcher, chain: CachedChain) -> tuple[int, int, int]:
-    """Return what decides on a session's relays: second, block and generation of the chain's records."""
+    """Return what decides on a session's relays.
+
+    It is second, block and generation of the chain's records.
+    """
     return int(clock()), latest_block.height, chain.generation
 
 
@@ -260,18 +267,21 @@ class Worker:
                 chain, lambda: latest_block.height, clock, lambda: limits, lambda: chain.generation, moment
             ),
             meter=meter,
-            recorder=recorder,
+            recording=RelayRecording(
+                recorder,
+                meter.refund,
+                config.recording,
+                largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
+                is_below=latest_block.is_below,
+                seal_after_blocks=config.seal_after_blocks,
+            ),
             simulations=SimulatedRelayAdmission(
                 redis, keys, lambda: reloaded.current.simulation, wall_clock=platform.wall_seconds, clock=clock
             ),
             keys=keyring.by_address,
             height=lambda: latest_block.height,
             clock=clock,
-            recording=config.recording,
             tracing=tracing,
-            largest_leaf=largest_leaf(config.chain.max_transaction_bytes),
-            is_below=latest_block.is_below,
-            seal_after_blocks=config.seal_after_blocks,
         )
 
         def problem() -> Problem | None:
