@@ -8,7 +8,10 @@ _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 
 
 def remainder(prefix: str, values: Iterable[int]) -> int:
-    """Return the remainder of a prefix and 5-bit values, which is 1 for a right checksum at their end."""
+    """Return the remainder of a prefix and 5-bit values.
+
+    It is 1 if they end with a right checksum.
+    """
     checksum = 1
     for value in (*(ord(c) >> 5 for c in prefix), 0, *(ord(c) & 31 for c in prefix), *values):
         top = checksum >> 25

@@ -7,7 +7,10 @@ from typing import ClassVar, Final
 
 
 def system_reason(error: BaseException) -> str:
-    """Return the words for an error of a file or connection, without the name of its class and its address."""
+    """Return the words for an error of a file or connection.
+
+    The name of its class and its address are left out.
+    """
     cause = getattr(error, "os_error", error)
     number = cause.errno if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) else None
     if number is not None and number > 0:

@@ -1,7 +1,8 @@
-"""A faster constructor for frozen dataclasses with slots, for values of which a relay makes many.
+"""Give frozen dataclasses with slots a faster constructor.
 
-The constructor that dataclasses generate sets each field by name through object.__setattr__, since the class is
-frozen. That takes most of the time of making such a value. This one sets the slots themselves, in a third of it.
+It is for values of which a relay makes many. The constructor that dataclasses generate sets each field by name through
+object.__setattr__, since the class is frozen. That takes most of the time of making such a value. This one sets the
+slots themselves, in a third of it.
 """
 
 import functools
@@ -12,9 +13,9 @@ T = TypeVar("T")
 
 
 def fast_init(cls: type[T]) -> type[T]:
-    """Replace the constructor of a frozen dataclass with slots by one with the same parameters and results.
+    """Replace the constructor of a frozen dataclass with slots by a faster one.
 
-    Raises TypeError for a field by keyword only.
+    It has the same parameters and results. Raises TypeError for a field by keyword only.
     """
     names: dict[str, Any] = {"missing": MISSING}
     parameters, lines = ["self"], []
@@ -42,7 +43,10 @@ def _parameter(field: Field[Any]) -> str:
 
 
 def _value(field: Field[Any]) -> str | None:
-    """Return the expression of a field's value, None if it is set after the constructor."""
+    """Return the expression of a field's value.
+
+    It is None for a field that is set after the constructor.
+    """
     if field.default_factory is not MISSING:
         made = f"make_{field.name}()"
         return f"{made} if {field.name} is missing else {field.name}" if field.init else made

@@ -1,6 +1,7 @@
-"""Read the files that users name: every problem becomes one error with the path, what is wrong and the remedy.
+"""Read the files that users name.
 
-No message quotes a file, which may hold keys.
+Every problem becomes one error with the path, what is wrong and the remedy. No message quotes a file, which may hold
+keys.
 """
 
 import json

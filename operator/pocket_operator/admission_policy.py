@@ -1,9 +1,9 @@
-"""The policy that refuses pod settings which Kubernetes would refuse in the pods that are made of them.
+"""Refuse pod settings of a RelayMiner that Kubernetes would refuse in its pods.
 
-The API server publishes the types of its fields, but not all of its checks. Most of those that concern one field are in
-the RelayMiner's definition (scripts/kubernetes_constraints.py). But a definition repeats a pod template's schema for
-each workload, and a client-side apply bounds its size. So the other checks are here, once for all templates. Without
-the policy, the operator names what Kubernetes refuses in the status.
+This is an admission policy. The API server publishes the types of its fields, but not all of its checks. Most of those
+that concern one field are in the RelayMiner's definition (scripts/kubernetes_constraints.py). But a definition repeats
+a pod template's schema for each workload, and a client-side apply bounds its size. So the other checks are here, once
+for all templates. Without the policy, the operator names what Kubernetes refuses in the status.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,10 @@ _OF_CONTAINER: Final = "^(limits|requests)[.](cpu|memory|ephemeral-storage|hugep
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A condition on each `x` of a variable's list, or on each `x` of a list within each `y` of it."""
+    """A condition on each `x` of a variable's list.
+
+    Or on each `x` of a list within each `y` of it.
+    """
 
     variable: str
     condition: str

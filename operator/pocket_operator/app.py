@@ -1,4 +1,7 @@
-"""One operator replica: it waits for the Lease, leads, and exits once it may have lost the Lease."""
+"""Run one operator replica.
+
+It waits for the Lease, leads, and exits once it may have lost the Lease.
+"""
 
 import asyncio
 import itertools
@@ -116,9 +119,9 @@ class Operator:
             await health.cleanup()
 
     async def _lead(self, api: KubeApi) -> None:
-        """Lead until stopped, renewing the Lease from the start because listing may outlast it.
+        """Lead until stopped.
 
-        Raises LostLeadership.
+        The Lease is renewed from the start, because listing may outlast it. Raises LostLeadership.
         """
         operator_metrics.LEADS.set(1)
         async with asyncio.TaskGroup() as group:
@@ -274,7 +277,10 @@ class Operator:
             return
 
     async def _discover(self, discovery: Discovery) -> None:
-        """Find the optional kinds of this cluster, and requeue every RelayMiner after a change."""
+        """Find the optional kinds of this cluster.
+
+        Every RelayMiner is queued again after a change.
+        """
         if await discovery.find_optional_kinds():
             for key in self._cache.everything():
                 self._queue.add(key)

@@ -1,4 +1,7 @@
-"""Manifests that install the operator, from which the kustomize folders and the Helm chart are generated."""
+"""Build the manifests that install the operator.
+
+The kustomize folders and the Helm chart are generated from them.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +196,10 @@ def namespace_policy(values: Values) -> list[Object]:
 
 
 def _binding(name: str, values: Values, *, protected: bool = False) -> Object:
-    """Build the binding of a policy, with the protected namespaces as its parameters if it has any."""
+    """Build the binding of a policy.
+
+    If the policy has parameters, they are the protected namespaces.
+    """
     spec: Object = {"policyName": name, "validationActions": ["Deny"]}
     if protected:
         spec["paramRef"] = {"name": PROTECTED, "namespace": values.namespace, "parameterNotFoundAction": "Allow"}

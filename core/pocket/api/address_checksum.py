@@ -1,7 +1,8 @@
-"""Check the checksum of an address at admission, where neither code nor bit operations are available.
+"""Check the checksum of an address at admission, without code or bit operations.
 
-The checksum of bech32 is linear: each of its 30 bits is the parity of some bits of the address. A row below names these
-bits for all 38 characters after `pokt1`, in bech32's own alphabet, and then the parity that they must have.
+Neither is available in a rule of a definition. The checksum of bech32 is linear: each of its 30 bits is the parity of
+some bits of the address. A row below names these bits for all 38 characters after `pokt1`, in bech32's own alphabet,
+and then the parity that they must have.
 """
 
 from functools import cache
@@ -40,7 +41,10 @@ def _parity(left: str, right: str) -> int:
 
 
 def has_checksum(text: str) -> bool:
-    """Return True if an address of 38 characters after `pokt1` has the checksum that its other characters need."""
+    """Return True if an address has the right checksum.
+
+    The address is its 38 characters after `pokt1`.
+    """
     data = text.removeprefix(f"{_PREFIX}1")
     if len(data) != _LENGTH or not set(data) <= set(ALPHABET):
         return False
@@ -58,7 +62,10 @@ CHECKSUM: Final = AfterValidator(_checked)
 
 
 def checksum_rule() -> Cel:
-    """Return the same check for the API server. It is too expensive for addresses inside of lists."""
+    """Return the same check for the API server.
+
+    It is too expensive for addresses inside of lists.
+    """
     indices = ", ".join(map(str, range(_LENGTH)))
     rows = ", ".join(f"'{row}'" for row in parity_rows())
     table = "".join(str(_parity(left, right)) for left in ALPHABET for right in ALPHABET)

@@ -40,7 +40,7 @@ class Metadata(BaseModel):
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
-    """Return the first of these names that occurs more than once, None if there is none."""
+    """Return the first of these names that occurs more than once, or None."""
     return next((name for name, number in Counter(names).items() if number > 1), None)
 
 
@@ -60,14 +60,20 @@ def problem_of(error: ValidationError, model: type[BaseModel] | None = None) -> 
 
 
 def _resembling(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> str:
-    """Return a question with the name of a field that resembles the last part of a location, empty without one."""
+    """Return a question with the name of a field that resembles the location.
+
+    Only its last part counts. The text is empty if no field resembles it.
+    """
     names = {str(name) for name in _fields_at(model, location[:-1])}
     similar = difflib.get_close_matches(str(location[-1]), sorted(names), n=1)
     return f": did you mean {similar[0]}?" if similar else ""
 
 
 def _fields_at(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> Iterable[str]:
-    """Return the names of the fields of the model at a location of pydantic's, as they are written in YAML."""
+    """Return the names of the model's fields at a location of pydantic's.
+
+    They are as written in YAML.
+    """
     if model is None:
         return ()
     schema = model.model_json_schema(by_alias=True)
@@ -88,9 +94,10 @@ def _fields_at(model: type[BaseModel] | None, location: tuple[int | str, ...]) -
 
 
 def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
-    """Read YAML documents of files and of folders' *.yaml, *.yml and *.json files, in name order, as kubectl does.
+    """Read the YAML documents of files and folders, in name order.
 
-    The items of a List are documents of their own. Raises ManifestError.
+    Like kubectl, it takes the *.yaml, *.yml and *.json files of a folder. The items of a List are documents of their
+    own. Raises ManifestError.
     """
     documents_by_file: list[tuple[Path, dict[str, Any]]] = []
     for path in paths:
@@ -108,7 +115,10 @@ def read_documents(paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _items_of(file: Path, document: object) -> list[dict[str, Any]]:
-    """Return a document, or what a List holds, such as the output of `kubectl get`. Raises ManifestError."""
+    """Return a document, or what a List holds.
+
+    `kubectl get` prints such a List. Raises ManifestError.
+    """
     if not isinstance(document, dict):
         raise ManifestError(f"{file}: a document is not a mapping; each needs apiVersion, kind and metadata")
     if document.get("apiVersion") != "v1" or document.get("kind") != "List":

@@ -1,4 +1,7 @@
-"""CustomResourceDefinitions generated from the models: structural schemas with CEL rules."""
+"""Generate CustomResourceDefinitions from the models.
+
+They are structural schemas with CEL rules.
+"""
 
 from typing import Any
 
@@ -15,7 +18,10 @@ _DROPPED = {"title", "additionalProperties", "const", "exclusiveMinimum", "exclu
 
 
 def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the OpenAPI v3 schema that an API server accepts: no references, unions or null."""
+    """Return the OpenAPI v3 schema that an API server accepts.
+
+    It has no references, unions or null.
+    """
     schema = model.model_json_schema(by_alias=True, mode="validation")
     return _structural(schema, schema.get("$defs", {}))
 
@@ -23,6 +29,8 @@ def structural_schema(model: type[BaseModel]) -> dict[str, Any]:
 def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     merged = _resolved(node, definitions)
     result = {key: value for key, value in merged.items() if key not in _DROPPED and key != "$defs"}
+    if "description" in merged:
+        result["description"] = " ".join(merged["description"].split())
     if "exclusiveMinimum" in merged:
         result |= {"minimum": merged["exclusiveMinimum"], "exclusiveMinimum": True}
     if merged.get("minimum", 0) % 1:
@@ -63,9 +71,10 @@ def _without_defaults(node: Any) -> Any:
 
 
 def _compact(node: Any) -> Any:
-    """Return a schema without links and without messages of rules that an expression repeats.
+    """Return a schema without links and repeated messages of rules.
 
-    The definition must fit into the annotation of a client-side apply.
+    A message is repeated if an expression has it, too. The definition must fit into the annotation of a client-side
+    apply.
     """
     if isinstance(node, list):
         return [_compact(child) for child in node]
@@ -94,7 +103,10 @@ def without_list_defaults(node: dict[str, Any], *, inside: bool = False) -> dict
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Resolve references and `X | None`. The outer description wins, rules are combined."""
+    """Resolve references and `X | None`.
+
+    The outer description wins, and rules are combined.
+    """
     inner: dict[str, Any] = {}
     if "$ref" in node:
         inner = _resolved(definitions[node["$ref"].rpartition("/")[2]], definitions)

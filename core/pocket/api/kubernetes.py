@@ -1,4 +1,7 @@
-"""Parts of Kubernetes objects that a RelayMiner passes on to its pods, Services and routes."""
+"""Define the parts of Kubernetes objects that a RelayMiner passes on.
+
+They go to its pods, Services and routes.
+"""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -35,9 +38,9 @@ MetricSpec = Annotated[dict[str, Any], _of_kubernetes("MetricSpec")]
 
 
 def _checked_block(peer: dict[str, Any]) -> dict[str, Any]:
-    """Check the addresses of a peer, which no rule of a definition can compare. Raises ValueError.
+    """Check the addresses of a peer.
 
-    What is no address at all is left to the API server.
+    No rule of a definition can compare them. Raises ValueError. What is no address at all is left to the API server.
     """
     block = peer.get("ipBlock")
     if not isinstance(block, dict) or not isinstance(holes := block.get("except") or [], list):
@@ -99,7 +102,10 @@ _PodSpec = Annotated[
 
 
 def owned_by(component: str) -> tuple[Cel, ...]:
-    """Return the rules that refuse, in a workload's pod template, what the operator owns in its container."""
+    """Return the rules that refuse what the operator owns in its container.
+
+    They apply to a workload's pod template.
+    """
     containers, initial, volumes = (
         f"!has(self.spec) || !has(self.spec.{name}) || self.spec.{name}"
         for name in ("containers", "initContainers", "volumes")

@@ -1,4 +1,7 @@
-"""Lenient reading of what another version wrote: unknown fields are reported and left out."""
+"""Read what another version wrote.
+
+Unknown fields are reported and left out.
+"""
 
 import copy
 from collections.abc import Iterable
@@ -31,9 +34,10 @@ def read_known(model: type[M], value: Any) -> tuple[M, tuple[str, ...]]:
 
 
 def _take_out(value: Any, location: Iterable[int | str]) -> str:
-    """Remove the field at a location of pydantic's. Returns its path, '' if it is not there.
+    """Remove the field at a location of pydantic's.
 
-    A location also names the alternatives of unions, which are no fields: they are skipped.
+    Returns its path, '' if it is not there. A location also names the alternatives of unions, which are no fields: they
+    are skipped.
     """
     node, path = value, list[str]()
     *parents, last = location

@@ -19,7 +19,10 @@ from pocket.api.supplier import Supplier
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """The resources of some files, Secrets as name → key → text. The repr never shows them."""
+    """The resources of some files.
+
+    Secrets are name → key → text, and the repr never shows them.
+    """
 
     relay_miners: tuple[RelayMiner, ...]
     suppliers: tuple[Supplier, ...]
@@ -31,9 +34,9 @@ class Manifests:
 
 
 def load_manifests(paths: Iterable[Path]) -> Manifests:
-    """Load RelayMiners, Suppliers and Secrets of files and folders. Their status is ignored, as at `kubectl apply`.
+    """Load RelayMiners, Suppliers and Secrets of files and folders.
 
-    Raises ManifestError.
+    Their status is ignored, as at `kubectl apply`. Raises ManifestError.
     """
     miners: list[RelayMiner] = []
     suppliers: list[Supplier] = []
@@ -61,9 +64,9 @@ def load_manifests(paths: Iterable[Path]) -> Manifests:
 
 
 def _check_kubernetes_parts(document: dict[str, Any], where: str) -> None:
-    """Check what the models pass on to Kubernetes: the names of its fields, and the settings of pods.
+    """Check what the models pass on to Kubernetes.
 
-    Raises ManifestError.
+    These are the names of its fields, and the settings of pods. Raises ManifestError.
     """
     for path, resembling in unknown_fields(_spec_schema(), document.get("spec") or {}, "spec"):
         question = f": did you mean {resembling}?" if resembling else ""

@@ -1,7 +1,8 @@
-"""The miner's status API: typed, bounded pages of what a miner mines, has earned and has lost.
+"""Define the miner's status API.
 
-Heights are in blocks, amounts in upokt, times in RFC 3339 by the chain's clock. Readers ignore fields that they do not
-know, so that versions may differ. No page holds a key or a credential.
+It has typed, bounded pages of what a miner mines, has earned and has lost. Heights are in blocks, amounts in upokt,
+times in RFC 3339 by the chain's clock. Readers ignore fields that they do not know, so that versions may differ. No
+page holds a key or a credential.
 """
 
 from collections.abc import Mapping
@@ -137,7 +138,10 @@ class OpenSession(StatusModel):
 
 
 class SessionPage(StatusModel):
-    """A page of open sessions, ordered by supplier and session id. `next` continues after it, empty at the end."""
+    """A page of open sessions, ordered by supplier and session id.
+
+    `next` continues after it and is empty at the end.
+    """
 
     height: int
     rows: tuple[OpenSession, ...] = ()
@@ -145,7 +149,10 @@ class SessionPage(StatusModel):
 
 
 class EndedSession(StatusModel):
-    """A session with its outcome. `time` is empty for outcomes that were recorded without it."""
+    """A session with its outcome.
+
+    `time` is empty for outcomes that were recorded without it.
+    """
 
     number: int = Field(ge=0)
     supplier: str
@@ -227,14 +234,20 @@ class MinedSupplier(StatusModel):
 
 
 class SupplierPage(StatusModel):
-    """A page of suppliers, ordered by address. `next` continues after it, empty at the end."""
+    """A page of suppliers, ordered by address.
+
+    `next` continues after it and is empty at the end.
+    """
 
     rows: tuple[MinedSupplier, ...] = ()
     next: str = ""
 
 
 class Explanation(StatusModel):
-    """Everything that one miner knows about a session: (label, text) rows, and the transactions by kind."""
+    """Everything that one miner knows about a session.
+
+    It has rows of (label, text), and the transactions by kind.
+    """
 
     supplier: str
     session_id: str

@@ -1,6 +1,7 @@
-"""Checks of pod settings that the schemas of Kubernetes do not have, of files that no API server has validated.
+"""Check pod settings that the schemas of Kubernetes do not cover.
 
-The admission policy `pocket-operator-templates` makes the same checks, and more of its kind.
+The settings are of files that no API server has validated. The admission policy `pocket-operator-templates` makes the
+same checks, and more of its kind.
 """
 
 from collections import Counter
@@ -19,9 +20,10 @@ _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 def pod_setting_problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what Kubernetes would refuse in the objects that are made of a RelayMiner's spec, with its path.
+    """Yield what Kubernetes would refuse in the objects of a RelayMiner.
 
-    What has another type than it should is left to the API server.
+    Each problem has its path. The objects are made of the RelayMiner's spec. What has another type than it should is
+    left to the API server.
     """
     for place in _ANNOTATED:
         annotations = _object(spec, f"{place}.annotations")
@@ -48,7 +50,10 @@ def _pod_problems(pod: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _host_ports(container: Mapping[str, Any]) -> list[tuple[object, object, object]]:
-    """Return port, protocol and address of each port of the host that a container takes."""
+    """Return the ports of the host that a container takes.
+
+    Each is port, protocol and address.
+    """
     return [
         (port["hostPort"], port.get("protocol", "TCP"), port.get("hostIP", ""))
         for port in _rows(container, "ports")

@@ -1,4 +1,7 @@
-"""The problems that relayers and miners report at /report, with codes to decide by."""
+"""Define the problems that relayers and miners report at /report.
+
+Each has a code to decide by.
+"""
 
 from enum import StrEnum
 from typing import Any
@@ -7,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class ProblemCode(StrEnum):
-    """Reasons why a pod is not ready or rejects relays. Texts may be reworded, codes stay."""
+    """Reasons why a pod is not ready or rejects relays.
+
+    Texts may be reworded, codes stay.
+    """
 
     STARTING = "Starting"
     """The process starts, or its volume is being checked and opened."""
@@ -38,7 +44,10 @@ class ProblemCode(StrEnum):
 
 
 class ChainFinding(StrEnum):
-    """What a miner finds about chain nodes and its clock. The operator's conditions have the same reasons."""
+    """What a miner finds about chain nodes and its clock.
+
+    The operator's conditions have the same reasons.
+    """
 
     GAS_PRICE_TOO_LOW = "GasPriceTooLow"
     """The node accepts no transaction at the configured gas price."""

@@ -1,4 +1,7 @@
-"""The ProtectedNamespaces resource, by which the operator informs the admission policy."""
+"""Define the ProtectedNamespaces resource.
+
+The operator informs the admission policy by it.
+"""
 
 from pydantic import Field
 
@@ -6,7 +9,10 @@ from pocket.api.base import Model
 
 
 class ProtectedNamespacesSpec(Model):
-    """Namespaces that must not be deleted yet. The operator writes it, an admission policy reads it."""
+    """Namespaces that must not be deleted yet.
+
+    The operator writes it, an admission policy reads it.
+    """
 
     namespaces: dict[str, str] = Field(
         default={},

@@ -1,4 +1,7 @@
-"""Bound amounts by address, because the chain does not limit the number of recipients."""
+"""Bound amounts by address.
+
+The chain does not limit the number of recipients.
+"""
 
 from collections.abc import Mapping
 

@@ -72,7 +72,10 @@ class CaBundle(Model):
 
 
 class RedisCredentials(Model):
-    """A Secret with the login, mounted as files. Processes use a changed one without a restart."""
+    """A Secret with the login, mounted as files.
+
+    Processes use a changed one without a restart.
+    """
 
     name: Name = Field(min_length=1, description="Name of the Secret.")
     username_key: EntryKey = Field(
@@ -184,7 +187,10 @@ class RedisSpec(Model):
 
 
 class RedisAccess(Model):
-    """How a process gets access to Redis: paths of mounted files, and what the owner states about the data."""
+    """A process's access to Redis.
+
+    It has the paths of mounted files, and what the owner states about the data.
+    """
 
     username_file: str | None = None
     password_file: str | None = None

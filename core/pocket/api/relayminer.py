@@ -1,4 +1,4 @@
-"""The RelayMiner resource: one relayer and miner deployment with the services it serves."""
+"""Define the RelayMiner resource: relayers, miners and the services they serve."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -91,7 +91,7 @@ class ChainSpec(Model):
 
 
 class Recording(StrEnum):
-    """When a relay is answered. strict: once it is in Redis and in the local log. fast: before that."""
+    """When a relay is answered: strict once it is recorded, fast before that."""
 
     STRICT = "strict"
     FAST = "fast"
@@ -111,7 +111,10 @@ class Metering(Model):
 
 
 class ResponseCompression(Model):
-    """Gzip of responses to gateways that accept it. Signed bytes are unchanged. Applied without restart."""
+    """Gzip of responses to gateways that accept it.
+
+    Signed bytes are unchanged. Applied without restart.
+    """
 
     enabled: bool = False
     min_bytes: int = Field(default=1024, ge=0, le=2**30, description="Smaller responses are sent uncompressed, bytes.")

@@ -1,4 +1,7 @@
-"""Constraints declared once: pydantic checks them, the CRD holds them as CEL rules in the same words."""
+"""Declare constraints once, for pydantic and for the CRD.
+
+The CRD holds them as CEL rules in the same words.
+"""
 
 import difflib
 import json
@@ -34,7 +37,10 @@ def kubernetes_schema(kind: str) -> dict[str, Any]:
 
 
 def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the paths of fields that a schema does not know, with the name of one that each resembles or ''."""
+    """Yield the paths of fields that a schema does not know.
+
+    Each comes with the name of a known field that it resembles, or ''.
+    """
     if isinstance(value, list) and "items" in schema:
         for number, row in enumerate(value):
             yield from unknown_fields(schema["items"], row, f"{path}.{number}")
@@ -46,7 +52,10 @@ def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[tu
 
 
 def rule(expression: str, message: str, shown: str = "") -> dict[str, str]:
-    """Return a CEL rule as CRDs hold it. `shown` is a CEL expression of the message with the value in it."""
+    """Return a CEL rule as CRDs hold it.
+
+    `shown` is a CEL expression of the message with the value in it.
+    """
     return {"rule": expression, "message": message} | ({"messageExpression": shown} if shown else {})
 
 
@@ -80,7 +89,10 @@ def immutable(remedy: str) -> Cel:
 
 
 def grows_only(remedy: str) -> Cel:
-    """Mark a quantity that may not become smaller once set, which only the API server can check."""
+    """Mark a quantity that may not become smaller once set.
+
+    Only the API server can check that.
+    """
     message = f"cannot become smaller: {remedy}"
     shown = f"oldSelf + ' in the resource, ' + self + ' is smaller: {remedy}'"
     return Cel("quantity(self).compareTo(quantity(oldSelf)) >= 0", message, shown)
@@ -119,7 +131,10 @@ def matching(pattern: str, message: str, *, hidden: str | None = None) -> AfterV
 
 
 def keys_matching(pattern: str, message: str) -> tuple[AfterValidator, Cel]:
-    """Return the annotations of a map whose keys must match, for `Annotated[dict[str, V], *keys_matching(...)]`."""
+    """Return the annotations of a map whose keys must match.
+
+    They are for `Annotated[dict[str, V], *keys_matching(...)]`.
+    """
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: dict[str, Any]) -> dict[str, Any]:
@@ -135,9 +150,10 @@ def keys_matching(pattern: str, message: str) -> tuple[AfterValidator, Cel]:
 def text(
     pattern: str, message: str, *, longest: int, description: str = "", hidden: str | None = None
 ) -> tuple[AfterValidator, Cel, FieldInfo]:
-    """Return the annotations of a text pattern, to unpack into `Annotated[str, *text(...)]`.
+    """Return the annotations of a text pattern.
 
-    Messages show a value unless it contains the text `hidden`, which '' always does.
+    They are unpacked into `Annotated[str, *text(...)]`. Messages show a value unless it contains the text `hidden`,
+    which '' always does.
     """
     field: FieldInfo = Field(max_length=longest, description=description or None)
     shorter = pattern.replace("(?:", "(")  # the API server bounds a rule's cost by the length of its pattern
@@ -146,7 +162,10 @@ def text(
 
 
 def shown_value(message: str, hidden: str | None = None) -> str:
-    """Return a CEL expression of a message with the text `self` before it, unless that contains the text `hidden`."""
+    """Return a CEL expression of a message that begins with the value.
+
+    The value is the text `self`. It is left out if it contains the text `hidden`.
+    """
     if hidden == "":
         return ""
     quoted = f"{_quoted(chr(34))} + self + {_quoted(chr(34) + ' ')}"

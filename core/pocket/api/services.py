@@ -37,7 +37,9 @@ PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2]
 def url(
     schemes: str, example: str, description: str, credentials: str = ""
 ) -> tuple[AfterValidator, Cel, Cel, FieldInfo]:
-    """Return the annotations of a URL without credentials, for `Annotated[str, *url(...)]`.
+    """Return the annotations of a URL without credentials.
+
+    They are for `Annotated[str, *url(...)]`.
 
     `credentials` names where those belong. The API server bounds the cost of a rule, which a pattern of ports exceeds,
     so it checks in a rule of its own that a port is at most 65535.
@@ -70,14 +72,20 @@ ApplicationAddress = Annotated[str, Field(max_length=43, pattern="^pokt1[02-9ac-
 
 
 class Validation(StrEnum):
-    """When a relay is validated: before the backend is called, or concurrently. No invalid relay is answered."""
+    """When a relay is validated: before the backend is called, or concurrently.
+
+    No invalid relay is answered.
+    """
 
     EAGER = "eager"
     OPTIMISTIC = "optimistic"
 
 
 class Replays(StrEnum):
-    """Handling of a repeated signed request: rejected, served but not mined, or served as any relay."""
+    """Handling of a repeated signed request.
+
+    It is rejected, served but not mined, or served as any relay.
+    """
 
     REFUSE = "refuse"
     SERVE_UNPAID = "serve-unpaid"
@@ -98,7 +106,10 @@ class SecretRef(Model):
 
 
 class Auth(Model):
-    """Authentication to a backend. The values are in a Secret. Changes are applied without restart."""
+    """Authentication to a backend.
+
+    The values are in a Secret. Changes are applied without restart.
+    """
 
     type: Literal["basic", "bearer", "header"] = Field(
         description="basic: entries username and password. bearer: entry token. header: entry value, sent unchanged."

@@ -1,4 +1,7 @@
-"""`spec.signer`: a process that holds the suppliers' keys and signs for relayers and miners."""
+"""Define `spec.signer`.
+
+It is a process that holds the suppliers' keys and signs for relayers and miners.
+"""
 
 from pathlib import Path
 from typing import Annotated, Self

@@ -1,4 +1,7 @@
-"""The status that the operator reports: conditions as kstatus reads them, and their details."""
+"""Define the status that the operator reports.
+
+It has conditions as kstatus reads them, and their details.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -36,7 +39,10 @@ class ConditionType(StrEnum):
 
 
 class Condition(Model):
-    """A condition. Its message describes the state and, if something is wrong, the remedy."""
+    """A condition.
+
+    Its message describes the state and, if something is wrong, the remedy.
+    """
 
     type: Annotated[str, Field(max_length=64)]
     status: Literal["True", "False", "Unknown"]
@@ -90,7 +96,10 @@ class ConsoleStatus(Model):
 
 
 class AuditHeadStatus(Model):
-    """The newest outcome in a miner's audit trail. Its hash covers all outcomes before it."""
+    """The newest outcome in a miner's audit trail.
+
+    Its hash covers all outcomes before it.
+    """
 
     pod: str = Field(max_length=253)
     number: int = Field(ge=0)
@@ -218,7 +227,10 @@ class CountedFees(Model):
 
 
 class BooksStatus(Model):
-    """What the earnings include, so that no outcome counts twice and none goes with its miner."""
+    """The outcomes that the earnings include.
+
+    So no outcome counts twice, and none goes with its miner.
+    """
 
     trails: Annotated[tuple[CountedTrail, ...], Field(max_length=64, json_schema_extra=list_map("trail"))] = ()
     sessions: Annotated[

@@ -1,4 +1,7 @@
-"""The Supplier resource: one operator address, its key, the RelayMiner that serves it."""
+"""Define the Supplier resource.
+
+It is one operator address, its key, and the RelayMiner that serves it.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -31,7 +34,10 @@ class RemoteKeyRef(Model):
 
 
 class SupplierKey(Model):
-    """The source of the private key. Name exactly one. Changes are applied without restart."""
+    """The source of the private key.
+
+    Name exactly one. Changes are applied without restart.
+    """
 
     model_config = Model.model_config | {
         "json_schema_extra": rules(

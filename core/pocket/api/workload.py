@@ -1,6 +1,7 @@
-"""Configuration of the workloads, rendered from the resources, in a cluster and embedded.
+"""Define the configuration of the workloads, rendered from the resources.
 
-Default values are not written, so that an operator with more fields writes the same text.
+It is the same in a cluster and embedded. Default values are not written, so that an operator with more fields writes
+the same text.
 """
 
 import os
@@ -30,7 +31,10 @@ class SupplierEntry(Model):
 
 
 class ReloadableConfig(Model):
-    """The part of a relayer's configuration that is applied without restart, in its own file."""
+    """The part of a relayer's configuration that is applied without restart.
+
+    It has its own file.
+    """
 
     suppliers: tuple[SupplierEntry, ...] = ()
     services: tuple[ServiceSpec, ...] = ()
@@ -110,7 +114,10 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 
 def config_text(config: Model) -> str:
-    """Return the text that a workload reads, holding only values that differ from defaults."""
+    """Return the text that a workload reads.
+
+    It holds only values that differ from defaults.
+    """
     return config.model_dump_json(by_alias=True, exclude_defaults=True, indent=2) + "\n"
 
 

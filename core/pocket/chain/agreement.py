@@ -40,7 +40,10 @@ class ConfirmableChain(Protocol):
 
 
 def _session_facts(raw: bytes) -> object:
-    """Return what all nodes agree on: the application's record in it is of their own heights."""
+    """Return the parts of a session on which all nodes agree.
+
+    The application's record in it is of each node's own height.
+    """
     session = convert.session(session_pb.QueryGetSessionResponse.FromString(raw).session)
     return session.header, session.supplier_addresses
 

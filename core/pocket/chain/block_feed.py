@@ -53,7 +53,10 @@ class BlockFeed:
         on_error: Callable[[PocketError], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the expected block time as `poll_seconds`, also the longest pause between retries."""
+        """Take the expected block time as `poll_seconds`.
+
+        It is also the longest pause between retries.
+        """
         self._source = source
         self._on_block = on_block
         self._poll = poll_seconds
@@ -150,9 +153,9 @@ class BlockFeed:
         return False
 
     async def _listen(self, queue: "asyncio.Queue[int | PocketError | None]") -> None:
-        """Put announced heights into the queue, then the error that ended the subscription.
+        """Put announced heights into the queue, then the error that ended listening.
 
-        The newest heights replace the oldest in a full queue.
+        That is the end of the subscription. The newest heights replace the oldest in a full queue.
         """
         ended: PocketError | None = None
         try:

@@ -105,12 +105,12 @@ class Broadcaster:
         await asyncio.gather(*(self._send_to(index, request, answers) for index in self._nodes.order()))
 
     async def _send_to(self, index: int, request: Message, answers: BroadcastAnswers) -> None:
-        """Send a transaction over the standing connection to an address, then over new ones.
+        """Send a transaction over the standing connection, then over new ones.
 
-        One after the other: a node that is still checking bytes answers a second time that it knows them, even if it
-        then rejects them. A node that is silent, or a connection that fails, does not keep the next one waiting.
-        After random pauses: clients that send in step through a balancer that takes its nodes in turn would each
-        reach one node only.
+        All lead to one address. One after the other: a node that is still checking bytes answers a second time that it
+        knows them, even if it then rejects them. A node that is silent, or a connection that fails, does not keep the
+        next one waiting. After random pauses: clients that send in step through a balancer that takes its nodes in turn
+        would each reach one node only.
         """
 
         async def ask(channel: NodeChannel) -> tuple[bytes, int]:

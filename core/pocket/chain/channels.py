@@ -119,7 +119,10 @@ class IdleChannel:
         closing.add_done_callback(self._closing.discard)
 
     async def close(self, grace: float | None = None) -> None:
-        """Close the channel for good. Running queries end after `grace` seconds, without it at once."""
+        """Close the channel for good.
+
+        Running queries end after `grace` seconds, without it at once.
+        """
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -153,7 +153,7 @@ class ChainClient:
         return answer, committed
 
     def _least_height(self, method: str, request: Message, height: int) -> int:
-        """Return the height that a node must have committed so that its answer is about the present.
+        """Return the height that a node must have for an answer about the present.
 
         Returns 0 for a query as of a past height.
         """

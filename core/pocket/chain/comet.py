@@ -315,7 +315,7 @@ class CometClient:
 
     @property
     def _patience(self) -> float:
-        """Return how long a node may take before the first byte of a large answer, in seconds."""
+        """Return how long a node may take before a large answer begins, in seconds."""
         return max(self._timeout, self.block_seconds())
 
     def _results(self, height: int, wanted: EventFilter) -> Callable[[NodeAddress], Awaitable[tuple[Event, ...]]]:

@@ -37,7 +37,10 @@ _NOT_SILENT = STATED | {FailureClass.PRUNED_NODE}
 
 
 def _is_address(text: str, schemes: Collection[str]) -> bool:
-    """Return whether it is a URL with an allowed scheme, a host and a valid or no port."""
+    """Return True for a URL with an allowed scheme and a host.
+
+    Its port is valid, or it has none.
+    """
     try:
         parts = urlsplit(text)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -47,7 +50,10 @@ def _is_address(text: str, schemes: Collection[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
-    """One node: `grpc://` or `grpcs://` host and port, and the CometBFT RPC as `http(s)://`."""
+    """One chain node: its gRPC and its CometBFT RPC.
+
+    gRPC is `grpc://` or `grpcs://` with host and port, RPC is `http(s)://`.
+    """
 
     grpc: str
     rpc: str

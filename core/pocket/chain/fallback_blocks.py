@@ -1,4 +1,7 @@
-"""Read blocks from CometBFT's RPC, or over gRPC while no node's RPC answers or while its answers stay the same."""
+"""Read blocks from CometBFT's RPC, or over gRPC without it.
+
+gRPC is used while no node's RPC answers, or while its answers stay the same.
+"""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -60,7 +63,7 @@ class FallbackBlocks:
         return block if height is not None else await self._newer(block)
 
     async def _newer(self, block: Block) -> Block:
-        """Return the latest block of RPC, or that of gRPC if RPC's is stale and gRPC's is newer."""
+        """Return the latest block of RPC, or a newer one of gRPC if RPC's is stale."""
         now = self._clock()
         if block.height > self._newest:
             self._newest, self._newest_at = block.height, now

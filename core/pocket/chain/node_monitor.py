@@ -48,7 +48,10 @@ class NodeMonitor:
         channel: Callable[[NodeAddress], NodeChannel] = channel_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Call `on_assessment` with every node's name (host:port) and assessment after each probe."""
+        """Call `on_assessment` with every node and its assessment after each probe.
+
+        A node's name is host:port.
+        """
         self._names = [address.name for address in addresses]
         self._clients = [ChainClient([address], timeout_seconds, channel=channel, clock=clock) for address in addresses]
         self._blocks = [
@@ -83,7 +86,10 @@ class NodeMonitor:
                 _log_change(name, new)
 
     async def _probe(self, client: ChainClient, blocks: CometClient) -> NodeProbe:
-        """Probe one node, which must answer on both of its interfaces, and on both for the same chain."""
+        """Probe one node.
+
+        It must answer on both of its interfaces, and on both for the same chain.
+        """
         try:
             block, network = await blocks.latest_of_any_chain()
             if network != self._chain_id:

@@ -1,6 +1,7 @@
-"""Confirm a value that chain nodes return by a second answer: of another node, or of one node at another block.
+"""Confirm a value that a chain node returns by a second answer.
 
-Stake depends on such values, and any single node may lag, be rolled back or belong to another network.
+It is of another node, or of the same node at another block. Stake depends on such values, and any single node may lag,
+be rolled back or belong to another network.
 """
 
 import asyncio

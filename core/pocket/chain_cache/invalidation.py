@@ -201,7 +201,10 @@ class CacheRefresher:
         self._written_at = {cache_key: at for cache_key, at in self._written_at.items() if cache_key in known}
 
     async def _refresh_part(self, cache_keys: Sequence[CacheKey]) -> list[str]:
-        """Query records again, then compare all answers with the shared ones by one pipeline."""
+        """Query records again, and compare them with the shared ones.
+
+        One pipeline compares all answers.
+        """
         refresh_limit = asyncio.Semaphore(self.at_once)
 
         async def query(cache_key: CacheKey) -> bytes | str:
@@ -238,7 +241,7 @@ class CacheRefresher:
         return answer
 
     async def _write(self, answers: Mapping[CacheKey, bytes], shared: Mapping[CacheKey, bytes | None]) -> set[CacheKey]:
-        """Write the answers that differ from the shared ones, and those that would expire soon.
+        """Write the answers that differ from the shared ones or expire soon.
 
         Returns the records that changed.
         """

@@ -1,7 +1,8 @@
-"""Leader election on a Lease: a pure state machine over an injected monotonic clock (docs/fragile/lease.md).
+"""Elect a leader on a Lease, as a pure state machine (docs/fragile/lease.md).
 
-The clocks of two machines are never compared. A candidate waits until the record has not changed for the whole lease
-duration by its own clock. A holder stops before that time can be over, counted from before its last renewal was sent.
+Its monotonic clock is injected. The clocks of two machines are never compared. A candidate waits until the record has
+not changed for the whole lease duration by its own clock. A holder stops before that time can be over, counted from
+before its last renewal was sent.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Election on a Kubernetes Lease: the elector's steps as calls, each with a deadline."""
+"""Run the elector's steps as calls on a Kubernetes Lease.
+
+Each call has a deadline.
+"""
 
 import asyncio
 import contextlib

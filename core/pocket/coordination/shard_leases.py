@@ -1,7 +1,8 @@
-"""Ownership of shards: one Lease per shard, one per member, one for the leader (docs/fragile/ownership.md).
+"""Own shards by Leases (docs/fragile/ownership.md).
 
-A tick is one read of the group, and one write for every Lease that is renewed, taken or released. Decisions are pure
-(`pocket.coordination.elector`, `pocket.coordination.rebalancing`), this module executes them.
+There is one Lease per shard, one per member, and one for the leader. A tick is one read of the group, and one write for
+every Lease that is renewed, taken or released. Decisions are pure (`pocket.coordination.elector`,
+`pocket.coordination.rebalancing`), this module executes them.
 """
 
 import asyncio
@@ -46,13 +47,10 @@ _ASKED_AT_ONCE = 32  # shards whose epochs are read
 
 
 class ShardListener(Protocol):
-    """Acts on shards.
-
-    The callbacks for one shard are called alternately, never concurrently.
-    """
+    """Acts on shards. The callbacks for one shard are never called concurrently."""
 
     async def known_epoch(self, shard: int) -> int:
-        """Return the highest epoch known for a shard outside the Lease. Raises LeaseUnavailable."""
+        """Return a shard's highest epoch outside the Lease. Raises LeaseUnavailable."""
         ...
 
     async def on_acquired(self, shard: int, epoch: int) -> None:
@@ -268,7 +266,10 @@ class ShardLeaseManager:
         self._seen = {name: row for name, row in self._seen.items() if row[1] >= oldest}
 
     def _missing(self) -> set[str]:
-        """Return the owned and the others' Leases that the last answer lacks. Our member Lease is written at once."""
+        """Return the own and the others' Leases that the last answer lacks.
+
+        Our member Lease is written at once.
+        """
         owned = {self._names.shards[shard] for shard in self._owned}
         held = {
             name
@@ -311,7 +312,7 @@ class ShardLeaseManager:
         return [n for n, holder in enumerate(holders) if n not in self._owned and holder and member_name(holder) == me]
 
     def _was_seen_alive(self, name: str) -> bool:
-        """Return True if a member's Lease is not as the first read found it: that member may have ended before."""
+        """Return True if a member's Lease changed since the first read."""
         stored = self._stored.get(name)
         return stored is not None and stored.version != (self._versions_at_start or {}).get(name)
 

@@ -44,7 +44,10 @@ class KeyFolder:
         return self._loaded
 
     def _fingerprint(self) -> Fingerprint | None:
-        """Return name, inode, size, time and mode of every file, None if the folder is unreadable."""
+        """Return name, inode, size, time and mode of every file.
+
+        Returns None if the folder is unreadable.
+        """
         rows = []
         try:
             with os.scandir(self._folder) as entries:

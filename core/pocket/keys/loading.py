@@ -187,7 +187,10 @@ def load_keys_environment(environment: Mapping[str, str], prefix: str = "POCKET_
 
 
 def _exposed(folder: Path) -> KeySet:
-    """Return no keys, but a problem for each file that any user of the machine may read."""
+    """Return a problem for each file that any user of the machine may read.
+
+    It returns no keys.
+    """
     problems = []
     for path in sorted(folder.iterdir()):
         try:

@@ -1,6 +1,7 @@
-"""Signatures of keys that another process holds: HTTP over a Unix socket, or with TLS on both sides.
+"""Get signatures of keys that another process holds.
 
-Each process has a few connections. What waits while all of them are busy is sent as one request.
+It is reached by HTTP over a Unix socket, or with TLS on both sides. Each process has a few connections. What waits
+while all of them are busy is sent as one request.
 """
 
 import asyncio
@@ -156,7 +157,10 @@ class RemoteSigner:
                 group.create_task(self._send(session))
 
     async def _send(self, session: aiohttp.ClientSession) -> None:
-        """Send batches over one connection, each again until it is answered or no one waits any more."""
+        """Send batches over one connection.
+
+        Each is sent again until it is answered or no one waits any more.
+        """
         while True:
             batch, failures = await self._take(), 0
             while batch := [waiting for waiting in batch if not waiting.signature.done()]:
@@ -205,7 +209,10 @@ class RemoteSigner:
             return content
 
     def _context(self) -> ssl.SSLContext:
-        """Return the client's certificate and the signer's authority, read again once a file changed."""
+        """Return the client's certificate and the signer's authority.
+
+        They are read again once a file changed.
+        """
         folder = self._access.tls_dir or Path()
         files = [folder / name for name in ("tls.crt", "tls.key", "ca.crt")]
         stamp = [(state.st_ino, state.st_mtime_ns, state.st_size) for state in (file.stat() for file in files)]

@@ -1,8 +1,8 @@
-"""Supplier keys sealed to the operator or to a key of their namespace, bound to one Supplier (docs/suppliers.md).
+"""Seal supplier keys to the operator or to a key of their namespace.
 
-A sealed key is base64 of `PKS1`, eight bytes that identify the sealing key, and a NaCl sealed box. The box holds
-version, namespace, name, address and key. All of them are compared after opening, so a sealed text cannot be moved to
-another Supplier.
+A sealed key is bound to one Supplier (docs/suppliers.md). A sealed key is base64 of `PKS1`, eight bytes that identify
+the sealing key, and a NaCl sealed box. The box holds version, namespace, name, address and key. All of them are
+compared after opening, so a sealed text cannot be moved to another Supplier.
 """
 
 import base64

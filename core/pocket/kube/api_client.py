@@ -1,4 +1,7 @@
-"""Client of the Kubernetes API: paths in, JSON objects out, a deadline per call, typed errors."""
+"""Call the Kubernetes API: paths in, JSON objects out.
+
+Each call has a deadline and typed errors.
+"""
 
 import json
 import os
@@ -270,7 +273,10 @@ class KubeApi:
 
 
 def _resource(answer: Object) -> Object:
-    """Check that an answer is an object of the API. Raises KubeError for anything else, which is no answer."""
+    """Check that an answer is an object of the API.
+
+    Raises KubeError for anything else, which is no answer.
+    """
     if not isinstance(answer.get("metadata"), dict):
         raise KubeError("the response is not an object of the API")
     return answer
@@ -308,9 +314,9 @@ def kubeconfig_files(kubeconfig: str | None) -> list[Path]:
 
 
 def _check_kubeconfig(files: Sequence[Path]) -> None:
-    """Check that there is a kubeconfig, and that its files are mappings, which the generated client assumes.
+    """Check that there is a kubeconfig, and that its files are mappings.
 
-    Raises KubeError and InputFileError.
+    The generated client assumes that they are. Raises KubeError and InputFileError.
     """
     present = [file for file in files if file.exists()]
     if not present:

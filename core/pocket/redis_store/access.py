@@ -1,4 +1,7 @@
-"""Credentials and certificate authorities in files, which may change while a process runs."""
+"""Read credentials and certificate authorities in files.
+
+The files may change while a process runs.
+"""
 
 import asyncio
 from pathlib import Path

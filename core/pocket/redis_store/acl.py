@@ -1,4 +1,7 @@
-"""The rights that a user of Redis needs: the commands that the processes send, and those of their scripts."""
+"""List the rights that a user of Redis needs.
+
+They are the commands that the processes send, and those of their scripts.
+"""
 
 import re
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Session budgets, replay detection and rate limits, decided in Redis for all workers.
+"""Decide session budgets, replays and rate limits in Redis.
 
-Invariant: of all charges of one (supplier, session), exactly those fit the budget that were answered CHARGED and not
-refunded. Of identical signed requests at most one is CHARGED while Redis keeps its data.
+They hold for all workers. Invariant: of all charges of one (supplier, session), exactly those fit the budget that were
+answered CHARGED and not refunded. Of identical signed requests at most one is CHARGED while Redis keeps its data.
 """
 
 import asyncio

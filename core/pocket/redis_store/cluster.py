@@ -1,7 +1,8 @@
-"""A client of a Redis Cluster: every command goes to the primary of its slot, wherever that is now.
+"""Send every command to the primary of its slot in a Redis Cluster.
 
-Redirections (MOVED, ASK) and states that pass (TRYAGAIN, CLUSTERDOWN) are handled here, once for all commands. A failed
-connection is the caller's: whether a command that may have been executed is sent again is not decided here.
+The primary may change at any time. Redirections (MOVED, ASK) and states that pass (TRYAGAIN, CLUSTERDOWN) are handled
+here, once for all commands. A failed connection is the caller's: whether a command that may have been executed is sent
+again is not decided here.
 """
 
 import asyncio
@@ -119,7 +120,10 @@ class ClusterClient(Redis):
         return slots
 
     async def _ask(self, address: Address) -> tuple[SlotMap, bool]:
-        """Return what a node knows, and whether it is part of a majority: one that is cut off reports what was."""
+        """Return what a node knows, and whether it is part of a majority.
+
+        One that is cut off reports an earlier state.
+        """
         async with asyncio.timeout(self._timeout_seconds):
             async with self.node(address).pipeline(transaction=False) as pipe:
                 pipe.execute_command("CLUSTER SLOTS")
@@ -131,14 +135,20 @@ class ClusterClient(Redis):
         return slots, info.get("cluster_state") == "ok"
 
     def _refresh_soon(self) -> None:
-        """Refresh while commands go on: a node that does not answer must not delay those of the others."""
+        """Refresh while commands go on.
+
+        A node that does not answer must not delay those of the others.
+        """
         running = self._background is not None and not self._background.done()
         if not running and self._clock() - self._asked_at >= _REFRESH_SECONDS:
             self._background = asyncio.create_task(self.refresh())
             self._background.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _forget_unused(self) -> None:
-        """Close the connections to nodes that are no primaries and were not used for a while."""
+        """Close the connections to nodes that were not used for a while.
+
+        Those to primaries stay open.
+        """
         primaries = self._slots.primaries if self._slots is not None else ()
         now = self._clock()
         for address in [a for a in self._nodes if a not in primaries and a not in self._seeds]:

@@ -1,4 +1,7 @@
-"""Hash slots of a Redis Cluster: the key of a command, and which primary serves it."""
+"""Find the hash slot of a command's key, and the primary that serves it.
+
+Source: the specification of Redis Cluster.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

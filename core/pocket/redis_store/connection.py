@@ -63,11 +63,17 @@ _OWN_CONNECTIONS = 3
 
 
 class _Demoted(ReadOnlyError):
-    """A replica rejected a write on an old connection. A new connection may lead to the primary."""
+    """A replica rejected a write on an old connection.
+
+    A new connection may lead to the primary.
+    """
 
 
 class _RetryDemoted(Retry):
-    """Retry only a write that a demoted instance rejected, once and on a new connection."""
+    """Retries only a write that a demoted instance rejected.
+
+    It does so once, on a new connection.
+    """
 
     async def call_with_retry(self, *args: Any, **options: Any) -> Any:
         """Call as redis-py does, and once more after a demotion."""
@@ -197,14 +203,14 @@ def connect(
     url: str, *, timeout_seconds: float = 2.0, connections: int = 32, transport: type[Connection] | None = None,
     clock: Callable[[], float] = time.monotonic, access: RedisAccess | None = None,
 ) -> "Redis":  # fmt: skip
-    """Return a client whose every command has a deadline. Retries are the caller's decision.
+    """Return a client whose every command has a deadline.
 
-    At most `connections` are open to a server, at least four, however many tasks there are: a command waits for a free
-    one. One of them carries all scripts, one INFO, and one the reads that wait. `transport` is a class of connections
-    to use instead of TCP and TLS. With a URL of Sentinels every new connection leads to the primary that they name, and
-    connections to a former primary are replaced once it rejects a write. With a URL of a Cluster every command goes to
-    the primary of its keys. `access` names the files of a login and of certificate authorities: `inspect` notices
-    changed ones, and every connection is opened again with them.
+    Retries are the caller's decision. At most `connections` are open to a server, at least four, however many tasks
+    there are: a command waits for a free one. One of them carries all scripts, one INFO, and one the reads that wait.
+    `transport` is a class of connections to use instead of TCP and TLS. With a URL of Sentinels every new connection
+    leads to the primary that they name, and connections to a former primary are replaced once it rejects a write. With
+    a URL of a Cluster every command goes to the primary of its keys. `access` names the files of a login and of
+    certificate authorities: `inspect` notices changed ones, and every connection is opened again with them.
 
     Raises ConfigurationError for an invalid URL, without quoting it: any part may hold a password.
     """
@@ -253,7 +259,10 @@ def connect(
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """Connections of the pools of a client: used by commands, and idle. Frequent commands have their own."""
+    """Used and idle connections of the pools of a client.
+
+    Frequent commands have their own, which are not counted.
+    """
 
     used: int
     idle: int
@@ -324,7 +333,10 @@ async def inspect_primaries(redis: "Redis") -> PrimaryStates:
 
 
 async def _renew_changed(pools: Sequence[Any]) -> None:
-    """Open all connections of the pools again if the files of their common access have changed."""
+    """Open all connections of the pools again if their access changed.
+
+    The access is in files that they share.
+    """
     access = getattr(pools[0], "access", None)
     if access is not None and await access.changed():
         for pool in pools:
@@ -358,9 +370,9 @@ async def _read(redis: "Redis") -> RedisInfo:
 
 
 async def check_durability(redis: "Redis", url: str) -> RedisInfo:
-    """Check that Redis is durable and return its state. In a Cluster one primary that can be used is enough.
+    """Check that Redis is durable and return its state.
 
-    Raises RedisNotDurable or RedisUnavailable with the remedy.
+    In a Cluster one primary that can be used is enough. Raises RedisNotDurable or RedisUnavailable with the remedy.
     """
     try:
         state = await inspect_primaries(redis)

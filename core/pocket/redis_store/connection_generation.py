@@ -1,4 +1,7 @@
-"""The generation of a pool's connections: those of an earlier one are opened again when they are used next."""
+"""Count the generations of a pool's connections.
+
+Those of an earlier one are opened again when they are used next.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,12 +11,12 @@ _RENEWAL_SECONDS: Final = 1.0
 
 
 class Generation:
-    """The generation of a pool's connections, advanced when they lead to a demoted instance.
+    """The generation of a pool's connections.
 
-    A Service that follows a fail-over routes new connections to the new primary, while open connections stay with the
-    former one. That one answers reads, perhaps outdated ones for ever, and rejects writes. So one rejected write
-    condemns all connections of the pool, at most once a second: where the address itself is a replica's, new
-    connections do not help.
+    It advances when they lead to a demoted instance. A Service that follows a fail-over routes new connections to the
+    new primary, while open connections stay with the former one. That one answers reads, perhaps outdated ones for
+    ever, and rejects writes. So one rejected write condemns all connections of the pool, at most once a second: where
+    the address itself is a replica's, new connections do not help.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

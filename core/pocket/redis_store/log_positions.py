@@ -1,4 +1,7 @@
-"""Positions of a log's relays in their streams, and what is known to be on a miner's volume."""
+"""Track the positions of a log's relays in their streams.
+
+Also track what is known to be on a miner's volume.
+"""
 
 import re
 from collections import defaultdict

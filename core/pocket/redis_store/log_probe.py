@@ -1,4 +1,7 @@
-"""Find out whether the write-ahead log takes relays, without waiting for its disk on the event loop."""
+"""Find out whether the write-ahead log takes relays.
+
+The event loop does not wait for its disk.
+"""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""A client of one server whose frequent commands have connections of their own, past redis-py's pool."""
+"""Send a server's frequent commands over connections of their own.
+
+They do not use redis-py's pool.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final

@@ -1,6 +1,7 @@
-"""Notifications to the owner of a supplier that relays were recorded: a stream per shard.
+"""Notify the owner of a supplier that relays were recorded.
 
-A notification only saves waiting: owners poll all their suppliers every few seconds anyway.
+There is one stream per shard. A notification only saves waiting: owners poll all their suppliers every few seconds
+anyway.
 """
 
 import time

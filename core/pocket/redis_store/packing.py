@@ -1,4 +1,7 @@
-"""Pack Redis commands by hiredis, which takes a tenth of the time that redis-py's own packing takes."""
+"""Pack Redis commands by hiredis.
+
+It takes a tenth of the time that redis-py's own packing takes.
+"""
 
 from typing import Any
 

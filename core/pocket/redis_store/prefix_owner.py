@@ -1,4 +1,7 @@
-"""Record which RelayMiner owns a key prefix: two that share one would mix their sessions."""
+"""Record which RelayMiner owns a key prefix.
+
+Two that share one would mix their sessions.
+"""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Translation of redis-py's errors, so that nothing above decides by their wording.
+"""Translate redis-py's errors.
 
-The code that the server puts first in its answer is looked up in a table.
+So nothing above decides by their wording. The code that the server puts first in its answer is looked up in a table.
 """
 
 import asyncio

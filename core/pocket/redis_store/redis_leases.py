@@ -1,4 +1,7 @@
-"""A group of Leases in Redis, for miners without Kubernetes: one hash, compare-and-set by script."""
+"""Store a group of Leases in Redis, for miners without Kubernetes.
+
+It is one hash, which a script compares and sets.
+"""
 
 import functools
 import json

@@ -1,7 +1,7 @@
-"""Recording of relays: micro-batches through one script per supplier, with a local log.
+"""Record relays in micro-batches, through one script per supplier.
 
-Invariant: `record` returns only when the relay is in its stream and in the local log (strict). Otherwise it raises and
-the relay must not be acknowledged.
+A local log has them, too. Invariant: `record` returns only when the relay is in its stream and in the local log
+(strict). Otherwise it raises and the relay must not be acknowledged.
 """
 
 import asyncio
@@ -286,7 +286,7 @@ class RelayRecorder:
 
     @property
     def _resting(self) -> bool:
-        """Return True if there is neither a relay that Redis could lose nor a problem that could end."""
+        """Return True if Redis could lose no relay, and no problem could end."""
         ratio = self._memory_ratio / self._limits.memory_high_water_mark
         return not (
             self._queue.suppliers or self._log.segments or self._log.damaged or self.log_problem or self.redis_error
@@ -318,7 +318,7 @@ class RelayRecorder:
             raise failure
 
     async def _find_lost(self, known: Mapping[str, str], pairs: Collection[tuple[str, str]]) -> None:
-        """Find the suppliers with known incarnations whose relays Redis has lost without a restart, as by eviction."""
+        """Find the suppliers whose relays Redis lost without a restart, as by eviction."""
         for supplier in await self._stream_losses.find(known, pairs):
             # An append during the query may have noticed the loss.
             if self._incarnations.get(supplier) == known.get(supplier):
@@ -405,7 +405,7 @@ class RelayRecorder:
             raise damage
 
     async def _release(self) -> None:
-        """Release ended segments whose sessions are settled or replicated past the segment.
+        """Release ended segments whose sessions are settled or replicated past them.
 
         Positions tell how far a stream was read, not that nothing of it was lost before: that is looked up first.
         """

@@ -1,8 +1,8 @@
-"""One connection to a server that carries all commands of a kind, each without waiting for the replies to earlier ones.
+"""Carry all commands of a kind over one connection to a server.
 
-redis-py takes a connection out of its pool, sends, and waits in a timeout for each command. Here all commands of one
-iteration of the event loop are one write, and their replies are read as they arrive. redis-py still opens the
-connection: with its login, TLS and the address that Sentinels name.
+None waits for the replies to earlier ones. redis-py takes a connection out of its pool, sends, and waits in a timeout
+for each command. Here all commands of one iteration of the event loop are one write, and their replies are read as they
+arrive. redis-py still opens the connection: with its login, TLS and the address that Sentinels name.
 """
 
 import asyncio
@@ -206,7 +206,10 @@ class ScriptConnection:
         return done
 
     def _flush(self) -> None:
-        """Send what this iteration of the event loop has collected, once the connection is open."""
+        """Send what this iteration of the event loop has collected.
+
+        It waits until the connection is open.
+        """
         if self._opening is not None:
             return
         replies = self._replies

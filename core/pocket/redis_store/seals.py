@@ -1,6 +1,6 @@
-"""The seal: what defines a claim, stored before anything is broadcast (docs/fragile/seal.md).
+"""Store the seal of a claim before anything is broadcast (docs/fragile/seal.md).
 
-A session is sealed once. A later owner broadcasts only the sealed root.
+The seal defines the claim. A session is sealed once. A later owner broadcasts only the sealed root.
 """
 
 import base64

@@ -103,9 +103,10 @@ async def _named_by(sentinels: Sentinel, sentinel: Any, service: str) -> NamedPr
 
 
 async def _primary_by_most(sentinels: Sentinel, service: str) -> Address:
-    """Ask all Sentinels and return their primary, once more than half agree or all have answered.
+    """Query all Sentinels and return their primary.
 
-    Raises redis-py's ConnectionError if no Sentinel names one.
+    It returns once more than half agree or all have answered. Raises redis-py's ConnectionError if no Sentinel names
+    one.
     """
     asking = {asyncio.create_task(_named_by(sentinels, sentinel, service)) for sentinel in sentinels.sentinels}
     pending, named = set(asking), list[NamedPrimary]()

@@ -65,7 +65,10 @@ def foreign_reply(reply: object) -> RedisUnavailable:
 
 
 class QueueFull(RedisStoreError):
-    """The queue of relays to record is full, or Redis is above its memory high-water mark."""
+    """The queue of relays to record is full.
+
+    Or Redis is above its memory high-water mark.
+    """
 
 
 class StaleEpoch(RedisStoreError):

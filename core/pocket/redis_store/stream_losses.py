@@ -1,4 +1,7 @@
-"""Find out whether Redis has lost streams, or entries of them, that relayers appended."""
+"""Find out whether Redis has lost streams or their entries.
+
+Relayers appended them.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -85,7 +88,10 @@ class StreamLosses:
         return lost
 
     async def _states(self, supplier: str, session_ids: Sequence[str]) -> Any:
-        """Return the script's reply, or None without one: nothing is known of this supplier then."""
+        """Return the script's reply, or None without one.
+
+        Without a reply nothing is known of this supplier.
+        """
         try:
             return await STATES.run(self.redis, *states_arguments(self.keys, supplier, session_ids))
         except RedisUnavailable:

@@ -1,4 +1,7 @@
-"""Calls for several suppliers at once, of which a slow one does not delay the next ones for long."""
+"""Call for several suppliers at once.
+
+A slow one does not delay the next ones for long.
+"""
 
 import asyncio
 import functools

@@ -1,7 +1,8 @@
-"""The worker's write-ahead log: a second copy of every relay until a miner replicated it.
+"""Keep a second copy of every relay until a miner replicated it.
 
-A record survives SIGKILL of the worker (the kernel has it after `write`), not the loss of the machine. Segments are
-released when miners report their content replicated. A worker that starts recovers the logs of dead workers.
+This is the worker's write-ahead log. A record survives SIGKILL of the worker (the kernel has it after `write`), not the
+loss of the machine. Segments are released when miners report their content replicated. A worker that starts recovers
+the logs of dead workers.
 """
 
 import contextlib
@@ -148,7 +149,10 @@ class WriteAheadLog:
 
     @contextlib.contextmanager
     def _folders_locked(self) -> Iterator[None]:
-        """Wait until no other worker makes or deletes a folder: a lock on a deleted file would protect nothing."""
+        """Wait until no other worker makes or deletes a folder.
+
+        A lock on a deleted file would protect nothing.
+        """
         root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(root, fcntl.LOCK_EX)

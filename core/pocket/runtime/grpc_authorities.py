@@ -1,4 +1,7 @@
-"""Trust the authorities of SSL_CERT_FILE over gRPC, too, which knows only its own list of public ones."""
+"""Trust the authorities of SSL_CERT_FILE over gRPC, too.
+
+gRPC knows only its own list of public ones.
+"""
 
 import os
 from functools import cache
@@ -20,7 +23,10 @@ def channel_credentials() -> grpc.ChannelCredentials:
 
 @cache
 def _authorities(name: str) -> bytes:
-    """Return the content of the file, which is read once: each broadcast opens channels, on the event loop."""
+    """Return the content of the file, which is read once.
+
+    Each broadcast opens channels on the event loop.
+    """
     try:
         return Path(name).read_bytes()
     except OSError as error:

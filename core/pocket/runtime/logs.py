@@ -1,4 +1,7 @@
-"""Structured logs: an event and its fields, one JSON object a line, or readable lines on a terminal."""
+"""Write structured logs: an event and its fields.
+
+They are one JSON object a line, or readable lines on a terminal.
+"""
 
 import logging
 import re
@@ -19,7 +22,10 @@ _QUIET_LIBRARIES = ("aiohttp.access", "kopf")
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can show it: no bytes, no credentials of URLs, errors as their text."""
+    """Return a value as JSON can show it.
+
+    It has no bytes and no credentials of URLs, and errors are their text.
+    """
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, BaseException):
@@ -73,7 +79,10 @@ def _exception_place(_logger: WrappedLogger, _method: str, event: EventDict) -> 
 
 
 class _Row:
-    """Order the fields: time, level, component and event first, then what the caller and its context add."""
+    """Orders the fields of an event.
+
+    Time, level, component and event come first, then those of the caller and its context.
+    """
 
     def __init__(self, component: str) -> None:
         self._component = component

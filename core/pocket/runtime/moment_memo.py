@@ -1,4 +1,7 @@
-"""Results that are valid for one moment: while nothing that they were computed from can have changed."""
+"""Remember results that are valid for one moment.
+
+It lasts while nothing that they were computed from can have changed.
+"""
 
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar

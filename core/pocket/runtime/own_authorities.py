@@ -1,4 +1,7 @@
-"""Trust certificate authorities alike under every version of CPython, those of an owner and those of the system."""
+"""Trust certificate authorities alike under every version of CPython.
+
+They are those of an owner and those of the system.
+"""
 
 import ssl
 from functools import cache

@@ -1,4 +1,7 @@
-"""Checks of the public URLs in stakes: names, connections and certificates, as seen from this machine."""
+"""Check the public URLs in stakes, as seen from this machine.
+
+The checks cover names, connections and certificates.
+"""
 
 import asyncio
 import contextlib

@@ -92,9 +92,10 @@ class StakeChain:
         )
 
     async def _supplier(self, operator: str, since: int) -> StakedSupplier | None:
-        """Return the record of every node whose state is known to be that of block `since` or later.
+        """Return the record of every node that knows the block `since`.
 
-        Raises ChainUnavailable where they disagree: a change reaches nodes at different moments.
+        The state of such a node is of that block or later. Raises ChainUnavailable where they disagree: a change
+        reaches nodes at different moments.
         """
         request = supplier_pb.QueryGetSupplierRequest(operator_address=operator)
         every = await self._client.ask_every_node("/pocket.supplier.Query/Supplier", request)

@@ -277,10 +277,10 @@ def _checked(
 
 
 def _hash(draft: _Draft, chain: StakeSnapshot, now: tuple[StakedService, ...], included: str) -> str:
-    """Return a digest of the transaction, of the record that it changes, and of the last transaction.
+    """Return a digest of the transaction and of the record that it changes.
 
-    With the last transaction an approval is good for one only, since the same record may come back. Heights and
-    balances are left out.
+    The last transaction is part of it. With the last transaction an approval is good for one only, since the same
+    record may come back. Heights and balances are left out.
     """
     record = chain.supplier
     state = None if record is None else [record.owner_address, record.stake_upokt, record.unstake_session_end_height]

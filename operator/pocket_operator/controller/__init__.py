@@ -1,1 +1,4 @@
-"""Talk to the API server: watches, queue, reconciliation and what the operator publishes."""
+"""Talk to the API server.
+
+Here are watches, queue, reconciliation and what the operator publishes.
+"""

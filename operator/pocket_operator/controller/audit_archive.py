@@ -1,4 +1,7 @@
-"""Keep the heads of audit trails of past days in a ConfigMap, which outlives volumes and the RelayMiner."""
+"""Keep the heads of audit trails of past days in a ConfigMap.
+
+It outlives volumes and the RelayMiner.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -20,9 +23,9 @@ MANAGER: Final = f"{names.FIELD_MANAGER}-audit"
 
 
 def with_heads(data: Mapping[str, str], heads: Iterable[AuditHeadStatus], date: str) -> dict[str, str]:
-    """Return the entries with a line of this date for each head: date, number and hash.
+    """Return the entries with a line of this date for each head.
 
-    A day that has a line keeps it, and the last hundred lines of a pod stay.
+    A line has date, number and hash. A day that has a line keeps it, and the last hundred lines of a pod stay.
     """
     merged = dict(data)
     for head in heads:

@@ -1,4 +1,7 @@
-"""Read the outcomes that miners conclude and count them in the books of their Suppliers."""
+"""Count the outcomes that miners conclude in the books of their Suppliers.
+
+They are read from the miners.
+"""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
@@ -83,10 +86,10 @@ class BooksKeeper:
     async def _meet(
         self, key: ReconcileKey, report: Report, trail: str, number: int, *, steady: bool, fetch: FetchPage
     ) -> bool:
-        """Begin to count an unknown trail, and go back with a trail that was restored from a backup.
+        """Begin to count an unknown trail, or go back with a restored one.
 
-        A short trail is counted from its beginning. Of a long one the totals are adopted, from the second of two
-        reports with the same last outcome, which includes it for sure.
+        A trail is restored from a backup. A short trail is counted from its beginning. Of a long one the totals are
+        adopted, from the second of two reports with the same last outcome, which includes it for sure.
         """
         changed = False
         suppliers = self._suppliers(key)
@@ -112,7 +115,7 @@ class BooksKeeper:
         return changed
 
     def _position(self, key: ReconcileKey, trail: str, number: int) -> int:
-        """Return the number of the outcome up to which everybody's outcomes of a trail are counted."""
+        """Return the number up to which a trail is counted for every Supplier."""
         known = [self.of(supplier).trails.get(trail) for supplier in self._suppliers(key).values()]
         counted = min((row for row in known if row is not None), default=number)
         return max(counted, self._read.get((key, trail), 0))
@@ -139,7 +142,10 @@ class BooksKeeper:
         return changed
 
     def _suppliers(self, key: ReconcileKey) -> Mapping[str, Object]:
-        """Return the Suppliers of a RelayMiner by address, without those whose address is another Supplier's."""
+        """Return the Suppliers of a RelayMiner by address.
+
+        Those whose address is another Supplier's are left out.
+        """
         suppliers = {}
         for supplier in self._cache.suppliers(key):
             address = operator_address(supplier)
@@ -149,7 +155,10 @@ class BooksKeeper:
         return suppliers
 
     def _forget_positions(self, key: ReconcileKey) -> None:
-        """Read trails from the Suppliers' own positions again if other Suppliers are counted than before."""
+        """Read trails again if other Suppliers are counted than before.
+
+        They are read from the Suppliers' own positions.
+        """
         counted = frozenset(str(supplier["metadata"]["uid"]) for supplier in self._suppliers(key).values())
         if self._counted.get(key) != counted:
             self._counted[key] = counted

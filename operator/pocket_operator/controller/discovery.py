@@ -1,4 +1,7 @@
-"""Read what the API server serves: the schemas of our kinds, and the optional kinds."""
+"""Read what the API server serves.
+
+That is the schemas of our kinds, and the optional kinds.
+"""
 
 from http import HTTPStatus
 

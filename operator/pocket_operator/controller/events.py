@@ -1,4 +1,7 @@
-"""Write Kubernetes Events, one object with a count per subject and reason, from a queue of their own."""
+"""Write Kubernetes Events, one object with a count per subject and reason.
+
+They have a queue of their own.
+"""
 
 import asyncio
 import hashlib

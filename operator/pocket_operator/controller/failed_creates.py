@@ -1,4 +1,7 @@
-"""Read why a StatefulSet's pods cannot be created, which its status does not contain."""
+"""Read why a StatefulSet's pods cannot be created.
+
+Its status does not contain that.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -1,4 +1,7 @@
-"""Watch with kopf: each event updates the object cache and queues the affected keys."""
+"""Watch with kopf.
+
+Each event updates the object cache and queues the affected keys.
+"""
 
 import asyncio
 import logging
@@ -63,9 +66,10 @@ def registry(
     heartbeat: Callable[[Object], None],
     loop: asyncio.AbstractEventLoop,
 ) -> kopf.OperatorRegistry:
-    """Return raw event handlers, which keep no state in the objects and add no finalizers.
+    """Return raw event handlers.
 
-    Events are handled in `loop`, in whichever loop the watches run.
+    They keep no state in the objects and add no finalizers. Events are handled in `loop`, in whichever loop the watches
+    run.
     """
     operator_registry = kopf.OperatorRegistry()
 
@@ -101,7 +105,10 @@ def registry(
 
 
 def _is_about_watches(record: logging.LogRecord) -> bool:
-    """Return False for the warning that signals are ignored outside of the main thread, which handles them."""
+    """Return False for the warning that signals are ignored.
+
+    It is about threads other than the main one, which handles them.
+    """
     return "OS signals" not in record.getMessage()
 
 

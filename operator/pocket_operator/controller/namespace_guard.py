@@ -1,7 +1,7 @@
-"""Protect namespaces with open sessions from deletion, which would end all of their pods at once.
+"""Protect namespaces with open sessions from deletion.
 
-The operator writes the list of namespaces in which resources have its finalizer. An admission policy of the cluster
-rejects their deletion (docs/fragile/draining.md).
+It would end all of their pods at once. The operator writes the list of namespaces in which resources have its
+finalizer. An admission policy of the cluster rejects their deletion (docs/fragile/draining.md).
 """
 
 import asyncio

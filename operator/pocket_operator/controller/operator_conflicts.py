@@ -1,4 +1,7 @@
-"""Report another operator that manages a RelayMiner, in a condition that each operator writes on its own."""
+"""Report another operator that manages a RelayMiner.
+
+Each operator writes a condition of its own.
+"""
 
 from collections.abc import Callable
 from datetime import datetime

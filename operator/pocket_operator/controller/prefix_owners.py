@@ -1,4 +1,7 @@
-"""Find the RelayMiner that owns a prefix of Redis keys: the oldest of those with this prefix in this Redis."""
+"""Find the RelayMiner that owns a prefix of Redis keys.
+
+It is the oldest of those with this prefix in this Redis.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -163,9 +163,10 @@ class Reconciler:
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
     async def _without_relay_miner(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> Snapshot:
-        """Delete the drain anchor, and with it what mines, once nothing of a RelayMiner that is gone is open.
+        """Delete the drain anchor of a RelayMiner that is gone.
 
-        Nothing is when this operator released it. Else a user removed its finalizer, and its miners go on.
+        What mines goes with it, once nothing is open. Nothing is when this operator released it. Else a user removed
+        its finalizer, and its miners go on.
         """
         name = names.drain_anchor(key.name)
         drain_anchor = self._cache.get(CONFIG_MAPS.name, key.namespace, name)
@@ -186,7 +187,10 @@ class Reconciler:
         return replace(snapshot, drain_anchor_uid=str(drain_anchor["metadata"]["uid"]))
 
     async def _protected(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> tuple[Snapshot, Plan]:
-        """Add the finalizers that a plan needs first, and plan without what could not be protected."""
+        """Add the finalizers that a plan needs first.
+
+        The plan is made without what could not be protected.
+        """
         planned = plan(snapshot)
         if not planned.protect:
             return snapshot, planned
@@ -273,9 +277,9 @@ class Reconciler:
         )
 
     async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object, *, ends: bool) -> str:
-        """Return the uid of the drain anchor, which is created before everything that it co-owns.
+        """Return the uid of the drain anchor.
 
-        One that was deleted is created again while the RelayMiner drains, unless its namespace `ends`: what it co-owns
+        It is created before everything that it co-owns. One that was deleted is created again while the RelayMiner drains, unless its namespace `ends`: what it co-owns
         would have no owner, and would stay.
         """
         name = names.drain_anchor(key.name)

@@ -102,9 +102,10 @@ class SecretReader:
 
 
 class SealingKeys:
-    """The operator's sealing keys: a Secret in its namespace, with the public key in a ConfigMap.
+    """The operator's sealing keys.
 
-    The annotation `pocket.network/rotate: requested` on the Secret adds a key. Older keys still open what they sealed.
+    They are a Secret in its namespace, with the public key in a ConfigMap. The annotation `pocket.network/rotate:
+    requested` on the Secret adds a key. Older keys still open what they sealed.
     """
 
     def __init__(self, api: KubeApi, namespace: str) -> None:

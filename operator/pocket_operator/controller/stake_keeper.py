@@ -220,7 +220,7 @@ class StakeKeeper:
             await self._report(supplier, status, unknown(str(error)))
 
     async def _report(self, supplier: Object, status: StakingStatus, fact: StakeCondition) -> None:
-        """Write the status, and leave the Supplier alone for a while where it changed nothing."""
+        """Write the status, and let a Supplier rest for a while if nothing changed."""
         if await self._write(supplier, status, fact):
             self._rests.end(supplier)
         else:
@@ -331,15 +331,18 @@ class StakeKeeper:
         await _send(chain, signed.raw)
 
     def _can_record(self, status: StakingStatus) -> bool:
-        """Return whether the installed definition stores the transaction whole, so that it is never signed twice."""
+        """Return True if the installed definition stores the transaction whole.
+
+        Then it is never signed twice.
+        """
         staking = as_status(status)
         stored = self._schemas().pruned_status(SUPPLIERS.name, {"staking": staking})
         return bool((stored.get("staking") or {}).get("transaction") == staking["transaction"])
 
     async def _write(self, supplier: Object, status: StakingStatus, fact: StakeCondition | None) -> bool:
-        """Apply status and condition where they differ, and remove the condition without a `fact`.
+        """Apply status and condition where they differ.
 
-        Returns whether they differed.
+        Without a `fact` the condition is removed. Returns whether they differed.
 
         Raises Conflict where the Supplier changed since it was read.
         """
@@ -382,7 +385,10 @@ def _is_declared(supplier: Object) -> bool:
 
 
 def _has_to_end(supplier: Object) -> bool:
-    """Return whether a transaction or a plan of an earlier declaration is not concluded."""
+    """Return True if an earlier declaration is not concluded.
+
+    Its transaction or plan is still open.
+    """
     reported_conditions = (supplier.get("status") or {}).get("conditions") or ()
     reported = any(condition.get("type") == ConditionType.STAKE_AS_DECLARED.value for condition in reported_conditions)
     return transaction_on_its_way(supplier) or (reported and not supplier["metadata"].get("deletionTimestamp"))

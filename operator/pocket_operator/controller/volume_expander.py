@@ -25,7 +25,10 @@ _GROWING_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """The claims as last read, for a declared size and a number of miners (monotonic seconds)."""
+    """The claims as last read, in monotonic seconds.
+
+    They are for a declared size and a number of miners.
+    """
 
     at: float
     size: str

@@ -1,4 +1,7 @@
-"""Check that the watches are alive: a heartbeat is written and must come back through them."""
+"""Check that the watches are alive.
+
+A heartbeat is written and must come back through them.
+"""
 
 from collections.abc import Callable
 from typing import Any

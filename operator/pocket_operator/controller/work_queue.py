@@ -1,4 +1,7 @@
-"""Work queue: each key at most once, never twice at a time, failures with growing pauses."""
+"""Queue keys to work on, each at most once and never twice at a time.
+
+Failures are retried with growing pauses.
+"""
 
 import asyncio
 import random

@@ -1,1 +1,4 @@
-"""Decide what a RelayMiner and its Suppliers should be, as pure functions of a snapshot."""
+"""Decide what a RelayMiner and its Suppliers should be.
+
+Decisions are pure functions of a snapshot.
+"""

@@ -1,4 +1,7 @@
-"""Compare the heads of the miners' audit trails with those that were published before."""
+"""Compare the heads of the miners' audit trails with the published ones.
+
+Those were published before.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -27,7 +30,10 @@ def published_heads(status: Mapping[str, Any]) -> dict[str, AuditHeadStatus]:
 
 
 def _continues(known: AuditHeadStatus, head: ReportedAudit) -> bool:
-    """Return False if a trail ends before a published head or has another outcome in its place."""
+    """Return False if a trail contradicts a published head.
+
+    It ends before it or has another outcome in its place.
+    """
     return head.number > known.number or (head.number == known.number and head.hash == known.hash)
 
 

@@ -1,7 +1,7 @@
-"""Count each outcome of a supplier's sessions once, from whichever miner's audit trail it comes.
+"""Count each outcome of a supplier's sessions once.
 
-A trail belongs to a volume. What it contributed stays counted when its miner is scaled away or its volume is lost.
-Amounts are in upokt.
+Any miner's audit trail may have it. A trail belongs to a volume. What it contributed stays counted when its miner is
+scaled away or its volume is lost. Amounts are in upokt.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -234,7 +234,10 @@ def _last_days(fees: Mapping[str, int]) -> dict[str, int]:
 
 
 def _one_text(ids: Iterable[str]) -> str:
-    """Return ids as one text, since a thousand texts of 16 characters take four times its memory."""
+    """Return ids as one text.
+
+    A thousand texts of 16 characters take four times its memory.
+    """
     return " ".join(sorted(set(ids)))
 
 

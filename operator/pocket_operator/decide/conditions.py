@@ -124,7 +124,10 @@ def conditions(
 
 
 def _bounded(message: str) -> str:
-    """Shorten a message, since texts of API servers and chain nodes can exceed what a status accepts."""
+    """Shorten a message to what a status accepts.
+
+    Texts of API servers and chain nodes may be longer.
+    """
     return message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 4]} ..."
 
 

@@ -1,4 +1,7 @@
-"""Notice another client that keeps changing or deleting a child: each repair would go on silently for ever."""
+"""Notice another client that keeps changing or deleting a child.
+
+Each repair would go on silently for ever.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Final

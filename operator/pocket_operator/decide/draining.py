@@ -1,4 +1,7 @@
-"""Decide when a Supplier that is being deleted may go: once its claims and proofs are done."""
+"""Decide when a Supplier that is being deleted may go.
+
+It may once its claims and proofs are done.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Compare an object with what is wanted, so that the operator at rest writes nothing.
+"""Compare an object with what is wanted.
 
-Wanted fields must exist with equal values. Additions by others or by the API server are no drift, except entries of
-maps that are ours alone. A field that is no longer wanted is invisible to this comparison, so each child carries a
-digest of what was last applied.
+So the operator at rest writes nothing. Wanted fields must exist with equal values. Additions by others or by the API
+server are no drift, except entries of maps that are ours alone. A field that is no longer wanted is invisible to this
+comparison, so each child carries a digest of what was last applied.
 """
 
 import hashlib
@@ -35,7 +35,10 @@ _EITHER = {"PodDisruptionBudget": ("spec", frozenset({"minAvailable", "maxUnavai
 
 
 def desired_digest(wanted: Object) -> str:
-    """Return the digest of everything that is applied except the annotation that holds it."""
+    """Return the digest of everything that is applied.
+
+    The annotation that holds it is left out.
+    """
     text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -119,7 +122,10 @@ def is_subset(observed: Any, wanted: Any) -> bool:
 
 
 def _missing_is_fine(wanted: Any) -> bool:
-    """Return True for values that the API server may drop: empty collections and false."""
+    """Return True for values that the API server may drop.
+
+    They are empty collections and false.
+    """
     return wanted in ({}, [], "", None) or wanted is False
 
 

@@ -1,7 +1,8 @@
-"""Find the workloads whose pod template changes only because this release of the operator renders it differently.
+"""Find the workloads whose pod template changes only because of this release.
 
-A change that the owner declares is applied at once. A change that comes with a release is staged: until its turn, a
-workload keeps the revision that is saved in a ConfigMap, or the observed one where a release before did not save it.
+It renders the same spec in another way. A change that the owner declares is applied at once. A change that comes with a
+release is staged: until its turn, a workload keeps the revision that is saved in a ConfigMap, or the observed one where
+a release before did not save it.
 """
 
 import copy

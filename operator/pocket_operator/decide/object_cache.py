@@ -95,7 +95,10 @@ class ObjectCache:
     def replace(
         self, kind: str, listed: list[Object], known: Mapping[tuple[str, str], tuple[str, int]]
     ) -> set[ReconcileKey]:
-        """Store a complete listing, and drop what was `known` before it began and is not listed."""
+        """Store a complete listing.
+
+        What was `known` before it began and is not listed is dropped.
+        """
         concerned: set[ReconcileKey] = set()
         seen = set()
         for observed in listed:
@@ -194,7 +197,10 @@ class ObjectCache:
 
 
 def _kept(kind: str, observed: Object) -> Object:
-    """Return what the cache keeps: of the many Suppliers and pods nothing that no decision needs."""
+    """Return what the cache keeps.
+
+    Of the many Suppliers and pods, what no decision needs is left out.
+    """
     if kind in (SUPPLIERS.name, PODS.name):
         metadata = {name: value for name, value in observed["metadata"].items() if name != "managedFields"}
         observed = {**observed, "metadata": metadata}

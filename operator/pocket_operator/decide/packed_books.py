@@ -1,4 +1,7 @@
-"""Keep the books in the cached status of a Supplier small: they may name a thousand sessions."""
+"""Keep the books in the cached status of a Supplier small.
+
+They may name a thousand sessions.
+"""
 
 import hashlib
 import json

@@ -54,7 +54,7 @@ class FinalizerChange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in this order: add finalizers, apply, delete, annotate pods, remove finalizers."""
+    """Ordered actions: add finalizers, apply, delete, annotate, remove finalizers."""
 
     context: Context | None
     key_checks: tuple[KeyCheck, ...]
@@ -104,7 +104,7 @@ def is_paused(relay_miner: Mapping[str, Any]) -> bool:
 
 
 def _deadline(relay_miner: Mapping[str, Any] | None) -> float:
-    """Return the drain deadline in seconds, the default where the resource has no valid one."""
+    """Return the drain deadline in seconds, the default without a valid one."""
     deletion = section(relay_miner, "spec").get("deletion")
     try:
         return float(read_known(Deletion, deletion or {})[0].drain_deadline_seconds)
@@ -181,7 +181,7 @@ def _blocked_plan(
     drains: Mapping[str, DrainStatus],
     blocked_by: BlockingProblem,
 ) -> Plan:
-    """Return the plan that leaves the children alone: deleted Suppliers are rejected, drain and go."""
+    """Return the plan that leaves the children alone, and lets Suppliers drain."""
     relay_miner = snapshot.relay_miner or {}
     withdraw: tuple[str, ...] = ()
     if not is_paused(relay_miner):
@@ -216,7 +216,7 @@ def _release_drained(
 
 
 def _served_by_older(check: KeyCheck, key_checks: tuple[KeyCheck, ...]) -> bool:
-    """Return True if an older Supplier of this RelayMiner has the address, so that its sessions are still mined."""
+    """Return True if an older Supplier of this RelayMiner has the address."""
     return check.reason is ConditionReason.KEY_IN_USE and any(
         other.address == check.address and other.reason is not ConditionReason.KEY_IN_USE for other in key_checks
     )
@@ -270,16 +270,16 @@ def _release_finalizers(
 
 
 def _release_all(snapshot: Snapshot, key_checks: tuple[KeyCheck, ...]) -> tuple[FinalizerChange, ...]:
-    """Return our finalizers on the RelayMiner and its deleted Suppliers, which need no miner any more."""
+    """Return our finalizers on the RelayMiner and its deleted Suppliers."""
     return (*_release_finalizers(key_checks), FinalizerChange("RelayMiner", snapshot.name, wanted=False))
 
 
 def _release_paused(
     snapshot: Snapshot, key_checks: tuple[KeyCheck, ...], drains: Mapping[str, DrainStatus]
 ) -> tuple[FinalizerChange, ...]:
-    """Return the finalizers to remove while paused: by the annotation, or where the namespace is being deleted.
+    """Return the finalizers to remove while paused.
 
-    No miner can be created there again.
+    They go by the annotation, or where the namespace is being deleted. No miner can be created there again.
     """
     if snapshot.namespace_ends:
         return _release(snapshot, key_checks, drains)
@@ -380,7 +380,7 @@ def _rollout(snapshot: Snapshot, context: Context) -> RolloutPlan:
 def _add_finalizers(
     snapshot: Snapshot, context: Context, key_checks: tuple[KeyCheck, ...], *, deleting: bool
 ) -> tuple[FinalizerChange, ...]:
-    """Return the finalizers to add before a key is published: from then on there may be sessions to claim."""
+    """Return the finalizers to add before a key is published and earns claims."""
     published = {supplier.address for supplier in context.suppliers}
     changes = [
         FinalizerChange("Supplier", f.name, wanted=True)
@@ -411,7 +411,7 @@ def _orphans(snapshot: Snapshot, context: Context, wanted: tuple[Object, ...]) -
 
 
 def _annotations(snapshot: Snapshot, context: Context, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return the pods to annotate: a changed annotation makes the kubelet refresh mounted Secrets at once."""
+    """Return the pods to annotate, so that kubelets refresh Secrets at once."""
     hot = reloadable_text(context)
     annotations: dict[str, str] = {}
     for pod in snapshot.pods:

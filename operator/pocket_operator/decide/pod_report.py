@@ -12,7 +12,10 @@ from pocket_operator.resources import names
 
 
 class _ReportModel(BaseModel):
-    """Base of the models: absent fields have defaults, and a field of another type invalidates the report."""
+    """Base of the models of a report.
+
+    Absent fields have defaults, and a field of another type invalidates the report.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -89,7 +92,10 @@ class ReportedSupplier(_ReportModel):
     @field_validator("deadline", mode="before")
     @classmethod
     def _of_known_kind(cls, value: Any) -> Any:
-        """Leave out a deadline of a kind that only a newer miner knows, instead of refusing its report."""
+        """Leave out a deadline of a kind that only a newer miner knows.
+
+        The report is not refused for it.
+        """
         return None if isinstance(value, Mapping) and value.get("kind") not in ("claim", "proof") else value
 
 
@@ -101,7 +107,10 @@ class ChainDiagnostic(_ReportModel):
 
 
 class RecentRelays(_ReportModel):
-    """Counts of a relayer's recent relays, with the total `seconds` of the `timed` ones."""
+    """Counts of a relayer's recent relays.
+
+    `seconds` is the total of the `timed` ones.
+    """
 
     served: float = 0
     failed: float = 0
@@ -139,7 +148,10 @@ class PodReportBody(_ReportModel):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A pod's report and its time of arrival (seconds on the operator's monotonic clock)."""
+    """A pod's report and its time of arrival.
+
+    The time is in seconds on the operator's monotonic clock.
+    """
 
     pod: str
     answer: PodReportBody

@@ -1,4 +1,7 @@
-"""Reasons of conditions and Events: stable names that alerts and scripts may match."""
+"""Name the reasons of conditions and Events.
+
+The names are stable, so alerts and scripts may match them.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -83,7 +86,10 @@ class ConditionReason(StrEnum):
 
 
 class StakeReason(StrEnum):
-    """Reasons of the condition StakeAsDeclared, in addition to those of a refused plan (docs/staking.md)."""
+    """Reasons of the condition StakeAsDeclared.
+
+    Those of a refused plan come in addition (docs/staking.md).
+    """
 
     AS_DECLARED = "AsDeclared"
     PENDING = "Pending"

@@ -43,7 +43,10 @@ def redis_secret(parsed: RelayMiner, snapshot: Snapshot) -> tuple[str, BlockingP
 
 
 def _missing_redis_file(parsed: RelayMiner, snapshot: Snapshot) -> BlockingProblem | None:
-    """Return the problem with a Secret that pods mount for Redis: without it they do not start."""
+    """Return the problem with a Secret that pods mount for Redis.
+
+    They do not start without it.
+    """
     redis = parsed.spec.redis
     login = redis.credentials_secret_ref
     bundle = redis.ca_bundle.secret_ref if redis.ca_bundle is not None else None

@@ -262,7 +262,7 @@ def _claims(reports: list[Report]) -> ConditionSpec:
 def _problem(
     snapshot: Snapshot, plan: Plan, keys: ConditionSpec, redis: ConditionSpec, chain: ConditionSpec, pods: str
 ) -> tuple[ConditionReason, str] | None:
-    """Return what prevents readiness, a cause before its consequences, or None during ordinary transitions."""
+    """Return what prevents readiness, causes first. None in ordinary transitions."""
     if plan.blocked_by is not None:
         return plan.blocked_by.reason, plan.blocked_by.message + _deletion_waits(
             snapshot.relay_miner or {}, "valid again"
@@ -295,7 +295,7 @@ def _canary_problem(snapshot: Snapshot, plan: Plan) -> tuple[ConditionReason, st
 
 
 def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, loading: bool) -> str:
-    """Return why pods cannot be created, cannot start or report that they are not ready.
+    """Return why pods cannot be created, cannot start or are not ready.
 
     A pod with a hung worker counts though it may be ready: its workers share a port, so probes reach another one.
     """
@@ -319,7 +319,7 @@ def _pod_problem(snapshot: Snapshot, workloads: tuple[Object | None, ...], *, lo
 
 
 def _failed_create(snapshot: Snapshot, workloads: tuple[Object | None, ...]) -> str:
-    """Return why pods cannot be created: a Deployment's condition, or the Events of a StatefulSet."""
+    """Return why pods cannot be created, by a condition or by Events."""
     for (kind, name), message in sorted(snapshot.failed_creates.items()):
         return f"Pods of {kind} {name} cannot be created: {message}"[:LONGEST_PROBLEM]
     for workload in workloads:
@@ -330,7 +330,7 @@ def _failed_create(snapshot: Snapshot, workloads: tuple[Object | None, ...]) -> 
 
 
 def _deletion_waits(relay_miner: Object, until: str) -> str:
-    """Return what a RelayMiner that is being deleted waits for, and the remedy. Empty for one that stays."""
+    """Return what the deletion waits for, and the remedy. Empty for one that stays."""
     if not relay_miner.get("metadata", {}).get("deletionTimestamp"):
         return ""
     return (

@@ -1,4 +1,7 @@
-"""Read parts of resources that another release's definition may have let through in another form."""
+"""Read parts of resources that may have another form.
+
+Another release's definition may have let them through.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -35,7 +35,10 @@ class Served:
         return len(self.served) + len(self.missing)
 
     def missing_since(self, before: Mapping[str, float], now: float) -> dict[str, float]:
-        """Return since when each Supplier is not served, by name. `before` is the previous result."""
+        """Return since when each Supplier is not served, by name.
+
+        `before` is the previous result.
+        """
         return {check.name: before.get(check.name, now) for check in self.missing}
 
 

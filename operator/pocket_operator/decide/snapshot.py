@@ -157,7 +157,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStep:
-    """The step of an update that is under way and the time at which it began (monotonic seconds)."""
+    """The current step of an update and the time at which it began.
+
+    The time is in monotonic seconds.
+    """
 
     name: str = ""
     since: float = 0.0
@@ -165,9 +168,10 @@ class UpdateStep:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state around one RelayMiner, which is None when only Suppliers that name it are left.
+    """The state around one RelayMiner.
 
-    Properties that are needed for each of a thousand Suppliers are computed once.
+    That is None if only Suppliers that name it are left. Properties that are needed for each of a thousand Suppliers
+    are computed once.
     """
 
     now: datetime

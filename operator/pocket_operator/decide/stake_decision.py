@@ -137,7 +137,10 @@ def last_included(status: StakingStatus) -> str:
 
 
 def _approved(sight: StakeSight, plan: StakePlan) -> bool:
-    """Return whether the owner approved the plan and no transaction used the approval up."""
+    """Return True if the owner approved the plan.
+
+    No transaction has used the approval up.
+    """
     last = sight.status.transaction
     used = last.plan == plan.plan_hash and last.outcome == SentOutcome.INCLUDED.value
     return sight.approved == plan.plan_hash and not used

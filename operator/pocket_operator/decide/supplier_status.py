@@ -80,7 +80,10 @@ def _unstake_drain(check: KeyCheck, plan: Plan) -> DrainProgress | None:
 
 
 def _books(check: KeyCheck, snapshot: Snapshot) -> Books:
-    """Return the books of a Supplier, those in its status before any report was counted."""
+    """Return the books of a Supplier.
+
+    Before any report was counted they are those in its status.
+    """
     known = snapshot.books.get(str(check.supplier["metadata"].get("uid", "")))
     return books_in(check.supplier.get("status") or {}) if known is None else known
 
@@ -92,7 +95,10 @@ def _rows(snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
 
 
 def _uncounted(books: Books, snapshot: Snapshot, address: str) -> list[ReportedSupplier]:
-    """Return the reports whose totals are not in the books: of older miners and before the first count."""
+    """Return the reports whose totals are not in the books.
+
+    They are of older miners, or from before the first count.
+    """
     miners = [report for report in snapshot.reports if report.component == names.MINER]
     rows = [report.supplier(address) for report in miners if report.trail not in books.trails]
     return [row for row in rows if row is not None]
@@ -107,7 +113,10 @@ def _is_published(check: KeyCheck, plan: Plan) -> bool:
 
 
 def _open_before(check: KeyCheck) -> int:
-    """Return the open sessions of the last report: without a new one they are unknown, not zero."""
+    """Return the open sessions of the last report.
+
+    Without a new one they are unknown, not zero.
+    """
     return int((check.supplier.get("status") or {}).get("openSessions") or 0)
 
 

@@ -1,9 +1,9 @@
-"""Stage a new release of the operator: its default images, and the pod templates as it renders them.
+"""Stage a new release of the operator.
 
-One RelayMiner follows after the other with a delay, in each the relayers before the miners, and the miners one at a
-time while no claim or proof is due soon. A RelayMiner that does not finish stops those behind it. Images that a
-resource names itself are its owner's and are not staged. The only state are the workloads and an annotation on the
-StatefulSet, so any replica of the operator can continue.
+It brings default images, and pod templates as it renders them. One RelayMiner follows after the other with a delay, in
+each the relayers before the miners, and the miners one at a time while no claim or proof is due soon. A RelayMiner that
+does not finish stops those behind it. Images that a resource names itself are its owner's and are not staged. The only
+state are the workloads and an annotation on the StatefulSet, so any replica of the operator can continue.
 """
 
 import hashlib
@@ -119,7 +119,10 @@ def _own_image(relay_miner: Mapping[str, Any], part: str) -> bool:
 
 
 def _outdated(relay_miner: Mapping[str, Any], installed: Installed, images: Images) -> tuple[bool, bool, bool]:
-    """Return which of relayers, miners and trial Redis run another default image than `images`."""
+    """Return which workloads run another default image than `images`.
+
+    They are relayers, miners and trial Redis.
+    """
     rows = (
         ("relayer", installed.relayers, images.relayer),
         ("miner", installed.miners, images.miner),
@@ -245,7 +248,10 @@ def _relayers_step(plan: UpdatePlan, installed: Installed) -> UpdatePlan:
 
 
 def _miners_step(relayed: UpdatePlan, installed: Installed, snapshot: Snapshot, *, outdated: bool) -> UpdatePlan:
-    """Return the plan once the relayers are done: the next miner starts when the last one is ready."""
+    """Return the plan once the relayers are done.
+
+    The next miner starts when the last one is ready.
+    """
     images, miners = replace(relayed.images, miner=snapshot.settings.images.miner), installed.miners
     updated_plan = replace(relayed, images=images, kept=frozenset())
     number, partition, target = wanted_replicas(miners), relayed.partition, relayed.target

@@ -1,4 +1,7 @@
-"""Decide which volumes of the miners grow to the declared size, and report those that do not."""
+"""Decide which volumes of the miners grow to the declared size.
+
+Those that do not are reported.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -55,7 +55,10 @@ def desired(context: Context) -> list[Object]:
 
 
 def _saved_revisions(context: Context) -> list[Object]:
-    """Build the ConfigMaps with the revisions that the pods run: another release could not render them again."""
+    """Build the ConfigMaps with the revisions that the pods run.
+
+    Another release could not render them again.
+    """
     revisions = {names.MINER: miner.current(context)}
     if context.relay_miner.spec.redis.trial is not None:
         revisions[names.REDIS] = trial_redis.current(context)

@@ -1,4 +1,7 @@
-"""Build Grafana dashboards: for each RelayMiner, as a ConfigMap for Grafana's sidecar, and for the operator."""
+"""Build Grafana dashboards for each RelayMiner and for the operator.
+
+They are ConfigMaps for Grafana's sidecar.
+"""
 
 import json
 from typing import Final

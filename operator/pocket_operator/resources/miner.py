@@ -1,4 +1,7 @@
-"""Build the miners: StatefulSet with volumes, headless Service, ServiceAccount with Role."""
+"""Build the miners.
+
+They are a StatefulSet with volumes, a headless Service, and a ServiceAccount with a Role.
+"""
 
 from pocket.coordination.lease_names import LeaseNames
 from pocket_operator.resources import names

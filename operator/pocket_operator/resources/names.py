@@ -80,7 +80,10 @@ def revision(name: str, component: str) -> str:
 
 
 def miner(name: str) -> str:
-    """Return the name of the miners' StatefulSet, headless Service, ServiceAccount and Lease."""
+    """Return the name of the miners' StatefulSet.
+
+    Their headless Service, ServiceAccount and Lease have it, too.
+    """
     return f"{name}-miner"
 
 

@@ -1,4 +1,7 @@
-"""Build NetworkPolicies: gateways reach relayers, miners each other, operator and Prometheus the admin port."""
+"""Build NetworkPolicies.
+
+Gateways reach relayers, miners each other, operator and Prometheus the admin port.
+"""
 
 from pocket_operator.resources import names
 from pocket_operator.resources.config import ADMIN_PORT

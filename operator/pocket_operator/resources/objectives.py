@@ -1,6 +1,7 @@
-"""Define service level objectives: recording rules of error ratios, and alerts on how fast they use up the budget.
+"""Define service level objectives.
 
-An alert needs a long and a short window: the long one shows that it matters, the short one that it still goes on.
+They have recording rules of error ratios, and alerts on how fast these use up the budget. An alert needs a long and a
+short window: the long one shows that it matters, the short one that it still goes on.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Merge the owner's part of a pod spec into the operator's, as `kubectl patch` does strategically."""
+"""Merge the owner's part of a pod spec into the operator's.
+
+`kubectl patch` does so strategically.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -82,7 +82,10 @@ def redis_environment(context: Context) -> Object:
 
 
 def _redis_files(context: Context) -> tuple[list[Object], list[Object]]:
-    """Return volumes and mounts of the login and the certificate authorities, which the kubelet keeps up to date."""
+    """Return volumes and mounts of Redis's login and certificate authorities.
+
+    The kubelet keeps them up to date.
+    """
     redis = context.relay_miner.spec.redis
     volumes: list[Object] = []
     if (login := redis.credentials_secret_ref) is not None:
@@ -208,7 +211,10 @@ def with_placement(spec: Object, chosen: PodPlacement) -> Object:
 
 
 def _hot(context: Context, component: str) -> tuple[list[Object], list[Object]]:
-    """Return volumes and mounts of what relayers reload while they run, the Secrets of backends' auth included."""
+    """Return volumes and mounts of what relayers reload while they run.
+
+    The Secrets of backends' auth are part of it.
+    """
     if component != names.RELAYER:
         return [], []
     volumes: list[Object] = [{"name": "hot", "configMap": {"name": names.hot(context.name)}}]

@@ -1,4 +1,7 @@
-"""Build the trial Redis: one pod with a volume and no replica, so not for real money."""
+"""Build the trial Redis.
+
+It is one pod with a volume and no replica, so it is not for real money.
+"""
 
 from pocket.api.redis import TrialRedis
 from pocket_operator.resources import names

@@ -1,4 +1,7 @@
-"""A group of Leases in Kubernetes, shown by `kubectl get leases -l pocket.network/lease-group=NAME`."""
+"""Store a group of Leases in Kubernetes.
+
+`kubectl get leases -l pocket.network/lease-group=NAME` shows them.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

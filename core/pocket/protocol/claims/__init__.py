@@ -1,1 +1,4 @@
-"""Claims and proofs: amounts, proof requirement, proof path (docs/protocol/claims-and-proofs.md)."""
+"""Compute amounts, proof requirement and proof path of claims.
+
+Source: docs/protocol/claims-and-proofs.md.
+"""

@@ -1,9 +1,8 @@
-"""secp256k1 points and scalars on the libsecp256k1 that btclib_libsecp256k1 carries.
+"""Compute with secp256k1 points and scalars on libsecp256k1.
 
-Only this module and `ecdsa` use its cffi binding. Its version is pinned, and tests/unit/test_curve.py compares every
-operation with a slow affine implementation.
-Points are the library's opaque 64-byte structs, wrapped in `Point`; infinity is `None`.
-Source: docs/protocol/ring-signatures.md, section 1.
+btclib_libsecp256k1 carries the library. Only this module and `ecdsa` use its cffi binding. Its version is pinned, and
+tests/unit/test_curve.py compares every operation with a slow affine implementation. Points are the library's opaque
+64-byte structs, wrapped in `Point`; infinity is `None`. Source: docs/protocol/ring-signatures.md, section 1.
 """
 
 from functools import lru_cache

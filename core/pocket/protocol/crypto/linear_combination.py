@@ -1,7 +1,8 @@
-"""Compute a·A + b·B for ring signatures, with the optional accelerator or libsecp256k1.
+"""Compute a·A + b·B for ring signatures.
 
-The accelerator (native/) is used if both points have tables. It is loaded at import unless RELAY_ACCELERATOR is `off`,
-and only if it agrees with libsecp256k1 on a few sums. Both give the same bytes (tests/unit/test_accelerator.py).
+The optional accelerator or libsecp256k1 does it. The accelerator (native/) is used if both points have tables. It is
+loaded at import unless RELAY_ACCELERATOR is `off`, and only if it agrees with libsecp256k1 on a few sums. Both give the
+same bytes (tests/unit/test_accelerator.py).
 
 A table takes 131 KiB and about a millisecond to build, so only points that recur in *verified* signatures get one. The
 key image of an unauthenticated request never does. RELAY_ACCELERATOR_TABLES bounds their number (default 256, 33 MiB a

@@ -159,10 +159,11 @@ def verify_request_signature(message_hash: bytes, data: bytes, ring: ExpectedRin
 
 
 def _identity(pairs: list[bytes]) -> bytes:
-    """Return 16 bytes that identify a signature in all forms that need no signer's key.
+    """Return 16 bytes that identify a signature.
 
-    Members may be rotated together with the start challenge, so neither their order nor that challenge counts. Scalars
-    are random for each signature: two signatures of one request differ, though their signable bytes are equal.
+    They are the same in all forms that it can take without a signer's key. Members may be rotated together with the
+    start challenge, so neither their order nor that challenge counts. Scalars are random for each signature: two
+    signatures of one request differ, though their signable bytes are equal.
     """
     return hashlib.sha256(b"".join(sorted(pairs))).digest()[:16]
 

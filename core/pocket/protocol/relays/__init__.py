@@ -1,1 +1,4 @@
-"""Relay messages: canonical encodings, signable hashes, relay hash, difficulty, HTTP envelope."""
+"""Encode and decode relay messages.
+
+With signable hashes, the relay hash, difficulty and the HTTP envelope.
+"""

@@ -1,4 +1,7 @@
-"""The HTTP payload envelope, POKTHTTPRequest and POKTHTTPResponse (docs/protocol/messages.md, section 2)."""
+"""Encode and decode the HTTP payload, POKTHTTPRequest and POKTHTTPResponse.
+
+Source: docs/protocol/messages.md, section 2.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -167,7 +170,10 @@ def decode_http_request(data: bytes) -> HttpRequest:
 
 
 def _find_body(data: bytes) -> tuple[int, int]:
-    """Return where the body's field and its content begin, or (0, 0) if it is not the last of ordinary fields."""
+    """Return where the body's field and its content begin.
+
+    Returns (0, 0) if it is not the last of ordinary fields.
+    """
     at, end = 0, len(data)
     try:
         while at < end:

@@ -1,7 +1,7 @@
-"""Relay requests, responses and relays as immutable values with their canonical bytes.
+"""Hold relay requests, responses and relays with their canonical bytes.
 
-Text is stored as `str` decoded with surrogateescape, so bytes that are not UTF-8 pass unchanged.
-Sources: docs/protocol/ring-signatures.md, section 6, and docs/protocol/messages.md, sections 0 and 1.
+They are immutable values. Text is stored as `str` decoded with surrogateescape, so bytes that are not UTF-8 pass
+unchanged. Sources: docs/protocol/ring-signatures.md, section 6, and docs/protocol/messages.md, sections 0 and 1.
 """
 
 import hashlib
@@ -328,7 +328,10 @@ def decode_relay_request(data: bytes) -> RelayRequest:
 
 
 def _sliced_request(data: bytes) -> RelayRequest | None:
-    """Return a request whose canonical encoding is `data` and that has every part, else None."""
+    """Return a request whose canonical encoding is `data`, or None.
+
+    It has every part.
+    """
     try:
         meta, meta_end = _slice(data, 0, 0x0A)
         at, header_end = _slice(data, meta, 0x0A)

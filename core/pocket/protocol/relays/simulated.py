@@ -1,6 +1,6 @@
-"""Build the session header of a simulated relay, which belongs to no chain session.
+"""Build the session header of a simulated relay.
 
-Source: docs/protocol/relay-lifecycle.md, section 12.
+It belongs to no chain session. Source: docs/protocol/relay-lifecycle.md, section 12.
 """
 
 from typing import Final

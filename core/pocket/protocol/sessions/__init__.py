@@ -1,1 +1,4 @@
-"""Session arithmetic, session ids and supplier selection (docs/protocol/sessions.md)."""
+"""Compute sessions, their ids and their suppliers.
+
+Source: docs/protocol/sessions.md.
+"""

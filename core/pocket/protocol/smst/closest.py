@@ -1,4 +1,7 @@
-"""The closest proof, its compact form and their marshalled bytes (docs/protocol/smst.md, section 4)."""
+"""Build the closest proof, its compact form and their marshalled bytes.
+
+Source: docs/protocol/smst.md, section 4.
+"""
 
 from dataclasses import dataclass
 

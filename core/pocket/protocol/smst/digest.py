@@ -1,4 +1,7 @@
-"""Node digests and the accessors of a root (docs/protocol/smst.md, sections 1 and 2)."""
+"""Compute node digests, and access the parts of a root.
+
+Source: docs/protocol/smst.md, sections 1 and 2.
+"""
 
 import hashlib
 from dataclasses import dataclass

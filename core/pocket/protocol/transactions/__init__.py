@@ -1,1 +1,4 @@
-"""Build, sign and time transactions (docs/protocol/claims-and-proofs.md, section 6)."""
+"""Build, sign and time transactions.
+
+Source: docs/protocol/claims-and-proofs.md, section 6.
+"""

@@ -1,4 +1,7 @@
-"""Timeout timestamps of unordered transactions, based on block time and unique per supplier."""
+"""Choose timeout timestamps of unordered transactions.
+
+They are based on block time and unique per supplier.
+"""
 
 from dataclasses import dataclass, field
 
