@@ -1,6 +1,7 @@
 """Check the English of docstrings, comments, messages and documents.
 
-Code other than tests and documents use none of the words below. The first line of a docstring has no semicolon.
+Code other than tests and documents use none of the words below. The first line of a docstring has no semicolon, and
+outside of tests at most 80 characters.
 """
 
 import ast
@@ -33,6 +34,8 @@ BETTER = {
     "told": "reported, published",
     "whoever": "the noun",
 }
+MAX_FIRST_LINE = 80
+"""Characters of a docstring's first line, without quotes and indentation."""
 _ALLOWED = r"there\s+is\s+none|is\s+None"
 _UNWANTED = "|".join(BETTER).replace(" ", r"\s+")
 _WORD = re.compile(rf"\b(?:(?-i:{_ALLOWED})|({_UNWANTED}))\b", re.IGNORECASE)
@@ -60,6 +63,17 @@ def semicolons(source: str) -> list[tuple[int, str]]:
         for node in _docstrings(ast.parse(source))
         if ";" in str(node.value).strip().partition("\n")[0]
     ]
+
+
+def long_first_lines(source: str) -> list[tuple[int, str]]:
+    """Return the modules, classes and functions whose docstring begins too long."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            length = len((ast.get_docstring(node) or "").partition("\n")[0])
+            if length > MAX_FIRST_LINE:
+                found.append((node.body[0].lineno, f"docstring begins with {length} characters: write a short one"))
+    return found
 
 
 def words_of_source(source: str) -> list[tuple[int, str]]:
@@ -93,7 +107,7 @@ def problems_of(name: str, text: str) -> list[str]:
     else:
         found += semicolons(text)
         if name.startswith(CHECKED) and name != "scripts/check_prose.py":
-            found += words_of_source(text)
+            found += long_first_lines(text) + words_of_source(text)
     return [f"{name}:{line}: {problem}" for line, problem in sorted(found)]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from check_prose import BETTER, problems_of
+from check_prose import BETTER, MAX_FIRST_LINE, problems_of
 
 SOURCE = '''"""Reads claims."""
 
@@ -28,6 +28,14 @@ def test_each_unwanted_word_and_semicolon_of_product_code_is_found_with_its_line
     lines = [(int(line), problem.split(":")[0].strip(" '")) for line, problem in found]
     semicolon = "semicolon in the first line of a docstring"
     assert lines == [(4, semicolon), (8, semicolon), (10, "whoever"), (11, "told"), (13, "anew"), (14, "nobody")]
+
+
+@pytest.mark.parametrize(("length", "found"), [(MAX_FIRST_LINE, 0), (MAX_FIRST_LINE + 1, 3)])
+def test_a_first_line_of_a_docstring_has_at_most_eighty_characters_outside_of_tests(length, found):
+    line = f'"""{"a" * length}\n\n{"b" * 100}"""\n'
+    source = f"{line}class A:\n    {line}    def f(self):\n        {line}"
+    assert len(problems_of("core/a.py", source)) == found
+    assert problems_of("tests/unit/test_a.py", source) == []
 
 
 def test_tests_and_scripts_are_checked_for_semicolons_only():

@@ -279,8 +279,8 @@ class Reconciler:
     async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object, *, ends: bool) -> str:
         """Return the uid of the drain anchor.
 
-        It is created before everything that it co-owns. One that was deleted is created again while the RelayMiner drains, unless its namespace `ends`: what it co-owns
-        would have no owner, and would stay.
+        It is created before everything that it co-owns. One that was deleted is created again while the RelayMiner
+        drains, unless its namespace `ends`: what it co-owns would have no owner, and would stay.
         """
         name = names.drain_anchor(key.name)
         drain_anchor = self._cache.get("ConfigMap", key.namespace, name)

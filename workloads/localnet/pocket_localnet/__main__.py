@@ -1,4 +1,7 @@
-"""`python -m pocket_localnet chain|backend`: the localnet or the demo backend as a process."""
+"""Run the localnet or the demo backend as a process.
+
+Usage: `python -m pocket_localnet chain|backend`.
+"""
 
 import argparse
 import asyncio

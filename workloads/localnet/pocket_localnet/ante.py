@@ -1,4 +1,7 @@
-"""Checks of a transaction before its messages run, in the chain's order, with the chain's texts."""
+"""Check a transaction before its messages run.
+
+The checks have the chain's order and texts.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

@@ -1,4 +1,7 @@
-"""CometBFT JSON-RPC over the localnet: POST, URI form and WebSocket (messages.md, section 11)."""
+"""Serve CometBFT JSON-RPC over the localnet.
+
+It takes POST, the URI form and WebSockets (messages.md, section 11).
+"""
 
 import asyncio
 import base64

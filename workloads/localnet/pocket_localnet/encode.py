@@ -152,7 +152,10 @@ def tx_response(result: TransactionResult, gas_wanted: int = 0) -> abci_pb.TxRes
 
 
 def event_json(event: Event, extra: tuple[str, str]) -> dict[str, Any]:
-    """Return an event as CometBFT writes it: attributes sorted, values quoted as on chain."""
+    """Return an event as CometBFT writes it.
+
+    Attributes are sorted, values quoted as on chain.
+    """
     typed = event.type.startswith("pocket.")
 
     def quoted(name: str, value: str) -> str:

@@ -1,4 +1,7 @@
-"""Genesis of a localnet, from YAML: amounts in upokt, heights in blocks, times in seconds."""
+"""Read the genesis of a localnet from YAML.
+
+Amounts are in upokt, heights in blocks, times in seconds.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,7 +48,10 @@ class GatewayGenesis(_Model):
 
 
 class ServiceGenesis(_Model):
-    """A service with its price and difficulty (32-byte target as hex, default: base target)."""
+    """A service with its price and difficulty.
+
+    The difficulty is a 32-byte target as hex, by default the base target.
+    """
 
     id: str
     name: str = ""

@@ -1,4 +1,7 @@
-"""Message handlers: claims and proofs (claims-and-proofs.md, section 2), and transfers."""
+"""Handle messages: claims, proofs and transfers.
+
+Source: claims-and-proofs.md, section 2.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""Settlement: rewards, penalties and the next difficulty (claims-and-proofs.md, section 7)."""
+"""Settle claims: rewards, penalties and the next difficulty.
+
+Source: claims-and-proofs.md, section 7.
+"""
 
 import json
 from collections import Counter
@@ -71,14 +74,20 @@ def rewards_of(state: State, claim: Claim, minted: int) -> list[Reward]:
 
 
 def _settled_attributes(state: State, claim: Claim) -> dict[str, str]:
-    """Return the attributes of a claim's end, whose compute units are estimated from the difficulty."""
+    """Return the attributes of a claim's end.
+
+    Its compute units are estimated from the difficulty.
+    """
     target = state.difficulty_at(claim.header.service_id, claim.header.session_start_block_height).target_hash
     estimated = estimated_compute_units(Root(claim.root_hash), target)
     return claim_attributes(state, claim) | {"num_estimated_compute_units": str(estimated)}
 
 
 def _budgets(state: State, claims: list[Claim]) -> dict[tuple[str, str], int]:
-    """Return the upokt that an application can pay each claiming supplier of a session."""
+    """Return the upokt that an application can pay each supplier of a session.
+
+    The suppliers are those that claim.
+    """
     claimants = Counter((claim.header.application_address, claim.header.session_id) for claim in claims)
     budgets = {}
     for (application, session_id), number in claimants.items():

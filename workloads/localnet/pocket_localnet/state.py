@@ -1,4 +1,7 @@
-"""The chain's state: dictionaries of immutable records, copied shallowly per block and transaction."""
+"""Hold the chain's state.
+
+It is dictionaries of immutable records, copied shallowly per block and transaction.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,7 +28,10 @@ class RegisteredService:
     history: tuple[tuple[int, int], ...] = ()
 
     def compute_units_at(self, height: int) -> int:
-        """Return the units effective at a height, the live value before the history begins."""
+        """Return the units effective at a height.
+
+        Before the history begins that is the live value.
+        """
         effective_units = [units for effective, units in self.history if effective <= height]
         return effective_units[-1] if effective_units else self.compute_units_per_relay
 

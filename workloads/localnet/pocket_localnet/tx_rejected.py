@@ -12,6 +12,9 @@ class TxRejected(Exception):
 
 
 def handler_error(index: int, log: str, status: str = "FailedPrecondition") -> TxRejected:
-    """Return a message handler's error: code 1, codespace `undefined`, details in the text."""
+    """Return a message handler's error.
+
+    It has code 1, codespace `undefined` and details in the text.
+    """
     text = f"failed to execute message; message index: {index}: rpc error: code = {status} desc = {log}"
     return TxRejected(1, "undefined", text)

@@ -1,4 +1,7 @@
-"""The full verification of a stored proof in the end blocker (claims-and-proofs.md, section 2)."""
+"""Verify a stored proof in full, in the end blocker.
+
+Source: claims-and-proofs.md, section 2.
+"""
 
 from pocket.errors import InvalidProof, PocketError
 from pocket.protocol.claims.proof_requirement import Claim, proof_path

@@ -15,7 +15,10 @@ WRITE_SECONDS: Final = 0.1
 
 
 class _DueWrites:
-    """Writes of the metrics that changed since the last one, and the event loop whose timer runs them."""
+    """Writes of the metrics that changed since the last one.
+
+    With the event loop whose timer runs them.
+    """
 
     def __init__(self) -> None:
         self._writes: list[Callable[[], None]] = []

@@ -74,5 +74,8 @@ def _amounts(amounts: Mapping[str, int]) -> str:
 
 
 def _safe(value: Any) -> Any:
-    """Mark texts that a spreadsheet would run as formulas, because reasons come from outside."""
+    """Mark texts that a spreadsheet would run as formulas.
+
+    Reasons come from outside.
+    """
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else value

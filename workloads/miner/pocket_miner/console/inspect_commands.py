@@ -153,7 +153,10 @@ def cache_group() -> None:
 @_command(inspect_group, "sessions")
 @click.option("--supplier", help="Only this operator address")
 async def sessions(redis: "Redis", keys: RedisKeys, supplier: str | None) -> list[Row]:
-    """Show the sessions that are not settled, with their state and their relays in Redis."""
+    """Show the sessions that are not settled.
+
+    Each has its state and its relays in Redis.
+    """
     rows = []
     for address in [supplier] if supplier else await _suppliers(redis, keys, "sessions"):
         closed = await redis.hgetall(keys.closed(address))
@@ -178,7 +181,10 @@ async def sessions(redis: "Redis", keys: RedisKeys, supplier: str | None) -> lis
 
 @_command(inspect_group, "streams")
 async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Show every stream with its length, its last entry and the last one on a miner's volume."""
+    """Show every stream with its length and its last entry.
+
+    Also the last one on a miner's volume.
+    """
     rows = []
     for address in await _suppliers(redis, keys, "relays"):
         replicated: Mapping[Any, Any] = await redis.hgetall(keys.replicated(address))
@@ -232,7 +238,10 @@ async def meters(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(inspect_group, "cache")
 async def cached(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Show the chain answers that all processes share, and the seconds until each expires."""
+    """Show the chain answers that all processes share.
+
+    Each has the seconds until it expires.
+    """
     rows = []
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         kind, _, digest = _text(name).removeprefix(keys.cached).partition(":")
@@ -258,7 +267,10 @@ async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
 def leases(
     url: str | None, prefix: str | None, config: Path | None, as_json: bool, namespace: str | None, name: str | None
 ) -> None:
-    """Show the holders of shards, the leader and live miners, from Kubernetes or Redis."""
+    """Show the holders of shards, the leader and live miners.
+
+    They are read from Kubernetes or Redis.
+    """
     loaded = None if (namespace and name) or url else configuration(config)
     group = f"{name}-miner" if name else loaded.lease if loaded else None
     namespace = namespace or (loaded.namespace if loaded else None)

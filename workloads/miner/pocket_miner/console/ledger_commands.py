@@ -1,4 +1,7 @@
-"""Define `relayctl ledger`: inspect a miner's volume, whether the miner runs or not."""
+"""Define `relayctl ledger`.
+
+It inspects a miner's volume, whether the miner runs or not.
+"""
 
 import base64
 import json
@@ -97,7 +100,7 @@ def _text(file: BinaryIO) -> str:
 
 
 def _checked_heads(data: Path | None, archive: Path | None, heads: list[AuditHead]) -> tuple[int, list[str]]:
-    """Return the number of outcomes and why heads do not belong to them. Raises ClickException for a broken chain."""
+    """Return the outcomes' number and wrong heads. Raises ClickException."""
     if archive is not None:
         entries = _archived(archive)
         return len(entries), missing_heads(entries, heads)
@@ -111,7 +114,7 @@ def _checked_heads(data: Path | None, archive: Path | None, heads: list[AuditHea
 
 
 def _archived(archive: Path) -> list[TrailEntry]:
-    """Return the verified entries of an archive, with a warning if it is cut off. Raises ClickException."""
+    """Return an archive's entries, and a warning if it is cut off."""
     try:
         entries, cut_off = read_archive(archive), is_cut_off(archive)
     except ArchiveError as error:
@@ -128,7 +131,7 @@ def _archived(archive: Path) -> list[TrailEntry]:
 
 
 def _outcomes(data: Path | None, archive: Path | None) -> list[dict[str, Any]]:
-    """Return the verified outcomes of a volume or of an archive. Raises ClickException."""
+    """Return the verified outcomes of a volume or archive. Raises ClickException."""
     if archive is not None:
         return [entry.outcome() for entry in _archived(archive)]
     audit = _audit(data_folder(data))
@@ -163,7 +166,7 @@ def archive(data: Path, folder: Path) -> None:
 @_DATA
 @click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Number of the last known outcome.")
 def entries(data: Path, after: int) -> None:
-    """Print the next outcomes as the volume has them, with their hashes, as one JSON object."""
+    """Print the next outcomes of the volume with hashes, as one JSON object."""
     audit = _audit(data)
     try:
         audit.load_head()
@@ -207,7 +210,7 @@ def export(data: Path | None, archive: Path | None, form: str, **wanted: Any) ->
 @_DATA
 @click.argument("session_id")
 def explain(data: Path, session_id: str) -> None:
-    """Explain the state or outcome of a session, given by its id or the beginning of it."""
+    """Explain the state or outcome of a session by the beginning of its id."""
     audit = _audit(data)
     try:
         ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
@@ -283,7 +286,7 @@ def backup(data: Path, folder: Path) -> None:
 @_DATA
 @click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
 def refused(data: Path, content: bool) -> None:
-    """Print rejected stream entries and the reasons as one JSON object each, oldest first."""
+    """Print rejected stream entries, oldest first, as one JSON object each."""
     _audit(data).close()
     try:
         letters = DeadLetters(data / "refused.sqlite").read()
@@ -320,7 +323,10 @@ def export_seals(data: Path) -> None:
 
 
 def _exported_seals(text: str, name: str) -> list[tuple[str, int, SessionSeal, str]]:
-    """Return supplier, session end, seal and whether it is signed of an export. Raises ClickException."""
+    """Return the seals of an export.
+
+    Each is supplier, session end, seal and whether it is signed. Raises ClickException.
+    """
     try:
         document = json_value(text, name)
     except InputFileError as error:
@@ -371,7 +377,10 @@ def import_seals(data: Path, file: BinaryIO) -> None:
 @_DATA
 @click.option("--session", "session_id", help="Only this session id (or its beginning).")
 def rebuild(data: Path, session_id: str | None) -> None:
-    """Rebuild the tries of stored sessions in C and in Python and compare them with the seals."""
+    """Rebuild the tries of stored sessions and compare them with the seals.
+
+    They are built in C and in Python.
+    """
     audit = _audit(data)
     wrong = seen = 0
     try:

@@ -49,10 +49,11 @@ class EntryValidator:
         return LeafBatch(self._supplier, session_id, leaves, len(refused), last.id, read.origin, terms, params)
 
     def _of_seal(self, session: TrackedSession, sealed: int, file: SessionEndFile, leaves: list[Leaf]) -> list[Leaf]:
-        """Return the leaves that may be of the sealed set: none once the volume has as many as were sealed.
+        """Return the leaves that may be of the sealed set.
 
-        A Redis that lost its data no longer knows that the session is closed, and a relayer that was frozen may record
-        relays in it. With them the set has another root than the claim, and no proof could be built.
+        There are none once the volume has as many as were sealed. A Redis that lost its data no longer knows that the
+        session is closed, and a relayer that was frozen may record relays in it. With them the set has another root
+        than the claim, and no proof could be built.
         """
         missing = sealed - file.count(self._supplier, session.session_id)
         if missing > 0:

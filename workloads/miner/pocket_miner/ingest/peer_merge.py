@@ -71,7 +71,10 @@ class PeerMerge:
         await self._learn_signed(peers)
 
     async def _learn_signed(self, peers: Peers) -> None:
-        """Learn for which seals of peers there are signed claims, of sessions that are not sealed here."""
+        """Learn for which seals of peers there are signed claims.
+
+        Only sessions that are not sealed here are queried.
+        """
         unsealed = {
             session.session_id: session
             for session in self.sessions.values()
@@ -118,7 +121,7 @@ class PeerMerge:
         return complete
 
     def _has_sealed(self, session: TrackedSession) -> bool:
-        """Return True if a session is sealed and the volume has as many leaves as its seal."""
+        """Return True if a session is sealed, and the volume has as many leaves."""
         if session.seal is None:
             return False
         stored = self.relay_store.file(session.end).count(self.consumer.supplier, session.session_id)

@@ -1,8 +1,8 @@
-"""Exchange seals and relays that Redis has lost among the miners of one RelayMiner.
+"""Exchange seals and relays that Redis has lost with other miners.
 
-Peers are not trusted: every relay is validated like any other, and a peer's seal counts only if neither Redis nor the
-own volume has one, and relays that are here have its root. One of fewer relays than are here counts only with a claim
-that was signed with the supplier's key.
+They are those of the same RelayMiner. Peers are not trusted: every relay is validated like any other, and a peer's seal
+counts only if neither Redis nor the own volume has one, and relays that are here have its root. One of fewer relays
+than are here counts only with a claim that was signed with the supplier's key.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Consume a supplier's relay streams: validate each entry and store it on the volume."""
+"""Consume a supplier's relay streams.
+
+Each entry is validated and stored on the volume.
+"""
 
 import asyncio
 import functools
@@ -56,7 +59,9 @@ class RelayConsumer:
         rounds: ConsumeRounds | None = None,
         start_params: StartParams | None = None,
     ) -> None:
-        """`server_milliseconds` returns the time by Redis's clock, which entry ids hold, None while unknown.
+        """Take the time by Redis's clock from `server_milliseconds`, None while unknown.
+
+        Entry ids hold that time.
 
         `history_id` returns the history of Redis, '' while unknown. Suppliers with the same `rounds` are read together.
         """

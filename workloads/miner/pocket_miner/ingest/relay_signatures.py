@@ -1,6 +1,7 @@
-"""Verify the signatures of relays that peers give, as the chain does with those that are proven.
+"""Verify the signatures of relays that peers give.
 
-The streams hold what relayers have verified. A peer may give anything, and a single wrong leaf costs stake.
+The chain does so with those that are proven. The streams hold what relayers have verified. A peer may give anything,
+and a single wrong leaf costs stake.
 """
 
 from pocket.chain.client import ChainClient

@@ -1,7 +1,8 @@
-"""Copy a session to a temporary file while the volume cannot store or return its relays.
+"""Copy a session to a temporary file while the volume fails.
 
-A claim or a proof needs the leaves of its session, not the volume: they are also in the stream, and with peers. A copy
-has all that can be read of the three. It takes the place of the session's file on the volume for one root or one proof.
+It cannot store or return relays then. A claim or a proof needs the leaves of its session, not the volume: they are also
+in the stream, and with peers. A copy has all that can be read of the three. It takes the place of the session's file on
+the volume for one root or one proof.
 """
 
 import asyncio

@@ -211,9 +211,10 @@ class MinerProcess:
         return _Parts(redis, keys, chain, comet, nodes, settlements, watch, suppliers, fleet, probe, owner)
 
     async def _await_dependencies(self, parts: _Parts) -> None:
-        """Wait until Redis is usable and a node of the right chain answers, or for the stop.
+        """Wait until Redis is usable and a node of the right chain answers.
 
-        Raises RedisNotDurable and ConfigurationError, which only a change of the configuration fixes.
+        The wait ends when the miner is stopped. Raises RedisNotDurable and ConfigurationError, which only a change of
+        the configuration fixes.
         """
         self._readiness.enter(Phase.WAITING)
 
@@ -259,7 +260,10 @@ class MinerProcess:
         return loops if signer is None else [*loops, supervise("signer", signer.run)]
 
     def _measured_block_seconds(self) -> float:
-        """Return the measured time between blocks, the expected one before the first block."""
+        """Return the measured time between blocks.
+
+        Before the first block that is the expected one.
+        """
         return self._config.chain.block_seconds if self._blocks is None else self._blocks.block_seconds
 
     def _owners_known(self, fleet: SupplierManager) -> bool:
@@ -317,7 +321,10 @@ class MinerProcess:
         return [supervise(name, loop) for name, loop in loops.items()]
 
     async def _stop_on_corruption(self, fleet: SupplierManager) -> None:
-        """Stop the miner when a file of its volume is corrupt, after quarantining the file."""
+        """Stop the miner when a file of its volume is corrupt.
+
+        The file is quarantined first.
+        """
         corruption = await fleet.corruption
         if corruption.path:
             await asyncio.to_thread(quarantine, Path(corruption.path))

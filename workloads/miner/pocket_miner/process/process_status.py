@@ -1,4 +1,7 @@
-"""Report the state of a miner process: health, readiness, /report and the status API."""
+"""Report the state of a miner process.
+
+It covers health, readiness, /report and the status API.
+"""
 
 import asyncio
 import json

@@ -124,7 +124,10 @@ class LeafBuilder:
             return False
 
     def _is_request(self, data: bytes, at: int, end: int) -> bool:
-        """Return True for a meta of this session and supplier with a signature, and any payload up to `end`."""
+        """Return True for a request of this session and supplier with a signature.
+
+        Any payload may follow up to `end`.
+        """
         at, meta_end = _field(data, at, _FIELD_1)
         if not data.startswith(self._header, at):
             return False
@@ -137,7 +140,10 @@ class LeafBuilder:
         return payload < payload_end == end
 
     def _is_response(self, data: bytes, at: int) -> bool:
-        """Return True for a meta of this session with a signature, and any payload hash up to the end."""
+        """Return True for a response of this session with a signature.
+
+        Any payload hash may follow up to the end.
+        """
         at, end = _field(data, at, _FIELD_2)
         at, meta_end = _field(data, at, _FIELD_1)
         signature = at + len(self._header)

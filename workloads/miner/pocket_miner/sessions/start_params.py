@@ -1,4 +1,7 @@
-"""Confirm the shared params at the starts of sessions, which determine their windows and the price of their relays."""
+"""Confirm the shared params at the starts of sessions.
+
+They determine windows and the price of relays.
+"""
 
 import asyncio
 import contextlib
@@ -67,7 +70,10 @@ class StartParams:
         session.params, session.params_confirmed = best[0], True
 
     async def _live(self, session: TrackedSession, height: int) -> SharedParams | None:
-        """Return the present params for a sealed session: its windows are hardly others, and its claim is due."""
+        """Return the present params for a sealed session.
+
+        Its windows are hardly others, and its claim is due.
+        """
         if session.seal is None:
             return None
         async with self._asking_live:

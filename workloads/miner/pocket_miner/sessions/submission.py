@@ -59,10 +59,10 @@ class Submission:
         return replace(self, height=height, accepted=True, known_at=0, first_at=first)
 
     def is_kept_in_vain(self, height: int, blocks: int) -> bool:
-        """Return True if nodes have had the bytes for at least so many blocks without including them.
+        """Return True if nodes keep the bytes without including them.
 
-        Nodes that lost the bytes and took them again had them, too: one that takes transactions and passes none on does
-        so at each block.
+        They have had them for at least so many blocks. Nodes that lost the bytes and took them again had them, too: one
+        that takes transactions and passes none on does so at each block.
         """
         known = self.known_at and height > self.known_at and height - self.height >= blocks
         return bool(known) or (self.height > self.first_at > 0 and height - self.first_at > blocks)
@@ -174,7 +174,7 @@ def divide(
     shared: bool,
     left: int = 0,
 ) -> tuple[list[T], list[tuple[T, Attempts]]]:
-    """Divide messages that the chain does not show by whether they must be signed again.
+    """Divide messages that the chain does not show by the need to sign again.
 
     `results` are those of included transactions, by hash. `shared` means that a transaction may hold several of the
     messages, `left` are the blocks until the window closes. Returns the messages whose same bytes are sent again, and

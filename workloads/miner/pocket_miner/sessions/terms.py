@@ -1,6 +1,7 @@
-"""Query a session's header, members, target, compute units and windows at its start.
+"""Query a session's terms at its start.
 
-Stake depends on these terms, so one answer is confirmed by a second one before anything is sealed.
+They are header, members, target, compute units and windows. Stake depends on these terms, so one answer is confirmed by
+a second one before anything is sealed.
 """
 
 import asyncio

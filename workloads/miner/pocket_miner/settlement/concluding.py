@@ -1,9 +1,10 @@
-"""Record the outcomes of sessions and delete their data (docs/fragile/evidence.md).
+"""Record the outcomes of sessions and delete their data.
 
-This is the only place that does either. No session ends before its settlement block, and its outcome is the chain's
-settlement event. The absence of an event counts only after a second answer, and never for a claim that was on chain.
-That no node retains the events any more counts only long after the settlement. An outcome is durable before any data of
-its session is deleted, and deleting waits for Redis without delaying other sessions.
+Source: docs/fragile/evidence.md. This is the only place that does either. No session ends before its settlement block,
+and its outcome is the chain's settlement event. The absence of an event counts only after a second answer, and never
+for a claim that was on chain. That no node retains the events any more counts only long after the settlement. An
+outcome is durable before any data of its session is deleted, and deleting waits for Redis without delaying other
+sessions.
 """
 
 import asyncio
@@ -204,7 +205,10 @@ class Concluder:
         return without_event(session)
 
     async def _was_claimed(self, session: TrackedSession) -> bool:
-        """Return True if a node knows an included transaction with the session's claim, of this or a former owner."""
+        """Return True if a node knows an included transaction with the claim.
+
+        This or a former owner sent it.
+        """
         paid = set(await asyncio.to_thread(self.audit.payments, self.supplier, session.session_id))
         with contextlib.suppress(RedisStoreError):
             costs = await self.store.costs(session.session_id)

@@ -97,7 +97,9 @@ class SettlementReader:
         return page.events.get(supplier, ())
 
     async def events_by_node(self, height: int, supplier: str, now: int) -> Mapping[str, tuple[Event, ...]]:
-        """Return the events of one supplier at the end of a block, by node that could answer.
+        """Return the events of one supplier at the end of a block, by node.
+
+        Nodes that could not answer are left out.
 
         `now` is the latest height. Nodes are queried once per block for all suppliers.
         """

@@ -1,4 +1,7 @@
-"""Diagnose the chain's nodes, gas price and clock for /report, /status and metrics."""
+"""Diagnose the chain's nodes, gas price and clock.
+
+/report, /status and metrics show the result.
+"""
 
 import contextlib
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Let the operator read the last outcomes before a miner stops, so that its Suppliers' earnings include them."""
+"""Let the operator read the last outcomes before a miner stops.
+
+So its Suppliers' earnings include them.
+"""
 
 import asyncio
 import contextlib
@@ -12,7 +15,10 @@ _PAGE_SECONDS: Final = 1.0
 
 
 class Handover:
-    """What the reader of /report has of the audit trail: the last outcome in a report, and in a page of outcomes."""
+    """The outcomes that the reader of /report has.
+
+    They are the last one in a report, and the last one in a page.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -32,9 +38,10 @@ class Handover:
         self._read.set()
 
     async def wait(self, number: int) -> None:
-        """Wait until the reader has the outcome of this number, if reports are polled, for six seconds at most.
+        """Wait until the reader has the outcome of this number.
 
-        A reader that counted it before reads no page: it gets a second after the report to ask for one.
+        It waits if reports are polled, for six seconds at most. A reader that counted it before reads no page: it gets
+        a second after the report to ask for one.
         """
         if self._reported_at is None or self._clock() - self._reported_at > _POLLED_SECONDS:
             return

@@ -1,4 +1,7 @@
-"""Report the state of suppliers at /report, which the operator shows in their status."""
+"""Report the state of suppliers at /report.
+
+The operator shows it in their status.
+"""
 
 import sqlite3
 from collections import Counter

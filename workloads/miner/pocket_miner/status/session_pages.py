@@ -1,6 +1,6 @@
-"""Make the pages of the status API (pocket.api.miner_status) from sessions and outcomes.
+"""Make the pages of the status API from sessions and outcomes.
 
-The functions are pure: what lies on the volume is an argument.
+See `pocket.api.miner_status`. The functions are pure: what lies on the volume is an argument.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

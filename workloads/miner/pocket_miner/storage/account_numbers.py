@@ -1,4 +1,7 @@
-"""Remember the account numbers with which transactions were accepted, on the volume. They never change."""
+"""Remember the account numbers with which transactions were accepted.
+
+They are on the volume and never change.
+"""
 
 import json
 import os

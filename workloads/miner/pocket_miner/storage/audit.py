@@ -115,7 +115,10 @@ class Audit(TransactionTables):
             return [(supplier, int(end), SessionSeal.decode(text), signed) for supplier, end, text, signed in rows]
 
     def unfinished(self) -> list[tuple[str, str, int | None]]:
-        """Return (supplier, session id, session end) of seals and costs without an outcome. Costs alone have no end."""
+        """Return the seals and costs without an outcome.
+
+        Each is supplier, session id and session end. Costs alone have no end.
+        """
         with self._lock:
             return self._database.execute(
                 "SELECT supplier, session_id, max(session_end) FROM "
@@ -353,7 +356,10 @@ class Audit(TransactionTables):
         return [outcome for outcome, _, _ in rows], next((problem for _, problem, _ in rows if problem), ""), last
 
     def _rows(self, after: int) -> Iterator[tuple[dict[str, Any], str, int]]:
-        """Yield outcomes after a number with any break of the hash chain there and their numbers."""
+        """Yield outcomes after a number, with any break of the hash chain.
+
+        Each has its number.
+        """
         with self._lock:
             known = self._database.execute(
                 "SELECT hash FROM outcome WHERE number=? UNION ALL SELECT value FROM meta WHERE name='pruned' LIMIT 1",

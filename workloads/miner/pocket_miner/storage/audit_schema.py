@@ -1,4 +1,7 @@
-"""The tables of an audit trail, and the hash that links an outcome to all before it."""
+"""Define the tables of an audit trail, and the hash of an outcome.
+
+It links an outcome to all before it.
+"""
 
 import hashlib
 from typing import Final

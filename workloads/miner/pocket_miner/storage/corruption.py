@@ -1,8 +1,9 @@
-"""Detect and quarantine corrupt SQLite files of the volume (docs/fragile/volume.md).
+"""Detect and quarantine corrupt SQLite files of the volume.
 
-A corrupt file is quarantined and the miner restarts: the relays and seals that it needs come back from Redis and from
-peers. Continuing with a partly readable file would seal fewer relays than were served. A directory in the place of a
-file, or a file that this user must not open, is quarantined as well, but not one with an I/O error, which may pass.
+Source: docs/fragile/volume.md. A corrupt file is quarantined and the miner restarts: the relays and seals that it needs
+come back from Redis and from peers. Continuing with a partly readable file would seal fewer relays than were served. A
+directory in the place of a file, or a file that this user must not open, is quarantined as well, but not one with an
+I/O error, which may pass.
 """
 
 import contextlib
@@ -105,7 +106,10 @@ def _quarantined(path: Path) -> list[int]:
 
 
 def _is_openable(path: Path) -> bool:
-    """Return True for a regular file, or a folder of them, that this user may read and write."""
+    """Return True if this user may read and write a file.
+
+    It is a regular file, or a folder of them.
+    """
     if path.is_dir():
         return path.suffix == "" and os.access(path, os.R_OK | os.W_OK | os.X_OK)
     return path.suffix != "" and path.is_file() and os.access(path, os.R_OK | os.W_OK)
@@ -127,7 +131,10 @@ def quarantine_corrupted(folder: Path) -> list[Path]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Yield the paths of a volume's files, and the folder of relays before the files in it."""
+    """Yield the paths of a volume's files.
+
+    The folder of relays comes before the files in it.
+    """
     relays = folder / "mirror"
     yield from (folder / "audit.sqlite", folder / "refused.sqlite", relays)
     with contextlib.suppress(OSError):

@@ -1,6 +1,7 @@
-"""Copies of audit trails outside of the volumes: a file per trail that is only appended to, one entry a line.
+"""Keep copies of audit trails outside of the volumes.
 
-The entries have the texts and hashes of the volume, so a copy is verified without it.
+Each trail has a file that is only appended to, one entry a line. The entries have the texts and hashes of the volume,
+so a copy is verified without it.
 """
 
 import json

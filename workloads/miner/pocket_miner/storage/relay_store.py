@@ -49,10 +49,7 @@ class SessionEndFile:
         return None if row is None else int(row[0])
 
     def add_session(self, supplier: str, session_id: str, header: bytes) -> None:
-        """Register a session.
-
-        A known one is not changed.
-        """
+        """Register a session. A known one is not changed."""
         self.add_sessions(supplier, [(session_id, header)])
 
     def add_sessions(self, supplier: str, rows: Iterable[tuple[str, bytes]]) -> None:
@@ -140,7 +137,10 @@ class SessionEndFile:
         return added
 
     def terms_of(self, supplier: str, session_id: str) -> str | None:
-        """Return the terms by which all leaves of a session are valid, empty if unknown. None if nothing was stored."""
+        """Return the terms by which all leaves of a session are valid.
+
+        They are empty if unknown, None if nothing was stored.
+        """
         with self._lock:
             row = self._database.execute(
                 "SELECT s.position, v.terms, EXISTS (SELECT 1 FROM leaf WHERE session=s.id) FROM session s "
@@ -152,9 +152,9 @@ class SessionEndFile:
     def check_again(
         self, supplier: str, session_id: str, check: Callable[[bytes], Leaf | None], terms: str = ""
     ) -> int:
-        """Rebuild every leaf of a session from its relay with `check`, which applies `terms`.
+        """Rebuild every leaf of a session from its relay with `check`.
 
-        A leaf for which `check` returns None is deleted. Returns the number of deleted leaves.
+        It applies `terms`. A leaf for which `check` returns None is deleted. Returns the number of deleted leaves.
         """
         deleted = 0
         with self._lock:
@@ -193,7 +193,7 @@ class SessionEndFile:
             return sorted(database.execute(query, (number,)))
 
     def arrivals(self, supplier: str, session_id: str) -> list[bytes]:
-        """Return the paths of all leaves of a session in the order in which they were stored.
+        """Return the paths of a session's leaves in the order of their storing.
 
         Files of earlier versions do not have that order, and the paths are in their own.
         """
@@ -246,10 +246,7 @@ class SessionEndFile:
             return beyond.fetchone() is not None
 
     def content(self, supplier: str, session_id: str, path: bytes) -> LeafContent:
-        """Return value and weight of one leaf.
-
-        Raises KeyError if there is none.
-        """
+        """Return value and weight of one leaf. Raises KeyError if there is none."""
         with self._lock:
             number = self._number(supplier, session_id)
             row = self._database.execute(
@@ -260,10 +257,10 @@ class SessionEndFile:
             return LeafContent(bytes(row[0]), int(row[1]))
 
     def page(self, supplier: str, session_id: str, after: bytes, max_bytes: int) -> tuple[list[bytes], bytes]:
-        """Return the relays that follow the mark `after`, in the order in which they were stored, and the next mark.
+        """Return the relays after the mark `after`, and the next mark.
 
-        The first mark is empty. Returns at least one relay if there is one, and about `max_bytes` in total. Files of
-        earlier versions return their relays by path.
+        They are in the order in which they were stored. The first mark is empty. Returns at least one relay if there is
+        one, and about `max_bytes` in total. Files of earlier versions return their relays by path.
         """
         values: list[bytes] = []
         last, size = after, 0
@@ -310,7 +307,10 @@ class SessionEndFile:
 
 
 def largest_relay(path: Path, supplier: str, session_id: str) -> int:
-    """Return the bytes of a session's largest relay without blocking the file's users. Raises sqlite3.Error."""
+    """Return the bytes of a session's largest relay. Raises sqlite3.Error.
+
+    It does not block the file's users.
+    """
     with contextlib.closing(SessionEndFile(path, read_only=True)) as file:
         return file.largest(supplier, session_id)
 

@@ -19,7 +19,9 @@ _MAX_HASHED_LEAVES: Final = 4_000_000  # in all attempts together, a few seconds
 def sealed_leaves(
     rows: Sequence[tuple[bytes, bytes]], arrivals: Callable[[], Sequence[bytes]], root: bytes
 ) -> list[tuple[bytes, bytes]] | None:
-    """Return those of the (path, digest) rows, sorted by path, that have the sealed root.
+    """Return those of the (path, digest) rows that have the sealed root.
+
+    The rows are sorted by path.
 
     `arrivals` returns the paths in the order in which they were stored. Leaves that arrived last are left out first.
     Returns None if the rows are no more than those of the root, or if no selection has it.

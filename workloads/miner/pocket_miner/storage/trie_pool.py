@@ -132,7 +132,10 @@ def _processes() -> ProcessPoolExecutor:
 
 
 class _Executor:
-    """A process or thread that runs one call after the other, each for at most `seconds` from its start."""
+    """A process or thread that runs one call after the other.
+
+    Each takes at most `seconds` from its start.
+    """
 
     def __init__(self, start: Callable[[], Executor], seconds: float) -> None:
         self._start = start

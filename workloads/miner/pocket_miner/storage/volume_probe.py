@@ -1,6 +1,7 @@
-"""Notice a volume that hangs: a detached disk or a network file system without its server raises no error.
+"""Notice a volume that hangs.
 
-Then no claim or proof is made here, although this process renews its Leases. Another miner must take the shards over.
+A detached disk or a network file system without its server raises no error. Then no claim or proof is made here,
+although this process renews its Leases. Another miner must take the shards over.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The account that signs a supplier's transactions, by nodes of which one may state a wrong number."""
+"""Track the account that signs a supplier's transactions.
+
+One of its nodes may state a wrong number.
+"""
 
 import asyncio
 from collections import Counter
@@ -76,7 +79,10 @@ class SupplierAccount:
         return auth_pb.QueryAccountRequest(address=self.supplier)
 
     async def _ask(self) -> Account:
-        """Query the account. Of the numbers that nodes state, refuted ones come last, then the most frequent first."""
+        """Query the account numbers that nodes state.
+
+        The most frequent ones come first, refuted ones last.
+        """
         if not self._refuted:
             return await self.chain.account(self.supplier)
         by_node = await self.chain.decoded_by_node(

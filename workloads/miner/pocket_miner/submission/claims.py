@@ -256,9 +256,9 @@ class ClaimSubmitter:
     async def _payable(
         self, rows: list[tuple[TrackedSession, SealedSet]], block: Block, proof: ProofParams
     ) -> list[tuple[TrackedSession, SealedSet]]:
-        """Return the claims that the account's balance pays together with their proofs, the dearest ones first.
+        """Return the claims that the account's balance pays with their proofs.
 
-        The others wait for the next block.
+        The dearest ones come first. The others wait for the next block.
         """
         fees, submission = self.fees, proof.proof_submission_fee_upokt
         costs = Costs(fees.highest_claim_upokt(), lambda size: fees.highest_proof_upokt(size) + submission)
@@ -291,7 +291,10 @@ class ClaimSubmitter:
         return [row for position, row in enumerate(rows) if position in chosen]
 
     async def _measure_relays(self, sessions: Sequence[TrackedSession]) -> None:
-        """Find the largest relays of sessions with a proof to pay: any of a session's relays may have to be proven."""
+        """Find the largest relays of sessions with a proof to pay.
+
+        Any of a session's relays may have to be proven.
+        """
         for session in {s.session_id: s for s in (*sessions, *self.open_sessions.values())}.values():
             if owes_proof(session) and (session.seal is None or not session.largest_relay):
                 where = self.relay_store.path(session.end), self.supplier, session.session_id
@@ -378,7 +381,10 @@ class ClaimSubmitter:
             raise failure
 
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Load transactions that were signed with the seals, before a restart or by a predecessor."""
+        """Load transactions that were signed with the seals.
+
+        That was before a restart, or by a predecessor.
+        """
         waiting = {s.session_id: s for s in sessions if s.claim.sent is None and not s.claim.attempts.number}
         if not waiting:
             return

@@ -1,4 +1,7 @@
-"""Send claims and proofs to the chain's nodes, and find out which of them the chain does not show yet."""
+"""Send claims and proofs to the chain's nodes.
+
+Find out which of them the chain does not show yet.
+"""
 
 import asyncio
 import sqlite3

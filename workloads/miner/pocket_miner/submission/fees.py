@@ -1,4 +1,7 @@
-"""Track the fees of claims and proofs per session, and estimate those of the next ones."""
+"""Track the fees of claims and proofs per session.
+
+Those of the next ones are estimated from them.
+"""
 
 import asyncio
 import contextlib
@@ -120,7 +123,10 @@ class FeeTracker:
                 _LOG.warning("fee of a rejected transaction not deleted from the volume", error=error)
 
     def _costs_of(self, raw: bytes, submission_fee_upokt: int) -> list[tuple[str, str, dict[str, int]]]:
-        """Return (claim or proof, transaction hash, upokt by session id) for a transaction."""
+        """Return the costs of a transaction.
+
+        They are claim or proof, transaction hash, and upokt by session id.
+        """
         try:
             transaction = decode_tx(raw)
         except DecodingError as error:

@@ -1,4 +1,7 @@
-"""The gas of claims and proofs: what is typical, and the bounds within which a node's simulation is believed."""
+"""Know the gas of claims and proofs.
+
+That is what is typical, and the bounds within which a node's simulation is believed.
+"""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""Save and load the seals of one supplier, on the volume and in Redis (docs/fragile/seal.md)."""
+"""Save and load the seals of one supplier, on the volume and in Redis.
+
+Source: docs/fragile/seal.md.
+"""
 
 import asyncio
 import sqlite3
@@ -76,9 +79,10 @@ class KnownSeals:
                     await self.save([seal], session.end, "", needed=False)
 
     async def _share_signed(self, ends: Iterable[int]) -> None:
-        """Share the claims and proofs on the volume: a later owner sends the same bytes and pays no second fee.
+        """Share the claims and proofs on the volume.
 
-        What Redis rejects for good is left out. Raises RedisUnavailable.
+        A later owner sends the same bytes and pays no second fee. What Redis rejects for good is left out. Raises
+        RedisUnavailable.
         """
         for end in sorted(ends):
             for message in _MESSAGES:
@@ -89,7 +93,10 @@ class KnownSeals:
                         _LOG.error("a signed transaction is not shared, Redis rejects it", message=message, error=error)
 
     async def signed_on_volume(self, end: int, message: str = "claim") -> list[SignedGroup]:
-        """Return the signed claims, or proofs, of a session end, nothing if the volume cannot be read."""
+        """Return the signed claims, or proofs, of a session end.
+
+        It is nothing if the volume cannot be read.
+        """
         try:
             return await asyncio.to_thread(self.audit.signed, self.supplier, end, message)
         except sqlite3.Error as error:

@@ -1,4 +1,7 @@
-"""Compute the leaf sets of sessions to be sealed, from the volume or from temporary copies."""
+"""Compute the leaf sets of sessions to be sealed.
+
+They come from the volume or from temporary copies.
+"""
 
 import asyncio
 import enum
@@ -65,9 +68,9 @@ class LeafSets:
         return sets
 
     async def _agreed(self, session: TrackedSession, fallback: VolumeFallback, *, on_volume: bool) -> SealedSet:
-        """Compute the set of all relays, or of those among them that a peer has sealed and signed a claim of.
+        """Compute the set of all relays, or of those that a peer has sealed.
 
-        Raises as `of`.
+        The peer has signed a claim of it. Raises as `of`.
         """
         sealed = await self.of(session, fallback, on_volume=on_volume)
         stated = {seal.root for seal in session.other_seals}

@@ -1,4 +1,7 @@
-"""Decide which proofs of one supplier are required, build them and send them in batches."""
+"""Decide which proofs are required, build them and send them in batches.
+
+They are those of one supplier.
+"""
 
 import asyncio
 import contextlib
@@ -49,7 +52,10 @@ def _invalid(session: TrackedSession) -> bool:
 
 
 def _may_be_judged(session: TrackedSession, height: int) -> bool:
-    """Return True if the state of a height may be about the proof that was sent last, not about one before it."""
+    """Return True if a height's state may be about the proof that was sent last.
+
+    Else it is about one before it.
+    """
     return session.proof.sent is not None and height > session.proof.sent.height
 
 
@@ -169,7 +175,10 @@ class ProofSubmitter:
             raise failure
 
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
-        """Load proofs that this miner signed before a restart, or a former owner: the same bytes cost no second fee."""
+        """Load proofs that this miner signed before a restart, or a former owner.
+
+        The same bytes cost no second fee.
+        """
         waiting = {
             session.session_id: session
             for session in sessions
@@ -195,7 +204,10 @@ class ProofSubmitter:
             session.proof.sent = submissions.get(session_id)
 
     def _doubt(self, session: TrackedSession) -> None:
-        """Query the hash of the seed block again, because the chain found the proof invalid."""
+        """Query the hash of the seed block again.
+
+        The chain found the proof invalid.
+        """
         proof, windows = session.proof.sent, session.windows
         if windows is not None and proof is not None and f"doubted {proof.tx_hash}" not in session.measured:
             session.measured.add(f"doubted {proof.tx_hash}")
@@ -276,9 +288,10 @@ class ProofSubmitter:
         return message
 
     async def _proof(self, session: TrackedSession, path: bytes, sealed: bytes) -> tuple[bytes, bytes]:
-        """Return root and proof from the volume, or from a copy if the volume does not have the sealed leaves.
+        """Return root and proof of the sealed leaves.
 
-        Raises the errors of the trie pool and of copying.
+        They come from the volume, or from a copy if the volume does not have these. Raises the errors of the trie pool
+        and of copying.
         """
         session_id = session.session_id
         try:

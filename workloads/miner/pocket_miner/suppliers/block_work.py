@@ -1,4 +1,7 @@
-"""Order the work of a supplier at a block: stages to report, and groups of sessions to act for. Pure."""
+"""Order the work of a supplier at a block. Pure.
+
+It has stages to report, and groups of sessions to act for.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable

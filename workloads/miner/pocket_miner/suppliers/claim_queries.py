@@ -1,4 +1,7 @@
-"""Query the claims of a supplier, from several nodes where one answer does not suffice."""
+"""Query the claims of a supplier.
+
+Several nodes are queried where one answer does not suffice.
+"""
 
 from collections.abc import Collection, Sequence
 

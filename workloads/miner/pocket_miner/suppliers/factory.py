@@ -1,4 +1,7 @@
-"""Build the miners of single suppliers from the keys folder, the volume and the chain."""
+"""Build the miners of single suppliers.
+
+They come from the keys folder, the volume and the chain.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable

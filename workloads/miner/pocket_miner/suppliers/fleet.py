@@ -1,6 +1,7 @@
-"""Manage the suppliers that this process mines or follows (docs/fragile/ownership.md).
+"""Manage the suppliers that this process mines or follows.
 
-A supplier is mined if its key is loaded and its shard is owned here. Both change while the process runs.
+Source: docs/fragile/ownership.md. A supplier is mined if its key is loaded and its shard is owned here. Both change
+while the process runs.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Whether relayers may still have to append relays to Redis before a session is sealed."""
+"""Decide if relayers may still have to append relays before a seal.
+
+They append them to Redis.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 

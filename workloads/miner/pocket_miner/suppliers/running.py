@@ -1,4 +1,7 @@
-"""Run the tasks of one mined supplier: consume its relays and decide at every block."""
+"""Run the tasks of one mined supplier.
+
+They consume its relays and decide at every block.
+"""
 
 import asyncio
 import contextlib
@@ -141,11 +144,12 @@ class SupplierWorker:
             await self._rest(read, since)
 
     async def _rest(self, read: int, since: float) -> None:
-        """Wait after a read of that many relays, `since` seconds after the previous one that found any.
+        """Wait after a read of that many relays.
 
-        A supplier that just had relays is read again when about a hundred may have come, but before relayers may notify
-        of the next one. Then it waits for a notification, and is read now and then in case one was lost. All reads are
-        at ticks of the clock, so that suppliers share rounds: the fewer relays, the rarer the ticks.
+        `since` are the seconds after the previous one that found any. A supplier that just had relays is read again
+        when about a hundred may have come, but before relayers may notify of the next one. Then it waits for a
+        notification, and is read now and then in case one was lost. All reads are at ticks of the clock, so that
+        suppliers share rounds: the fewer relays, the rarer the ticks.
         """
         now = asyncio.get_running_loop().time()
         if read:
@@ -173,9 +177,9 @@ class SupplierWorker:
         return self.retiring_since is None and self.supplier.quiet_at(height)
 
     async def _decide(self) -> None:
-        """Decide at the next new block that may change anything, or again after a while without one.
+        """Decide at the next new block that may change anything.
 
-        Of several blocks that arrive at once only the newest is decided.
+        Without one, decide again after a while. Of several blocks that arrive at once only the newest is decided.
         """
         blocks = _QUIET_BLOCKS if self._skips(self.seen) else 1
         await self.board.wait_newer(self.seen, max(1.0, self.block_seconds) * blocks, self._skips)

@@ -106,10 +106,7 @@ class SupplierMiner:
         )  # fmt: skip
 
     async def restore(self) -> None:
-        """Load sessions, seals and outcomes from the volume.
-
-        Raises the errors of the volume.
-        """
+        """Load sessions, seals and outcomes from the volume. Raises its errors."""
         if self._restored:
             return
         await self.consumer.restore()
@@ -118,10 +115,7 @@ class SupplierMiner:
         self._restored = True
 
     async def start(self) -> None:
-        """Load the volume, fence predecessors and load Redis.
-
-        Raises the errors of Redis.
-        """
+        """Load the volume, fence predecessors and load Redis. Raises Redis's errors."""
         async with self._starting:
             if self._started:
                 return
@@ -168,7 +162,7 @@ class SupplierMiner:
         return True
 
     async def _merge_peers(self, *, patient: bool = False) -> None:
-        """Copy from peers' volumes what Redis has lost. Peers that do not answer are skipped."""
+        """Copy what Redis has lost from peers that answer."""
         if self.peers is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if patient else self.merge_seconds):
@@ -181,16 +175,17 @@ class SupplierMiner:
             await self.store.advance_cutoff(self._cutoff.session_end, self._cutoff.height)
 
     def on_redis_restarted(self) -> None:
-        """Read all streams again and renew fence and seals: a restarted Redis may hold other ones under known ids."""
+        """Read all streams again, renew fence and seals: Redis may hold others."""
         self.consumer.reread()
         self.store.doubt_fence()
         self._needs_fence = True
 
     async def tail(self, limit: asyncio.Semaphore | None = None) -> int:
-        """Consume new relays once, together with other suppliers that do so at the same time.
+        """Consume new relays once.
 
-        All registered sessions are compared every few seconds, and their number each time. Where that shows something
-        new, this supplier is read alone within `limit`. Returns the number of entries read.
+        Other suppliers that do so at the same time are read together with this one. All registered sessions are
+        compared every few seconds, and their number each time. Where that shows something new, this supplier is read
+        alone within `limit`. Returns the number of entries read.
         """
         begun = asyncio.get_running_loop().time()
         scan = self.last_scan_at is None or begun - self.last_scan_at >= _SCAN_SECONDS
@@ -249,9 +244,10 @@ class SupplierMiner:
             _LOG.info("advancing the session cut-off failed, retrying at the next block", error=error)
 
     def quiet_at(self, height: int) -> bool:
-        """Return True if nothing is to be decided at a height: all sessions are known to be active until later.
+        """Return True if nothing is to be decided at a height.
 
-        It is called for every supplier at every block, most of which have no relays most of the time.
+        All sessions are known to be active until later. It is called for every supplier at every block, most of which
+        have no relays most of the time.
         """
         quiet = self._quiet
         return (
@@ -288,7 +284,10 @@ class SupplierMiner:
     async def _decide_and_act(
         self, block: Block, proof: ProofParams, *, connected: bool, sends_only: bool = False, sent: Collection[str] = ()
     ) -> dict[str, str]:
-        """Decide and act, with `sends_only` for what is sealed alone, without sends for `sent`. Return known stages."""
+        """Decide and act, and return known stages.
+
+        With `sends_only` only for what is sealed, without sends for `sent`.
+        """
         answers = await query_claims(self.chain, self.supplier, self.sessions.values(), block.height)
         due = functools.partial(confirm_due, self.consumer, self.sessions.values(), block.height)
         await self._isolated("confirming terms", block, due)
@@ -308,9 +307,9 @@ class SupplierMiner:
     async def _act_in_parts(
         self, action: Action, group: list[TrackedSession], block: Block, proof: ProofParams, *, connected: bool
     ) -> None:
-        """Act for a group of sessions, and for its halves if a single session may be to blame.
+        """Act for a group of sessions, and for its halves after a failure.
 
-        Raises StaleEpoch and VolumeCorrupted only.
+        A single session may be to blame. Raises StaleEpoch and VolumeCorrupted only.
         """
         try:
             await self._act(action, group, block, proof, connected=connected)
@@ -349,7 +348,7 @@ class SupplierMiner:
     async def _decided(
         self, session: TrackedSession, answers: Sequence[ClaimsAnswer], block: Block, proof: ProofParams
     ) -> Decision | None:
-        """Decide one session. Returns None while its windows are unknown or if deciding failed."""
+        """Decide one session, None if its windows are unknown or deciding failed."""
         try:
             return await decide_session(
                 session, answers, block.height, proof, self.consumer, self.proofs, self.seal_after_blocks

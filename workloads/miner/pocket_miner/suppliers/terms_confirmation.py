@@ -27,7 +27,10 @@ async def confirm_due(consumer: RelayConsumer, sessions: Collection[TrackedSessi
 
 
 def _are_terms_due(session: TrackedSession, height: int) -> bool:
-    """Return True if a claim or a proof of the session may depend on terms that one answer stated."""
+    """Return True if a claim or a proof may depend on terms of one answer.
+
+    The terms are those of the session.
+    """
     windows = session.windows
     if windows is None or session.terms is None or session.terms_confirmed:
         return False

@@ -64,9 +64,10 @@ class UnknownClaims:
                 _LOG.info("claims not compared with known sessions", supplier=miner.supplier, error=error)
 
     async def _claim_windows(self, height: int) -> tuple[int, int]:
-        """Return the end of the latest session whose claim window is over, and when the next one's will be.
+        """Return the end of the latest session whose claim window is over.
 
-        Both are heights. The first one is 0 if no window is over. Raises the errors of the chain.
+        Also returns when the next one's will be. Both are heights. The first one is 0 if no window is over. Raises the
+        errors of the chain.
         """
         at, close = height, 0
         while at > 0:

@@ -1,6 +1,7 @@
-"""One connection to a plain HTTP/1.1 backend, parsed by llhttp (through httptools).
+"""Connect to a plain HTTP/1.1 backend, with one connection.
 
-A connection carries one request at a time. It is reused only after a complete response that nothing follows.
+llhttp parses it (through httptools). A connection carries one request at a time. It is reused only after a complete
+response that nothing follows.
 """
 
 import asyncio

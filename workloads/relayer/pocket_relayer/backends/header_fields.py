@@ -163,9 +163,9 @@ def _readable(value: str) -> str:
 
 
 def _answer_field(name: str, value: str) -> tuple[str, tuple[str]]:
-    """Return a field's canonical name, or '' for a field of the connection, and its readable value.
+    """Return a field's canonical name and its readable value.
 
-    Raises BrokenResponse for a name that is no token.
+    The name is '' for a field of the connection. Raises BrokenResponse for a name that is no token.
     """
     if not _TOKEN.fullmatch(name):
         raise BrokenResponse

@@ -75,7 +75,10 @@ def endpoints_behind(heights: dict[str, int], limit: int, advancing: Collection[
 
 @dataclass(slots=True)
 class _Streak:
-    """Results of one endpoint's last checks, and for how many checks its height did not grow."""
+    """Results of one endpoint's last checks.
+
+    Also for how many checks its height did not grow.
+    """
 
     failures: int = 0
     successes: int = 0

@@ -73,7 +73,10 @@ class BackendEndpoint:
             self.open_since = now
 
     def _fails_for_one_client(self, now: float) -> bool:
-        """Return True if the last failures are responses to one client while others are served."""
+        """Return True if the last failures are responses to one client.
+
+        Others are served meanwhile.
+        """
         if now - self._served_since > _SERVED_SECONDS:
             self._served_before, self._served, self._served_since = self._served, set(), now
         if "" in self._failed_for or len(self._failed_for) > 1:

@@ -244,9 +244,9 @@ class ServiceBackends:
         return {"total": len(endpoints), "healthy": sum(endpoint.available(now) for endpoint in endpoints)}
 
     def endpoints(self, *, only_unhealthy: bool = False) -> list[dict[str, object]]:
-        """Return every endpoint, or those that are unavailable, with transport, origin and the reason.
+        """Return every endpoint, or those that are unavailable.
 
-        It is meant for operators and holds no keys.
+        Each has its transport, origin and the reason. It is meant for operators and holds no keys.
         """
         now = self._clock()
         return [

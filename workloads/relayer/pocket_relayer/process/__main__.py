@@ -1,6 +1,7 @@
-"""Supervise the workers of a relayer pod, by settings that `pocket_relayer` has validated.
+"""Supervise the workers of a relayer pod.
 
-It is a program of its own, so that it does not hold what validates them for as long as it runs.
+`pocket_relayer` has validated its settings. It is a program of its own, so that it does not hold what validates them
+for as long as it runs.
 """
 
 import asyncio

@@ -196,7 +196,10 @@ def summary(
 
 
 def _budgets(reports: list[WorkerReport]) -> list[dict[str, Any]]:
-    """Return each application's smallest limit and its relays above it over all workers."""
+    """Return each application's smallest limit and its relays above it.
+
+    All workers are counted.
+    """
     by_key: dict[tuple[str, str], dict[str, Any]] = {}
     for budget in (one for report in reports for one in report.budgets):
         key = str(budget["service"]), str(budget["application"])

@@ -25,7 +25,10 @@ async def show_metrics(
     recorder: RelayRecorder, latest_block: LatestBlockWatcher, log: WriteAheadLog, chain: CachedChain,
     registry: ServiceRegistry, loop_lag: LoopLagMonitor, connections: Connections, redis: Redis,
 ) -> None:  # fmt: skip
-    """Set the metrics of a worker once a second, and every few seconds while it serves nothing."""
+    """Set the metrics of a worker once a second.
+
+    While it serves nothing, they are set every few seconds.
+    """
     trimming = MemoryTrimmer(system_trim())
     relayer_metrics.BUILD.labels(*build_labels()).set(1)
     pace = RestingPace()

@@ -1,4 +1,7 @@
-"""The problem that a serving worker reports, and what it means for the pod's readiness. Pure."""
+"""Find the problem that a worker reports, and its effect on readiness. Pure.
+
+The readiness is that of the pod.
+"""
 
 from dataclasses import dataclass
 from typing import Final

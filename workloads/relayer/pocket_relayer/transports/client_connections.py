@@ -182,7 +182,10 @@ class Connections:
         return True
 
     def _evict_unused(self, address: str | None = None) -> bool:
-        """Evict a trusted connection, of one address if given, that served nothing for a long time."""
+        """Evict a trusted connection that served nothing for a long time.
+
+        It is of one address if that is given.
+        """
         now, scope = self._clock(), address or ""
         if now < self._next_search.get(scope, now):
             return False

@@ -1,7 +1,7 @@
-"""Serve requests of connections without a served relay in turns and at a limited rate.
+"""Serve requests of connections without a served relay in turns.
 
-Requests that are refused cost their sender nothing. Served as they arrive, those of a few hundred connections would
-delay every relay. HTTP/2 limits its input as well (`FairInput`, `FrameBudget`).
+Their rate is limited. Requests that are refused cost their sender nothing. Served as they arrive, those of a few
+hundred connections would delay every relay. HTTP/2 limits its input as well (`FairInput`, `FrameBudget`).
 """
 
 import asyncio

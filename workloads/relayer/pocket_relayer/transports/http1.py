@@ -1,4 +1,7 @@
-"""HTTP/1.1: ordinary relays by a lean protocol, everything else and WebSocket upgrades through aiohttp."""
+"""Serve HTTP/1.1.
+
+A lean protocol serves ordinary relays, and aiohttp everything else and WebSocket upgrades.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -142,7 +145,10 @@ class Http1:
         return RelayConnection(self._relays, connection)
 
     def _hand_over(self, connection: Connection) -> Http1Connection:
-        """Return aiohttp's protocol for a connection whose next request is no ordinary relay."""
+        """Return aiohttp's protocol for a connection.
+
+        Its next request is no ordinary relay.
+        """
         if self._server is None:
             raise RuntimeError("the HTTP server is not set up")
         try:

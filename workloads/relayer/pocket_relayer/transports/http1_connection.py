@@ -116,7 +116,10 @@ class Http1Connection(web.RequestHandler):
             self._input.take(self.transport, data)
 
     def _takes_input(self) -> bool:
-        """Return False while aiohttp keeps what it is fed, to parse all of it later at once."""
+        """Return False while aiohttp keeps its input.
+
+        It parses all of it later at once.
+        """
         return not (self._reading_paused or self._buffer_paused)
 
     def _on_input_parsed(self) -> None:
@@ -228,7 +231,10 @@ class Http1Connection(web.RequestHandler):
         return finished, reset
 
     def _linger(self) -> None:
-        """Close the connection of a client that may still send, without destroying its response."""
+        """Close the connection of a client that may still send.
+
+        Its response is not destroyed.
+        """
         transport = self.transport
         if transport is None or self.half_closed:
             return

@@ -98,7 +98,10 @@ class RelayConnection(asyncio.Protocol):
         self._idle_timer = self._loop.call_later(self._server.timeouts.idle_seconds, self._check_idle)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Release everything that the connection holds. A relay in progress goes on: it may be recorded already."""
+        """Release everything that the connection holds.
+
+        A relay in progress goes on: it may be recorded already.
+        """
         self._leave()
         self._transport = None
         self.connection.lost()
@@ -211,7 +214,10 @@ class RelayConnection(asyncio.Protocol):
             self._keep_behind(data[missing:])
 
     def _read_on_in_turn(self, upload: Upload, size: int) -> None:
-        """Read the next part of a body when it is the turn of its address. `size` is that of the last part."""
+        """Read the next part of a body when it is its address's turn.
+
+        `size` is that of the last part.
+        """
         turns, transport, cost = self._server.first_requests.turns, self._transport, cost_of(size)
         if transport is None or turns.take_free_turn(cost):
             return
@@ -294,9 +300,10 @@ class RelayConnection(asyncio.Protocol):
         self._next(close=close)
 
     async def _await_turn(self, body: Body) -> Body:
-        """Wait for the turn of a connection without a served relay, and read nothing more of it meanwhile.
+        """Wait for the turn of a connection without a served relay.
 
-        Returns the body to serve, which is a rejection if the turn did not come in time.
+        Nothing more of it is read meanwhile. Returns the body to serve, which is a rejection if the turn did not come
+        in time.
         """
         turns, transport = self._server.first_requests, self._transport
         if turns.take_free_turn(self.connection, body.size):
@@ -339,7 +346,7 @@ class RelayConnection(asyncio.Protocol):
             transport.close()
 
     def _linger(self, transport: asyncio.Transport) -> None:
-        """Close the connection of a client that may still send, without destroying its response."""
+        """Close without destroying the response to a client that may still send."""
         self._leave()
         self._transport = None
         LingeringClose(transport, self.connection, self._server.timeouts).start()
@@ -365,7 +372,7 @@ class RelayConnection(asyncio.Protocol):
             reservation.on_evict = None
 
     async def _stream(self, reply: OutgoingResponse) -> None:
-        """Send a stream as it comes. A failure cuts the connection, since the status is sent already."""
+        """Send a stream as it comes. A failure cuts the connection after the status."""
         pieces, timeouts = reply.pieces, self._server.timeouts
         if pieces is None:
             return
@@ -388,10 +395,7 @@ class RelayConnection(asyncio.Protocol):
         self._transport.write(data)
 
     async def _until_drained(self) -> None:
-        """Wait until the client has read enough.
-
-        Raises ConnectionResetError if it is gone.
-        """
+        """Wait until the client has read enough. Raises ConnectionResetError."""
         if self._transport is None:
             raise ConnectionResetError("the client is gone")
         if self._writing_paused:

@@ -1,4 +1,4 @@
-"""Cleartext HTTP/2 with prior knowledge, for gRPC and for relays as over HTTP/1.1, through the h2 library."""
+"""Serve cleartext HTTP/2 with prior knowledge for gRPC and relays, through h2."""
 
 import asyncio
 import functools
@@ -192,7 +192,7 @@ class Http2Connection(asyncio.Protocol):
             self._abort = loop.call_later(seconds, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Handle the next bytes. Those of a connection without a served relay wait for their turn."""
+        """Handle the next bytes, in turns until a relay of the connection is served."""
         if self._connection.favoured and not self._input.waits:
             self._receive(data)
         elif self._transport is not None:
@@ -313,7 +313,7 @@ class Http2Connection(asyncio.Protocol):
         self._start(stream)
 
     def _evict_upload(self, stream: Stream) -> None:
-        """End an unfinished stream that makes room. One of a stranger is answered only if its client needs the room."""
+        """End an unfinished stream, and answer a stranger only if its client needs room."""
         if self._connection.trusted or self._takes_input or self._memory.handling:
             self._reject_upload(stream, overloaded())
         else:
@@ -325,7 +325,7 @@ class Http2Connection(asyncio.Protocol):
         self._flush()
 
     def _end(self, stream: Stream) -> None:
-        """Free a stream, and cancel what serves it. A relay that is charged is served, and counts, to its end."""
+        """Free a stream, and cancel what serves it unless its relay is charged."""
         if stream.charged and stream.task is not None and not stream.task.done():
             stream.closed = True
             return

@@ -53,7 +53,10 @@ class _Decoder(Decoder):
 
     @property
     def max_header_list_size(self) -> int:
-        """Return the limit of bytes, which hpack reads after each field: none are left after too many fields."""
+        """Return the limit of bytes, which hpack reads after each field.
+
+        None are left after too many fields.
+        """
         self._fields += 1
         return HEADER_LIST_READ if self._fields <= FIELDS_READ else 0
 

@@ -1,7 +1,7 @@
-"""Send responses on the streams of an HTTP/2 connection, as fast as its client reads them.
+"""Send responses on the streams of an HTTP/2 connection.
 
-A window that a client opens by one byte wakes one response. Woken all together, those of a connection would cost a
-hundred times what its frame costs.
+They are sent as fast as its client reads them. A window that a client opens by one byte wakes one response. Woken all
+together, those of a connection would cost a hundred times what its frame costs.
 """
 
 import asyncio
@@ -142,7 +142,7 @@ class Http2Responses:
         return 0 if stream.closed else window
 
     def _pass_on(self) -> None:
-        """Leave what is left of the connection's window to the next stream that waits for it."""
+        """Leave the rest of the connection's window to the next waiting stream."""
         if self._of_connection and self._h2.outbound_flow_control_window > 0:
             _wake_first(self._of_connection)
 

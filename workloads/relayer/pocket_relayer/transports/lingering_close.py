@@ -1,7 +1,8 @@
-"""Close a connection whose client still sends, so that the client can read its last response.
+"""Close a connection whose client still sends.
 
-Closing a socket that has unread bytes resets the connection, and a reset discards what the client has not read yet
-(RFC 9112, section 9.6). So the sending side is closed first, and what arrives is discarded, within limits.
+So the client can read its last response. Closing a socket that has unread bytes resets the connection, and a reset
+discards what the client has not read yet (RFC 9112, section 9.6). So the sending side is closed first, and what arrives
+is discarded, within limits.
 """
 
 import asyncio
@@ -51,7 +52,10 @@ class LingeringClose(asyncio.Protocol):
             self._transport.abort()
 
     def _check(self) -> None:
-        """End the connection once its client sends nothing more, and after several periods in any case."""
+        """End the connection once its client sends nothing more.
+
+        After several periods it ends in any case.
+        """
         self._periods += 1
         if self._discarded == self._discarded_before or self._periods >= _PERIODS:
             self._transport.abort()

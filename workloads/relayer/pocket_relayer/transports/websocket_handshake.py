@@ -1,4 +1,7 @@
-"""Read a WebSocket handshake: the service it names, and its signed request if it has one."""
+"""Read a WebSocket handshake.
+
+It names a service and may have a signed request.
+"""
 
 import base64
 import binascii
