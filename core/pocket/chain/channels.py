@@ -99,10 +99,11 @@ class IdleChannel:
             self._close_later(used)
 
     def renew(self) -> None:
-        """Have later queries use a new connection, for which the node's name is resolved again.
+        """Have later queries use a new connection.
 
-        gRPC keeps a connection to an address that the name has left, and resolves a name at most every 30 seconds. A
-        connection that was opened a moment ago is kept. Running queries go on.
+        The node's name is resolved again for it. gRPC keeps a connection to an address that the name has left, and
+        resolves a name at most every 30 seconds. A connection that was opened a moment ago is kept. Running queries go
+        on.
         """
         used = self._current
         if used is None or asyncio.get_running_loop().time() - used.opened_at < _RENEWAL_SECONDS:

@@ -153,9 +153,9 @@ class ChildWriter:
         return await self._api.apply(kind, child, names.FIELD_MANAGER)
 
     async def _accepts_new(self, kind: ResourceKind, child: Object) -> bool:
-        """Return True if the API server would create an object with this content, as a dry run shows.
+        """Return True if the API server would create an object with this content.
 
-        The name is another one, since the child's is taken.
+        A dry run shows that. The name is another one, since the child's is taken.
         """
         metadata = {key: value for key, value in child["metadata"].items() if key != "name"}
         body = {**child, "metadata": {**metadata, "generateName": f"{child['metadata']['name']}-"}}

@@ -9,7 +9,10 @@ Object = dict[str, Any]
 
 
 def own_status(subject: Object) -> Object:
-    """Return the status of a resource without what the stake keeper and other operators own."""
+    """Return the part of a resource's status that this operator owns.
+
+    What the stake keeper and other operators own is left out.
+    """
     status = without_staking(subject.get("status") or {})
     rows = status.get("conditions") or ()
     return {**status, "conditions": [row for row in rows if row.get("type") != OPERATOR_CONFLICT]}

@@ -175,7 +175,10 @@ class SealingKeys:
 
 @contextmanager
 def _logging_refusal(name: str) -> Iterator[None]:
-    """Log that the API server refused to write an object. It is tried again at the next refresh."""
+    """Log that the API server refused to write an object.
+
+    It is tried again at the next refresh.
+    """
     try:
         yield
     except KubeError as error:

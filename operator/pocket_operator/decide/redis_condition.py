@@ -21,7 +21,7 @@ _STATED: Final = {
 
 
 def durability(snapshot: Snapshot) -> str:
-    """Return what the owner states about the durability of Redis, as a sentence for the condition."""
+    """Return the owner's statement on the durability of Redis, as a sentence."""
     stated = section(snapshot.relay_miner, "spec", "redis").get("durability")
     return _STATED[Durability(stated)] if isinstance(stated, str) and stated in set(Durability) else ""
 

@@ -165,7 +165,10 @@ def _goes(snapshot: Snapshot) -> bool:
 
 
 def not_loaded(subject: str, snapshot: Snapshot) -> tuple[ConditionReason, str]:
-    """Return why pods lack a key or key set (`subject`): it could not be published, or they have yet to load it."""
+    """Return why pods lack a key or key set, which is the `subject`.
+
+    It could not be published, or they have yet to load it.
+    """
     if snapshot.unpublished:
         return ConditionReason.API_SERVER_REJECTED, f"{subject} cannot be published: {snapshot.unpublished}"
     return ConditionReason.LOADING_KEYS, f"{subject} is published; not every pod has loaded it yet."
