@@ -260,10 +260,7 @@ class MinerProcess:
         return loops if signer is None else [*loops, supervise("signer", signer.run)]
 
     def _measured_block_seconds(self) -> float:
-        """Return the measured time between blocks.
-
-        Before the first block that is the expected one.
-        """
+        """Return the measured seconds between blocks, or else the expected ones."""
         return self._config.chain.block_seconds if self._blocks is None else self._blocks.block_seconds
 
     def _owners_known(self, fleet: SupplierManager) -> bool:

@@ -175,16 +175,9 @@ class Worker:
             self._waits[ProblemCode.CHAIN_UNAVAILABLE] = f"waiting for a chain node: {reason}" if reason else ""
 
         await await_dependencies(
-            redis,
-            self._config.redis_url,
-            chain,
-            self._config.chain.id,
-            self._stop,
-            redis_waits,
-            chain_waits,
-            self._platform.rng,
-            owner.claim,
-        )
+            redis, self._config.redis_url, chain, self._config.chain.id, self._stop, redis_waits, chain_waits,
+            self._platform.rng, owner.claim,
+        )  # fmt: skip
         return not self._stop.is_set()
 
     async def _serve(self, http: aiohttp.ClientSession) -> None:  # noqa: PLR0915 - the one place where everything of a worker is put together
