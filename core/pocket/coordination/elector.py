@@ -144,7 +144,10 @@ def takeable_at(state: CandidateState, timing: LeaseTiming) -> float:
 
 
 def next_expiry(states: Iterable[CandidateState], now: float, timing: LeaseTiming) -> float:
-    """Return the seconds until the next Lease of another member can be taken, infinity if none will."""
+    """Return the seconds until a Lease of another member can be taken.
+
+    They are infinite if there is none.
+    """
     others = (
         state for state in states
         if state.record is not None and state.record.holder

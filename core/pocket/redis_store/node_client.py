@@ -16,7 +16,7 @@ holds up what comes after it, so that they do not take that of scripts."""
 
 
 def waits_for_news(args: Sequence[object]) -> bool:
-    """Return True for a read that is answered once there is something new, or after a while."""
+    """Return True for a read that waits until there is something new."""
     return args[0] == "XREAD" and args[1] == b"BLOCK"
 
 

@@ -20,10 +20,10 @@ _OPTIONS: Final = (
 
 
 def keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket for an address, whose unused connection the kernel gives up once its other end is gone.
+    """Return a socket for an address, with keep-alive probes.
 
-    It takes 20 seconds. Otherwise each kept connection to a machine that is gone takes a request, which waits for its
-    deadline.
+    The kernel gives up an unused connection 20 seconds after its other end is gone. Otherwise each kept connection to
+    a machine that is gone takes a request, which waits for its deadline.
     """
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)

@@ -31,7 +31,10 @@ async def sleep_to_tick(seconds: float, after: float | None = None) -> None:
 
 
 async def sleep_near_tick(seconds: float) -> None:
-    """Sleep for a time, to a hundredth of a second, together with those that sleep until the same moment."""
+    """Sleep for a time, to a hundredth of a second.
+
+    Those that sleep until the same moment share a timer.
+    """
     await _sleep_until(round(asyncio.get_running_loop().time() + seconds, 2))
 
 

@@ -14,9 +14,10 @@ _SECONDS_EACH: Final = 0.1
 
 
 class StakePace:
-    """Stakes that stay as they are while there is no session are queried less and less often, up to once a minute.
+    """Decides when stakes are queried: less and less often while they stay.
 
-    As long as a miner queries at all, gRPC's threads cost more CPU than the rest of an idle miner.
+    Without a session the pause grows to a minute. While a miner queries at all, gRPC's threads cost more CPU than the
+    rest of an idle miner.
     """
 
     def __init__(self, block_seconds: float) -> None:
@@ -27,14 +28,20 @@ class StakePace:
         self._queried_at = float("-inf")
 
     def is_due(self, suppliers: Collection[str], now: float, *, busy: bool) -> bool:
-        """Return True if these suppliers' stakes are to be queried now. `busy` is True while one has a session."""
+        """Return True if these suppliers' stakes are to be queried now.
+
+        `busy` is True while one has a session.
+        """
         if not suppliers or self._of != frozenset(suppliers):
             return bool(suppliers)
         pause = self._first if busy else self._pause
         return now - self._queried_at >= max(pause, _SECONDS_EACH * len(suppliers))
 
     def queried(self, suppliers: Collection[str], now: float, *, steady: bool) -> None:
-        """Record a query that ended. `steady` is True if all answered as before, and none will soon change."""
+        """Record a query that ended.
+
+        `steady` is True if all answered as before, and none will soon change.
+        """
         same, self._of = self._of == frozenset(suppliers), frozenset(suppliers)
         self._pause = min(self._longest, 2 * self._pause) if same and steady else self._first
         self._queried_at = now

@@ -166,7 +166,10 @@ class SupplierWorker:
         self._woken.clear()
 
     def _heals_at(self, now: float) -> float:
-        """Return when to read without a notification. A small fleet is read in one round, a large one is spread."""
+        """Return when to read without a notification.
+
+        A small fleet is read in one round, a large one is spread.
+        """
         seconds = self.fleet_size() / _HEALED_PER_SECOND
         if seconds <= _HEAL_SECONDS:
             return next_tick(now, _HEAL_SECONDS)

@@ -101,7 +101,10 @@ class ReportWriter:
 
 
 class ReportReader:
-    """The supervisor's end of the pipe. It is read when a report is needed, and a report wakes no process."""
+    """The supervisor's end of the pipe.
+
+    It is read when a report is needed, and a report wakes no process.
+    """
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -113,7 +116,10 @@ class ReportReader:
         self._report: WorkerReport | None = None
 
     def receive(self) -> bool:
-        """Take what has come. Returns False if nothing has. It never blocks, and takes a few MiB at most."""
+        """Take what has come, a few MiB at most, without blocking.
+
+        Returns False if nothing has.
+        """
         for number in range(_PIECES):
             try:
                 piece = os.read(self._descriptor, _PIECE)
@@ -133,7 +139,10 @@ class ReportReader:
 
     @property
     def is_in_a_line(self) -> bool:
-        """Return True if the rest of a line has not come: a pipe holds less than the report of many suppliers."""
+        """Return True if the rest of a line has not come.
+
+        A pipe holds less than the report of many suppliers.
+        """
         return bool(self._begun)
 
     @property

@@ -7,14 +7,20 @@ RESTING: Final = 5
 
 
 class RestingPace:
-    """Decides which of periodic calls are due: those after a change, and every fifth one without."""
+    """Decides which of periodic calls are due.
+
+    Those are the ones after a change, and every fifth one without.
+    """
 
     def __init__(self) -> None:
         self._state: object = self
         self._rested = 0
 
     def is_due(self, state: object) -> bool:
-        """Return True if the state is not that of the last call, or has been for four calls since the last due one."""
+        """Return True if the state is not that of the last call.
+
+        Also if it has been for four calls since the last due one.
+        """
         self._rested = (self._rested + 1) % RESTING if state == self._state else 0
         self._state = state
         return self._rested == 0
