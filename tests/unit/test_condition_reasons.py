@@ -156,6 +156,13 @@ SITUATIONS = [
         "False",
         ConditionReason.VOLUME_NOT_EXPANDED,
     ),
+    (
+        "rm",
+        {"reports": LOADED, "claims": (VolumeClaim("data-main-miner-0", "10Gi", "10Gi", deleting=True),)},
+        "VolumesHealthy",
+        "False",
+        ConditionReason.VOLUME_BEING_DELETED,
+    ),
     ("rm", {"reports": LOADED}, "SchemaCurrent", "True", ConditionReason.SCHEMA_MATCHES),
     (
         "rm",

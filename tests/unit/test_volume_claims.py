@@ -52,6 +52,11 @@ def clock():
     return [100.0]
 
 
+DELETED = VolumeClaim.of(
+    {"metadata": {"name": "data-main-miner-1", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}}
+)
+
+
 def sizes(server: Server) -> list[str]:
     return [row["spec"]["resources"]["requests"]["storage"] for row in server.claims.values()]
 
@@ -142,9 +147,10 @@ async def test_a_claim_that_cannot_be_changed_concerns_no_other(clock, answer):
         ((VolumeClaim("a", "20Gi", "10Gi"),), "True", "VolumeExpanding", "Growing to 20Gi: a."),
         ((VolumeClaim("a", "10Gi", "10Gi", "no such luck"),), "False", "VolumeNotExpanded", "a (10Gi): no such luck"),
         ((VolumeClaim("a", "10Gi"),), "True", "VolumesFine", "take writes"),
+        ((DELETED,), "False", "VolumeBeingDeleted", "lost once its pod ends: data-main-miner-1. To keep the data"),
     ],
 )
-def test_volumes_that_have_not_the_declared_size_are_in_the_status(claims, status, reason, text):
+def test_volumes_that_go_or_have_not_the_declared_size_are_in_the_status(claims, status, reason, text):
     seen = snapshot(relay_miner=LARGER, claims=claims, reports=(miner_report(),))
     found = next(c for c in relay_miner_status(seen, plan(seen)).conditions if c.type == "VolumesHealthy")
     assert (found.status, found.reason, text in found.message) == (status, reason, True), found

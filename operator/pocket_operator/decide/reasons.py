@@ -56,6 +56,7 @@ class ConditionReason(StrEnum):
     UPDATE_FAILED = "UpdateFailed"
     REDIS_UNREACHABLE = "RedisUnreachable"
     CHAIN_UNREACHABLE = "ChainUnreachable"
+    VOLUME_BEING_DELETED = "VolumeBeingDeleted"
     VOLUME_EXPANDING = "VolumeExpanding"
     VOLUME_NOT_EXPANDED = "VolumeNotExpanded"
     VOLUME_FILLING = "VolumeFilling"

@@ -27,13 +27,17 @@ class VolumeClaim:
     capacity: str = ""
     refusal: str = ""
     """Why the API server refused to let it grow."""
+    deleting: bool = False
+    """It goes, and its volume with it, once no pod uses it. Nothing takes that back."""
 
     @classmethod
     def of(cls, claim: Mapping[str, Any], refusal: str = "") -> "VolumeClaim":
         """Read the API's object."""
         requests = ((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}
         capacity = ((claim.get("status") or {}).get("capacity") or {}).get("storage")
-        return cls(str(claim["metadata"]["name"]), str(requests.get("storage") or "0"), str(capacity or ""), refusal)
+        deleting = bool(claim["metadata"].get("deletionTimestamp"))
+        size = str(requests.get("storage") or "0")
+        return cls(str(claim["metadata"]["name"]), size, str(capacity or ""), refusal, deleting)
 
     def is_smaller(self, size: str) -> bool:
         """Return True if it is bound and its request is below a size.
@@ -77,11 +81,17 @@ def template_size(stateful_set: Mapping[str, Any] | None) -> str:
 
 
 def volume_growth(claims: Sequence[VolumeClaim], size: str) -> ConditionSpec | None:
-    """Return what to report of volumes that have not the declared size.
+    """Return what to report of volumes that are being deleted or have not the declared size.
 
-    The result is None if all have.
+    The result is None without any.
     """
     kind = ConditionType.VOLUMES_HEALTHY
+    if leaving := [claim.name for claim in claims if claim.deleting]:
+        return ConditionSpec(
+            kind, "False", ConditionReason.VOLUME_BEING_DELETED,
+            f"Deleted, and lost once its pod ends: {few(leaving)}. To keep the data, first set "
+            "persistentVolumeReclaimPolicy of the volume to Retain.",
+        )  # fmt: skip
     refused = [f"{claim.name} ({claim.requested}): {claim.refusal}" for claim in claims if claim.refusal]
     if refused:
         return ConditionSpec(
