@@ -3,13 +3,14 @@
 import contextlib
 
 import pytest
+import yaml
 from conftest import define_kinds, operator_of_new_namespace
 from rest import at_rest, metrics_of, reached, rounds
 from waits import all_well, create, gone, published, reason
 
 from kube import condition, eventually, kubelet
 from pocket.api.crd import definitions
-from pocket.kube.api_client import APPLY, ObjectNotFound
+from pocket.kube.api_client import APPLY, KubeError, ObjectNotFound
 from pocket_operator.controller.secrets import ROTATE, SEALING_PUBLIC, SEALING_SECRET
 from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, EVENTS, RELAY_MINERS, SECRETS, SUPPLIERS
 from resources import address, key_secret, relay_miner, supplier
@@ -155,6 +156,50 @@ async def test_a_drain_anchor_that_somebody_deletes_is_created_again_so_that_not
     await gone(api, RELAY_MINERS, running, "main", 60)
     for kind, name in ((CONFIG_MAPS, "main-drain"), (STATEFUL_SET, "main-miner"), (SECRETS, "main-miner-keys")):
         await gone(api, kind, running, name, 60)
+
+
+async def test_a_finalizer_that_a_policy_keeps_holds_up_no_other_deletion_and_is_named(api, cluster, running, operator):
+    await create(api, key_secret(running, "bob"), supplier(running, "bob"))
+    await all_well(api, running, "alice", "bob")
+    rule = {"apiGroups": ["pocket.network"], "apiVersions": ["*"], "resources": ["suppliers"], "operations": ["UPDATE"]}
+    policy = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [rule]},
+        "matchConditions": [{"name": "ours", "expression": f"object.metadata.namespace == '{running}'"}],
+        "validations": [{
+            "expression": "object.metadata.name != 'alice' || has(object.metadata.finalizers)",
+            "message": "alice is to stay",
+        }],
+    }  # fmt: skip
+    name, version = f"keeps-{running}", "admissionregistration.k8s.io/v1"
+    bound = {"policyName": name, "validationActions": ["Deny"]}
+    rows = [
+        {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, spec in (("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", bound))
+    ]
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rows))
+    try:
+        await eventually(lambda: refused(api, running), 30, "the policy is in force")
+        for who in ("alice", "bob"):
+            await api.delete(SUPPLIERS, running, who)
+        await gone(api, SUPPLIERS, running, "bob")
+        found = await reason(api, SUPPLIERS, running, "alice", "APIServerRejected")
+        assert "Its finalizer cannot be removed" in found["message"]
+        assert "alice is to stay" in found["message"]
+    finally:
+        cluster.kubectl("delete", "-f", "-", stdin=yaml.safe_dump_all(rows))
+    await gone(api, SUPPLIERS, running, "alice")
+
+
+async def refused(api, namespace):
+    try:
+        patch = {"metadata": {"finalizers": None}}
+        query = {"dryRun": "All"}
+        path = SUPPLIERS.path(namespace, "alice")
+        await api.call("PATCH", path, body=patch, query=query, content_type="application/merge-patch+json")
+    except KubeError:
+        return True
+    return False
 
 
 async def test_a_sealing_secret_that_cannot_be_changed_does_not_stop_the_operator(api, running, operator):

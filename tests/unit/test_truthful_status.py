@@ -234,3 +234,14 @@ def test_a_key_that_cannot_be_published_is_not_called_published():
         assert (found.status, found.reason) == ("False", "APIServerRejected")
         assert "cannot be published: Secret main-relayer-keys: exceeded quota" in found.message
     assert one(rejections=refused)["KeysLoaded"].status == "True", "the pods have it from before"
+
+
+def test_a_finalizer_that_cannot_be_removed_is_named_until_it_is_gone():
+    leaving, held = gone(ALICE), {("Supplier", "alice"): "held by a policy", ("RelayMiner", "main"): "held, too"}
+    found = one(suppliers=(leaving,), unreleased=held)["Ready"]
+    assert (found.status, found.reason) == ("False", "APIServerRejected")
+    assert "Its finalizer cannot be removed: held by a policy" in found.message
+    _, rows = whole(relay_miner=gone(RM), suppliers=(leaving,), unreleased=held)
+    assert (rows["Ready"].reason, rows["Stalled"].status) == ("APIServerRejected", "True")
+    assert "held, too" in rows["Ready"].message
+    assert one(unreleased={("Supplier", "bob"): "held"})["Ready"].status == "True"

@@ -19,6 +19,8 @@ class ReconcileState:
     reported: dict[ChildKey, Rejection] = field(default_factory=dict)
     unread: frozenset[ChildKey] = frozenset()
     unprotected: frozenset[ChildKey] = frozenset()
+    unreleased: dict[ChildKey, str] = field(default_factory=dict)
+    """Resources whose finalizer the API server refused to remove, with its message."""
     namespace_ends: bool = False
     status_written: dict[str, float] = field(default_factory=dict)
     status_answers: dict[str, tuple[Object, Object]] = field(default_factory=dict)

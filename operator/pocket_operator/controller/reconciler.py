@@ -157,9 +157,14 @@ class Reconciler:
             leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
             await self._guard.release(key.namespace, (subject for subject in leaving if subject is not None))
         state.released |= any(change.kind == RELAY_MINERS.name for change in planned.release)
-        await map_bounded(
-            lambda change: self._writer.finalizer(key, change), planned.release, _AT_ONCE, stop_on=KubeError
-        )
+        refused: dict[ChildKey, Rejection] = {}
+
+        async def release(change: FinalizerChange) -> None:
+            with self._writer.recording(refused, (change.kind, change.name)):
+                await self._writer.finalizer(key, change)
+
+        await map_bounded(release, planned.release, _AT_ONCE, stop_on=KubeError)
+        state.unreleased = {child_key: rejection.message for child_key, rejection in refused.items()}
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
     async def _without_relay_miner(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> Snapshot:
@@ -274,6 +279,7 @@ class Reconciler:
             rejections=state.reported,
             namespace_ends=state.namespace_ends,
             unprotected={child_key: rejection.message for child_key, rejection in refused.items()},
+            unreleased=state.unreleased,
         )
 
     async def _drain_anchor(self, key: ReconcileKey, relay_miner: Object, *, ends: bool) -> str:

@@ -270,6 +270,8 @@ def _problem(
     for (kind, name), rejection in sorted(snapshot.rejections.items(), key=lambda row: row[0]):
         reason = ConditionReason.FOREIGN_OBJECT if rejection.foreign else ConditionReason.API_SERVER_REJECTED
         return reason, f"{kind} {name}: {rejection.message}"
+    if (refusal := snapshot.unreleased.get(("RelayMiner", snapshot.name))) is not None:
+        return ConditionReason.API_SERVER_REJECTED, f"Its finalizer cannot be removed: {refusal}"
     for fact in (redis, chain):
         if fact.state == "False":
             return fact.reason, fact.message

@@ -199,6 +199,8 @@ class Snapshot:
     """Children that the last attempt could not write."""
     unprotected: Mapping[ChildKey, str] = field(default_factory=dict)
     """What the API server let us not protect from deletion, with its message."""
+    unreleased: Mapping[ChildKey, str] = field(default_factory=dict)
+    """What the API server let us not release at the last attempt, with its message."""
     owner_names: Mapping[str, str] = field(default_factory=dict)
     """Operator address → namespace/name of the Supplier that may use it."""
     schemas: Schemas = field(default_factory=Schemas)

@@ -125,6 +125,9 @@ def _keys(check: KeyCheck, snapshot: Snapshot, plan: Plan, *, loaded: int, expec
     drain = plan.drains.get(check.address)
     relay_miner = section(check.supplier, "spec", "relayMinerRef").get("name", "")
     paused = snapshot.relay_miner is not None and is_paused(snapshot.relay_miner)
+    if (refusal := snapshot.unreleased.get(("Supplier", check.name))) is not None and check.has_finalizer:
+        message = f"Its finalizer cannot be removed: {refusal}"
+        return ConditionSpec(kind, "False", ConditionReason.API_SERVER_REJECTED, message)
     if drain is not None and check.reason is not ConditionReason.KEY_IN_USE:
         why = f", which waits while RelayMiner {relay_miner} is paused" if paused else f": {drain.reason}"
         state = "Drains before it unstakes" if _unstake_drain(check, plan) is not None else "Being deleted"
