@@ -68,7 +68,7 @@ async def test_the_lease_is_not_read_at_every_reconciliation():
 
 
 def test_the_condition_names_both_operators():
-    found = operator_conflict("second", "first", "main")
+    found = operator_conflict("second", "first", ("ns", "main"))
     assert found.reason is ConditionReason.OTHER_OPERATOR
     assert "namespace first manages" in found.message
     assert "the one in second leaves it alone" in found.message
@@ -80,9 +80,10 @@ async def test_an_operator_that_cannot_see_that_the_other_is_gone_says_how_to_ha
     world.leases.error = KubeError("forbidden", 403)
     await world.other()
     assert not world.claim.is_readable("first")
-    found = operator_conflict("second", "first", "main", readable=False)
+    found = operator_conflict("second", "first", ("ns", "main"), readable=False)
     command = found.message.partition("If it is: ")[2]
-    assert command == """kubectl patch rm main --subresource=status --type=merge -p '{"status":{"operator":""}}'"""
+    patch = """--subresource=status --type=merge -p '{"status":{"operator":""}}'"""
+    assert command == f"kubectl -n ns patch rm main {patch}"
     world.leases.error = None
     await world.other(after=5.0)
     assert world.claim.is_readable("first")

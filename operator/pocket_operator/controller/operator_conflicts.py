@@ -61,7 +61,7 @@ class OperatorConflicts:
         before = [
             r for r in (subject.get("status") or {}).get("conditions") or () if r.get("type") == OPERATOR_CONFLICT
         ]
-        spec = operator_conflict(self._namespace, other, key.name, readable=self._claim.is_readable(other))
+        spec = operator_conflict(self._namespace, other, key, readable=self._claim.is_readable(other))
         (condition,) = conditions([spec], before, int(subject["metadata"].get("generation") or 0), self._now())
         row = condition.model_dump(by_alias=True, mode="json")
         if before != [row]:

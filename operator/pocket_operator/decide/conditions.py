@@ -66,18 +66,19 @@ def schema_condition(kind: str, schemas: Schemas, unknown: Sequence[str], *, inv
 OPERATOR_CONFLICT = ConditionType.OPERATOR_CONFLICT.value
 
 
-def operator_conflict(own: str, other: str, relay_miner: str, *, readable: bool = True) -> ConditionSpec:
+def operator_conflict(own: str, other: str, relay_miner: tuple[str, str], *, readable: bool = True) -> ConditionSpec:
     """Return the condition of an operator that leaves a RelayMiner to another.
 
-    `own` and `other` are their namespaces. Where the other's Lease is not `readable`, only a person can tell that it is
-    gone.
+    `own` and `other` are their namespaces, `relay_miner` is a namespace and a name. Where the other's Lease is not
+    `readable`, only a person can tell that it is gone.
     """
     message = (
         f"The operator in namespace {other} manages this RelayMiner, so the one in {own} leaves it alone. Uninstall "
         "one of them, or limit it to other namespaces."
     )
     if not readable:
-        command = f"kubectl patch rm {relay_miner} --subresource=status --type=merge -p"
+        namespace, name = relay_miner
+        command = f"kubectl -n {namespace} patch rm {name} --subresource=status --type=merge -p"
         message += (
             f" The one in {own} may not read the other's Lease, so it cannot see that the other is gone. If it is: "
             f"""{command} '{{"status":{{"operator":""}}}}'"""
