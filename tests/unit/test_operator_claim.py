@@ -1,10 +1,15 @@
 """Two operators over one namespace: one manages, the other leaves it alone until the first one's Lease is dead."""
 
+import contextlib
+from datetime import UTC, datetime
+
 import pytest
 
 from pocket.kube.api_client import KubeError, ObjectNotFound
 from pocket_operator.controller.operator_claim import OperatorClaim
+from pocket_operator.controller.operator_conflicts import OperatorConflicts
 from pocket_operator.decide.conditions import operator_conflict
+from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
 from pocket_operator.decide.reasons import ConditionReason
 
 
@@ -94,3 +99,44 @@ async def test_what_cannot_be_a_namespace_is_no_other_operator(text):
     world = World()
     assert await world.other(text) == ""
     assert world.leases.reads == 0
+
+
+@pytest.mark.parametrize(("status", "passed_on"), [(403, False), (422, False), (0, True), (503, True)])
+async def test_a_refused_condition_of_two_operators_does_not_stop_a_reconciliation(status, passed_on):
+    key, cache = ReconcileKey("ns", "main"), ObjectCache()
+    old = {"type": "OperatorConflict", "status": "True", "reason": "OtherOperator", "message": ""}
+    managers = [{"manager": "pocket.network/operator-of-second"}]
+    metadata = {"name": "main", "namespace": "ns", "uid": "u", "managedFields": managers}
+    cache.put("RelayMiner", {"metadata": metadata, "spec": {}, "status": {"conditions": [old]}})
+
+    class Refusing:
+        calls = 0
+
+        async def call(self, *_, **__):
+            self.calls += 1
+            raise KubeError("refused", status)
+
+    api = Refusing()
+    conflicts = OperatorConflicts(api, cache, World().claim, "second", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    for step in (conflicts.clear(key), conflicts.report(key, "first")):
+        with pytest.raises(KubeError) if passed_on else contextlib.nullcontext():
+            await step
+    assert api.calls == 2
+
+
+async def test_without_a_relay_miner_the_oldest_supplier_decides_who_manages_all():
+    world, key, cache = World(), ReconcileKey("ns", "main"), ObjectCache()
+    conflicts = OperatorConflicts(None, cache, world.claim, "second", lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    assert await conflicts.other(key) == ""
+    for name, created, operator in (("bob", "2026-01-02", "second"), ("alice", "2026-01-01", "first")):
+        metadata = {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": created}
+        spec = {"relayMinerRef": {"name": "main"}, "operatorAddress": name}
+        cache.put("Supplier", {"metadata": metadata, "spec": spec, "status": {"operator": operator}})
+    assert await conflicts.other(key) == "first"
+    world.now += 5.0
+    world.leases.error = KubeError("forbidden", 403)
+    assert await conflicts.other(key) == "", "nothing would tell that it is gone"
+    world.now, world.leases.error = world.now + 5.0, None
+    assert await conflicts.other(key) == "first"
+    cache.put("RelayMiner", {"metadata": {"name": "main", "namespace": "ns", "uid": "u"}, "spec": {}})
+    assert await conflicts.other(key) == "", "a new RelayMiner is free"

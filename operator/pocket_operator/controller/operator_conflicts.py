@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from pocket.kube.api_client import APPLY, KubeApi
+from pocket.kube.api_client import APPLY, NO_ANSWER, KubeApi, KubeError
 from pocket_operator.controller.operator_claim import OperatorClaim
 from pocket_operator.decide.conditions import OPERATOR_CONFLICT, conditions, operator_conflict
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey
@@ -96,5 +96,11 @@ class OperatorConflicts:
     async def _apply(self, key: ReconcileKey, body: Object, namespace: str) -> None:
         path = RELAY_MINERS.path(key.namespace, key.name, "status")
         query = {"fieldManager": f"{names.FIELD_MANAGER}-of-{namespace}", "force": "true"}
-        patched = await self._api.call("PATCH", path, body=body, query=query, content_type=APPLY)
+        try:
+            patched = await self._api.call("PATCH", path, body=body, query=query, content_type=APPLY)
+        except KubeError as error:
+            if error.status in NO_ANSWER:
+                raise
+            _LOG.warning("cannot write the condition of two operators, retrying", error=error)
+            return
         self._cache.put(RELAY_MINERS.name, patched)
