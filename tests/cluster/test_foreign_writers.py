@@ -20,7 +20,7 @@ DEPLOYMENT, STATEFUL_SET = BY_KIND["Deployment"], BY_KIND["StatefulSet"]
 NOW = "2026-01-01T00:00:00Z"
 
 
-def service(url):
+def rpc_service(url):
     return {"id": "eth", "backends": {"jsonRpc": {"urls": [url]}}}
 
 
@@ -120,21 +120,35 @@ async def test_a_condition_that_another_client_adds_to_a_status_is_kept_and_make
 async def test_secrets_and_config_maps_that_cannot_be_changed_are_created_again(api, running, operator):
     for kind, name in ((SECRETS, "main-miner-keys"), (SECRETS, "main-relayer-keys"), (CONFIG_MAPS, "main-hot")):
         await api.merge(kind, running, name, {"immutable": True})
-    await api.merge(RELAY_MINERS, running, "main", {"spec": {"services": [service("http://other:8545")]}})
+    await api.merge(RELAY_MINERS, running, "main", {"spec": {"services": [rpc_service("http://other:8545")]}})
     await create(api, key_secret(running, "bob"), supplier(running, "bob"))
     await all_well(api, running, "alice", "bob", seconds=60)
     assert await published(api, running, "miner") == {address("alice"), address("bob")}
-    known = await api.get(SECRETS, running, "main-miner-keys")
-    metadata = {key: known["metadata"][key] for key in ("name", "namespace", "labels")}
+
+
+async def test_what_was_created_with_values_that_cannot_change_is_created_again(api, running, operator):
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    others = (
+        (SECRETS, "main-miner-keys", {"type": "example.org/other"}),
+        (BY_KIND["RoleBinding"], "main-miner", {"roleRef": role}),
+        (BY_KIND["Service"], "main-miner", {"spec": {"ports": [{"port": 1}]}}),
+    )
     operator.stop()
-    await api.delete(SECRETS, running, "main-miner-keys")
-    await api.create(SECRETS, running, {"metadata": metadata, "type": "example.org/other"})
+    for kind, name, content in others:
+        known = await api.get(kind, running, name)
+        await api.delete(kind, running, name)
+        metadata = {key: known["metadata"][key] for key in ("name", "namespace", "labels")}
+        await api.create(kind, running, {"metadata": metadata, **content})
     operator.start()
 
-    async def serves():
-        return await published(api, running, "miner") == {address("alice"), address("bob")}
+    async def mended():
+        binding = await api.get(BY_KIND["RoleBinding"], running, "main-miner")
+        service = await api.get(BY_KIND["Service"], running, "main-miner")
+        right = binding["roleRef"]["name"] == "main-miner" and service["spec"]["clusterIP"] == "None"
+        return right and await published(api, running, "miner") == {address("alice")}
 
-    await eventually(serves, 60)
+    await eventually(mended, 60)
+    await all_well(api, running, "alice")
 
 
 async def test_a_drain_anchor_that_somebody_deletes_is_created_again_so_that_nothing_is_left(api, running, nodes):

@@ -28,7 +28,7 @@ from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, PODS, SECRETS,
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
-_DERIVED = (SECRETS, CONFIG_MAPS)
+_DERIVED = frozenset({SECRETS.name, CONFIG_MAPS.name, "RoleBinding"})
 """Kinds of which nothing is lost with an object: the operator writes all that is in it."""
 WATCHED = tuple(kind.name for kind in WATCHED_CHILDREN)
 
@@ -121,8 +121,8 @@ class ChildWriter:
 
         The API server may reject a foreign addition together with our fields (two ports of one name) though it
         accepted it before. Then the whole object is replaced once, and the manager of that write is removed: fields
-        that it owned could not be removed by a later apply. A Secret or ConfigMap that cannot be changed, because
-        another client made it immutable or created it with another type, is deleted and created again.
+        that it owned could not be removed by a later apply. What holds nothing but the operator's fields and cannot be
+        changed, because another client made it immutable or created it with another type, is deleted and created again.
 
         Raises KubeError.
         """
@@ -141,7 +141,7 @@ class ChildWriter:
                     kind, namespace, name, force_replace_patch(child, observed), manager=repair
                 )
             except KubeError:  # it is not what others added
-                if kind not in _DERIVED or not await self._accepts_new(kind, child):
+                if not (_is_derived(child) and await self._accepts_new(kind, child)):
                     raise error from None
                 await self._api.delete(kind, namespace, name, uid=str(observed["metadata"]["uid"]))
                 _LOG.warning("child deleted, since it cannot be changed", kind=kind.name, child=name)
@@ -236,6 +236,11 @@ class ChildWriter:
         finalizers = [*there, names.FINALIZER] if change.wanted else [f for f in there if f != names.FINALIZER]
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
         return await self._api.merge(kind, metadata["namespace"], change.name, patch, manager=names.FIELD_MANAGER)
+
+
+def _is_derived(child: Object) -> bool:
+    """Return True if nothing is lost with the object, such as the address of a load balancer."""
+    return child["kind"] in _DERIVED or (child.get("spec") or {}).get("clusterIP") == "None"
 
 
 def _ours(observed: Object, planned: Plan) -> bool:
