@@ -228,7 +228,7 @@ class ShardLeaseManager:
         self._wake.set()
 
     def _pause_seconds(self) -> float:
-        """Return the seconds until the next tick. A lone member has only its own Leases to renew."""
+        """Return the seconds until the next tick: a lone member renews its own Leases."""
         alone = not self._complained and self._has_read and self.members == {self.identity}
         longest = self._timing.lease * _PAUSE_ALONE if alone else self._timing.retry
         # Wake when a lease expires: takeover is promised within a bound.

@@ -239,7 +239,10 @@ class ChildWriter:
 
 
 def _is_derived(child: Object) -> bool:
-    """Return True if nothing is lost with the object, such as the address of a load balancer."""
+    """Return True if nothing is lost with the object.
+
+    An address of a load balancer would be.
+    """
     return child["kind"] in _DERIVED or (child.get("spec") or {}).get("clusterIP") == "None"
 
 

@@ -81,9 +81,9 @@ def template_size(stateful_set: Mapping[str, Any] | None) -> str:
 
 
 def volume_growth(claims: Sequence[VolumeClaim], size: str) -> ConditionSpec | None:
-    """Return what to report of volumes that are being deleted or have not the declared size.
+    """Return what to report of volumes that are deleted or have another size.
 
-    The result is None without any.
+    The result is None if all are kept and have the declared size.
     """
     kind = ConditionType.VOLUMES_HEALTHY
     if leaving := [claim.name for claim in claims if claim.deleting]:
