@@ -116,7 +116,7 @@ def console(
     host: str, port: int, hosts: tuple[str, ...], block_url: str, transaction_url: str, dashboards_url: str,
     interval: float, **sources: Any,
 ) -> None:  # fmt: skip
-    """Serve a read-only web page of earnings, sessions, suppliers, services and fleet.
+    """Serve a read-only web page. It shows earnings, sessions, services and fleet.
 
     Without addresses, relayers and miners are found through the Kubernetes API.
     """

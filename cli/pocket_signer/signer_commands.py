@@ -143,7 +143,7 @@ async def _is_served(path: Path) -> bool:
 
 @click.group("signer")
 def signer() -> None:
-    """Keep suppliers' keys outside of relayer and miner (docs/signer.md)."""
+    """Keep suppliers' keys in a process of their own (docs/signer.md)."""
 
 
 @signer.command()
@@ -209,7 +209,7 @@ def serve(
 @click.option("--public-key", required=True, help="Public key of the supplier, 66 hex digits")
 @click.argument("session")
 def forget(data: Path, public_key: str, session: str) -> None:
-    """Allow another root for SESSION, whose claim was signed and never sent.
+    """Allow another root for SESSION. Its claim was signed and never sent.
 
     Check first that the chain has no claim of the session: a second claim replaces it, and its proof may fail.
     """

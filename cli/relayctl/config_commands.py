@@ -50,7 +50,7 @@ config.add_command(render)
     "--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Deadline of a query, seconds."
 )
 def validate(files: tuple[Path, ...], check_chain: bool, timeout: float) -> None:
-    """Check FILES (or folders) as the API server and the workloads would.
+    """Check FILES or folders. The API server and workloads check alike.
 
     The exit code is 1 if there is an error.
     """

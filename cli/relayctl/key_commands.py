@@ -69,7 +69,7 @@ def address(key_file: Path | None) -> None:
 @keys.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def generate(file: Path) -> None:
-    """Write a new key to FILE, and print its address and public key.
+    """Write a new key to FILE. Print its address and public key.
 
     FILE is readable by you alone.
     """
@@ -82,7 +82,7 @@ def generate(file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--namespace", callback=namespace_name, required=True, help="Namespace of the Suppliers")
 def sealing_secret(file: Path, namespace: str) -> None:
-    """Write a Secret with a new sealing key to FILE, and print its public key.
+    """Write a new sealing key's Secret to FILE. Print its public key.
 
     The key is that of the namespace. FILE is readable by you alone.
     """
@@ -104,7 +104,7 @@ def sealing_secret(file: Path, namespace: str) -> None:
 @click.option("--name", callback=object_name, required=True, help="Name of the Supplier")
 @click.option("--relay-miner", callback=object_name, help="Print a Supplier of this RelayMiner instead")
 def seal_key(key_file: Path | None, public_key: str, namespace: str, name: str, relay_miner: str | None) -> None:
-    """Seal a key for one Supplier, so that the text may be stored in Git.
+    """Seal a key for one Supplier. The text may be stored in Git.
 
     Only the holder of the sealing key can open it.
     """

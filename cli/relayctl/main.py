@@ -86,7 +86,7 @@ def demo(
     lose_redis: bool,
     redis: str,
 ) -> None:
-    """Run all parts and real relays on this machine and check the earnings."""
+    """Run all parts on this machine. Send real relays and check the earnings."""
     folder = Path(tempfile.mkdtemp(prefix="pocket-demo-"))
     options = DemoOptions(
         samples, folder, sessions, rate, keep, chaos, corrupt or "", lose_redis, miners, Topology(redis)

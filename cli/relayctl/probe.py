@@ -156,10 +156,10 @@ def probe(
     *,
     as_json: bool,
 ) -> None:
-    """Send a simulated relay to every supplier, service and transport of FILES.
+    """Probe every supplier, service and transport of FILES.
 
-    The exit code is 1 if one is not served. Nothing is paid, charged or recorded, and no chain node is queried. gRPC
-    backends are left out: no call is common to all of them.
+    Each gets a simulated relay. The exit code is 1 if one is not served. Nothing is paid, charged or recorded, and no
+    chain node is queried. gRPC backends are left out: no call is common to all of them.
     """
     try:
         manifests = load_manifests(files)

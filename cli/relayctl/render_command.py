@@ -117,9 +117,9 @@ def write_signer_files(folder: Path, relay_miner: RelayMiner, manifests: Manifes
 @click.option("--admin-host", default="127.0.0.1", show_default=True,
               help="Address of the admin ports, which have no password: the loopback or a private one")  # fmt: skip
 def render(files: tuple[Path, ...], output: Path, name: str | None, **machine: Any) -> None:
-    """Write what relayer and miner read on a machine without Kubernetes.
+    """Write the files of relayer and miner without Kubernetes.
 
-    Docker compose or systemd run them (docs/standalone.md). FILES are the resources and Secrets. Running processes
+    They are for docker compose or systemd (docs/standalone.md). FILES are the resources and Secrets. Running processes
     apply changes of hot.json, keys and secrets without restart.
     """
     try:

@@ -109,7 +109,7 @@ def _run(task: Coroutine[Any, Any, T]) -> T:
 
 @click.group()
 def stake() -> None:
-    """Stake, change or unstake a supplier as its Supplier resource declares."""
+    """Stake, change or unstake a supplier. Its Supplier resource declares it."""
 
 
 @stake.command("plan")
@@ -132,7 +132,7 @@ def plan_command(
     unsigned: Path | None,
     **node: str,
 ) -> None:
-    """Show what differs from the chain and the transaction that changes it.
+    """Show what differs from the chain. Show the transaction that changes it.
 
     Nothing is sent. Exit code 0: a transaction is planned. 4: staked as declared. 3: refused. Others are
     errors: 2 for a wrong option or a missing file, 1 for the rest.

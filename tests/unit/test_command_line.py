@@ -73,3 +73,21 @@ def test_help_begins_with_the_options_that_matter(group, command, first):
     commands = main.commands[group].commands if group else main.commands
     options = [row.opts for row in commands[command].params if isinstance(row, click.Option)]
     assert first in options[1 if command == "send" and group == "stake" else 0]
+
+
+def groups(group, path=()):
+    """Yield the words of every group of commands."""
+    yield path
+    with click.Context(group) as context:
+        commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    for name, command in commands.items():
+        if isinstance(command, click.Group):
+            yield from groups(command, (*path, name))
+
+
+def test_no_list_of_commands_cuts_what_a_command_does():
+    found = list(groups(main))
+    assert len(found) > 10
+    for path in found:
+        listed = CliRunner().invoke(main, [*path, "--help"]).output.partition("Commands:")[2]
+        assert "..." not in listed, (path, listed)

@@ -138,9 +138,9 @@ def k8s() -> None:
 @_formed
 @_targeted
 def status(target: ClusterTarget, supplier: str | None, watch: bool, interval: float) -> None:
-    """Show stake, sessions, earnings, losses, deadline and funds of Suppliers.
+    """Show stake, sessions, earnings, losses and funds of Suppliers.
 
-    The deadline is the next one. Earnings are those of the supplier's side today (UTC) and in total, in upokt. The
+    The next deadline is shown, too. Earnings are those of the supplier's side today (UTC) and in total, in upokt. The
     values are as old as the status of the resources, some seconds.
     """
 
@@ -262,7 +262,7 @@ def earnings(target: ClusterTarget, by: str, supplier: str, since: str) -> None:
 @_formed
 @_targeted
 def archive(target: ClusterTarget, folder: Path) -> None:
-    """Append the new outcomes of every miner's volume to files in FOLDER.
+    """Append new outcomes of every volume to files in FOLDER.
 
     Each volume has a file of its own.
 
@@ -311,7 +311,7 @@ def doctor(target: ClusterTarget) -> None:
 @click.option("--logs/--no-logs", default=True, help="Without logs and reports, kubectl is not needed")
 @_targeted
 def bundle(target: ClusterTarget, file: Path | None, lines: int, logs: bool) -> None:
-    """Write an archive that helps to find a fault to FILE, without secrets.
+    """Write an archive for finding faults to FILE. It has no secrets.
 
     It has resources, Events, findings, reports and logs. Secrets are never read. Credentials in configuration, texts
     and URLs are redacted. Read it before you share it.

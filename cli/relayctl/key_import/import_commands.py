@@ -137,7 +137,7 @@ def import_keys() -> None:
 @_passphrase
 @_target
 def keyring_command(folder: Path, names: tuple[str, ...], passphrase_fd: int | None) -> Keys:
-    """Import keys from a keyring FOLDER with the backend `file`, `test` or `os`.
+    """Import keys from a keyring FOLDER. Its backend is `file`, `test` or `os`.
 
     A keyring of `os` has a folder on a machine without a desktop. FOLDER is the home folder of pocketd, or keyring-file
     or keyring-test in it.
@@ -164,7 +164,7 @@ def keyring_passphrase(keyring: Path, descriptor: int | None) -> str:
 @click.option("--name", "names", multiple=True, required=True, help="Name of a key. May be repeated")
 @_target
 def secret_service_command(names: tuple[str, ...]) -> Keys:
-    """Import keys of the backend `os` from the keyring of a Linux desktop.
+    """Import keys of the backend `os` from a Linux desktop.
 
     They are read with `secret-tool` of libsecret.
     """

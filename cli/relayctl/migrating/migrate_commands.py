@@ -87,9 +87,9 @@ def migrate(
     public_key: str | None,
     output: Path,
 ) -> None:
-    """Turn the Go relay miner's configuration into a RelayMiner and Suppliers.
+    """Turn a Go relay miner's configuration into resources.
 
-    Its keys become those of the Suppliers.
+    They are a RelayMiner and its Suppliers with their keys.
     """
     if (relayer is None) == (compose is None):
         raise click.ClickException("name either --relayer or --compose")

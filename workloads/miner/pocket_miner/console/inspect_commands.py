@@ -205,7 +205,7 @@ async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(inspect_group, "seals")
 async def show_seals(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Show the seals in Redis with what they claim and the epoch of their owner."""
+    """Show the seals in Redis. They have claimed amounts and the owner's epoch."""
     rows = []
     for address in await _suppliers(redis, keys, "seals"):
         for text in (await redis.hgetall(keys.seals(address))).values():
@@ -222,7 +222,7 @@ async def show_seals(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(inspect_group, "meters")
 async def meters(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Show the upokt of each session's budget that served relays have used."""
+    """Show the used upokt of each session's budget. Served relays use it."""
     rows = []
     for address in await _suppliers(redis, keys, "meter"):
         start = keys.consumed(address, "")
@@ -252,7 +252,7 @@ async def cached(redis: "Redis", keys: RedisKeys) -> list[Row]:
 
 @_command(cache_group, "clear")
 async def clear(redis: "Redis", keys: RedisKeys) -> list[Row]:
-    """Delete every cached chain answer, in Redis and in all running processes."""
+    """Delete every cached chain answer. Redis and all running processes lose it."""
     gone = 0
     async for name in redis.scan_iter(f"{keys.cached}*", count=1000):
         if not _text(name).startswith(keys.cache("witness", "")):  # what nodes answered about sessions is evidence

@@ -83,7 +83,7 @@ def _audit(data: Path) -> Audit:
     help="Published heads, a line each: date, number, hash (the entry of this miner in ConfigMap <name>-audit).",
 )
 def verify(data: Path | None, archive: Path | None, published: BinaryIO | None) -> None:
-    """Verify the hash chain of all outcomes, and that no published one is missing."""
+    """Verify the hash chain of all outcomes. No published one may be missing."""
     heads = parse_published_heads(_text(published)) if published is not None else []
     number, problems = _checked_heads(data, archive, heads)
     if problems:
@@ -147,7 +147,7 @@ def _outcomes(data: Path | None, archive: Path | None) -> list[dict[str, Any]]:
 @_DATA
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def archive(data: Path, folder: Path) -> None:
-    """Append new outcomes to this volume's file in FOLDER, while the miner runs.
+    """Append new outcomes to the volume's file in FOLDER. The miner may run.
 
     The file needs no volume to be verified and exported: --archive of these commands. Run it again for later outcomes.
     """
@@ -166,7 +166,7 @@ def archive(data: Path, folder: Path) -> None:
 @_DATA
 @click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Number of the last known outcome.")
 def entries(data: Path, after: int) -> None:
-    """Print the next outcomes of the volume with hashes, as one JSON object."""
+    """Print the next outcomes with hashes. They are one JSON object."""
     audit = _audit(data)
     try:
         audit.load_head()
@@ -184,7 +184,7 @@ def entries(data: Path, after: int) -> None:
 @click.option("--since", default="", help="Only outcomes since this UTC date, as in 2026-11-29.")
 @click.option("--format", "form", type=click.Choice(["json", "csv"]), default="json", show_default=True)
 def earnings(data: Path | None, archive: Path | None, by: str, supplier: str, since: str, form: str) -> None:
-    """Print what each recipient received by session, day or service, upokt."""
+    """Print the upokt of each recipient by session, day or service."""
     rows = earnings_rows(_outcomes(data, archive), by, supplier=supplier, since=since)
     for line in earnings_csv(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
         click.echo(line)
@@ -200,7 +200,7 @@ def earnings(data: Path | None, archive: Path | None, by: str, supplier: str, si
 @click.option("--lost/--settled", default=None, help="Only what was not paid, or what was.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="Only the newest ones; 0: all.")
 def export(data: Path | None, archive: Path | None, form: str, **wanted: Any) -> None:
-    """Print outcomes, as one JSON object a line or as CSV for spreadsheets."""
+    """Print outcomes. Each is a JSON object, or a line of CSV for spreadsheets."""
     rows = ExportFilter(**wanted).select(_outcomes(data, archive))
     for line in csv_lines(rows) if form == "csv" else (json.dumps(row, sort_keys=True) for row in rows):
         click.echo(line)
@@ -210,7 +210,7 @@ def export(data: Path | None, archive: Path | None, form: str, **wanted: Any) ->
 @_DATA
 @click.argument("session_id")
 def explain(data: Path, session_id: str) -> None:
-    """Explain the state or outcome of a session by the beginning of its id."""
+    """Explain the state or outcome of a session. Its id may be cut short."""
     audit = _audit(data)
     try:
         ended = [row for row in audit.outcomes() if str(row["session_id"]).startswith(session_id)]
@@ -269,7 +269,7 @@ def _relays(file: SessionEndFile, supplier: str, session_id: str) -> Iterator[st
 @_DATA
 @click.argument("folder", type=click.Path(path_type=Path))
 def backup(data: Path, folder: Path) -> None:
-    """Copy seals, outcomes and open sessions into a new FOLDER while the miner runs.
+    """Copy seals, outcomes and open sessions to a new FOLDER. The miner may run.
 
     A miner that starts on the copy, with any Redis, claims and proves the open sessions.
     """
@@ -286,7 +286,7 @@ def backup(data: Path, folder: Path) -> None:
 @_DATA
 @click.option("--content/--no-content", default=False, help="With the first 16 KiB of each entry, as base64.")
 def refused(data: Path, content: bool) -> None:
-    """Print rejected stream entries, oldest first, as one JSON object each."""
+    """Print rejected stream entries. Each is a JSON object, oldest first."""
     _audit(data).close()
     try:
         letters = DeadLetters(data / "refused.sqlite").read()
@@ -300,7 +300,7 @@ def refused(data: Path, content: bool) -> None:
 
 @ledger.group()
 def seals() -> None:
-    """Move seals to another volume, so that no session is claimed twice."""
+    """Move seals to another volume. So no session is claimed twice."""
 
 
 @seals.command("export")
@@ -349,7 +349,7 @@ def _exported_seals(text: str, name: str) -> list[tuple[str, int, SessionSeal, s
 @_DATA
 @click.argument("file", type=click.File("rb"))
 def import_seals(data: Path, file: BinaryIO) -> None:
-    """Import seals from a FILE (- for standard input), after stopping the miner.
+    """Import seals from a FILE, - for standard input. Stop the miner first.
 
     A seal whose root differs from a known one is rejected.
     """
@@ -377,7 +377,7 @@ def import_seals(data: Path, file: BinaryIO) -> None:
 @_DATA
 @click.option("--session", "session_id", help="Only this session id (or its beginning).")
 def rebuild(data: Path, session_id: str | None) -> None:
-    """Rebuild the tries of stored sessions and compare them with the seals.
+    """Rebuild the tries of stored sessions. Compare them with the seals.
 
     They are built in C and in Python.
     """
