@@ -192,10 +192,7 @@ class Reconciler:
         return replace(snapshot, drain_anchor_uid=str(drain_anchor["metadata"]["uid"]))
 
     async def _protected(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> tuple[Snapshot, Plan]:
-        """Add the finalizers that a plan needs first.
-
-        The plan is made without what could not be protected.
-        """
+        """Add the finalizers that a plan needs, and plan without what has none."""
         planned = plan(snapshot)
         if not planned.protect:
             return snapshot, planned
