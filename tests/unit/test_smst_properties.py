@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -83,3 +84,16 @@ def test_unsorted_or_repeated_paths_are_refused():
         LeafSet([(b"\x02" * 32, bytes(48)), (b"\x01" * 32, bytes(48))])
     with pytest.raises(ValueError, match="sorted"):
         LeafSet([(b"\x01" * 32, bytes(48)), (b"\x01" * 32, bytes(48))])
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 33, 50])
+def test_data_of_another_leaf_is_none_or_long_enough_for_its_path(size):
+    path, value = b"\x01" * 32, b"value"
+    leaves = LeafSet([(path, leaf_digest(path, value, 7))])
+    proof = leaves.closest_proof(path, lambda _: LeafContent(value, 7)).compact()
+    data = replace(proof, non_membership_leaf_data=bytes(size)).marshal()
+    if 0 < size < 33:
+        with pytest.raises(InvalidProof, match="too short"):
+            verify_closest(data, leaves.root())
+    else:
+        verify_closest(data, leaves.root())

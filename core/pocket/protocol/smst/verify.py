@@ -112,7 +112,7 @@ def _check_expanded(proof: ClosestProof, non_membership: bytes) -> None:
             wanted ^= 1 << (255 - bit)
     differing = wanted ^ int.from_bytes(proof.closest_path[:32].ljust(32, b"\x00"), "big")
     _check(
-        proof.depth == 0 or differing >> (d.MAX_DEPTH - proof.depth) == 0,
+        differing >> (d.MAX_DEPTH - proof.depth) == 0,
         stage,
         "the path with its flipped bits does not lead to the closest path",
     )
