@@ -9,13 +9,18 @@ from types import SimpleNamespace
 import pytest
 
 from pocket.redis_store import log_positions, relay_recorder
-from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.log_records import WalRecord
 from pocket.redis_store.recorder_types import RecorderLimits
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.server_info import PrimaryStates, RedisInfo
-from pocket.redis_store.store_errors import CommandRejected, RedisTrouble, RedisUnavailable, SessionClosed
+from pocket.redis_store.store_errors import (
+    CommandRejected,
+    LogUnavailable,
+    RedisTrouble,
+    RedisUnavailable,
+    SessionClosed,
+)
 from pocket.redis_store.write_ahead_log import WriteAheadLog
 from supplier_workers import until
 
@@ -271,25 +276,6 @@ async def test_a_recorder_rests_while_nothing_can_be_lost_and_nothing_can_end(re
     assert recorder._resting is False
 
 
-async def test_a_request_that_was_refunded_while_redis_was_away_may_be_sent_again():
-    class Away:
-        async def evalsha(self, *_):
-            raise RedisUnavailable("away")
-
-    budgets = Budgets(Away(), KEYS, BudgetLimits(remembered=2))
-    run = asyncio.create_task(budgets.run())
-    charges = [Charge("alice", "s", 5, None, 600, b"\x01%d" % number) for number in range(2)]
-    assert [budgets.charge_offline(row) for row in (*charges, *charges)] == (
-        [ChargeResult.CHARGED] * 2 + [ChargeResult.REPLAYED] * 2
-    )
-    budgets.refund(charges[0])
-    await budgets.drain()
-    assert [budgets.charge_offline(row) for row in charges] == [ChargeResult.CHARGED, ChargeResult.REPLAYED]
-    assert budgets.charge_offline(replace(charges[0], request_id=b"")) is ChargeResult.CHARGED
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
-
-
 @pytest.mark.parametrize("acknowledged", [True, False])
 async def test_a_primary_that_failed_is_told_whatever_is_appended_to_others(recording, acknowledged):
     redis = Redis()
@@ -432,3 +418,16 @@ async def test_a_relay_that_nobody_waits_for_keeps_no_other_from_being_recorded(
     redis.gate.set()
     await asyncio.gather(*relays[1:])
     assert recorder.counters.appended == 2
+
+
+@pytest.mark.parametrize("error", [LogUnavailable("full"), OSError("I/O")])
+async def test_without_a_log_a_relay_is_refused_and_nothing_is_owed_for_it(recording, error):
+    def append(records):
+        raise error
+
+    recorder = recording(Redis())
+    recorder._log.append = append
+    with pytest.raises(LogUnavailable if isinstance(error, LogUnavailable) else RedisUnavailable):
+        await recorder.record(record())
+    await until(recorder._queue.settled.is_set)
+    assert (recorder.log_problem, recorder.suppliers_with_unacknowledged) == (str(error), set())

@@ -1,19 +1,20 @@
 """The bounds of a recorder's queue and commands, and the worst of several primaries."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket.redis_store import log_positions
-from pocket.redis_store.budgets import Budgets, Charge, ChargeResult
+from pocket.redis_store.budgets import BudgetLimits, Budgets, Charge, ChargeResult
 from pocket.redis_store.log_positions import chunks
 from pocket.redis_store.recorder_types import RecorderLimits
 from pocket.redis_store.redis_keys import RedisKeys
 from pocket.redis_store.relay_recorder import RelayRecorder
 from pocket.redis_store.server_info import RedisInfo, combine
-from pocket.redis_store.store_errors import QueueFull
+from pocket.redis_store.store_errors import QueueFull, RedisUnavailable
 from pocket.redis_store.write_ahead_log import WalRecord, WriteAheadLog
 
 KEYS = RedisKeys("limits")
@@ -90,3 +91,22 @@ async def test_a_budget_of_nothing_pays_for_nothing_and_none_is_no_limit(redis, 
     task = asyncio.create_task(budgets.run())
     assert await budgets.charge(Charge("pokt1a", "s", 10, budget, 600)) is result
     task.cancel()
+
+
+async def test_a_request_that_was_refunded_while_redis_was_away_may_be_sent_again():
+    class Away:
+        async def evalsha(self, *_):
+            raise RedisUnavailable("away")
+
+    budgets = Budgets(Away(), KEYS, BudgetLimits(remembered=2))
+    run = asyncio.create_task(budgets.run())
+    charges = [Charge("alice", "s", 5, None, 600, b"\x01%d" % number) for number in range(2)]
+    assert [budgets.charge_offline(row) for row in (*charges, *charges)] == (
+        [ChargeResult.CHARGED] * 2 + [ChargeResult.REPLAYED] * 2
+    )
+    budgets.refund(charges[0])
+    await budgets.drain()
+    assert [budgets.charge_offline(row) for row in charges] == [ChargeResult.CHARGED, ChargeResult.REPLAYED]
+    assert budgets.charge_offline(replace(charges[0], request_id=b"")) is ChargeResult.CHARGED
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
