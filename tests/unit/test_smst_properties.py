@@ -97,3 +97,12 @@ def test_data_of_another_leaf_is_none_or_long_enough_for_its_path(size):
             verify_closest(data, leaves.root())
     else:
         verify_closest(data, leaves.root())
+
+
+@pytest.mark.parametrize(("depth", "valid"), [(0, True), (255, True), (256, True), (257, False)])
+def test_a_proof_is_at_most_as_deep_as_a_path_is_long(depth, valid):
+    path = b"\x01" * 32
+    leaves = LeafSet([(path, leaf_digest(path, b"value", 7))])
+    proof = leaves.closest_proof(path, lambda _: LeafContent(b"value", 7)).compact()
+    with contextlib.nullcontext() if valid else pytest.raises(InvalidProof, match="above 256"):
+        verify_closest(replace(proof, depth=depth.to_bytes(2)).marshal(), leaves.root())
