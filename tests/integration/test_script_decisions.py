@@ -397,3 +397,16 @@ async def test_blocks_and_invalidations_reach_their_channels_and_are_numbered_an
     assert got == [(KEYS.blocks, "first"), (KEYS.blocks, encode_block(block)), *forget]
     assert versions == [1, 2]
     assert plain(await redis.mget(KEYS.block, KEYS.cache_version)) == [encode_block(block), "2"]
+
+
+async def test_each_refund_of_a_batch_frees_its_own_request(redis):
+    budgets = Budgets(redis, KEYS)
+    charges = [Charge("supplier", "one", 1, None, KEEP, identity) for identity in (b"\1a", b"\1b", b"\1c", b"", b"\1d")]
+    async with running(budgets):
+        for order in (charges, charges[::-1]):
+            assert await asyncio.gather(*map(budgets.charge, order)) == [ChargeResult.CHARGED] * 5
+            for charge in order:
+                budgets.refund(charge)
+            await budgets.drain()
+            assert plain(await redis.get(KEYS.consumed("supplier", "one"))) == "0"
+            assert await redis.hkeys(KEYS.replays("supplier", "one", 1)) == []
