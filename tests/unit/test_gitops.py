@@ -141,6 +141,15 @@ def test_every_state_that_the_operator_reports_has_its_health(of, change):
     assert kstatus(body) == plain, rows
 
 
+@pytest.mark.parametrize("kind", ["RelayMiner", "Supplier"])
+def test_what_has_no_status_yet_is_in_progress_for_flux(kind):
+    metadata = {"generation": 1, "managedFields": [{"manager": "kubectl", "operation": "Apply"}]}
+    assert flux({"metadata": metadata}, kind) == "InProgress"
+    written = {"manager": "pocket.network/operator", "operation": "Apply", "subresource": "status"}
+    metadata = {"generation": 2, "managedFields": [*metadata["managedFields"], written]}
+    assert flux({"metadata": metadata, "status": {"observedGeneration": 2, "conditions": WELL}}, kind) == "Current"
+
+
 def test_a_rollout_that_is_overdue_has_failed_by_every_convention():
     overdue = {"clock": 1e6, "rolling_since": 0.0, "pods": (POD, MINER_POD), "children": ROLLING}
     seen = snapshot(**overdue)
