@@ -16,7 +16,7 @@ from pocket.runtime.concurrency import map_bounded
 from pocket_operator.controller import operator_metrics
 from pocket_operator.controller.audit_archive import AuditArchive
 from pocket_operator.controller.books_keeper import BooksKeeper
-from pocket_operator.controller.child_writer import WATCHED, ChildWriter
+from pocket_operator.controller.child_writer import AT_ONCE, WATCHED, ChildWriter
 from pocket_operator.controller.events import EventWriter
 from pocket_operator.controller.failed_creates import FailedCreates
 from pocket_operator.controller.namespace_guard import NamespaceGuard
@@ -33,7 +33,7 @@ from pocket_operator.decide.conditions import EventToEmit, events_to_emit
 from pocket_operator.decide.contested import CONTESTED
 from pocket_operator.decide.draining import has_finalizer, open_without_relay_miner
 from pocket_operator.decide.object_cache import ObjectCache, ReconcileKey, operator_address
-from pocket_operator.decide.plan import DRAINING, REQUEUE, FinalizerChange, Plan, is_paused, plan
+from pocket_operator.decide.plan import DRAINING, REQUEUE, Plan, is_paused, plan
 from pocket_operator.decide.reasons import ConditionReason
 from pocket_operator.decide.redis_secrets import redis_secrets_of
 from pocket_operator.decide.relay_miner_status import relay_miner_status
@@ -59,8 +59,6 @@ from pocket_operator.resources.kinds import BY_KIND, CONFIG_MAPS, PODS, READ_CHI
 _LOG: FilteringBoundLogger = structlog.get_logger()
 Object = dict[str, Any]
 _STATISTICS_SECONDS = 30.0
-_AT_ONCE = 32
-"""Writes of one RelayMiner's Suppliers. A thousand take 31 round trips."""
 _STATISTICS = frozenset({
     "stake", "sessions", "openSessions", "last", "earnedUpokt", "earned", "day", "books", "nextDeadline", "funds",
     "audit",
@@ -157,14 +155,7 @@ class Reconciler:
             leaving = (self._cache.get(change.kind, key.namespace, change.name) for change in planned.release)
             await self._guard.release(key.namespace, (subject for subject in leaving if subject is not None))
         state.released |= any(change.kind == RELAY_MINERS.name for change in planned.release)
-        refused: dict[ChildKey, Rejection] = {}
-
-        async def release(change: FinalizerChange) -> None:
-            with self._writer.recording(refused, (change.kind, change.name)):
-                await self._writer.finalizer(key, change)
-
-        await map_bounded(release, planned.release, _AT_ONCE, stop_on=KubeError)
-        state.unreleased = {child_key: rejection.message for child_key, rejection in refused.items()}
+        state.unreleased = _messages(await self._writer.finalizers(key, planned.release))
         return (DRAINING if planned.drains else REQUEUE).total_seconds()
 
     async def _without_relay_miner(self, key: ReconcileKey, snapshot: Snapshot, state: ReconcileState) -> Snapshot:
@@ -196,20 +187,13 @@ class Reconciler:
         planned = plan(snapshot)
         if not planned.protect:
             return snapshot, planned
-        refused: dict[ChildKey, Rejection] = {}
-
-        async def protect(change: FinalizerChange) -> None:
-            with self._writer.recording(refused, (change.kind, change.name)):
-                await self._writer.finalizer(key, change)
-
-        await map_bounded(protect, planned.protect, _AT_ONCE, stop_on=KubeError)
+        refused = await self._writer.finalizers(key, planned.protect)
         await self._guard.update()
         before, state.unprotected = state.unprotected, frozenset(refused)
         retry_new(refused, before)
         if not refused:
             return snapshot, planned
-        messages = {child_key: rejection.message for child_key, rejection in refused.items()}
-        snapshot = replace(snapshot, unprotected={**snapshot.unprotected, **messages})
+        snapshot = replace(snapshot, unprotected={**snapshot.unprotected, **_messages(refused)})
         return snapshot, plan(snapshot)
 
     async def _snapshot(self, key: ReconcileKey, state: ReconcileState) -> Snapshot:
@@ -275,7 +259,7 @@ class Reconciler:
             quiet_since=dict(state.quiet_since),
             rejections=state.reported,
             namespace_ends=state.namespace_ends,
-            unprotected={child_key: rejection.message for child_key, rejection in refused.items()},
+            unprotected=_messages(refused),
             unreleased=state.unreleased,
         )
 
@@ -336,7 +320,7 @@ class Reconciler:
             status = as_status(supplier_status(check, snapshot, planned))
             await self._write_status(check.supplier, status, passing=frozenset(), state=state)
 
-        await map_bounded(of_supplier, planned.key_checks, _AT_ONCE, stop_on=KubeError)
+        await map_bounded(of_supplier, planned.key_checks, AT_ONCE, stop_on=KubeError)
 
     async def _write_status(
         self, subject: Object, status: Object, *, passing: frozenset[str], state: ReconcileState
@@ -398,6 +382,10 @@ def retry_new(refused: Mapping[ChildKey, Rejection], before: frozenset[ChildKey]
     for child_key, rejection in refused.items():
         if child_key not in repeats:
             raise KubeError(rejection.message)
+
+
+def _messages(refused: Mapping[ChildKey, Rejection]) -> dict[ChildKey, str]:
+    return {child_key: rejection.message for child_key, rejection in refused.items()}
 
 
 def _workloads(name: str) -> tuple[ChildKey, ChildKey]:
