@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from simulated.loop import Loop, Process, Stuck
 
+from pocket.runtime.ticks import sleep_to_tick
+
 
 def lived(seed, work):
     loop = Loop(seed)
@@ -104,6 +106,20 @@ def test_what_is_stopped_goes_on_late_with_all_that_became_due():
         return came
 
     assert lived(1, work) == [1, 11.5, 12.5]
+
+
+def test_sleepers_of_one_tick_wake_although_the_process_that_slept_first_is_gone():
+    async def work(loop):
+        first, second = Process("first"), Process("second")
+        loop.spawn(first, sleep_to_tick(5))
+        left = loop.spawn(second, sleep_to_tick(5))
+        await asyncio.sleep(1)
+        loop.kill(first)
+        async with asyncio.timeout(100):
+            await left
+        return loop.time()
+
+    assert lived(1, work) == 5
 
 
 def test_a_wait_for_what_never_comes_is_told():

@@ -4,6 +4,7 @@ To wake a sleeping process costs more than what most of its periodic loops do th
 """
 
 import asyncio
+import contextvars
 import math
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -47,7 +48,8 @@ async def _sleep_until(moment: float) -> None:
     sleepers = _SLEEPERS.setdefault(loop, {})
     if moment not in sleepers:
         sleepers[moment] = []
-        loop.call_at(moment, _wake, sleepers, moment)
+        # In a context of its own: it is the timer of all of them, not of the one that came first.
+        loop.call_at(moment, _wake, sleepers, moment, context=contextvars.Context())
     sleeper = loop.create_future()
     sleepers[moment].append(sleeper)
     await sleeper
