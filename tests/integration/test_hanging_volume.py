@@ -103,7 +103,7 @@ async def test_a_probe_of_a_volume_that_fails_is_an_answer(tmp_path, monkeypatch
         if next(loops, Done) is Done:
             raise Done
 
-    monkeypatch.setattr("pocket_miner.storage.volume_probe.asyncio.sleep", pause)
+    monkeypatch.setattr("pocket_miner.storage.volume_probe.sleep_to_tick", pause)
     with pytest.raises(Done):
         await probe.run()
     assert not probe.hangs

@@ -22,7 +22,7 @@ async def timers(monkeypatch):
     """Return the timers that are set at the time 100, which nobody fires."""
     made, loop = [], asyncio.get_running_loop()
     monkeypatch.setattr(loop, "time", lambda: 100.0)
-    monkeypatch.setattr(loop, "call_at", lambda *timer: made.append(timer))
+    monkeypatch.setattr(loop, "call_at", lambda *timer, context: made.append(timer))
     return made
 
 
