@@ -273,11 +273,11 @@ async def test_describe_names_cause_and_remedy_when(api, cluster, namespace, ope
         text = json.dumps(found.get("status", {}).get("conditions", []))
         missing = [word for word in said if word not in text]
         assert not missing, (missing, text)
+        shown = cluster.kubectl("-n", namespace, "describe", resource, name).stdout
+        assert all(word in shown for word in said), "what is told first may be over"
         return found
 
     found = await eventually(told, 40, case)
-    shown = cluster.kubectl("-n", namespace, "describe", resource, name).stdout
-    assert all(word in shown for word in said)
     assert condition(found, "Ready")["status"] != "True" or case in (
         "the supplier unstaked",
         "the last session was lost",

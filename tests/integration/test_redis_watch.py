@@ -131,6 +131,24 @@ async def test_positions_on_a_volume_hold_for_the_history_in_which_they_were_rea
     assert await position("second") != "0-0"
 
 
+@pytest.mark.parametrize("discovers", [False, True])
+async def test_relays_that_come_back_to_an_emptied_redis_are_read_before_it_is_discovered(alice, redis, discovers):
+    header = alice.header()
+    relays = alice.relays(header, 3)
+    await alice.record(relays)
+    tail, sessions = StreamReader(redis, RedisKeys("test"), alice.supplier), {}
+    consumer = RelayConsumer(tail, alice.relay_store, alice.client, sessions, history_id=lambda: "first")
+    await consumer.discover({})
+    assert await consumer.consume_once() == 3
+    await redis.flushall()
+    assert not discovers or await consumer.discover({}), "no relay has come back, so Redis has no incarnation yet"
+    await alice.record(relays[:2])
+    assert await consumer.consume_once() == 2
+    (last, _), *_ = await redis.xrevrange(RedisKeys("test").stream(alice.supplier, header.session_id), count=1)
+    assert sessions[header.session_id].position == last.decode()
+    assert await consumer.discover({}) is not discovers, "a loss is found once"
+
+
 def observed():
     return (
         REGISTRY.get_sample_value("pocket_miner_tail_seconds_sum") or 0.0,

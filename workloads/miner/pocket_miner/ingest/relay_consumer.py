@@ -105,10 +105,7 @@ class RelayConsumer:
         return self._origin
 
     async def restore(self) -> None:
-        """Load the sessions on the volume after a start.
-
-        Raises the errors of the volume.
-        """
+        """Load the sessions on the volume after a start. Raises its errors."""
         for _, row in await asyncio.to_thread(self._relay_store.sessions):
             if row.supplier != self.supplier or row.session_id in self._sessions:
                 continue
@@ -158,13 +155,8 @@ class RelayConsumer:
             bool(self._incarnation)
             or any(incarnation_of(s.origin) not in ("", incarnation) for s in self._sessions.values())
         )
-        origin = origin_of(incarnation, history_id)
-        if incarnation != self._incarnation or origin != self._origin:
-            self._generation += 1
-            for session in self._sessions.values():
-                known = session.origin if history_id else incarnation_of(session.origin)
-                if known != origin:
-                    session.position = "0-0"
+        if incarnation != self._incarnation or origin_of(incarnation, history_id) != self._origin:
+            self._follow(incarnation, history_id)
         registered = await self._tail.sessions()
         self._registered = len(registered)
         self._revived = [session_id for session_id in registered if session_id in finished]
@@ -172,8 +164,18 @@ class RelayConsumer:
         if fresh:
             await self.track(fresh)
         # Last: an attempt that failed before this finds the loss again.
-        self._incarnation, self._origin = incarnation, origin
+        self._incarnation = incarnation
         return lost
+
+    def _follow(self, incarnation: str, history_id: str) -> None:
+        """Read streams of this origin, from their start after another one."""
+        origin = origin_of(incarnation, history_id)
+        self._generation += 1
+        for session in self._sessions.values():
+            known = session.origin if history_id else incarnation_of(session.origin)
+            if known != origin:
+                session.position = "0-0"
+        self._origin = origin
 
     def revived(self, finished: Mapping[str, int]) -> list[tuple[str, int]]:
         """Return ended sessions (id, end height) that `discover` found registered again."""
@@ -347,15 +349,15 @@ class RelayConsumer:
     async def consume_once(self, count: int | None = None) -> int:
         """Store new entries, at most `count` per session.
 
-        Returns the number of entries read, 0 also if Redis has lost the streams since `discover`. Raises the errors of
-        Redis and of the volume.
+        Streams that Redis has lost since `discover` are read from their start, and `discover` still finds the loss.
+        Returns the number of entries read. Raises the errors of Redis and of the volume.
         """
         async with self._reading:
             if self._volume_full():
                 raise VolumeFull("relays stay in Redis, the volume is full: free up or enlarge it")
             await map_bounded(self.learn_terms, list(self._sessions.values()), _LEARNED_AT_ONCE)
             try:
-                return await self._rounds.join(self._request(Check.NOTHING), count) or 0
+                return await self._read_once(count)
             except CommandRejected as error:
                 rejected = await self._tail.rejected(self._request(Check.NOTHING).positions)
                 if not rejected:
@@ -363,7 +365,14 @@ class RelayConsumer:
                 self._unreadable |= rejected
                 for session_id in rejected:
                     self._report_damaged(session_id, error)
-            return await self._rounds.join(self._request(Check.NOTHING), count) or 0
+            return await self._read_once(count)
+
+    async def _read_once(self, count: int | None) -> int:
+        read = await self._rounds.join(self._request(Check.NOTHING), count)
+        if read is None:
+            self._follow(await self._tail.incarnation(), self.history_id())
+            read = await self._rounds.join(self._request(Check.NOTHING), count)
+        return read or 0
 
     def _request(self, check: Check) -> ReadRequest:
         readable = ((i, s) for i, s in self._sessions.items() if s.terms is not None and i not in self._unreadable)
