@@ -307,7 +307,7 @@ MUTANTS = [
     Mutant("workloads/miner/pocket_miner/storage/trie_pool.py", "    if not sealed_root:", "    if True:",
            "tests/unit/test_sealed_leaves.py::"
            "test_a_volume_proves_the_sealed_leaves_in_whatever_order_their_paths_are"),
-    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "                if known != origin:", "                if False:",
+    Mutant("workloads/miner/pocket_miner/ingest/relay_consumer.py", "            if known != origin:", "            if False:",
            "tests/integration/test_redis_watch.py::test_positions_on_a_volume_hold_for_the_history_in_which_they_were_read"),
     Mutant("core/pocket/chain/client.py", "        check_answer(method, request, answer)", "        pass",
            "tests/integration/test_wrong_node_answers.py::"

@@ -5,7 +5,7 @@ import functools
 import selectors
 
 
-class _Selector(selectors.SelectSelector):
+class _Selector(selectors.DefaultSelector):
     """Counts the seconds that its loop would have waited, and waits for none of them."""
 
     def __init__(self):

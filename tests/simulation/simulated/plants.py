@@ -133,8 +133,8 @@ PLANTS = [
             "        if not height and (session.rejected or now <", "        if (session.rejected or now <"),)),
     # Reading relays.
     Plant("streams are not read again when Redis lost them", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
-          "                if known != origin:\n                    session.position = \"0-0\"",
-          "                if False:\n                    session.position = \"0-0\"",
+          "            if known != origin:\n                session.position = \"0-0\"",
+          "            if False:\n                session.position = \"0-0\"",
           (Kind.REDIS_EMPTY_UNREAD, Kind.REDIS_EMPTY,), (REREAD,)),
     Plant("a volume is not read at a start", "workloads/miner/pocket_miner/ingest/relay_consumer.py",
           "            if row.supplier != self.supplier or row.session_id in self._sessions:\n", "            if True:\n",

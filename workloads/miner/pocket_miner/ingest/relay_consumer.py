@@ -336,7 +336,7 @@ class RelayConsumer:
         Returns the number of entries read, None if `discover` must run before. Raises the errors of Redis and of the
         volume.
         """
-        if self._incarnation is None or self._volume_full():
+        if incarnation_of(self._origin) != self._incarnation or self._volume_full():
             return None
         if any(session.terms is None and not session.rejected for session in self._sessions.values()):
             return None
