@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from example_counts import examples
-from pocket.chain.model import Account, Block, TransactionResult
+from pocket.chain.model import Block
 from pocket.errors import ChainUnavailable
 from pocket.protocol.claims.proof_requirement import ProofParams, ProofRequirement
 from pocket.protocol.claims.rewards import TokenomicsParams
@@ -18,9 +18,8 @@ from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.difficulty import BASE_TARGET
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket.protocol.transactions.build import Timestamp
 from pocket.protocol.transactions.decode import decode_tx
-from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.seals import SessionSeal
 from pocket.redis_store.store_errors import ConcurrentAppend, RedisStoreError, StaleEpoch
 from pocket_miner.sessions.leaf_validation import LeafTerms
@@ -34,10 +33,10 @@ from pocket_miner.submission import claims as claims_module
 from pocket_miner.submission.claims import ClaimSubmitter, SealSource
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.leaf_sets import VolumeFallback
-from pocket_miner.submission.sender import Sender
-from world import address, key
+from transaction_nodes import PRICE, TransactionNode, sender_to
+from world import address
 
-SUPPLIER, PRICE, UNITS = address("alice"), GasPrice.parse("0.001upokt"), 100
+SUPPLIER, UNITS = address("alice"), 100
 PARAMS = SharedParams(compute_units_to_tokens_multiplier=1, compute_unit_cost_granularity=1)
 CLOSE = PARAMS.windows(1).claim_close
 BLOCK = Block(13, bytes(32), Timestamp.of_nanoseconds(10**18))
@@ -58,25 +57,14 @@ def root(name, relays, units=UNITS):
 
 
 @dataclass
-class Chain:
+class Chain(TransactionNode):
     """A node that takes every transaction, of an account with this balance."""
 
     balance: int | None = 10**9
     share: float | None = 1.0
-    sent: list = field(default_factory=list)
     shares: tuple = ()
     """What all nodes state of the supplier's share."""
     asked: int = 0
-
-    async def account(self, account_address):
-        return Account(account_address, 7, 0, None)
-
-    async def simulate(self, raw):
-        return 100_000
-
-    async def broadcast(self, raw):
-        self.sent.append(raw)
-        return TransactionResult(decode_tx(raw).tx_hash, 0, "", "", 0)
 
     async def balance_upokt(self, account_address):
         if self.balance is None:
@@ -166,10 +154,7 @@ def audit(tmp_path_factory):
 
 
 def submitter(audit, world, chain, **options):
-    sender = Sender(
-        chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.5, block_seconds=1.0,
-        nonces=UnorderedNonceAllocator(),
-    )  # fmt: skip
+    sender = sender_to(chain)
     return ClaimSubmitter(SUPPLIER, world, audit, world, world, sender, world, FeeTracker(PRICE, audit), **options)
 
 
@@ -245,7 +230,7 @@ async def test_what_the_balance_pays_is_claimed_by_what_it_earns_after_what_open
     audit, relays, balance, proofs, owed
 ):
     names = [f"s{number}" for number in range(len(relays))]
-    world, chain = World(dict(zip(names, relays, strict=True))), Chain(balance)
+    world, chain = World(dict(zip(names, relays, strict=True))), Chain(balance=balance)
     sessions = [tracked(name) for name in names]
     others = {f"open{number}": tracked(f"open{number}") for number in range(owed)}
     for row in others.values():

@@ -17,8 +17,9 @@ from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.submission.deliveries import CLAIM, Deliveries
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.sender import Sender, SendError
-from world import address, key
+from pocket_miner.submission.sender import SendError
+from transaction_nodes import sender_to
+from world import address
 from wrong_values import COMMIT, STATUS, WRONG, changed, paths_in
 
 PARSERS = {
@@ -126,10 +127,7 @@ async def test_an_account_number_that_simulation_refuses_is_asked_for_again():
 
         simulated = 0
 
-    sender = Sender(
-        Chain(), address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
-        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
-    )  # fmt: skip
+    sender = sender_to(Chain())
     header = SessionHeader(address("app eth"), "eth", "a", 1, 10)
     message = create_claim_message(address("alice"), header, bytes(48))
     block = Block(13, bytes(32), Timestamp.of_nanoseconds(10**18))

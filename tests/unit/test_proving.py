@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from pocket.chain.model import Account, Block, TransactionResult
-from pocket.errors import ChainQueryRejected, NotFound
+from pocket.chain.model import Block
+from pocket.errors import ChainQueryRejected
 from pocket.protocol.claims.proof_requirement import VALIDATED, Claim, ProofParams
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
-from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket.protocol.transactions.build import Timestamp
 from pocket.protocol.transactions.decode import decode_tx
-from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.seals import SessionSeal
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.submission.fees import FeeTracker
 from pocket_miner.submission.proofs import ProofSubmitter
-from pocket_miner.submission.sender import Sender, SendError
-from world import address, key
+from pocket_miner.submission.sender import SendError
+from transaction_nodes import PRICE, TransactionNode, sender_to
+from world import address
 
-SUPPLIER, PRICE = address("alice"), GasPrice.parse("0.001upokt")
+SUPPLIER = address("alice")
 PARAMS = SharedParams()
 OPEN, CLOSE = PARAMS.windows(1).proof_open, PARAMS.windows(1).proof_close
 FEE = 1000
@@ -42,36 +42,18 @@ def tracked(name):
 
 
 @dataclass
-class Chain:
+class Chain(TransactionNode):
     """A node that refuses the proofs of some sessions when it simulates or takes them, and shows these claims."""
 
     unproven: set = field(default_factory=set)
-    refused: set = field(default_factory=set)
-    results: dict = field(default_factory=dict)
-    claims: list = field(default_factory=list)
-    sent: list = field(default_factory=list)
-
-    async def account(self, account_address):
-        return Account(account_address, 7, 0, None)
+    block_height: int = OPEN + 1
+    gas: int = 400_000
 
     async def simulate(self, raw):
         for index, name in enumerate(decode_tx(raw).proofs):
             if name in self.unproven:
                 raise ChainQueryRejected(f"failed to execute message; message index: {index}: proof not required")
-        return 400_000
-
-    async def broadcast(self, raw):
-        self.sent.append(raw)
-        failed = self.refused.intersection(decode_tx(raw).proofs)
-        return TransactionResult(decode_tx(raw).tx_hash, 1109 if failed else 0, "proof" if failed else "", "", 0)
-
-    async def transaction(self, tx_hash):
-        if tx_hash not in self.results:
-            raise NotFound("not indexed")
-        return TransactionResult(tx_hash, self.results[tx_hash], "proof", "refused", OPEN + 1)
-
-    async def claims_by_node(self, supplier, height):
-        return {"node": self.claims}
+        return await super().simulate(raw)
 
 
 @dataclass
@@ -108,10 +90,7 @@ def audit(tmp_path):
 
 def submitter(audit, chain, parts=None, **options):
     parts, fees = parts or Parts(), FeeTracker(PRICE, audit)
-    sender = Sender(
-        chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.5, block_seconds=1.0,
-        nonces=UnorderedNonceAllocator(),
-    )  # fmt: skip
+    sender = sender_to(chain)
     return ProofSubmitter(SUPPLIER, None, None, parts, parts, sender, fees, parts, seeds=parts, **options)
 
 

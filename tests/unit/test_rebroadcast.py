@@ -6,34 +6,31 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pocket.chain.model import Account, Block, TransactionResult
-from pocket.errors import NotFound
+from pocket.chain.model import Block
 from pocket.protocol.claims.proof_requirement import Claim
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.sessions.windows import SharedParams
 from pocket.protocol.transactions.build import (
-    GasPrice,
     Timestamp,
     TransactionPlan,
     create_claim_message,
     sign_transaction,
 )
 from pocket.protocol.transactions.decode import decode_tx
-from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.seals import SessionSeal, SignedGroup
 from pocket_miner.sessions.submission import Submission
 from pocket_miner.sessions.tracked_session import TrackedSession
 from pocket_miner.storage.audit import Audit
 from pocket_miner.submission.claims import ClaimSubmitter
 from pocket_miner.submission.fees import FeeTracker
-from pocket_miner.submission.sender import Sender, SendError
+from pocket_miner.submission.sender import SendError
+from transaction_nodes import PRICE, TransactionNode, sender_to
 from world import address, key
 
 SUPPLIER = address("alice")
 ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
 NOW = 10**18
-PRICE = GasPrice.parse("0.001upokt")
 PARAMS = SharedParams()
 CLOSE = PARAMS.windows(1).claim_close
 
@@ -56,37 +53,15 @@ def signed(row, number=1, timeout=NOW + 10**9, root=ROOT):
 
 
 @dataclass
-class Chain:
+class Chain(TransactionNode):
     """A chain with these results of transactions and these claims."""
 
-    results: dict = field(default_factory=dict)
-    claims: list = field(default_factory=list)
     known: set = field(default_factory=set)
     """Bytes that the nodes have already."""
-    sent: list = field(default_factory=list)
-    refused: set = field(default_factory=set)
-    """Sessions whose claims the nodes refuse."""
 
-    async def account(self, account_address):
-        return Account(account_address, 7, 0, None)
-
-    async def simulate(self, raw):
-        return 100_000
-
-    async def broadcast(self, raw):
-        self.sent.append(raw)
-        code, codespace = (19, "sdk") if raw in self.known else (0, "")
-        if self.refused.intersection(decode_tx(raw).claims):
-            code, codespace = 1109, "proof"
-        return TransactionResult(decode_tx(raw).tx_hash, code, codespace, "", 0)
-
-    async def transaction(self, tx_hash):
-        if tx_hash not in self.results:
-            raise NotFound("not indexed")
-        return TransactionResult(tx_hash, self.results[tx_hash], "proof", "refused", 14)
-
-    async def claims_by_node(self, supplier, height):
-        return {"node": self.claims}
+    def rejects(self, raw):
+        code, codespace = super().rejects(raw)
+        return (19, "sdk") if raw in self.known and not code else (code, codespace)
 
 
 @dataclass
@@ -114,10 +89,7 @@ def audit(tmp_path):
 
 
 def submitter(audit, chain, store=None, start=1):
-    sender = Sender(
-        chain, SUPPLIER, key("alice"), chain_id="pocket", gas_price=PRICE, gas_adjustment=1.5, block_seconds=1.0,
-        nonces=UnorderedNonceAllocator(offset=start),
-    )  # fmt: skip
+    sender = sender_to(chain, offset=start)
     return ClaimSubmitter(SUPPLIER, store or Store(), audit, None, None, sender, None, FeeTracker(PRICE, audit))
 
 

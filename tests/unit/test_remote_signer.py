@@ -22,10 +22,9 @@ from pocket.protocol.crypto.ecdsa import verify_signature
 from pocket.protocol.pb import cosmos_tx_v1beta1_pb2 as tx_pb
 from pocket.protocol.relays.messages import RelayResponse
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
-from pocket.protocol.transactions.build import GasPrice, Timestamp
+from pocket.protocol.transactions.build import Timestamp
 from pocket.protocol.transactions.decode import decode_tx
-from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
-from pocket_miner.submission.sender import Sender, SendError
+from pocket_miner.submission.sender import SendError
 from pocket_signer.signable import ClaimedRoot
 from pocket_signer.signer_commands import ServerTls, listen_on_socket
 from relayctl.main import main
@@ -39,7 +38,8 @@ from signing import (
     running_signer,
     sign_doc,
 )
-from world import address, key
+from transaction_nodes import sender_to
+from world import key
 
 ALICE = key("alice").public_key
 TRANSACTION, RELAY = DocumentType.TRANSACTION, DocumentType.RELAY_RESPONSE
@@ -267,10 +267,7 @@ class _Chain:
 
 
 def _sender(client):
-    return Sender(
-        _Chain(), address("alice"), RemoteKey(ALICE, client), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
-        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
-    )  # fmt: skip
+    return sender_to(_Chain(), RemoteKey(ALICE, client))
 
 
 BLOCK = Block(13, bytes(32), Timestamp.of_nanoseconds(10**18))

@@ -18,11 +18,11 @@ from pocket.protocol.relays.messages import SessionHeader
 from pocket.protocol.transactions.broadcast_errors import BroadcastFailure
 from pocket.protocol.transactions.build import GasPrice, Timestamp, adjusted_gas, create_claim_message
 from pocket.protocol.transactions.decode import decode_tx
-from pocket.protocol.transactions.timeouts import UnorderedNonceAllocator
 from pocket.redis_store.store_errors import ConcurrentAppend, StaleEpoch
 from pocket_miner.submission.gas import believed_gas, typical_gas
-from pocket_miner.submission.sender import Sender, SendError, send_in_batches
-from world import address, key
+from pocket_miner.submission.sender import SendError, send_in_batches
+from transaction_nodes import sender_to
+from world import address
 
 HEADER = SessionHeader(address("app eth"), "eth", "", 1, 10)
 ROOT = bytes(32) + (300).to_bytes(8, "big") + (3).to_bytes(8, "big")
@@ -50,10 +50,7 @@ class Chain:
 
 
 def sender_of(chain):
-    return Sender(
-        chain, address("alice"), key("alice"), chain_id="pocket", gas_price=GasPrice.parse("0.001upokt"),
-        gas_adjustment=1.5, block_seconds=1.0, nonces=UnorderedNonceAllocator(),
-    )  # fmt: skip
+    return sender_to(chain)
 
 
 async def sift(refused, text="failed to execute message; message index: {index}: {{}}", said=""):
