@@ -247,13 +247,18 @@ def test_metrics_of_all_workers_are_merged_and_no_secret_is_in_any_output(stack)
         with urlopen(stack.url(name) + path, timeout=10) as answer:
             return answer.read().decode()
 
-    def served():
-        rows = [line for line in output("relayer-admin", "/metrics").splitlines() if "relays_served_total{" in line]
+    def total(name, metric):
+        rows = [line for line in output(name, "/metrics").splitlines() if f"{metric}{{" in line]
         return sum(float(line.rsplit(" ", 1)[1]) for line in rows)
 
+    def totals():
+        return total("relayer-admin", "relays_served_total"), total("miner-admin", "relays_stored_total")
+
     async def counted():
-        async with asyncio.timeout(10):
-            while await asyncio.to_thread(served) != 12:  # an answer is written before it is counted
+        async with asyncio.timeout(
+            30
+        ):  # an answer is written before it is counted, and the miner takes its shards first
+            while await asyncio.to_thread(totals) != (12, 12):
                 pass
 
     asyncio.run(counted())
