@@ -226,27 +226,15 @@ class CometClient:
                     async for piece in response.content.iter_chunked(_PIECE):
                         taken.feed(piece)
                         quiet.reschedule(None if silence is None else now() + silence)
-                result = check(taken.close())
+                return check(taken.close())
             except TimeoutError as error:
                 raise ChainUnavailable(f"{node.rpc}: silent for too long") from error
             except ChainError as error:
                 raise error_of(error.failure, f"{node.rpc}: {error}", error.height) from error
             except (aiohttp.ClientError, OSError, DecodingError) as error:
                 raise ChainUnavailable(f"{node.rpc}: {error}") from error
-            if method == "status" and isinstance(result, Block):
-                self._renew_if_repeated(node, result.height)
-            return result
 
         return ask
-
-    def _renew_if_repeated(self, node: NodeAddress, height: int) -> None:
-        """Renew the connection to a node whose latest block is the same again.
-
-        The node's name, or the address of a load balancer, may lead to another node by now.
-        """
-        if height <= self._latest_heights.get(node, 0):
-            self._renewed.add(node)
-        self._latest_heights[node] = height
 
     async def _call(self, method: str, check: Callable[[Any], U], **params: str) -> U:
         return await self._nodes.call(method, self._asking(_Result, method, params, check), self._timeout)
@@ -289,11 +277,28 @@ class CometClient:
         Neither query transfers the block's transactions, which take megabytes when claims are due.
         """
         if height is None:
-            return await self._call("status", self._latest)
+            return await self._latest_block()
         if height not in self._blocks:
             check = functools.partial(self._commit, height)
             self._blocks[height] = await self._call("commit", check, height=str(height))
         return self._blocks[height]
+
+    async def _latest_block(self) -> Block:
+        """Return the latest block.
+
+        The connection to a node that states the same one again is renewed: the node's name, or the address of a load
+        balancer, may lead to another node by now.
+        """
+        ask = self._asking(_Result, "status", {}, self._latest)
+
+        async def latest(node: NodeAddress) -> Block:
+            block = await ask(node)
+            if block.height <= self._latest_heights.get(node, 0):
+                self._renewed.add(node)
+            self._latest_heights[node] = block.height
+            return block
+
+        return await self._nodes.call("status", latest, self._timeout)
 
     async def hashes_by_node(self, height: int) -> dict[str, bytes | ChainError]:
         """Return a block's hash from every usable node without caches, by node name."""

@@ -167,8 +167,7 @@ def next_record(
     """
     wall_time = wall_time.astimezone(UTC)
     if step is ElectionStep.RENEW and state.record is not None:
-        known = state.record
-        return LeaseRecord(known.holder, round(timing.lease), known.acquired, wall_time, known.transitions)
+        return replace(state.record, renewed=wall_time, lease_seconds=round(timing.lease))
     epoch = min(max(state.epoch, known_epoch) + 1, _LARGEST_EPOCH)
     return LeaseRecord(state.identity, round(timing.lease), wall_time, wall_time, epoch)
 
@@ -177,7 +176,7 @@ def after_write(
     state: CandidateState, record: LeaseRecord, version: str, sent_at: float, now: float, timing: LeaseTiming
 ) -> CandidateState:
     """Apply a successful write. Leadership counts from before it was sent."""
-    return CandidateState(state.identity, record, version, now, sent_at + timing.renew, state.vanished)
+    return replace(state, record=record, version=version, seen_at=now, held_until=sent_at + timing.renew)
 
 
 def release_record(record: LeaseRecord, wall_time: datetime) -> LeaseRecord:

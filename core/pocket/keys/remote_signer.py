@@ -34,7 +34,7 @@ from pocket.keys.signer_protocol import (
 )
 from pocket.protocol.crypto.ecdsa import PrivateKey, verify_signature
 from pocket.runtime.backoff import Backoff
-from pocket.runtime.http_sessions import RESOLVED_SECONDS, keepalive_socket
+from pocket.runtime.http_sessions import CONNECTOR_OPTIONS
 from pocket.runtime.own_authorities import client_context, system_context
 
 _LOG: FilteringBoundLogger = structlog.get_logger()
@@ -143,7 +143,7 @@ class RemoteSigner:
         socket = self._access.socket
         limit = self._access.connections + 1  # one for polls
         connector = (
-            aiohttp.TCPConnector(limit=limit, ttl_dns_cache=RESOLVED_SECONDS, socket_factory=keepalive_socket)
+            aiohttp.TCPConnector(limit=limit, **CONNECTOR_OPTIONS)
             if socket is None
             else aiohttp.UnixConnector(socket, limit=limit)
         )

@@ -3,7 +3,6 @@
 It is one hash, which a script compares and sets.
 """
 
-import functools
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -37,16 +36,15 @@ return taken
 """)
 
 
-_quoted = functools.lru_cache(32)(json.dumps)
-_time_text = functools.lru_cache(256)(datetime.isoformat)
-
-
 def _encode(record: LeaseRecord) -> str:
-    # Every Lease of a member is written several times in its duration: most parts of the texts are the same.
-    return (
-        f'{{"holder": {_quoted(record.holder)}, "seconds": {record.lease_seconds}, '
-        f'"acquired": "{_time_text(record.acquired)}", "renewed": "{_time_text(record.renewed)}", '
-        f'"transitions": {record.transitions}}}'
+    return json.dumps(
+        {
+            "holder": record.holder,
+            "seconds": record.lease_seconds,
+            "acquired": record.acquired.isoformat(),
+            "renewed": record.renewed.isoformat(),
+            "transitions": record.transitions,
+        }
     )
 
 

@@ -2,15 +2,17 @@
 
 import contextlib
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import aiohttp
 
 from pocket.runtime.own_authorities import system_context
 
-RESOLVED_SECONDS: Final = 2
+_RESOLVED_SECONDS: Final = 2
 """For how long new connections use a name's addresses. aiohttp's ten seconds are several blocks of a fast chain."""
-_OPTIONS: Final = (
+_SOCKET_OPTIONS: Final = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
@@ -27,16 +29,19 @@ def keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
     """
     family, kind, protocol, *_ = address
     made = socket.socket(family, kind, protocol)
-    for level, name, value in _OPTIONS:
+    for level, name, value in _SOCKET_OPTIONS:
         with contextlib.suppress(OSError):
             if hasattr(socket, name):
                 made.setsockopt(level, getattr(socket, name), value)
     return made
 
 
+CONNECTOR_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
+    {"ttl_dns_cache": _RESOLVED_SECONDS, "socket_factory": keepalive_socket}
+)
+"""Options of each aiohttp.TCPConnector to a name that may move, or whose machine may vanish."""
+
+
 def http_session() -> aiohttp.ClientSession:
     """Return an HTTP client that trusts the system's authorities."""
-    connector = aiohttp.TCPConnector(
-        ssl=system_context(), ttl_dns_cache=RESOLVED_SECONDS, socket_factory=keepalive_socket
-    )
-    return aiohttp.ClientSession(connector=connector)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=system_context(), **CONNECTOR_OPTIONS))

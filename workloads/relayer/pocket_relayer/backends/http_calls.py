@@ -14,7 +14,7 @@ from yarl import URL
 
 from pocket.api.services import Backend
 from pocket.protocol.relays.envelope import Headers, HttpRequest, HttpResponse
-from pocket.runtime.http_sessions import RESOLVED_SECONDS, keepalive_socket
+from pocket.runtime.http_sessions import CONNECTOR_OPTIONS
 from pocket.runtime.own_authorities import system_context
 from pocket_relayer.backends.backend_connection import (
     HEADERS,
@@ -51,9 +51,7 @@ class _Connector(aiohttp.TCPConnector):
     """Connector that records for each request if its connection is new."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(
-            ssl=system_context(), ttl_dns_cache=RESOLVED_SECONDS, socket_factory=keepalive_socket, **options
-        )
+        super().__init__(ssl=system_context(), **CONNECTOR_OPTIONS, **options)
         self._used: WeakSet[object] = WeakSet()
 
     async def connect(
