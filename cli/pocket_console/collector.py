@@ -67,7 +67,7 @@ class _Page(Protocol[T_co]):
 class _Due:
     """Decides when something is read again.
 
-    That is after its period, or sooner if it changed, but not without rest.
+    It is read after its period, or sooner if it changed, but not without rest.
     """
 
     period: float

@@ -75,8 +75,8 @@ class PlanFile(BaseModel):
     def checksum(self) -> str:
         """Return a digest of what is signed.
 
-        That is messages, signer, chain, account, sequence, gas and fee. Other than `plan_hash`, which only the chain's
-        state can confirm, it is computed from the file's content.
+        Signed are messages, signer, chain, account, sequence, gas and fee. Other than `plan_hash`, which only the
+        chain's state can confirm, it is computed from the file's content.
         """
         content = json.dumps(self.model_dump(exclude={"plan_hash"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()[:_CHECKSUM_DIGITS]

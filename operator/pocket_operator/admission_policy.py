@@ -36,7 +36,7 @@ _OF_CONTAINER: Final = "^(limits|requests)[.](cpu|memory|ephemeral-storage|hugep
 class _Check:
     """A condition on each `x` of a variable's list.
 
-    Or on each `x` of a list within each `y` of it.
+    With `within` each `y` of the variable's list has a list, and `x` is an entry of that.
     """
 
     variable: str

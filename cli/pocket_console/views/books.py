@@ -20,7 +20,7 @@ from pocket_console.snapshot import ClusterSnapshot
 class SupplierBooks:
     """Earnings by recipient since the beginning, in upokt.
 
-    With the last UTC day that had any outcome.
+    `day` is the last UTC day that had any outcome.
     """
 
     earned_by: Mapping[str, int]

@@ -151,7 +151,7 @@ def _sorted(counts: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
 def _budgets(snapshot: ConsoleSnapshot) -> dict[tuple[str, str], BudgetLimit]:
     """Return the budgets by application and service.
 
-    Of all relayers: the smallest limit, and the sum of the relays above it.
+    The limit is the smallest one of all relayers, and their relays above it are added up.
     """
     limits: dict[tuple[str, str], BudgetLimit] = {}
     for relayer in snapshot.relayers:

@@ -153,9 +153,9 @@ class BlockFeed:
         return False
 
     async def _listen(self, queue: "asyncio.Queue[int | PocketError | None]") -> None:
-        """Put announced heights into the queue, then the error that ended listening.
+        """Put announced heights into the queue, then what ended the subscription.
 
-        That is the end of the subscription. The newest heights replace the oldest in a full queue.
+        That is an error. The newest heights replace the oldest in a full queue.
         """
         ended: PocketError | None = None
         try:

@@ -65,10 +65,7 @@ def foreign_reply(reply: object) -> RedisUnavailable:
 
 
 class QueueFull(RedisStoreError):
-    """The queue of relays to record is full.
-
-    Or Redis is above its memory high-water mark.
-    """
+    """Too many relays wait to be recorded, or for their budget."""
 
 
 class StaleEpoch(RedisStoreError):

@@ -38,10 +38,7 @@ class _Rest:
 
 
 def _version(supplier: Object) -> _Version:
-    """Return what ends a rest.
-
-    That is another spec, another approval, or the end of the drain.
-    """
+    """Return what ends a rest when it changes: spec, approval and drain."""
     metadata, drain = supplier["metadata"], reported_drain(supplier)
     approval = str((metadata.get("annotations") or {}).get(APPROVAL, ""))
     return int(metadata.get("generation") or 0), approval, drain is not None and drain.done

@@ -17,7 +17,7 @@ WRITE_SECONDS: Final = 0.1
 class _DueWrites:
     """Writes of the metrics that changed since the last one.
 
-    With the event loop whose timer runs them.
+    A timer of the event loop runs them.
     """
 
     def __init__(self) -> None:

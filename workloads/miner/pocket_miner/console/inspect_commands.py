@@ -183,7 +183,7 @@ async def sessions(redis: "Redis", keys: RedisKeys, supplier: str | None) -> lis
 async def streams(redis: "Redis", keys: RedisKeys) -> list[Row]:
     """Show every stream with its length and its last entry.
 
-    Also the last one on a miner's volume.
+    The last entry that is on a miner's volume is shown, too.
     """
     rows = []
     for address in await _suppliers(redis, keys, "relays"):

@@ -383,7 +383,7 @@ class ClaimSubmitter:
     async def _load_signed(self, sessions: Sequence[TrackedSession], block: Block) -> None:
         """Load transactions that were signed with the seals.
 
-        That was before a restart, or by a predecessor.
+        They were signed before a restart, or by a predecessor.
         """
         waiting = {s.session_id: s for s in sessions if s.claim.sent is None and not s.claim.attempts.number}
         if not waiting:

@@ -77,7 +77,7 @@ def endpoints_behind(heights: dict[str, int], limit: int, advancing: Collection[
 class _Streak:
     """Results of one endpoint's last checks.
 
-    Also for how many checks its height did not grow.
+    The number of checks in which its height did not grow is counted, too.
     """
 
     failures: int = 0

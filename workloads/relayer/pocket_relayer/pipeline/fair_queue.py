@@ -37,7 +37,7 @@ class _Turn:
 class _Flow:
     """Waiting turns of one application at one address.
 
-    With the cost that it may still spend in this round.
+    `deficit` is the cost that it may still spend in this round.
     """
 
     deficit: float = 0.0
@@ -55,7 +55,7 @@ class _Flow:
 class _Address:
     """Waiting flows of one address by application.
 
-    With the cost that it may still spend in this round.
+    `deficit` is the cost that it may still spend in this round.
     """
 
     deficit: float = 0.0

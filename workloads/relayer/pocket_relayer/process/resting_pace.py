@@ -17,9 +17,9 @@ class RestingPace:
         self._rested = 0
 
     def is_due(self, state: object) -> bool:
-        """Return True if the state is not that of the last call.
+        """Return True if the state changed, or after four calls without that.
 
-        Also if it has been for four calls since the last due one.
+        The four calls are those since the last one that was due.
         """
         self._rested = (self._rested + 1) % RESTING if state == self._state else 0
         self._state = state
